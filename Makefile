@@ -1,0 +1,59 @@
+# demo and test build .venv by themselves; nothing here needs ../shared.
+SHELL   := /bin/bash
+VENV    ?= .venv
+PY      := $(VENV)/bin/python
+PIP     := $(PY) -m pip install -qq --disable-pip-version-check
+BASE    := $(VENV)/.installed-base
+DEV     := $(VENV)/.installed-dev
+# The first interpreter that answers and is new enough; a pyenv shim may exist and still not answer.
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+COUNT   ?= 100000
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint typed-tree fuzz bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(BASE) ## encode examples/photos, print bytes, classes and boxes, draw out/demo.png
+	@$(PY) examples/demo.py
+
+test: $(DEV) lint ## lint, types and all tests
+	@$(PY) -m pytest --durations=12
+
+lint: $(DEV) typed-tree ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+# mypy reads no import hooks, so it is shown the tree as it is installed.
+typed-tree:
+	@rm -rf build/typed && mkdir -p build/typed/cdvision
+	@ln -s $(CURDIR)/cdvision/* $(CURDIR)/heads $(CURDIR)/export build/typed/cdvision/
+
+fuzz: $(BASE) ## read COUNT mutated streams (100,000): a result or a BitstreamError, nothing else
+	@$(VENV)/bin/cdvision bench fuzz --count $(COUNT)
+
+bench: $(BASE) ## time the entropy coder and the whole chain on this machine
+	@$(VENV)/bin/cdvision bench entropy
+	@$(VENV)/bin/cdvision bench speed
+
+clean: ## remove what the other targets made, .venv included
+	@rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "make: cdvision needs Python 3.11 or newer; none found (set PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(BASE): pyproject.toml | $(PY)
+	@echo "installing cdvision into $(VENV)"
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): pyproject.toml | $(PY)
+	@echo "installing cdvision and what its tests need into $(VENV) (torch is large: minutes the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(BASE)

@@ -1,0 +1,75 @@
+"""cdvision: machine vision on compressed streams of learned features.
+
+>>> import cdvision
+>>> bits = cdvision.encode("examples/photos/astronaut.jpg", quality=4)
+>>> "person" in cdvision.detect(bits).class_name
+True
+
+A camera encodes a photo once; servers detect and classify from the bytes, without pixels.
+Importing the package loads none of its engines: every name below is fetched when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cdvision.errors import (
+    BitstreamError,
+    CdvisionError,
+    EngineError,
+    ImageError,
+    ModelError,
+    UnsupportedTask,
+)
+from cdvision.version import __version__
+
+if TYPE_CHECKING:
+    from cdvision.api import classify, detect, encode, inspect, load, models, open
+    from cdvision.model import Model
+    from cdvision.opened import Stream
+    from cdvision.results import Classification, Detections
+    from cdvision.stream import StreamLimits
+
+__all__ = [
+    "BitstreamError",
+    "CdvisionError",
+    "Classification",
+    "Detections",
+    "EngineError",
+    "ImageError",
+    "Model",
+    "ModelError",
+    "Stream",
+    "StreamLimits",
+    "UnsupportedTask",
+    "__version__",
+    "classify",
+    "detect",
+    "encode",
+    "inspect",
+    "load",
+    "models",
+    "open",
+]
+
+_HOMES = {
+    "cdvision.api": ("classify", "detect", "encode", "inspect", "load", "models", "open"),
+    "cdvision.model": ("Model",),
+    "cdvision.opened": ("Stream",),
+    "cdvision.results": ("Classification", "Detections"),
+    "cdvision.stream": ("StreamLimits",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'cdvision' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Measurements that can be repeated: timings beside a rival, and the fuzzer."""

@@ -1,0 +1,103 @@
+"""`cdvision bench`: timings beside a rival, and the fuzzer; the work is done in cdvision.bench."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import cdvision
+from cdvision.cli.command_line import BAD_INPUT
+from cdvision.errors import CdvisionError
+
+if TYPE_CHECKING:
+    from cdvision import Model
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+SEED_SIZES = (64, 128, 192)  # pixels: small streams search best
+
+
+@click.group()
+def bench() -> None:
+    """Time the parts on this machine, or fuzz the decoder."""
+
+
+@bench.command()
+@as_json_option
+def entropy(as_json: bool) -> None:
+    """Time the entropy coder, beside CompressAI's and constriction's where they are installed."""
+    from cdvision.bench.entropy import main_report
+
+    click.echo(main_report(json=as_json))
+
+
+@bench.command()
+@click.option("--model", default=None, metavar="NAME|FOLDER", help="Model package to time.")
+@click.option(
+    "--photos",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of photos (default: drawn pictures).",
+)
+@as_json_option
+def speed(model: str | None, photos: Path | None, as_json: bool) -> None:
+    """Time encode, decode and the networks, beside JPEG and the uncompressed network."""
+    from cdvision.bench.speed import main_report
+
+    click.echo(main_report(model=model, photos=photos, json=as_json))
+
+
+@bench.command()
+@click.option("--count", type=click.IntRange(1), default=100_000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same streams.")
+@click.option("--model", metavar="NAME|FOLDER", help="Model package that decodes.")
+@click.option(
+    "--streams",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of .cdv streams to mutate (default: streams of small drawn pictures).",
+)
+@click.option("--folder", type=Path, default=Path("fuzz-failures"), show_default=True)
+@as_json_option
+def fuzz(
+    count: int, seed: int, model: str | None, streams: Path | None, folder: Path, as_json: bool
+) -> None:
+    """Decode mutated and cut streams: each must give a result or a clear refusal."""
+    from cdvision.bench.fuzz import fuzz_streams
+
+    loaded = _load(model)
+    seeds = _seeds(streams) if streams is not None else list(_drawn_seeds(loaded))
+    report = fuzz_streams(
+        seeds,
+        lambda bits: loaded.open(bits).latents(),
+        count,
+        seed,
+        folder=folder,
+    )
+    click.echo(json.dumps(report.to_dict()) if as_json else str(report))
+    if not report.ok:
+        raise click.exceptions.Exit(BAD_INPUT)
+
+
+def _load(model: str | None) -> Model:
+    return cdvision.load() if model is None else cdvision.load(model)
+
+
+def _seeds(folder: Path) -> list[bytes]:
+    seeds = [path.read_bytes() for path in sorted(folder.rglob("*.cdv"))]
+    if not seeds:
+        raise CdvisionError(f"{folder} holds no .cdv stream to mutate")
+    return seeds
+
+
+def _drawn_seeds(model: Model) -> Iterator[bytes]:
+    """Yield streams of smooth pictures of a few sizes, at each quality."""
+    import numpy as np
+
+    for index, quality in enumerate(range(1, 9)):
+        size = SEED_SIZES[index % len(SEED_SIZES)]
+        rows, columns = np.mgrid[0:size, 0 : size * 4 // 3] / size
+        waves = [np.sin(7 * rows * (k + 1) + 5 * columns + index) for k in range(3)]
+        picture = (127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
+        yield model.encode(picture, quality=quality, size=size)

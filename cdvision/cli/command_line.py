@@ -1,0 +1,110 @@
+"""The top command: imports a subcommand when it is called, turns an error into one line."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from cdvision.errors import CdvisionError
+from cdvision.version import __version__
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+# Name -> module that holds a click command of that name, and its line in `cdvision --help`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "encode": ("cdvision.cli.encode", "Turn images into streams."),
+    "classify": ("cdvision.cli.answer", "Say what is in a picture, from its stream."),
+    "detect": ("cdvision.cli.answer", "Say what is where in a picture, from its stream."),
+    "inspect": ("cdvision.cli.inspect", "Show the header of streams; needs no model."),
+    "models": ("cdvision.cli.models", "List the models that are installed."),
+    "bench": ("cdvision.cli.bench", "Time the parts on this machine, or fuzz the decoder."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, so that `--help` starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command and return the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; an interrupt is one line too (click would print an empty one first)."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            _say("interrupted")
+            ctx.exit(INTERRUPTED)
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run one command and exit: 0 done, 2 bad input or usage, 130 interrupted.
+
+        Whatever goes wrong with the input is one line on stderr; a traceback is a bug of ours.
+        """
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, *rest, **extra)
+            sys.stdout.flush()
+        except (CdvisionError, click.ClickException) as error:
+            _say(_one_line(error))
+            code = BAD_INPUT
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                raise
+            _forget_stdout()
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: CdvisionError | click.ClickException) -> str:
+    """Return the message on one line, with the way to the help page after a usage error."""
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    message = " ".join(message.split())
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message} See '{error.ctx.command_path} --help'."
+    return message
+
+
+def _say(message: str) -> None:
+    click.echo(f"cdvision: {message}", err=True)
+
+
+def _forget_stdout() -> None:
+    """Send what is still buffered to nowhere: the reader of our output has gone, and knows it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Inputs are files, folders (searched to the bottom), globs, or - for stdin. "
+    "Exit status: 0 done, 2 bad input, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="cdvision", message="%(prog)s %(version)s")
+def command_line() -> None:
+    """Encode images once, then answer questions from the streams without rebuilding pixels."""
+
+
+def main() -> NoReturn:
+    """Run the command line; the entry point of the `cdvision` script."""
+    command_line.main(prog_name="cdvision")

@@ -1,0 +1,66 @@
+"""Runs a package's graphs in ONNX Runtime: the engine of the base install."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from cdvision.engines import Arrays
+from cdvision.errors import EngineError
+
+if TYPE_CHECKING:
+    from cdvision.package.loader import ModelPackage
+
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+class OnnxEngine:
+    """Opens each graph's session when it is first asked for.
+
+    Args:
+        package: the model package.
+        device: ``"cpu"`` or ``"cuda"`` (needs the onnxruntime-gpu build).
+        threads: threads inside a run; ONNX Runtime's default (all cores) where None.
+
+    Raises:
+        EngineError: the device has no provider in this build.
+    """
+
+    def __init__(
+        self, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        if device not in PROVIDERS or PROVIDERS[device][0] not in ort.get_available_providers():
+            raise EngineError(
+                f"ONNX Runtime here cannot run on {device!r}: it offers "
+                f"{', '.join(ort.get_available_providers())}"
+            )
+        self._package, self._providers = package, PROVIDERS[device]
+        self._options = ort.SessionOptions()
+        self._options.log_severity_level = 3
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+        self._sessions: dict[str, ort.InferenceSession] = {}
+
+    def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one graph on named arrays and return its named outputs."""
+        session = self._sessions.get(graph) or self._open(graph)
+        try:
+            outputs = session.run(None, dict(inputs))
+        except Exception as error:  # onnxruntime raises a family without a public base
+            raise EngineError(f"graph {graph!r} failed in ONNX Runtime: {error}") from error
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, outputs, strict=True))
+
+    def _open(self, graph: str) -> ort.InferenceSession:
+        path = self._package.graph_path(graph)
+        try:
+            session = ort.InferenceSession(str(path), self._options, providers=self._providers)
+        except Exception as error:  # as above
+            raise EngineError(f"ONNX Runtime cannot open {path}: {error}") from error
+        self._sessions[graph] = session
+        return session

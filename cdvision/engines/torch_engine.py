@@ -1,0 +1,56 @@
+"""Runs a package's graphs as PyTorch modules, from the package's safetensors weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from cdvision.engines import Arrays
+from cdvision.errors import EngineError, ModelError
+
+if TYPE_CHECKING:
+    from cdvision.package.loader import ModelPackage
+
+try:
+    import torch
+except ImportError as error:
+    raise EngineError(
+        "the torch engine needs PyTorch: install it with `pip install 'cdvision[torch]'`"
+    ) from error
+
+
+class TorchEngine:
+    """Holds the networks of one package on one device.
+
+    Args:
+        package: the model package; its card names the network.
+        device: a PyTorch device such as ``"cpu"`` or ``"cuda"``.
+        threads: threads inside a run, for the whole process (PyTorch knows no other way).
+    """
+
+    def __init__(
+        self, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        from cdvision.networks.graphs import graph_modules, load_network
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            self._device = torch.device(device)
+            network = load_network(package.card.network, package.weights_path)
+            self._graphs = graph_modules(package.card.network, network.to(self._device))
+        except RuntimeError as error:
+            raise EngineError(f"PyTorch cannot use {device!r}: {error}") from error
+
+    def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one graph on named arrays and return its named outputs."""
+        if graph not in self._graphs:
+            raise ModelError(f"no graph {graph!r}: expected one of {', '.join(self._graphs)}")
+        signature = self._graphs[graph]
+        tensors = [torch.tensor(inputs[name], device=self._device) for name in signature.inputs]
+        with torch.inference_mode():
+            outputs = signature.module(*tensors)
+        return {
+            name: value.cpu().numpy() for name, value in zip(signature.outputs, outputs, strict=True)
+        }

@@ -1,0 +1,187 @@
+"""The integer hyper-network: side information to table indices, exact on every machine.
+
+Weights and activations are integers held in float32 and multiplied by plain matrix products. A
+package is only accepted if, for every output channel, ``sum |w| * max|x| + |b| < 2^24`` holds:
+then every partial sum is an integer that float32 represents exactly, so the order of summation,
+the number of threads, fused multiply-adds and the BLAS library cannot change a single bit.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.errors import ModelError
+
+EXACT_LIMIT = 2**24
+MAX_LAYERS = 16
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLayer:
+    """Convolution of integers, shift, clip, then pixel shuffle.
+
+    ``out = clip((sum(w * x) + b[quality] + 2^(shift-1)) >> shift, low, high)``
+
+    Args:
+        weight: (out, channels, kernel, kernel) int8; odd kernel, "same" zero padding.
+        bias: (qualities, out) int32; one row where the bias does not depend on the quality.
+        shift: bits dropped after the sum, 1 to 16.
+        low: least output.
+        high: greatest output.
+        upsample: pixel-shuffle factor applied at the end.
+    """
+
+    weight: NDArray[np.int8]
+    bias: NDArray[np.int32]
+    shift: int
+    low: int
+    high: int
+    upsample: int = 1
+
+    def __post_init__(self) -> None:
+        kernel = self.weight.shape[2:]
+        sound = (
+            self.weight.dtype == np.int8
+            and self.bias.dtype == np.int32
+            and self.weight.ndim == 4
+            and kernel[0] == kernel[1]
+            and kernel[0] % 2 == 1
+            and self.bias.ndim == 2
+            and self.bias.shape[1] == self.weight.shape[0]
+            and self.weight.shape[0] % self.upsample**2 == 0
+            and 1 <= self.shift <= 16
+            and self.low <= self.high
+        )
+        if not sound:
+            raise ModelError(
+                f"integer layer: unsound parameters: weight {self.weight.dtype}{self.weight.shape}, "
+                f"bias {self.bias.dtype}{self.bias.shape}, shift {self.shift}"
+            )
+
+    @cached_property
+    def matrix(self) -> Array:
+        """Weights as the right-hand side of a product, (channels * kernel^2, out)."""
+        flat = self.weight.reshape(len(self.weight), -1).T
+        return np.ascontiguousarray(flat, dtype=np.float32)
+
+    def largest_sum(self, largest_input: int) -> int:
+        """Bound of any partial sum's magnitude, rounding offset included."""
+        weights = np.abs(self.weight.astype(np.int64)).sum(axis=(1, 2, 3))
+        bias = np.abs(self.bias.astype(np.int64)).max(axis=0) + 2 ** (self.shift - 1)
+        return int((weights * largest_input + bias).max())
+
+    def __call__(self, x: Array, quality: int) -> Array:
+        """Map integers (channels, h, w), held in float32, to (out / u^2, u * h, u * w)."""
+        _, height, width = x.shape
+        bias = self.bias[min(quality, len(self.bias) - 1)] + 2 ** (self.shift - 1)
+        total = _patches(x, self.weight.shape[2]) @ self.matrix + bias.astype(np.float32)
+        total *= np.float32(2.0**-self.shift)  # exact: only the exponent changes
+        np.floor(total, out=total)
+        np.clip(total, self.low, self.high, out=total)
+        return _shuffle(total, height, width, self.upsample)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNetwork:
+    """A chain of integer layers from a hyper-latent to table indices.
+
+    Args:
+        layers: in order.
+        bound: the inputs lie in [-bound, bound].
+
+    Raises:
+        ModelError: some sum could reach 2^24 and stop being exact.
+    """
+
+    layers: tuple[IntegerLayer, ...]
+    bound: int
+
+    def __post_init__(self) -> None:
+        largest_input = self.bound
+        for position, layer in enumerate(self.layers):
+            if layer.largest_sum(largest_input) >= EXACT_LIMIT:
+                raise ModelError(
+                    f"integer layer {position}: sums may reach "
+                    f"{layer.largest_sum(largest_input)}, expected less than 2^24"
+                )
+            largest_input = max(abs(layer.low), abs(layer.high))
+
+    @property
+    def upsample(self) -> int:
+        """Height of the output over height of the input."""
+        return int(np.prod([layer.upsample for layer in self.layers]))
+
+    def __call__(self, z: NDArray[np.integer], quality: int) -> NDArray[np.uint8]:
+        """Return indices (C, u * h, u * w) of ``z`` (C_z, h, w), |z| <= bound; quality from 0."""
+        x = z.astype(np.float32)
+        for layer in self.layers:
+            x = layer(x, quality)
+        return x.astype(np.uint8)  # the coder reads bytes fastest
+
+    def canonical_bytes(self) -> bytes:
+        """Serialise in the one fixed little-endian layout that fingerprints hash."""
+        parts = [b"CDVI", struct.pack("<BB", len(self.layers), self.bound)]
+        for layer in self.layers:
+            parts.append(struct.pack("<Biib", layer.shift, layer.low, layer.high, layer.upsample))
+            parts.append(struct.pack("<4I", *layer.weight.shape) + layer.weight.tobytes())
+            parts.append(struct.pack("<2I", *layer.bias.shape) + layer.bias.astype("<i4").tobytes())
+        return b"".join(parts)
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Give the arrays that an npz file stores; ``from_arrays`` reads them back."""
+        arrays: dict[str, NDArray[np.generic]] = {"bound": np.array([self.bound], np.int32)}
+        for i, layer in enumerate(self.layers):
+            settings = [layer.shift, layer.low, layer.high, layer.upsample]
+            arrays[f"{i}/weight"], arrays[f"{i}/bias"] = layer.weight, layer.bias
+            arrays[f"{i}/settings"] = np.array(settings, np.int32)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> IntegerNetwork:
+        """Rebuild a network from ``to_arrays``, proof included; raises ModelError."""
+        count = (len(arrays) - 1) // 3
+        try:
+            if not 1 <= count <= MAX_LAYERS or len(arrays) != 3 * count + 1:
+                raise ValueError(f"{len(arrays)} arrays")
+            layers = [_layer_from(arrays, i) for i in range(count)]
+            (bound,) = arrays["bound"].tolist()
+        except (KeyError, ValueError, TypeError) as error:
+            raise ModelError(f"integer network: the stored arrays are not one ({error})") from error
+        return cls(tuple(layers), bound)
+
+
+def _layer_from(arrays: Mapping[str, NDArray[np.generic]], i: int) -> IntegerLayer:
+    shift, low, high, upsample = (int(v) for v in arrays[f"{i}/settings"])
+    weight, bias = arrays[f"{i}/weight"], arrays[f"{i}/bias"]
+    return IntegerLayer(weight, bias, shift, low, high, upsample)  # type: ignore[arg-type]
+
+
+def _patches(x: Array, kernel: int) -> Array:
+    """im2col: (channels, h, w) -> (h * w, channels * kernel^2)."""
+    channels, height, width = x.shape
+    if kernel == 1:
+        return x.reshape(channels, -1).T
+    margin = kernel // 2
+    padded = np.pad(x, ((0, 0), (margin, margin), (margin, margin)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    return windows.transpose(1, 2, 0, 3, 4).reshape(height * width, channels * kernel**2)
+
+
+def _shuffle(cells: Array, height: int, width: int, factor: int) -> Array:
+    """Pixel shuffle: (h * w, C * f^2) -> (C, f * h, f * w)."""
+    channels = cells.shape[1] // factor**2
+    grid = cells.reshape(height, width, channels, factor, factor)
+    return grid.transpose(2, 0, 3, 1, 4).reshape(channels, factor * height, factor * width)
+
+
+def joined_bytes(parts: Sequence[bytes]) -> bytes:
+    """Length-prefix and join byte strings, so that no two lists share one serialisation."""
+    return b"".join(struct.pack("<I", len(part)) + part for part in parts)

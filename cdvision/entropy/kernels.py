@@ -1,0 +1,286 @@
+"""The compiled inner loops of the rANS coder.
+
+rANS (Duda, "Asymmetric numeral systems", 2013) with 32-bit states that renormalise by 16-bit words,
+interleaved as Giesen described ("Interleaved entropy coders", 2014). Symbol i of a segment belongs
+to state i mod 4. Measured on one Zen 5 core, 196,608 symbols: 1, 2, 4, 8 states decode 153, 281,
+470, 588 Msymbol/s; each state costs 2 bytes over the information in it, so four it is.
+
+numba checks no bounds. Here nothing can leave its array: a table look-up is addressed by a table
+index that the caller has checked and 12 bits of the state; words are read at most LANES beyond the
+end, where the caller has put zeros, before that is noticed; the rest runs over ``len(index)``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cdvision.entropy.frequencies import ESCAPE_LIMIT, PRECISION
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+LANES = 4
+"""Interleaved states."""
+
+DONE, TRUNCATED, BAD_ESCAPE = 0, 1, 2
+
+# numba turns uint64 + int64 into float64, and checks signed indices for wrap-around: so every
+# number in these loops, constants included, is a uint64.
+_U0, _U1, _U2, _U3, _U4 = (np.uint64(k) for k in range(5))
+_PRECISION, _SLOT_MASK = np.uint64(PRECISION), np.uint64((1 << PRECISION) - 1)
+_WORD, _WORD_MASK, _LOWEST = np.uint64(16), np.uint64(65535), np.uint64(1 << 16)
+_CODE, _ESCAPE, _BYTE = np.uint64(24), np.uint64(128), np.uint64(255)
+_NIBBLE, _SIGN, _COUNT, _MOST = np.uint64(15), np.uint64(8), np.uint64(7), np.uint64(6)
+_HEADROOM, _NIBBLE_LIMIT = np.uint64(32 - PRECISION), np.uint64(1 << 28)
+_LIMIT = np.int64(ESCAPE_LIMIT)
+
+# Types of the arguments. Read-only arrays take writable ones too, not the other way round.
+_OUTCOME = "Tuple((int64, uint64))"
+_WORDS = "Array(uint16, 1, 'C', readonly=True)"
+_ENTRIES = "Array(uint32, 1, 'C', readonly=True)"
+_BOUNDS = "Array(int16, 1, 'C', readonly=True)"
+
+
+def compiled(signature: str) -> Callable[[Function], Function]:
+    """Compile for one signature at import, from numba's cache where it has one.
+
+    The cache lies beside this file, in NUMBA_CACHE_DIR, or in the user's cache folder. Where none
+    of them can be used (a read-only container, a full disk, a torn file), it compiles in memory.
+    """
+
+    def compile_function(function: Function) -> Function:
+        try:
+            cached = njit(signature, cache=True, nogil=True, error_model="numpy")(function)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            cached = njit(signature, nogil=True, error_model="numpy")(function)
+        return cast(Function, cached)
+
+    return compile_function
+
+
+@compiled(f"uint64(uint64[::1], {_WORDS}, uint64, uint64, uint64, uint64)")
+def _refill(
+    states: NDArray[np.uint64],
+    words: NDArray[np.uint16],
+    end: np.uint64,
+    pointer: np.uint64,
+    lane: np.uint64,
+    state: np.uint64,
+) -> np.uint64:
+    """Store ``state``, with a word appended where it is too small; returns the next pointer."""
+    if state < _LOWEST:
+        state = (state << _WORD) | np.uint64(words[min(pointer, end)])
+        pointer += _U1
+    states[lane] = state
+    return pointer
+
+
+@compiled(f"{_OUTCOME}(uint64[::1], {_WORDS}, uint64, uint64, uint64, int64, int64)")
+def _read_escaped(
+    states: NDArray[np.uint64],
+    words: NDArray[np.uint16],
+    end: np.uint64,
+    pointer: np.uint64,
+    lane: np.uint64,
+    low: np.int64,
+    high: np.int64,
+) -> tuple[np.int64, np.uint64]:
+    """Read sign, nibble count and nibbles; 2^20 where they are no escaped value."""
+    head = states[lane] & _NIBBLE
+    pointer = _refill(states, words, end, pointer, lane, states[lane] >> _U4)
+    if head & _COUNT > _MOST:
+        return _LIMIT, pointer
+    distance = _U0
+    for _ in range(head & _COUNT):
+        distance = (distance << _U4) | (states[lane] & _NIBBLE)
+        pointer = _refill(states, words, end, pointer, lane, states[lane] >> _U4)
+    beyond = np.int64(distance) + np.int64(1)
+    value = low - beyond if head & _SIGN else high + beyond
+    return (value if abs(value) < _LIMIT else _LIMIT), pointer
+
+
+@compiled(
+    f"{_OUTCOME}({_WORDS}, uint64, uint64, uint64[::1], {_ENTRIES}, {_BOUNDS}, {_BOUNDS}, {_WORDS},"
+    " int32[::1], uint64, uint64)"
+)
+def _decode_slowly(
+    words: NDArray[np.uint16],
+    end: np.uint64,
+    pointer: np.uint64,
+    states: NDArray[np.uint64],
+    slots: NDArray[np.uint32],
+    low: NDArray[np.int16],
+    high: NDArray[np.int16],
+    index: NDArray[np.uint16],
+    out: NDArray[np.int32],
+    start: np.uint64,
+    stop: np.uint64,
+) -> tuple[np.int64, np.uint64]:
+    """Decode symbols ``start`` to ``stop`` one by one, escapes included."""
+    for i in range(start, stop):
+        lane, table = i & _U3, np.uint64(index[i])
+        state = states[lane]
+        entry = np.uint64(slots[(table << _PRECISION) | (state & _SLOT_MASK)])
+        state = ((entry >> _PRECISION & _SLOT_MASK) + _U1) * (state >> _PRECISION)
+        pointer = _refill(states, words, end, pointer, lane, state + (entry & _SLOT_MASK))
+        value = np.int64(np.int8(np.uint8(entry >> _CODE)))
+        if entry >> _CODE == _ESCAPE:
+            value, pointer = _read_escaped(
+                states, words, end, pointer, lane, np.int64(low[table]), np.int64(high[table])
+            )
+            if value == _LIMIT:
+                return np.int64(BAD_ESCAPE), pointer
+        if pointer > end:
+            return np.int64(TRUNCATED), pointer
+        out[i] = np.int32(value)
+    return np.int64(DONE), pointer
+
+
+@compiled(
+    f"{_OUTCOME}({_WORDS}, uint64, uint64, uint64[::1], {_ENTRIES}, {_BOUNDS}, {_BOUNDS}, {_WORDS},"
+    " int32[::1])"
+)
+def decode(
+    words: NDArray[np.uint16],
+    end: np.uint64,
+    pointer: np.uint64,
+    states: NDArray[np.uint64],
+    slots: NDArray[np.uint32],
+    low: NDArray[np.int16],
+    high: NDArray[np.int16],
+    index: NDArray[np.uint16],
+    out: NDArray[np.int32],
+) -> tuple[np.int64, np.uint64]:
+    """Decode ``len(index)`` symbols into ``out``; returns the outcome and the next pointer.
+
+    A group of four runs without a branch on the data (measured within 5 % of branching, and it does
+    not depend on how predictable the data is) except for two that are never taken: an escape, and
+    the end of the words. ``words`` holds ``end`` words and LANES zeros.
+    """
+    count = np.uint64(len(index))
+    whole = count & ~_U3
+    i = _U0
+    while i < whole:
+        x0, x1, x2, x3 = states[0], states[1], states[2], states[3]
+        while i < whole:
+            e0 = np.uint64(slots[(np.uint64(index[i]) << _PRECISION) | (x0 & _SLOT_MASK)])
+            e1 = np.uint64(slots[(np.uint64(index[i + _U1]) << _PRECISION) | (x1 & _SLOT_MASK)])
+            e2 = np.uint64(slots[(np.uint64(index[i + _U2]) << _PRECISION) | (x2 & _SLOT_MASK)])
+            e3 = np.uint64(slots[(np.uint64(index[i + _U3]) << _PRECISION) | (x3 & _SLOT_MASK)])
+            c0, c1, c2, c3 = e0 >> _CODE, e1 >> _CODE, e2 >> _CODE, e3 >> _CODE
+            if (c0 == _ESCAPE) | (c1 == _ESCAPE) | (c2 == _ESCAPE) | (c3 == _ESCAPE):
+                break
+            out[i] = np.int32(np.int8(np.uint8(c0)))
+            out[i + _U1] = np.int32(np.int8(np.uint8(c1)))
+            out[i + _U2] = np.int32(np.int8(np.uint8(c2)))
+            out[i + _U3] = np.int32(np.int8(np.uint8(c3)))
+            x0 = ((e0 >> _PRECISION & _SLOT_MASK) + _U1) * (x0 >> _PRECISION) + (e0 & _SLOT_MASK)
+            x1 = ((e1 >> _PRECISION & _SLOT_MASK) + _U1) * (x1 >> _PRECISION) + (e1 & _SLOT_MASK)
+            x2 = ((e2 >> _PRECISION & _SLOT_MASK) + _U1) * (x2 >> _PRECISION) + (e2 & _SLOT_MASK)
+            x3 = ((e3 >> _PRECISION & _SLOT_MASK) + _U1) * (x3 >> _PRECISION) + (e3 & _SLOT_MASK)
+            y0, s0 = (x0 << _WORD) | np.uint64(words[pointer]), x0 < _LOWEST
+            x0, pointer = y0 if s0 else x0, pointer + np.uint64(s0)
+            y1, s1 = (x1 << _WORD) | np.uint64(words[pointer]), x1 < _LOWEST
+            x1, pointer = y1 if s1 else x1, pointer + np.uint64(s1)
+            y2, s2 = (x2 << _WORD) | np.uint64(words[pointer]), x2 < _LOWEST
+            x2, pointer = y2 if s2 else x2, pointer + np.uint64(s2)
+            y3, s3 = (x3 << _WORD) | np.uint64(words[pointer]), x3 < _LOWEST
+            x3, pointer = y3 if s3 else x3, pointer + np.uint64(s3)
+            i += _U4
+            if pointer > end:
+                return np.int64(TRUNCATED), pointer
+        states[0], states[1], states[2], states[3] = x0, x1, x2, x3
+        if i < whole:
+            outcome, pointer = _decode_slowly(
+                words, end, pointer, states, slots, low, high, index, out, i, i + _U4
+            )
+            if outcome != DONE:
+                return outcome, pointer
+            i += _U4
+    return _decode_slowly(words, end, pointer, states, slots, low, high, index, out, i, count)
+
+
+@compiled("uint64(uint64[::1], uint16[::1], uint64, uint64, uint64)")
+def _push_nibble(
+    states: NDArray[np.uint64],
+    words: NDArray[np.uint16],
+    pointer: np.uint64,
+    lane: np.uint64,
+    nibble: np.uint64,
+) -> np.uint64:
+    """Put four uniform bits on a state; returns ``pointer``, from which words grow downwards."""
+    state = states[lane]
+    if state >= _NIBBLE_LIMIT:
+        pointer -= _U1
+        words[pointer] = np.uint16(state & _WORD_MASK)
+        state >>= _WORD
+    states[lane] = (state << _U4) | nibble
+    return pointer
+
+
+@compiled("uint64(uint64[::1], uint16[::1], uint64, uint64, int64, int64, int64)")
+def _push_escaped(
+    states: NDArray[np.uint64],
+    words: NDArray[np.uint16],
+    pointer: np.uint64,
+    lane: np.uint64,
+    value: np.int64,
+    low: np.int64,
+    high: np.int64,
+) -> np.uint64:
+    """Put the nibbles, then their head: the decoder meets them in the opposite order."""
+    head = _SIGN if value < low else _U0
+    distance = np.uint64(low - value if value < low else value - high) - _U1
+    while distance:
+        pointer = _push_nibble(states, words, pointer, lane, distance & _NIBBLE)
+        distance >>= _U4
+        head += _U1
+    return _push_nibble(states, words, pointer, lane, head)
+
+
+@compiled(
+    f"{_OUTCOME}(Array(int32, 1, 'C', readonly=True), {_WORDS}, {_ENTRIES}, {_BOUNDS}, {_BOUNDS},"
+    " uint64[::1], uint16[::1], uint64)"
+)
+def encode_backwards(
+    symbols: NDArray[np.int32],
+    index: NDArray[np.uint16],
+    entries: NDArray[np.uint32],
+    low: NDArray[np.int16],
+    high: NDArray[np.int16],
+    states: NDArray[np.uint64],
+    words: NDArray[np.uint16],
+    pointer: np.uint64,
+) -> tuple[np.int64, np.uint64]:
+    """Encode the last symbol first; returns -1 (or the symbol at fault) and the pointer.
+
+    ``entries`` holds frequency << 16 | start at table << 8 | symbol + 128, the escape's where the
+    symbol is -128, and 0 for what the table does not hold.
+    """
+    for i in range(len(symbols) - 1, -1, -1):
+        table, value, lane = np.uint64(index[i]), np.int64(symbols[i]), np.uint64(i) & _U3
+        entry = _U0
+        if -128 < value < 128:
+            entry = np.uint64(entries[(table << np.uint64(8)) | np.uint64(value + 128)])
+        if entry == _U0:
+            entry = np.uint64(entries[table << np.uint64(8)])
+            if entry == _U0 or abs(value) >= _LIMIT:
+                return np.int64(i), pointer
+            pointer = _push_escaped(
+                states, words, pointer, lane, value, np.int64(low[table]), np.int64(high[table])
+            )
+        state, frequency = states[lane], entry >> _WORD
+        if state >= frequency << _HEADROOM:
+            pointer -= _U1
+            words[pointer] = np.uint16(state & _WORD_MASK)
+            state >>= _WORD
+        # 32-bit division is several times faster than 64-bit; a state fits.
+        whole = np.uint64(np.uint32(state) // np.uint32(frequency))
+        rest = state - whole * frequency
+        states[lane] = (whole << _PRECISION) + rest + (entry & _WORD_MASK)
+    return np.int64(-1), pointer

@@ -1,0 +1,216 @@
+"""The entropy coder: integer latents and table indices to bytes, and back, the same everywhere.
+
+    symbols, index, tables ──▶ encode_segments ──▶ 4 states (uint32) | words (uint16), little-endian
+    bytes ──▶ RansDecoder ──▶ .read(index, tables) ──▶ symbols ... ──▶ .finish()
+
+Several segments share one set of states, so that a later segment's table indices may depend on an
+earlier one's symbols (hyper-latents first, then the latents) without a second set of states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cdvision.entropy import kernels
+from cdvision.entropy.frequencies import PRECISION, TOTAL
+from cdvision.entropy.kernels import LANES
+from cdvision.entropy.tables import CodingError, SymbolTables
+from cdvision.errors import BitstreamError
+
+_STATE_BYTES = 4 * LANES
+_INITIAL = 1 << 16
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Symbols that are coded together: integers, the table of each one, and the tables.
+
+    ``symbols`` and ``index`` are integer arrays of one shape.
+    """
+
+    symbols: NDArray[np.integer]
+    index: NDArray[np.integer]
+    tables: SymbolTables
+
+
+def encode_segments(segments: Sequence[Segment]) -> bytes:
+    """Encode segments so that a ``RansDecoder`` reads them in the same order.
+
+    Raises:
+        CodingError: a symbol is outside its table's range and the table has no escape (or the
+            symbol is 2^20 or more in magnitude), an index names no table, or shapes differ.
+    """
+    checked = [_checked_segment(segment) for segment in segments]
+    # A symbol takes at most 12 + 4 + 24 bits (an escape of six nibbles): 3 words are ample.
+    capacity = 3 * sum(len(symbols) for symbols, _, _ in checked) + 2 * LANES
+    words, pointer = np.empty(capacity, np.uint16), np.uint64(capacity)
+    states = np.full(LANES, _INITIAL, np.uint64)
+    for symbols, index, tables in reversed(checked):
+        failed, pointer = kernels.encode_backwards(
+            symbols,
+            index,
+            _lookups(tables).entries,
+            tables.low,
+            tables.high,
+            states,
+            words,
+            pointer,
+        )
+        if failed >= 0:
+            _raise_not_codable(int(symbols[failed]), int(index[failed]), tables)
+    return states.astype("<u4").tobytes() + words[int(pointer) :].astype("<u2").tobytes()
+
+
+class RansDecoder:
+    """Reads the segments of ``encode_segments`` in order; whatever the bytes, no harm is done.
+
+    >>> from cdvision.entropy.tables import gaussian_tables
+    >>> tables = gaussian_tables([0.11, 1.0, 4.0])
+    >>> index = np.array([1, 2, 0])
+    >>> data = encode_latents(np.array([-1, 300, 0]), index, tables)
+    >>> decoder = RansDecoder(data)
+    >>> decoder.read(index, tables)
+    array([ -1, 300,   0], dtype=int32)
+    >>> decoder.finish()
+
+    Raises:
+        BitstreamError: from every method, when the bytes are not such a payload. Its offset counts
+            from the start of ``data``.
+    """
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        size = len(data)
+        if size < _STATE_BYTES or size % 2:
+            expected = f"an even number of bytes, {_STATE_BYTES} or more"
+            raise BitstreamError("rANS payload length", offset=0, expected=expected, found=size)
+        self._states = np.frombuffer(data, "<u4", LANES).astype(np.uint64)
+        if (self._states < _INITIAL).any():
+            lane = int((self._states < _INITIAL).argmax())
+            expected, found = f"{_INITIAL} or more", int(self._states[lane])
+            raise BitstreamError("rANS state", offset=4 * lane, expected=expected, found=found)
+        self._end = (size - _STATE_BYTES) // 2
+        self._words = np.zeros(self._end + LANES, np.uint16)
+        self._words[: self._end] = np.frombuffer(data, "<u2", self._end, _STATE_BYTES)
+        self._position = 0
+
+    def read(self, index: ArrayLike, tables: SymbolTables) -> NDArray[np.int32]:
+        """Decode one symbol per entry of ``index``, the table of each; int32 of index's shape."""
+        shape = np.shape(index)
+        flat = _checked_index(index, tables)
+        symbols = np.empty(len(flat), np.int32)
+        outcome, position = kernels.decode(
+            self._words,
+            np.uint64(self._end),
+            np.uint64(self._position),
+            self._states,
+            _lookups(tables).slots,
+            tables.low,
+            tables.high,
+            flat,
+            symbols,
+        )
+        self._advance(int(outcome), int(position))
+        return symbols.reshape(shape)
+
+    def finish(self) -> None:
+        """Check that every byte was used and every state is back where the encoder began."""
+        if self._position != self._end:
+            self._refuse("rANS words", f"{self._position} words in all", f"{self._end} words")
+        if (self._states != _INITIAL).any():
+            self._refuse("rANS final states", [_INITIAL] * LANES, self._states.tolist())
+
+    def _advance(self, outcome: int, position: int) -> None:
+        self._position = min(position, self._end)
+        if outcome == kernels.TRUNCATED:
+            self._refuse("rANS words", f"more than {self._end} words", "the end of the payload")
+        if outcome == kernels.BAD_ESCAPE:
+            self._refuse("rANS escape", "a value below 2^20 in magnitude", "another")
+
+    def _refuse(self, field: str, expected: object, found: object) -> None:
+        offset = _STATE_BYTES + 2 * self._position
+        raise BitstreamError(field, offset=offset, expected=expected, found=found)
+
+
+def encode_latents(
+    symbols: NDArray[np.integer], index: NDArray[np.integer], tables: SymbolTables
+) -> bytes:
+    """Encode one array of latents; see ``encode_segments``."""
+    return encode_segments([Segment(symbols, index, tables)])
+
+
+def decode_latents(
+    data: bytes | bytearray | memoryview, index: ArrayLike, tables: SymbolTables
+) -> NDArray[np.int32]:
+    """Decode what ``encode_latents`` wrote, and check that nothing is left; see RansDecoder."""
+    decoder = RansDecoder(data)
+    symbols = decoder.read(index, tables)
+    decoder.finish()
+    return symbols
+
+
+@dataclass(frozen=True)
+class _Lookups:
+    """How the kernels want tables.
+
+    slots: uint32, table << 12 | slot -> symbol (8 bits) | frequency - 1 (12) | slot - start (12).
+    entries: uint32, table << 8 | symbol + 128 -> frequency << 16 | start.
+    """
+
+    slots: NDArray[np.uint32]
+    entries: NDArray[np.uint32]
+
+
+@lru_cache(maxsize=32)  # tables hash by identity: a few models' worth stay ready
+def _lookups(tables: SymbolTables) -> _Lookups:
+    frequency = tables.frequencies.astype(np.int64)
+    owner = np.repeat(np.arange(len(tables)), tables.escapes - tables.starts + 1)
+    start = np.cumsum(frequency) - frequency - owner * TOTAL
+    symbol = tables.table_symbols
+    packed = np.repeat((symbol & 255) << 24 | np.maximum(frequency - 1, 0) << PRECISION, frequency)
+    inside = np.arange(len(tables) * TOTAL) % TOTAL - np.repeat(start, frequency)
+    entries = np.zeros((len(tables), 256), np.uint32)
+    entries[owner, symbol + 128] = np.where(frequency > 0, frequency << 16 | start, 0)
+    return _Lookups((packed | inside).astype(np.uint32), entries.ravel())
+
+
+def _checked_segment(
+    segment: Segment,
+) -> tuple[NDArray[np.int32], NDArray[np.uint16], SymbolTables]:
+    symbols = np.asarray(segment.symbols)
+    if symbols.shape != np.shape(segment.index):
+        raise CodingError(
+            f"segment: expected an index of shape {symbols.shape}, found {np.shape(segment.index)}"
+        )
+    index = _checked_index(segment.index, segment.tables)
+    _check_bounds("symbols", symbols, -(2**31), 2**31 - 1)
+    return np.ascontiguousarray(symbols, np.int32).ravel(), index, segment.tables
+
+
+def _checked_index(index: ArrayLike, tables: SymbolTables) -> NDArray[np.uint16]:
+    array = np.asarray(index)
+    _check_bounds("table index", array, 0, len(tables) - 1)
+    return np.ascontiguousarray(array, np.uint16).ravel()
+
+
+def _check_bounds(name: str, array: NDArray[np.generic], low: int, high: int) -> None:
+    """Check type and range; for uint8 indices 2 % of the time of decoding, for int64 12 %."""
+    if array.size == 0:
+        return
+    if array.dtype.kind not in "iu":
+        raise CodingError(f"{name}: expected integers, found {array.dtype}")
+    smallest, largest = int(array.min()), int(array.max())
+    if smallest < low or largest > high:
+        raise CodingError(
+            f"{name}: expected values in [{low}, {high}], found [{smallest}, {largest}]"
+        )
+
+
+def _raise_not_codable(symbol: int, table: int, tables: SymbolTables) -> None:
+    low, high = int(tables.low[table]), int(tables.high[table])
+    escape = "an escape to 2^20" if tables.frequencies[tables.escapes[table]] else "no escape"
+    raise CodingError(f"table {table}: expected [{low}, {high}] with {escape}, found {symbol}")

@@ -1,0 +1,174 @@
+"""A loaded model: encodes photos into streams, and opens streams to answer from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.analysis import AnalysisResult, analyze_streams
+from cdvision.engines import create_engine
+from cdvision.entropy.hyperprior import Latents
+from cdvision.errors import BitstreamError, CdvisionError, UnsupportedTask
+from cdvision.opened import Stream
+from cdvision.package.loader import ModelPackage, load_package
+from cdvision.package.registry import DEFAULT_MODEL, model_folder
+from cdvision.photo import ImageLike, fit_photo, read_photo
+from cdvision.stream import Layer, StreamLimits, read_stream, write_stream
+
+if TYPE_CHECKING:
+    from cdvision.results import Classification, Detections
+
+BASE_LAYER = 0
+
+
+class Model:
+    """One model package on one engine; made by ``cdvision.load``.
+
+    >>> import cdvision
+    >>> model = cdvision.load("small")
+    >>> bits = model.encode(np.zeros((90, 120, 3), np.uint8), quality=1)
+    >>> model.classify(bits, top=1).class_id.shape
+    (1,)
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        *,
+        engine: str = "onnx",
+        device: str = "cpu",
+        threads: int | None = None,
+        limits: StreamLimits | None = None,
+    ) -> None:
+        self.package, self.card = package, package.card
+        self.engine = create_engine(engine, package, device=device, threads=threads)
+        self.limits = limits if limits is not None else StreamLimits()
+
+    @property
+    def name(self) -> str:
+        """Name on the model's card."""
+        return self.card.name
+
+    def encode(self, image: ImageLike, quality: int | None = None, *, size: int | None = None) -> bytes:
+        """Encode a photo into a stream.
+
+        Args:
+            image: path, bytes of an image file, PIL image or (H, W, 3) uint8 RGB array.
+            quality: 1 (smallest) to 8; the card's default where None.
+            size: long side of the network input in pixels, a multiple of 32; the card's default
+                where None. Larger finds smaller objects and costs more bytes.
+
+        Raises:
+            ImageError: the image cannot be read, or the size is not one that the model takes.
+        """
+        quality = self._checked_quality(quality)
+        spec = self.card.input
+        fitted = fit_photo(read_photo(image), spec, spec.size if size is None else size)
+        latents = self.encode_latents(fitted.pixels, quality)
+        height, width = fitted.pixels.shape[:2]
+        return write_stream(
+            codec=self.card.codec,
+            fingerprint=self.package.coder.fingerprint[:4],
+            width=fitted.source_size[0],
+            height=fitted.source_size[1],
+            input_width=width,
+            input_height=height,
+            quality=quality,
+            layers=[Layer(BASE_LAYER, self.package.coder.encode(latents, quality - 1))],
+        )
+
+    def encode_latents(self, pixels: NDArray[np.uint8], quality: int) -> Latents:
+        """Run the encoder on a network input (H, W, 3) and return what a receiver will decode."""
+        inputs = {"image": pixels[None], "quality": np.array([quality - 1], np.int64)}
+        outputs = self.engine.run("encoder", inputs)
+        latents = Latents(outputs["symbols"][0], outputs["hyper"][0])
+        return self.package.coder.keep_coded(latents, quality - 1)
+
+    def open(self, bits: bytes | bytearray | memoryview) -> Stream:
+        """Parse a stream for answering; entropy decoding waits until it is needed.
+
+        Raises:
+            BitstreamError: the bytes are damaged, or another model wrote them.
+        """
+        parsed = read_stream(bits, limits=self.limits)
+        header, fingerprint = parsed.header, self.package.coder.fingerprint[:4]
+        for field, expected, found in (
+            ("codec", self.card.codec, header.codec),
+            ("model fingerprint", fingerprint.hex(), header.fingerprint.hex()),
+        ):
+            if found != expected:
+                raise BitstreamError(field, expected=f"{expected} ({self.name})", found=found)
+        if header.quality > self.card.qualities:
+            raise BitstreamError("quality", expected=f"1 to {self.card.qualities}", found=header.quality)
+        return Stream(parsed, self)
+
+    def detect(self, bits: bytes, *, confidence: float = 0.3, **options: Any) -> Detections:
+        """Detect objects; see ``Stream.detect``."""
+        return self.open(bits).detect(confidence=confidence, **options)
+
+    def classify(self, bits: bytes, *, top: int = 5) -> Classification:
+        """Classify the photo; see ``Stream.classify``."""
+        return self.open(bits).classify(top=top)
+
+    def analyze(
+        self,
+        streams: Iterable[bytes],
+        tasks: Sequence[str] = ("detect",),
+        batch_size: int = 16,
+        **options: Any,
+    ) -> Iterator[AnalysisResult]:
+        """Answer several tasks for many streams, in order; a bad stream yields its error.
+
+        Args:
+            streams: bytes of streams.
+            tasks: any of the card's tasks.
+            batch_size: streams of one input size that the engine takes at once.
+            options: ``confidence`` and ``top``, as for ``detect`` and ``classify``.
+        """
+        unknown = [task for task in tasks if self.card.tail_for(task) is None]
+        if unknown:
+            raise UnsupportedTask(self.no_task_message(unknown[0]))
+        return analyze_streams(self, streams, tuple(tasks), batch_size, **options)
+
+    def no_task_message(self, task: str) -> str:
+        """Say that this model cannot answer a task, and what it can."""
+        return f"model {self.name!r} cannot {task}: it can {', '.join(self.card.tasks)}"
+
+    def _checked_quality(self, quality: int | None) -> int:
+        quality = self.card.default_quality if quality is None else quality
+        if not isinstance(quality, (int, np.integer)) or not 1 <= quality <= self.card.qualities:
+            raise CdvisionError(f"quality: expected 1 to {self.card.qualities}, found {quality!r}")
+        return int(quality)
+
+
+def load(
+    name: str | Path = DEFAULT_MODEL,
+    *,
+    engine: str = "onnx",
+    device: str = "cpu",
+    threads: int | None = None,
+    limits: StreamLimits | None = None,
+) -> Model:
+    """Load a model by its name or from a package folder.
+
+    >>> import cdvision
+    >>> cdvision.load("small").card.tasks
+    ('detect', 'classify')
+
+    Args:
+        name: an installed model or a folder with ``model.json``.
+        engine: ``"onnx"`` (default) or ``"torch"``.
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: threads inside one run of the engine; its default where None.
+        limits: the largest streams that will be opened.
+
+    Raises:
+        ModelError: no such model, or the package is damaged.
+        EngineError: the engine or device is not available here.
+    """
+    package = load_package(model_folder(name))
+    return Model(package, engine=engine, device=device, threads=threads, limits=limits)

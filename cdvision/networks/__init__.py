@@ -1,0 +1,1 @@
+"""PyTorch networks of the models; importing this package alone loads nothing heavy."""

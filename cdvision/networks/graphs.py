@@ -1,0 +1,153 @@
+"""The dense graphs of each network: what engines run and what export writes.
+
+One table says, for every graph, its module, the names of its inputs and outputs, and which of
+their axes are dynamic; the ONNX exporter, the PyTorch engine and the tests all read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cdvision.errors import ModelError
+from cdvision.networks.small import Small
+
+SIDE = 28  # cells of the classifier's map
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One dense network with its contract.
+
+    Attributes:
+        module: evaluated positionally on the inputs; returns a tuple in the order of outputs.
+        inputs: name -> names of the axes; an integer where an axis is fixed.
+        outputs: names.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, tuple[str | int, ...]]
+    outputs: tuple[str, ...]
+    dtypes: Mapping[str, torch.dtype]
+
+
+class EncoderGraph(nn.Module):
+    """uint8 image and quality to latents."""
+
+    def __init__(self, model: Small) -> None:
+        super().__init__()
+        self.encoder, self.dequantiser = model.encoder, model.dequantiser
+
+    def forward(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, H, W, 3) uint8 and (N,) int64 to int32 symbols and hyper-latent."""
+        scaled = self.encoder.scaled_latents(image.permute(0, 3, 1, 2).float(), quality)
+        hyper = torch.round(self.encoder.hyper_latents(scaled))
+        symbols = torch.round(scaled - self.dequantiser.means(hyper, scaled))
+        return symbols.to(torch.int32), hyper.to(torch.int32)
+
+
+class DequantiserGraph(nn.Module):
+    """Integer latents to real-valued ones."""
+
+    def __init__(self, model: Small) -> None:
+        super().__init__()
+        self.dequantiser = model.dequantiser
+
+    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor]:
+        """Map int32 latents and (N,) int64 qualities to float32 ``y``."""
+        return (self.dequantiser(symbols.float(), hyper.float(), quality),)
+
+
+class TapGraph(nn.Module):
+    """Dequantised latents to one tail's features."""
+
+    def __init__(self, model: Small, name: str) -> None:
+        super().__init__()
+        self.taps = nn.ModuleDict({name: model.taps[name]})
+        self._name = name
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor]:
+        """Apply the tap to ``y`` and, where it resamples, to its two matrices."""
+        return (self.taps[self._name](*inputs),)
+
+
+class DetectorGraph(nn.Module):
+    """Split-point features to dense detections."""
+
+    def __init__(self, model: Small) -> None:
+        super().__init__()
+        self.tails = nn.ModuleDict({"nanodet_plus_m": model.tails["nanodet_plus_m"]})
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (N, M, 80) after the sigmoid and distance logits (N, M, 32)."""
+        dense = self.tails["nanodet_plus_m"](features)
+        return torch.sigmoid(dense.scores), dense.distances
+
+
+class ClassifierGraph(nn.Module):
+    """Split-point features to class logits."""
+
+    def __init__(self, model: Small) -> None:
+        super().__init__()
+        self.tails = nn.ModuleDict({"mobilenet_v2": model.tails["mobilenet_v2"]})
+
+    def forward(self, features: Tensor) -> tuple[Tensor]:
+        """Return logits (N, 1000)."""
+        return (self.tails["mobilenet_v2"](features),)
+
+
+def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
+    """Return every graph of a network by name; raises ModelError for an unknown one."""
+    if network != "small" or not isinstance(model, Small):
+        raise ModelError(f"unknown network {network!r}: expected 'small'")
+    int32, int64, real, uint8 = torch.int32, torch.int64, torch.float32, torch.uint8
+    latents = {"symbols": ("batch", 96, "h16", "w16"), "hyper": ("batch", 24, "h64", "w64")}
+    y: dict[str, tuple[str | int, ...]] = {"y": ("batch", 96, "h16", "w16")}
+    windows = {"rows": ("batch", SIDE, "h8"), "columns": ("batch", SIDE, "w8")}
+    tables = [
+        ("encoder", EncoderGraph(model), {"image": ("batch", "height", "width", 3), "quality": ("batch",)},
+         ("symbols", "hyper"), (uint8, int64)),
+        ("dequantiser", DequantiserGraph(model), {**latents, "quality": ("batch",)},
+         ("y",), (int32, int32, int64)),
+        ("tap.nanodet_plus_m", TapGraph(model, "nanodet_plus_m"), y, ("features",), (real,)),
+        ("tap.mobilenet_v2", TapGraph(model, "mobilenet_v2"), {**y, **windows}, ("features",), (real,) * 3),
+        ("tail.nanodet_plus_m", DetectorGraph(model), {"features": ("batch", 116, "h8", "w8")},
+         ("scores", "distances"), (real,)),
+        ("tail.mobilenet_v2", ClassifierGraph(model), {"features": ("batch", 32, "rows", "columns")},
+         ("logits",), (real,)),
+    ]  # fmt: skip
+    return {
+        name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
+        for name, module, inputs, outputs, dtypes in tables
+    }
+
+
+def load_network(network: str, weights: Path) -> nn.Module:
+    """Build a network and fill it from safetensors (fp16 or fp32), in evaluation mode."""
+    if network != "small":
+        raise ModelError(f"unknown network {network!r}: expected 'small'")
+    model = Small()
+    model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+    return model.eval().requires_grad_(False)
+
+
+def example_inputs(graph: Graph, *, height: int, width: int, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return random arrays of the right names, shapes and types for an image size."""
+    sizes = {"batch": batch, "height": height, "width": width, "rows": SIDE, "columns": SIDE}
+    for stride in (8, 16, 64):
+        sizes |= {f"h{stride}": -(-height // stride), f"w{stride}": -(-width // stride)}
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for name, axes in graph.inputs.items():
+        shape = [axis if isinstance(axis, int) else sizes[axis] for axis in axes]
+        dtype = torch.empty(0, dtype=graph.dtypes[name]).numpy().dtype
+        limit = {"image": 256, "quality": 8}.get(name, 4)
+        random = rng.normal(size=shape) if dtype.kind == "f" else rng.integers(limit, size=shape)
+        arrays[name] = random.astype(dtype)
+    return arrays

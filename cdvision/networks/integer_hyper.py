@@ -1,0 +1,95 @@
+"""Training twin of the integer hyper-network: the same integers, with gradients.
+
+The forward pass computes what ``cdvision.entropy.integer_network`` computes, value for value;
+weights, biases and activations are integers held in float32. Gradients pass through rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.networks.quantisation import round_straight_through, straight_through
+
+WEIGHT_BOUND = 127
+ACTIVATION_BOUND = 127
+
+
+class IntegerConv2d(nn.Module):
+    """Convolution of integers, requantised by a shift and clipped to a static range.
+
+    ``out = clip((sum(w * x) + b + 2^(shift-1)) >> shift, low, high)`` with ``w`` in [-127, 127].
+
+    Args:
+        channels: input channels.
+        out: output channels.
+        kernel: odd kernel side; "same" zero padding.
+        shift: bits dropped after the sum; weights are learned in steps of ``2^-shift``.
+        low: least output value.
+        high: greatest output value.
+    """
+
+    def __init__(
+        self, channels: int, out: int, kernel: int, *, shift: int = 6, low: int, high: int
+    ) -> None:
+        super().__init__()
+        self.shift, self.low, self.high = shift, low, high
+        self.weight = nn.Parameter(torch.empty(out, channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out))
+        nn.init.kaiming_normal_(self.weight)
+
+    def integer_weight(self) -> Tensor:
+        """Return the weights as integers (out, channels, kernel, kernel)."""
+        scaled = (self.weight * 2**self.shift).clamp(-WEIGHT_BOUND, WEIGHT_BOUND)
+        return round_straight_through(scaled)
+
+    def integer_bias(self) -> Tensor:
+        """Return the biases as integers (out,)."""
+        return round_straight_through(self.bias * 2**self.shift)
+
+    def forward(self, x: Tensor, extra_bias: Tensor | None = None) -> Tensor:
+        """Convolve integers (N, C, H, W); ``extra_bias`` (N, out), in output units, is added."""
+        total = F.conv2d(x, self.integer_weight(), self.integer_bias(), padding="same")
+        if extra_bias is not None:
+            total = total + round_straight_through(extra_bias * 2**self.shift)[:, :, None, None]
+        scaled = total * 2**-self.shift
+        shifted = straight_through(scaled, torch.floor(scaled + 0.5))
+        return shifted.clamp(self.low, self.high)
+
+
+class IntegerHyperDecoder(nn.Module):
+    """Hyper-latent to scale indices, x4 in resolution, in integers only.
+
+    ::
+
+        z (C_z)@1/64 ─ 3x3 ─ shuffle x2 ─ 3x3 ─ shuffle x2 ─ 1x1 + bias[quality] ─▶ index (C)@1/16
+
+    Args:
+        hyper_channels: channels of ``z``.
+        channels: channels of the latents.
+        hidden: channels between.
+        qualities: number of qualities; each has its own bias a channel.
+        levels: number of scales; indices lie in [0, levels - 1].
+    """
+
+    def __init__(
+        self, hyper_channels: int, channels: int, *, hidden: int, qualities: int, levels: int
+    ) -> None:
+        super().__init__()
+        bounds = {"low": 0, "high": ACTIVATION_BOUND}
+        self.conv1 = IntegerConv2d(hyper_channels, 4 * hidden, 3, **bounds)
+        self.conv2 = IntegerConv2d(hidden, 4 * hidden, 3, **bounds)
+        self.conv3 = IntegerConv2d(hidden, channels, 1, low=0, high=levels - 1)
+        self.quality_bias = nn.Parameter(torch.zeros(qualities, channels))
+        # Start with activations in the middle of their range, and with small, safe indices.
+        nn.init.constant_(self.conv1.bias, 24.0)
+        nn.init.constant_(self.conv2.bias, 12.0)
+        nn.init.normal_(self.conv3.weight, std=0.02)
+
+    def forward(self, z: Tensor, quality: Tensor) -> Tensor:
+        """Return indices (N, C, 4h, 4w) from integers ``z`` (N, C_z, h, w)."""
+        hidden = F.pixel_shuffle(self.conv1(z), 2)
+        hidden = F.pixel_shuffle(self.conv2(hidden), 2)
+        out: Tensor = self.conv3(hidden, self.quality_bias[quality])
+        return out

@@ -1,0 +1,66 @@
+"""Building blocks shared by the networks: convolution + LeakyReLU, and a light residual block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvAct(nn.Sequential):
+    """Convolution with bias, then LeakyReLU(0.1): (N, C, H, W) -> (N, out, H/stride, W/stride)."""
+
+    def __init__(
+        self, channels: int, out: int, kernel: int = 1, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups)
+        super().__init__(conv, nn.LeakyReLU(0.1))
+
+
+def depthwise(channels: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
+    """Depth-wise convolution with bias, "same" padding and no activation."""
+    return nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels)
+
+
+def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
+    """Zero a convolution, so that the residual path it closes starts as the identity."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+class ResidualBlock(nn.Module):
+    """Light residual block, shape-preserving: depth-wise 5x5, then 1x1 -> LeakyReLU -> 1x1."""
+
+    def __init__(self, channels: int, hidden: int, kernel: int = 5) -> None:
+        super().__init__()
+        self.spatial = depthwise(channels, kernel)
+        self.expand = ConvAct(channels, hidden)
+        self.project = zero_init(nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` plus its refinement."""
+        residual: Tensor = self.project(self.expand(self.spatial(x)))
+        return x + residual
+
+
+def channel_shuffle(x: Tensor) -> Tensor:
+    """Interleave the two halves of the channels (ShuffleNetV2): (N, C, H, W) -> the same shape."""
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class Normalise(nn.Module):
+    """RGB values in 0..255 to the zero-mean, unit-spread input of a network."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: tuple[float, ...], scale: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise (N, 3, H, W) float RGB in 0..255."""
+        return (image - self.mean) * self.scale

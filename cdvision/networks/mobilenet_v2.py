@@ -1,0 +1,104 @@
+"""MobileNetV2 1.0, split after block 6 into a front and a tail; BatchNorm folded, TensorFlow padding.
+
+::
+
+    RGB 0..255 ─ normalise ─ features.0-6: 32@1/8 ─┤front│tail├─ features.7-18: 1280@1/32 ─ pool ─ classifier
+
+Names are torchvision's (``features.N.conv.K``, ``classifier.1``). Source: Sandler et al.,
+"MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.networks.layers import Normalise
+
+# expansion, output channels, repeats, stride of the first unit: table 2 of the paper.
+BOTTLENECKS = (
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2),
+    (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
+SPLIT = 7  # the first block of the tail
+FRONT_CHANNELS = 32
+
+
+class SameConv(nn.Conv2d):
+    """Convolution that pads a stride-2 3x3 kernel right and bottom only (TensorFlow's "SAME")."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W)."""
+        if self.stride[0] == 2:
+            x = F.pad(x, (0, 1, 0, 1))
+        return super().forward(x)
+
+
+def _conv6(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    padding = kernel // 2 if stride == 1 else 0
+    return nn.Sequential(
+        SameConv(channels, out, kernel, stride, padding, groups=groups), nn.ReLU6()
+    )
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depth-wise, linear 1x1 projection."""
+
+    def __init__(self, channels: int, out: int, *, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        layers: list[nn.Module] = [] if expansion == 1 else [_conv6(channels, hidden, 1)]
+        layers += [_conv6(hidden, hidden, 3, stride=stride, groups=hidden), nn.Conv2d(hidden, out, 1)]
+        self.conv = nn.Sequential(*layers)
+        self.residual = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, out, H/stride, W/stride)."""
+        out: Tensor = self.conv(x)
+        return x + out if self.residual else out
+
+
+def _blocks() -> list[nn.Module]:
+    blocks: list[nn.Module] = [_conv6(3, 32, 3, stride=2)]
+    channels = 32
+    for expansion, out, repeats, stride in BOTTLENECKS:
+        for index in range(repeats):
+            unit_stride = stride if index == 0 else 1
+            blocks.append(InvertedResidual(channels, out, stride=unit_stride, expansion=expansion))
+            channels = out
+    return [*blocks, _conv6(channels, 1280, 1)]
+
+
+class MobileNetFront(nn.Module):
+    """Pixels to block-6 features: (N, 3, H, W) RGB 0..255 -> (N, 32, H/8, W/8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = Normalise((127.5,) * 3, (1 / 127.5,) * 3)
+        self.features = nn.Sequential(*_blocks()[:SPLIT])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Run the part before the split point."""
+        features: Tensor = self.features(self.normalise(image))
+        return features
+
+
+class MobileNetTail(nn.Module):
+    """Block-6 features to ImageNet logits; the blocks keep their numbers in the whole network."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        blocks = {str(i): block for i, block in enumerate(_blocks()) if i >= SPLIT}
+        self.features = nn.ModuleDict(blocks)
+        self.classifier = nn.ModuleDict({"1": nn.Linear(1280, classes)})
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return the pooled (N, 1280) vector, which distillation compares."""
+        for block in self.features.values():
+            features = block(features)
+        return features.mean(dim=(2, 3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (N, classes) from (N, 32, h, w), h and w about 28."""
+        logits: Tensor = self.classifier["1"](self.embed(features))
+        return logits

@@ -1,0 +1,175 @@
+"""The model ``small``: one stream, two networks.
+
+::
+
+    RGB ─ front (NanoDet stem + stage 2) ─ analysis ─ y 96@1/16 ─ gain[q] ──┬── round(· - mean) ─▶ symbols
+                                                                            └─ hyper-analysis ─ round ─▶ z@1/64
+    z ─ integer hyper-decoder ─▶ scale index of every symbol          (exact: chooses the tables)
+    z ─ mean network ─▶ mean                                         (float: never touches the bits)
+    symbols + mean ─ rescale[q] ─▶ y ─┬─ tap ─▶ 116@1/8 ─▶ NanoDet tail ─▶ boxes
+                                      └─ tap ─▶ 32@28²  ─▶ MobileNet tail ─▶ classes
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.networks.factorised_prior import FactorisedPrior
+from cdvision.networks.integer_hyper import IntegerHyperDecoder
+from cdvision.networks.layers import ConvAct, ResidualBlock, zero_init
+from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
+from cdvision.networks.mobilenet_v2 import MobileNetTail
+from cdvision.networks.nanodet import FRONT_CHANNELS, NanoDetFront, NanoDetTail
+from cdvision.networks.quantisation import round_straight_through
+from cdvision.networks.taps import ResamplingTap, UpsamplingTap
+
+QUALITIES = 8
+LATENT_CHANNELS = 96
+HYPER_CHANNELS = 24
+HYPER_BOUND = 15
+SCALE_LEVELS = 64
+LOWEST_SCALE, HIGHEST_SCALE = 0.11, 64.0
+
+
+class Latents(NamedTuple):
+    """What the encoder writes, before skipping and entropy coding; integers held in float32."""
+
+    symbols: Tensor  # (N, 96, H/16, W/16)
+    hyper: Tensor  # (N, 24, ceil(H/64), ceil(W/64)) in [-15, 15]
+
+
+class Analysis(nn.Module):
+    """Features at 1/8 to latents at 1/16: a linear path, and a light path with more context."""
+
+    def __init__(self, features: int, channels: int, *, hidden: int = 128) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(4 * features, channels, 1)
+        self.squeeze = ConvAct(4 * features, hidden)
+        self.context = ResidualBlock(hidden, hidden)
+        self.project = zero_init(nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, features, 2h, 2w) to (N, channels, h, w)."""
+        x = F.pixel_unshuffle(features, 2)
+        y: Tensor = self.linear(x) + self.project(self.context(self.squeeze(x)))
+        return y
+
+
+class HyperAnalysis(nn.Module):
+    """Scaled latents to the hyper-latent at a quarter of their resolution."""
+
+    def __init__(self, channels: int, hyper_channels: int, *, hidden: int = 48) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            ConvAct(2 * channels, hidden),
+            ConvAct(hidden, hidden, 3, stride=2),
+            ConvAct(hidden, hidden, 3, stride=2),
+            nn.Conv2d(hidden, hyper_channels, 1),
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Map (N, C, h, w) to (N, C_z, ceil(h/4), ceil(w/4))."""
+        magnitude = torch.log1p(y.abs())  # the scales to be told are spread over decades
+        z: Tensor = self.layers(torch.cat([magnitude, y.sign() * magnitude], dim=1))
+        return z
+
+
+class MeanNetwork(nn.Module):
+    """Hyper-latent to the mean of every latent, x4 in resolution."""
+
+    def __init__(self, hyper_channels: int, channels: int, *, hidden: int = 32) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            ConvAct(hyper_channels, 2 * hidden, 3),
+            nn.Conv2d(2 * hidden, 16 * hidden, 1),
+            nn.PixelShuffle(4),
+            nn.LeakyReLU(0.1),
+            zero_init(nn.Conv2d(hidden, channels, 1)),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (N, C_z, h, w) to (N, C, 4h, 4w)."""
+        mean: Tensor = self.layers(z)
+        return mean
+
+
+class SmallEncoder(nn.Module):
+    """Pixels to latents: the sender's network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = NanoDetFront()
+        self.analysis = Analysis(FRONT_CHANNELS, LATENT_CHANNELS)
+        self.hyper_analysis = HyperAnalysis(LATENT_CHANNELS, HYPER_CHANNELS)
+        self.log_gain = nn.Parameter(_initial_log_gain())
+
+    def scaled_latents(self, image: Tensor, quality: Tensor) -> Tensor:
+        """Return ``y`` times the gain of each image's quality; ``quality`` is (N,), 0 to 7."""
+        gain = torch.exp(self.log_gain)[quality][:, :, None, None]
+        scaled: Tensor = self.analysis(self.front(image)) * gain
+        return scaled
+
+    def hyper_latents(self, scaled: Tensor) -> Tensor:
+        """Return the hyper-latent before rounding, inside its static range."""
+        z: Tensor = self.hyper_analysis(scaled)
+        return z.clamp(-HYPER_BOUND, HYPER_BOUND)
+
+
+class Dequantiser(nn.Module):
+    """Symbols and hyper-latent to dequantised latents: adds the mean, undoes the gain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = MeanNetwork(HYPER_CHANNELS, LATENT_CHANNELS)
+        self.log_rescale = nn.Parameter(-_initial_log_gain())
+
+    def means(self, hyper: Tensor, like: Tensor) -> Tensor:
+        """Return the means of the symbols, cropped to the latents' height and width."""
+        mean: Tensor = self.mean(hyper)
+        return mean[:, :, : like.shape[2], : like.shape[3]]
+
+    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> Tensor:
+        """Return ``y`` (N, 96, h, w) from (N, 96, h, w), (N, 24, ceil(h/4), ceil(w/4)), (N,)."""
+        rescale = torch.exp(self.log_rescale)[quality][:, :, None, None]
+        return (symbols + self.means(hyper, symbols)) * rescale
+
+
+class Small(nn.Module):
+    """All parts of the model, as training and the PyTorch engine hold them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = SmallEncoder()
+        self.dequantiser = Dequantiser()
+        self.hyper_decoder = IntegerHyperDecoder(
+            HYPER_CHANNELS, LATENT_CHANNELS, hidden=32, qualities=QUALITIES, levels=SCALE_LEVELS
+        )
+        self.hyper_prior = FactorisedPrior(
+            HYPER_CHANNELS, qualities=QUALITIES, bound=HYPER_BOUND
+        )
+        self.taps = nn.ModuleDict(
+            {
+                "nanodet_plus_m": UpsamplingTap(LATENT_CHANNELS, FRONT_CHANNELS),
+                "mobilenet_v2": ResamplingTap(LATENT_CHANNELS, CLASSIFIER_CHANNELS),
+            }
+        )
+        self.tails = nn.ModuleDict(
+            {"nanodet_plus_m": NanoDetTail(), "mobilenet_v2": MobileNetTail()}
+        )
+
+    def encode(self, image: Tensor, quality: Tensor) -> Latents:
+        """Return the latents of (N, 3, H, W) RGB 0..255, H and W multiples of 32."""
+        scaled = self.encoder.scaled_latents(image, quality)
+        hyper = round_straight_through(self.encoder.hyper_latents(scaled))
+        symbols = round_straight_through(scaled - self.dequantiser.means(hyper, scaled))
+        return Latents(symbols, hyper)
+
+
+def _initial_log_gain() -> Tensor:
+    """Steps of about 20 (quality 1) to 2 (quality 8) standard deviations of a feature."""
+    per_quality = torch.linspace(-3.0, -0.6, QUALITIES)
+    return per_quality[:, None].expand(QUALITIES, LATENT_CHANNELS).clone()

@@ -1,0 +1,196 @@
+"""An opened stream: decoded once, asked often."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.entropy.hyperprior import Latents
+from cdvision.errors import BitstreamError, UnsupportedTask
+from cdvision.package.card import FeatureSpec
+from cdvision.photo import Size, content_size, network_input
+from cdvision.resampling import resampling_matrix
+from cdvision.stream import ParsedStream, StreamHeader
+
+if TYPE_CHECKING:
+    from cdvision.model import Model
+    from cdvision.results import Classification, Detections
+
+Array = NDArray[Any]
+
+
+class Stream:
+    """Answers from one stream; latents, features and dense outputs are computed at most once.
+
+    Attributes:
+        header: sizes, quality, model fingerprint and layer table.
+        complete: False where layers were cut off.
+        model: the model that answers.
+    """
+
+    def __init__(self, parsed: ParsedStream, model: Model) -> None:
+        self.header: StreamHeader = parsed.header
+        self.complete: bool = parsed.complete
+        self.model = model
+        self._layers = {layer.id: layer for layer in parsed.layers}
+        self._features: dict[str, Array] = {}
+        self._dense: dict[str, dict[str, Array]] = {}
+        _check_input(self.header, model)
+
+    @property
+    def source_size(self) -> Size:
+        """(width, height) of the photo that was encoded."""
+        return self.header.width, self.header.height
+
+    @property
+    def input_size(self) -> Size:
+        """(width, height) of the network input, padding included."""
+        return self.header.input_width, self.header.input_height
+
+    @property
+    def content_size(self) -> Size:
+        """(width, height) of the photo inside the network input, anchored at the top left."""
+        return content_size(self.source_size, self.input_size)
+
+    @cached_property
+    def _latents(self) -> Latents:
+        if 0 not in self._layers:
+            raise BitstreamError("base layer", expected="layer 0", found="none: the stream was cut")
+        stride = self.model.card.latents.stride
+        width, height = self.input_size
+        coder, quality = self.model.package.coder, self.header.quality - 1
+        return coder.decode(self._layers[0].body, height // stride, width // stride, quality)
+
+    def latents(self) -> Latents:
+        """Entropy-decode the stream: int32 ``symbols`` (C, H/16, W/16) and ``hyper`` (C_z, ...).
+
+        Raises:
+            BitstreamError: the layer's bytes are no such latents.
+        """
+        return self._latents
+
+    @cached_property
+    def _dequantised(self) -> Array:
+        latents = self._latents
+        inputs = {
+            "symbols": latents.symbols[None],
+            "hyper": latents.hyper[None],
+            "quality": np.array([self.header.quality - 1], np.int64),
+        }
+        return self.model.engine.run("dequantiser", inputs)["y"]
+
+    def features(self, tail: str) -> Array:
+        """Return the features at one tail's split point, float32 (channels, h, w).
+
+        Args:
+            tail: a name among the card's tails, such as ``"mobilenet_v2"``.
+        """
+        return self._batched_features(tail)[0]
+
+    def detect(
+        self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
+    ) -> Detections:
+        """Detect objects.
+
+        Args:
+            confidence: least confidence that is returned, 0 to 1.
+            iou: boxes of one class that overlap a better one by more are dropped.
+            max_detections: the best so many are returned.
+
+        Returns:
+            Boxes in pixels of the source image, best first.
+
+        Raises:
+            UnsupportedTask: the model has no detector.
+            BitstreamError: the layer's bytes are damaged.
+        """
+        from cdvision.heads.dense_detection import detect_from_dense
+
+        tail = self.tail_for("detect")
+        dense = self.dense(tail)
+        return detect_from_dense(
+            dense["scores"][0],
+            dense["distances"][0],
+            input_size=self.input_size,
+            content_size=self.content_size,
+            source_size=self.source_size,
+            class_names=self._class_names(tail),
+            confidence=confidence,
+            iou=iou,
+            max_detections=max_detections,
+        )
+
+    def classify(self, *, top: int = 5) -> Classification:
+        """Classify the photo's central square; returns the ``top`` most probable classes.
+
+        Raises:
+            UnsupportedTask: the model has no classifier.
+            BitstreamError: the layer's bytes are damaged.
+        """
+        from cdvision.heads.class_scores import classification_from_logits
+
+        tail = self.tail_for("classify")
+        logits = self.dense(tail)["logits"][0]
+        return classification_from_logits(logits, self._class_names(tail), top=top)
+
+    def dense(self, tail: str) -> dict[str, Array]:
+        """Return the dense outputs of a tail's head, before post-processing, batch axis kept."""
+        if tail not in self._dense:
+            features = {"features": self._batched_features(tail)}
+            self._dense[tail] = self.model.engine.run(f"tail.{tail}", features)
+        return self._dense[tail]
+
+    def keep_dense(self, tail: str, outputs: dict[str, Array]) -> None:
+        """Store the dense outputs that a batch computed for this stream."""
+        self._dense[tail] = outputs
+
+    def tail_for(self, task: str) -> str:
+        """Return the name of the tail for a task; raises UnsupportedTask."""
+        tail = self.model.card.tail_for(task)
+        if tail is None:
+            raise UnsupportedTask(self.model.no_task_message(task))
+        return tail
+
+    def tap_inputs(self, tail: str) -> dict[str, Array]:
+        """Return what a tap takes beside ``y``: nothing, or two resampling matrices."""
+        spec = self.model.card.tails[tail].features
+        return {} if spec.cells is None else _window(spec, self.content_size, self.input_size)
+
+    def _batched_features(self, tail: str) -> Array:
+        if tail not in self.model.card.tails:
+            known = ", ".join(self.model.card.tails)
+            raise UnsupportedTask(f"model {self.model.name!r} has no tail {tail!r}: it has {known}")
+        if tail not in self._features:
+            inputs = {"y": self._dequantised, **self.tap_inputs(tail)}
+            self._features[tail] = self.model.engine.run(f"tap.{tail}", inputs)["features"]
+        return self._features[tail]
+
+    def _class_names(self, tail: str) -> tuple[str, ...]:
+        return self.model.package.classes[self.model.card.tails[tail].classes]
+
+
+def _check_input(header: StreamHeader, model: Model) -> None:
+    """Refuse network inputs that no encoder writes, before anything of their size is made."""
+    spec = model.card.input
+    size, found = max(header.input_width, header.input_height), (header.input_width, header.input_height)
+    if size > spec.max_size or size % spec.multiple:
+        expected: object = f"sides up to {spec.max_size}, multiples of {spec.multiple}"
+        raise BitstreamError("network-input size", expected=expected, found=found)
+    expected = network_input((header.width, header.height), spec, size)
+    if found != expected:
+        raise BitstreamError("network-input size", expected=expected, found=found)
+
+
+def _window(spec: FeatureSpec, content: Size, network: Size) -> dict[str, Array]:
+    """Resampling matrices of the central square that a classifier looks at."""
+    side = spec.crop * min(content)
+    matrices = []
+    for extent, cells in ((content[1], network[1]), (content[0], network[0])):
+        start = (extent - side) / 2
+        window = (start / spec.stride, (start + side) / spec.stride)
+        matrix = resampling_matrix(cells // spec.stride, *window, spec.cells or 1)
+        matrices.append(matrix[None])
+    return {"rows": matrices[0], "columns": matrices[1]}

@@ -1,0 +1,1 @@
+"""Model packages: folders that hold everything one model needs, each file hashed in its card."""

@@ -1,0 +1,98 @@
+"""Loads a model package, after checking the hash of every file that its card names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.entropy.hyperprior import HyperpriorCoder
+from cdvision.errors import ModelError
+from cdvision.package.card import ModelCard, read_card
+
+TABLES_FILE = "tables.npz"
+CLASSES_FILE = "classes.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A checked folder; its parts are read when they are first needed."""
+
+    folder: Path
+    card: ModelCard
+
+    @cached_property
+    def coder(self) -> HyperpriorCoder:
+        """The entropy model, whose hash must be the card's fingerprint."""
+        coder = HyperpriorCoder.from_arrays(_read_arrays(self.folder / TABLES_FILE))
+        found = coder.fingerprint.hex()
+        if found != self.card.fingerprint:
+            raise ModelError(
+                f"{self.folder / TABLES_FILE}: expected fingerprint {self.card.fingerprint}, "
+                f"found {found}"
+            )
+        return coder
+
+    @cached_property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Class names by the name of their list, in the order of the heads' outputs."""
+        lists = json.loads((self.folder / CLASSES_FILE).read_text(encoding="utf-8"))
+        return {name: tuple(names) for name, names in lists.items()}
+
+    @property
+    def weights_path(self) -> Path:
+        """Weights of every network, which the graphs and the PyTorch engine share."""
+        return self.folder / WEIGHTS_FILE
+
+    def graph_path(self, graph: str) -> Path:
+        """Path of a dense graph; raises ModelError where the package has none of that name."""
+        file = f"{graph}.onnx"
+        if file not in self.card.files:
+            raise ModelError(f"model {self.card.name!r} has no graph {graph!r}")
+        return self.folder / file
+
+
+def load_package(folder: Path) -> ModelPackage:
+    """Read a package and check every file that its card names against its SHA-256.
+
+    Raises:
+        ModelError: the folder is no package, or a file is missing or differs from its hash.
+    """
+    card = read_card(folder)
+    for name, expected in card.files.items():
+        if Path(name).name != name:
+            raise ModelError(f"{folder}: expected plain file names in the card, found {name!r}")
+        _check_file(folder / name, expected)
+    for name in (TABLES_FILE, CLASSES_FILE):
+        if name not in card.files:
+            raise ModelError(f"{folder}: the card does not name {name}")
+    return ModelPackage(folder, card)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: the package is incomplete, install it again")
+    found = file_sha256(path)
+    if found != expected:
+        raise ModelError(f"{path} is damaged: expected SHA-256 {expected}, found {found}")
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not an archive of plain arrays ({error})") from error

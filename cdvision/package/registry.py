@@ -1,0 +1,63 @@
+"""Finds installed model packages: by name, by folder, or by the fingerprint in a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cdvision.errors import BitstreamError, ModelError
+from cdvision.package.card import CARD_FILE, ModelCard, read_card
+
+MODELS = Path(__file__).parent.parent / "models"
+DEFAULT_MODEL = "small"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One installed model, as `cdvision models` lists it."""
+
+    name: str
+    description: str
+    tasks: tuple[str, ...]
+    size_bytes: int
+    path: Path
+
+
+def installed_models() -> list[ModelInfo]:
+    """List the models of this installation, by name."""
+    return [_info(card, folder) for folder, card in _cards()]
+
+
+def model_folder(name: str | Path) -> Path:
+    """Resolve a model's name or folder; raises ModelError that lists what there is."""
+    folder = Path(name)
+    if (folder / CARD_FILE).is_file():
+        return folder
+    if isinstance(name, str) and folder.name == name and (MODELS / name / CARD_FILE).is_file():
+        return MODELS / name
+    known = ", ".join(card.name for _, card in _cards()) or "none"
+    raise ModelError(f"no model {str(name)!r}: expected a folder with {CARD_FILE} or one of: {known}")
+
+
+def folder_for_fingerprint(fingerprint: bytes) -> Path:
+    """Return the folder of the installed model that wrote a stream; raises BitstreamError."""
+    for folder, card in _cards():
+        if card.fingerprint.startswith(fingerprint.hex()):
+            return folder
+    known = ", ".join(f"{card.fingerprint[:8]} ({card.name})" for _, card in _cards())
+    raise BitstreamError(
+        "model fingerprint", offset=5, expected=f"an installed model's: {known or 'none'}",
+        found=f"{fingerprint.hex()}; pass the folder of the model that wrote it",
+    )  # fmt: skip
+
+
+@cache
+def _cards() -> tuple[tuple[Path, ModelCard], ...]:
+    folders = sorted(path.parent for path in MODELS.glob(f"*/{CARD_FILE}"))
+    return tuple((folder, read_card(folder)) for folder in folders)
+
+
+def _info(card: ModelCard, folder: Path) -> ModelInfo:
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return ModelInfo(card.name, card.description, card.tasks, size, folder)

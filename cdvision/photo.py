@@ -1,0 +1,119 @@
+"""Photos in: reading any image, and fitting it into a network input."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.errors import ImageError
+from cdvision.package.card import InputSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]"
+MAX_PIXELS = 2**26
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FittedPhoto:
+    """A photo inside a network input.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB; the photo at the top left, padding at right and bottom.
+        source_size: (width, height) of the photo as it came.
+    """
+
+    pixels: NDArray[np.uint8]
+    source_size: Size
+
+
+def read_photo(image: ImageLike) -> Image:
+    """Return an RGB image, upright, from a path, the bytes of a file, a PIL image or an array.
+
+    Raises:
+        ImageError: it is no image, is damaged, or is larger than 2^26 pixels.
+        FileNotFoundError: the path does not exist.
+    """
+    from PIL import Image, ImageOps
+
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(_checked_array(image))
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image).convert("RGB")
+    if not isinstance(image, (str, os.PathLike, bytes)):
+        raise TypeError(
+            "image: expected a path, the bytes of an image file, a PIL image or an (H, W, 3) "
+            f"uint8 array, found {type(image).__name__}"
+        )
+    name = "image bytes" if isinstance(image, bytes) else str(image)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image)) as file:
+                _check_pixels(*file.size)
+                return ImageOps.exif_transpose(file).convert("RGB")
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{name}: not an image that can be read ({error})") from error
+
+
+def fit_photo(photo: Image, spec: InputSpec, size: int) -> FittedPhoto:
+    """Scale a photo to a long side of ``size``, keep its aspect, and pad it.
+
+    Args:
+        photo: RGB image.
+        spec: the model's input.
+        size: long side of the network input; a multiple of ``spec.multiple``.
+    """
+    from PIL import Image
+
+    width, height = network_input(photo.size, spec, size)
+    content = content_size(photo.size, (width, height))
+    scaled = photo.resize(content, Image.Resampling.BILINEAR)
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[:] = spec.padding
+    pixels[: content[1], : content[0]] = np.asarray(scaled)
+    return FittedPhoto(pixels, photo.size)
+
+
+def network_input(source: Size, spec: InputSpec, size: int) -> Size:
+    """Return (width, height) of the network input of a photo of ``source`` (width, height)."""
+    if size % spec.multiple or not spec.multiple <= size <= spec.max_size:
+        raise ImageError(
+            f"size: expected a multiple of {spec.multiple} up to {spec.max_size}, found {size}"
+        )
+    long_side = max(source)
+    short = max(1, round(min(source) * size / long_side))
+    padded = -(-short // spec.multiple) * spec.multiple
+    return (size, padded) if source[0] == long_side else (padded, size)
+
+
+def content_size(source: Size, network: Size) -> Size:
+    """Return (width, height) of the photo inside its network input; sender and receiver agree."""
+    scale = max(network) / max(source)
+    width, height = (max(1, round(side * scale)) for side in source)
+    return width, height
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"image: expected at most {MAX_PIXELS} pixels, found {width} x {height}")
+
+
+def _checked_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
+        raise ImageError(
+            f"image: expected an (H, W, 3) uint8 array, found {array.dtype} of shape {array.shape}"
+        )
+    _check_pixels(array.shape[1], array.shape[0])
+    return array

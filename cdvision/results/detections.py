@@ -1,0 +1,247 @@
+"""What `detect` and `segment` answer: boxes in source pixels, with classes and optional masks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.results import connectors
+from cdvision.results.checks import ResultError, check_array, check_image_size, check_same_length
+from cdvision.results.masks import Rle
+from cdvision.results.text_table import text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import supervision as sv
+    from PIL import Image
+
+Index = int | np.integer[Any] | slice | list[int] | list[bool] | NDArray[Any]
+
+
+class Detection(NamedTuple):
+    """One box of Detections, as plain Python values."""
+
+    xyxy: tuple[float, float, float, float]
+    confidence: float
+    class_id: int
+    class_name: str
+    mask: Rle | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detections:
+    """The N objects found in one image.
+
+    >>> found = Detections(
+    ...     xyxy=np.array([[10, 20, 110, 220], [5, 5, 50, 40]], dtype=np.float32),
+    ...     confidence=np.array([0.75, 0.25], dtype=np.float32),
+    ...     class_id=np.array([0, 16]),
+    ...     class_name=np.array(["person", "dog"]),
+    ...     image_size=(640, 480),
+    ... )
+    >>> len(found), [box.class_name for box in found.above(0.5)]
+    (2, ['person'])
+    >>> found[found.class_name == "dog"].to_json()
+    '{"image_size":[640,480],"detections":[{"xyxy":[5.0,5.0,50.0,40.0],"confidence":0.25,"class_id":16,"class_name":"dog"}]}'
+
+    Indexing with an int, a slice, a bool mask or an array of indices gives Detections again;
+    iterating gives one `Detection` per box.
+
+    Attributes:
+        xyxy: (N, 4) float32, left, top, right, bottom in pixels of the source image.
+        confidence: (N,) float32 in [0, 1].
+        class_id: (N,) int64.
+        class_name: (N,) numpy str array.
+        image_size: (width, height) of the source image.
+        mask: None, or N COCO run-length masks ``{"size": [height, width], "counts": bytes}``.
+
+    Raises:
+        ResultError: a shape, a dtype or a length differs from these.
+    """
+
+    xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+    class_name: NDArray[np.str_]
+    image_size: tuple[int, int]
+    mask: tuple[Rle, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_array("xyxy", self.xyxy, shape=("n", 4), dtype=np.float32)
+        check_array("confidence", self.confidence, shape=("n",), dtype=np.float32)
+        check_array("class_id", self.class_id, shape=("n",), dtype=np.int64)
+        check_array("class_name", self.class_name, shape=("n",), dtype=np.str_)
+        columns = {name: getattr(self, name) for name in ("confidence", "class_id", "class_name")}
+        check_same_length(len(self.xyxy), "xyxy", **columns)
+        object.__setattr__(self, "image_size", check_image_size(self.image_size))
+        if self.mask is not None:
+            _check_masks(self.mask, len(self.xyxy), self.image_size)
+
+    @classmethod
+    def empty(cls, image_size: tuple[int, int]) -> Detections:
+        """Return zero detections for an image of this (width, height)."""
+        return cls(
+            xyxy=np.zeros((0, 4), dtype=np.float32),
+            confidence=np.zeros(0, dtype=np.float32),
+            class_id=np.zeros(0, dtype=np.int64),
+            class_name=np.zeros(0, dtype=np.str_),
+            image_size=image_size,
+        )
+
+    def above(self, confidence: float) -> Detections:
+        """Keep the boxes of at least this confidence."""
+        return self[self.confidence >= confidence]
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    def __iter__(self) -> Iterator[Detection]:
+        masks: Sequence[Rle | None] = self.mask if self.mask is not None else [None] * len(self)
+        columns = (self.confidence.tolist(), self.class_id.tolist(), self.class_name.tolist())
+        boxes = map(tuple, self.xyxy.tolist())
+        return (Detection(*row) for row in zip(boxes, *columns, masks, strict=True))
+
+    def __getitem__(self, index: Index) -> Detections:
+        rows = _selected_rows(index, len(self))
+        return Detections(
+            xyxy=self.xyxy[rows],
+            confidence=self.confidence[rows],
+            class_id=self.class_id[rows],
+            class_name=self.class_name[rows],
+            image_size=self.image_size,
+            mask=None if self.mask is None else tuple(self.mask[row] for row in rows),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Detections):
+            return NotImplemented
+        arrays = ("xyxy", "confidence", "class_id", "class_name")
+        return (self.image_size, self.mask) == (other.image_size, other.mask) and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
+        )
+
+    def __repr__(self) -> str:
+        counts = Counter(self.class_name.tolist()).most_common(6)
+        classes = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+        width, height = self.image_size
+        return f"Detections({len(self)} in {width}x{height}: {classes})"
+
+    def __str__(self) -> str:
+        rows = [
+            [box.class_name, f"{box.confidence:.2f}", *(f"{side:.0f}" for side in box.xyxy)]
+            for box in self
+        ]
+        return text_table(["class", "confidence", "left", "top", "right", "bottom"], rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values: boxes rounded to 0.01 pixel, confidences to 4 digits."""
+        return {
+            "image_size": list(self.image_size),
+            "detections": [_box_to_dict(box) for box in self],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Detections:
+        """Rebuild from what `to_dict` returned."""
+        rows = values["detections"]
+        return cls(
+            xyxy=np.array([row["xyxy"] for row in rows], dtype=np.float32).reshape(-1, 4),
+            confidence=np.array([row["confidence"] for row in rows], dtype=np.float32),
+            class_id=np.array([row["class_id"] for row in rows], dtype=np.int64),
+            class_name=np.array([row["class_name"] for row in rows], dtype=np.str_),
+            image_size=tuple(values["image_size"]),
+            mask=_masks_from_rows(rows),
+        )
+
+    def to_json(self) -> str:
+        """Return `to_dict` as one compact line of JSON."""
+        return json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Detections:
+        """Rebuild from what `to_json` returned."""
+        return cls.from_dict(json.loads(text))
+
+    def to_coco(
+        self, image_id: int, category_ids: Sequence[int] | Mapping[int, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return COCO result entries, as `pycocotools.coco.COCO.loadRes` takes them.
+
+        Args:
+            image_id: the image's number in the annotation file.
+            category_ids: category of each class; by default class + 1. Pass `COCO_CATEGORY_IDS`
+                for the official annotations, whose 80 classes are numbered 1 to 90 with gaps.
+        """
+        return connectors.detections_to_coco(self, image_id, category_ids)
+
+    def to_supervision(self) -> sv.Detections:
+        """Return `supervision.Detections`; only here are masks decoded to dense arrays."""
+        return connectors.detections_to_supervision(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a pandas table with one row per box."""
+        return connectors.detections_to_pandas(self)
+
+    def draw(
+        self, image: Image.Image | NDArray[np.uint8], *, caption: str | None = None
+    ) -> Image.Image:
+        """Draw boxes, labels and masks on a copy of the image.
+
+        Args:
+            image: the source picture, or a smaller or larger copy of it.
+            caption: text for a strip that is added below the picture.
+        """
+        from cdvision.results.drawing import draw_detections
+
+        return draw_detections(image, self, caption=caption)
+
+
+def _selected_rows(index: Index, count: int) -> list[int]:
+    rows = np.arange(count)
+    try:
+        picked = rows[index if not isinstance(index, list) or index else []]
+    except IndexError as error:
+        raise IndexError(f"{error}; there are {count} detections") from None
+    return list(np.atleast_1d(picked).tolist())
+
+
+def _check_masks(masks: object, count: int, image_size: tuple[int, int]) -> None:
+    if not isinstance(masks, tuple):
+        raise ResultError(f"mask must be None or a tuple of RLEs, but got a {type(masks).__name__}")
+    check_same_length(count, "xyxy", mask=masks)
+    expected = [image_size[1], image_size[0]]
+    for number, mask in enumerate(masks):
+        if not isinstance(mask, dict) or set(mask) != {"size", "counts"}:
+            raise ResultError(f"mask {number} must be a dict of size and counts, but got {mask!r}")
+        if list(mask["size"]) != expected or not isinstance(mask["counts"], bytes):
+            raise ResultError(
+                f"mask {number} must have size {expected} and counts in bytes, but got size "
+                f"{mask['size']} and counts in {type(mask['counts']).__name__}"
+            )
+
+
+def _box_to_dict(box: Detection) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "xyxy": [round(side, 2) for side in box.xyxy],
+        "confidence": round(box.confidence, 4),
+        "class_id": box.class_id,
+        "class_name": box.class_name,
+    }
+    if box.mask is not None:
+        values["mask"] = {**box.mask, "counts": box.mask["counts"].decode("ascii")}
+    return values
+
+
+def _masks_from_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Rle, ...] | None:
+    if not any("mask" in row for row in rows):
+        return None
+    return tuple(
+        Rle(size=list(row["mask"]["size"]), counts=row["mask"]["counts"].encode("ascii"))
+        for row in rows
+    )

@@ -1,0 +1,173 @@
+"""Detections as a picture: boxes, labels and masks in sizes that suit the image."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from cdvision.errors import ImageError
+from cdvision.results.class_colours import Colour, class_colour, text_colour
+from cdvision.results.detections import Detection, Detections
+from cdvision.results.label_layout import Box, place_label
+from cdvision.results.masks import decode_mask
+
+_MASK_OPACITY = 0.4
+_STRIP_BACKGROUND: Colour = (24, 24, 27)
+_STRIP_TEXT: Colour = (244, 244, 245)
+# Aspect ratios of a picture and its scaled copy differ by rounding only.
+_ASPECT_TOLERANCE = 0.02
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def draw_detections(
+    image: Image.Image | NDArray[np.uint8], detections: Detections, *, caption: str | None = None
+) -> Image.Image:
+    """Draw on a copy of the image, the surest boxes on top.
+
+    Args:
+        image: the picture or a scaled copy of it, as a PIL image or (H, W, 3) uint8. A PIL image
+            is turned upright by its EXIF orientation first.
+        detections: what to draw; an image of another scale gets scaled boxes.
+        caption: text for a strip below the picture, for example ``"2,143 bytes · quality 4"``;
+            the result is higher by this strip.
+
+    Raises:
+        ImageError: the image has another aspect ratio than the one that was analysed.
+    """
+    canvas = _as_rgb(image)
+    across, down = _scale_to(canvas.size, detections.image_size)
+    by_confidence = sorted(detections, key=lambda box: box.confidence)
+    canvas = _with_masks(canvas, by_confidence)
+    corners = [_scaled(box, across, down) for box in by_confidence]
+    pen = ImageDraw.Draw(canvas)
+    for box, place in zip(by_confidence, corners, strict=True):
+        _draw_box(pen, place, class_colour(box.class_id), _line_width(canvas.size))
+    _draw_labels(pen, by_confidence[::-1], corners[::-1], canvas.size)
+    return canvas if caption is None else with_caption(canvas, caption)
+
+
+def with_caption(image: Image.Image, caption: str) -> Image.Image:
+    """Return the image with a strip of text added below it; long text is set smaller to fit."""
+    size = _font_size(image.size)
+    margin = max(2, size // 2)
+    font = ImageFont.load_default(size=size)
+    length = font.getlength(caption)
+    if length > image.width - 2 * margin:
+        fitting = int(size * (image.width - 2 * margin) / length)
+        font = ImageFont.load_default(size=max(6, fitting))
+    strip = size + 2 * margin
+    result = Image.new("RGB", (image.width, image.height + strip), _STRIP_BACKGROUND)
+    result.paste(image)
+    middle = (margin, image.height + strip / 2)
+    ImageDraw.Draw(result).text(middle, caption, fill=_STRIP_TEXT, font=font, anchor="lm")
+    return result
+
+
+def _as_rgb(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+    if isinstance(image, Image.Image):
+        upright = ImageOps.exif_transpose(image)
+        return upright.copy() if upright.mode == "RGB" else upright.convert("RGB")
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
+        if image.shape[2] == 3 and image.size > 0:
+            return Image.fromarray(np.ascontiguousarray(image))
+    found = (
+        f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    )
+    raise ImageError(f"image must be a PIL image or an (H, W, 3) uint8 array, but got {found}")
+
+
+def _scale_to(size: tuple[int, int], image_size: tuple[int, int]) -> tuple[float, float]:
+    across, down = size[0] / image_size[0], size[1] / image_size[1]
+    # One pixel of rounding weighs more than the tolerance in a small thumbnail.
+    tolerance = _ASPECT_TOLERANCE + 1 / min(size)
+    if abs(across / down - 1) > tolerance:
+        raise ImageError(
+            f"the detections belong to an image of {image_size[0]}x{image_size[1]} pixels, but got "
+            f"one of {size[0]}x{size[1]}, which has another aspect ratio"
+        )
+    return across, down
+
+
+def _scaled(box: Detection, across: float, down: float) -> Box:
+    left, top, right, bottom = box.xyxy
+    return round(left * across), round(top * down), round(right * across), round(bottom * down)
+
+
+def _diagonal(size: tuple[int, int]) -> float:
+    return float(np.hypot(*size))
+
+
+def _line_width(size: tuple[int, int]) -> int:
+    return max(1, round(_diagonal(size) / 360))
+
+
+def _font_size(size: tuple[int, int]) -> int:
+    return max(9, round(_diagonal(size) / 50))
+
+
+def _with_masks(canvas: Image.Image, boxes: list[Detection]) -> Image.Image:
+    for box in boxes:
+        if box.mask is None:
+            continue
+        opacity = decode_mask(box.mask).astype(np.uint8) * round(255 * _MASK_OPACITY)
+        layer = Image.fromarray(opacity)
+        if layer.size != canvas.size:
+            layer = layer.resize(canvas.size, Image.Resampling.BILINEAR)
+        canvas.paste(class_colour(box.class_id), mask=layer)
+    return canvas
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, place: Box, colour: Colour, width: int) -> None:
+    left, top, right, bottom = place
+    right, bottom = max(right - 1, left), max(bottom - 1, top)
+    # Lines grow inwards, so a box that touches the border stays whole; a dark line inside it
+    # keeps the box visible on a background of its own colour.
+    inner = (left + width, top + width, right - width, bottom - width)
+    if width > 1 and inner[2] - inner[0] > 4 * width and inner[3] - inner[1] > 4 * width:
+        pen.rectangle(inner, outline=tuple(part // 3 for part in colour), width=max(1, width // 3))
+    pen.rectangle((left, top, right, bottom), outline=colour, width=width)
+
+
+def _draw_labels(
+    pen: ImageDraw.ImageDraw, boxes: list[Detection], corners: list[Box], size: tuple[int, int]
+) -> None:
+    font = ImageFont.load_default(size=_font_size(size))
+    placed: list[tuple[str, Colour, Box]] = []
+    for box, corner in zip(boxes, corners, strict=True):
+        if text := _fitting_text(box, font, size[0]):
+            taken = [place for _, _, place in placed]
+            place = place_label(_label_size(text, font), corner, size, taken)
+            placed.append((text, class_colour(box.class_id), place))
+    for text, colour, place in reversed(placed):  # the surest box's label ends on top
+        _draw_label(pen, text, colour, place, font)
+
+
+def _draw_label(
+    pen: ImageDraw.ImageDraw, text: str, colour: Colour, place: Box, font: Font
+) -> None:
+    left, top, right, bottom = place
+    pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+    middle = (left + _padding(font), (top + bottom) / 2)
+    pen.text(middle, text, fill=text_colour(colour), font=font, anchor="lm")
+
+
+def _fitting_text(box: Detection, font: Font, width: int) -> str:
+    """Return the longest form of the label that fits into the picture, or nothing."""
+    name = box.class_name
+    shortened = [f"{name[:length]}…" for length in range(len(name) - 1, 0, -1)]
+    for text in (f"{name} {box.confidence:.2f}", name, *shortened):
+        if _label_size(text, font)[0] <= width:
+            return text
+    return ""
+
+
+def _label_size(text: str, font: Font) -> tuple[int, int]:
+    # Capitals and descenders set the height, so that all labels of a picture are equally high.
+    _, top, _, bottom = font.getbbox("Ágy")
+    return int(font.getlength(text)) + 2 * _padding(font) + 1, int(bottom - top) + _padding(font)
+
+
+def _padding(font: Font) -> int:
+    return max(2, int(font.getlength("n")) // 2)

@@ -1,0 +1,203 @@
+"""The container: a header, then the layers' payloads, each closed by its own CRC-32.
+
+::
+
+    +--------+----------------+-------+----------------+-------+
+    | header | body           | CRC-32| body           | CRC-32|  ...
+    +--------+----------------+-------+----------------+-------+
+             |<------- layer 0 ------>|<------- layer 1 ------>|
+             ^                        ^                        ^
+             a stream may be cut at each of these, and stays a stream
+
+Because the header lists every length, a receiver knows after some 20 bytes how much to fetch for
+the layers that it wants, and a sender may stop after any layer.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cdvision.errors import BitstreamError, CdvisionError
+from cdvision.stream.buffer import Buffer, byte_view
+from cdvision.stream.header import LAYER_CHECKSUM_BYTES, LayerEntry, StreamHeader, encode_header
+from cdvision.stream.parser import DEFAULT_LIMITS, StreamLimits, decode_header
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as a codec sees it: its id, and its bytes without the CRC."""
+
+    id: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class ParsedStream:
+    """A stream taken apart.
+
+    Args:
+        header: as written; its layer table also lists the layers that a truncation cut off.
+        layers: the intact layers, in order.
+        complete: every layer of the header's table is in ``layers``.
+        size: bytes of the stream, header and checksums included: what a rate must count.
+    """
+
+    header: StreamHeader
+    layers: tuple[Layer, ...]
+    complete: bool
+    size: int
+
+
+def write_stream(
+    *,
+    codec: int,
+    fingerprint: bytes,
+    width: int,
+    height: int,
+    input_width: int,
+    input_height: int,
+    quality: int,
+    layers: Sequence[Layer],
+) -> bytes:
+    """Return the stream that holds ``layers``, in their order.
+
+    >>> picture = dict(width=640, height=480, input_width=416, input_height=312, quality=4)
+    >>> bits = write_stream(codec=1, fingerprint=b"demo", **picture, layers=[Layer(0, b"latents")])
+    >>> len(bits), read_stream(bits).layers
+    (32, (Layer(id=0, body=b'latents'),))
+
+    Sizes are in pixels; see StreamHeader for each field.
+
+    Raises:
+        CdvisionError: a value that a stream cannot hold, such as an input width that is no
+            multiple of 8, no layer at all, or two layers with one id.
+    """
+    payloads = [_payload(layer.body) for layer in layers]
+    table = (LayerEntry(layer.id, len(data)) for layer, data in zip(layers, payloads, strict=True))
+    header = StreamHeader(
+        codec=codec,
+        fingerprint=fingerprint,
+        width=width,
+        height=height,
+        input_width=input_width,
+        input_height=input_height,
+        quality=quality,
+        layers=tuple(table),
+    )
+    return b"".join([encode_header(header), *payloads])
+
+
+def read_stream(
+    data: Buffer,
+    *,
+    limits: StreamLimits = DEFAULT_LIMITS,
+    on_damage: Literal["raise", "drop"] = "raise",
+) -> ParsedStream:
+    """Take a stream, whole or cut, apart.
+
+    A layer that is cut is dropped, with all behind it, and ``complete`` is False.
+
+    Args:
+        data: the bytes of one stream.
+        limits: what to refuse before it costs anything.
+        on_damage: what a layer does whose CRC disagrees with its body: ``"raise"``, or ``"drop"``
+            it with all behind it, as if the stream had been cut there.
+
+    Raises:
+        BitstreamError: a damaged or cut header, a damaged layer, a limit exceeded, or bytes
+            behind the last layer.
+        TypeError: ``data`` is not bytes.
+    """
+    if on_damage not in ("raise", "drop"):
+        raise CdvisionError(f'on_damage must be "raise" or "drop", not {on_damage!r}')
+    view = byte_view(data)
+    header, header_bytes = decode_header(view, limits)
+    _check_end(header, header_bytes, len(view))
+    layers: list[Layer] = []
+    for span in layer_spans(header, header_bytes):
+        if span.end > len(view) or (on_damage == "drop" and not span.intact(view)):
+            break
+        layers.append(Layer(span.entry.id, span.checked_body(view)))
+    complete = len(layers) == len(header.layers)
+    return ParsedStream(header, tuple(layers), complete, len(view))
+
+
+def truncate_stream(data: Buffer, layers: int, *, limits: StreamLimits = DEFAULT_LIMITS) -> bytes:
+    """Return the prefix of ``data`` that ends after its first ``layers`` layers.
+
+    Raises:
+        CdvisionError: ``layers`` is not in 1 … the number of layers that ``data`` holds whole.
+        BitstreamError: the header cannot be read.
+    """
+    view = byte_view(data)
+    ends = [span.end for span in layer_spans(*decode_header(view, limits))]
+    present = sum(end <= len(view) for end in ends)
+    if not 1 <= layers <= present:
+        raise CdvisionError(f"cannot keep {layers} layers: this stream holds {present} whole ones")
+    return bytes(view[: ends[layers - 1]])
+
+
+@dataclass(frozen=True)
+class LayerSpan:
+    """Where one layer's payload lies in a stream, whether or not the bytes are there."""
+
+    index: int
+    entry: LayerEntry
+    start: int
+
+    @property
+    def end(self) -> int:
+        """Offset behind the layer's CRC."""
+        return self.start + self.entry.length
+
+    @property
+    def body_end(self) -> int:
+        """Offset behind the layer's body, where its CRC starts."""
+        return self.end - LAYER_CHECKSUM_BYTES
+
+    def stored_crc(self, view: memoryview) -> int:
+        """Return the CRC-32 that the stream holds for this layer."""
+        return int.from_bytes(view[self.body_end : self.end], "little")
+
+    def computed_crc(self, view: memoryview) -> int:
+        """Return the CRC-32 of this layer's body."""
+        return zlib.crc32(view[self.start : self.body_end])
+
+    def intact(self, view: memoryview) -> bool:
+        """Whether the CRC agrees with the body."""
+        return self.stored_crc(view) == self.computed_crc(view)
+
+    def checked_body(self, view: memoryview) -> bytes:
+        """Return the body; raise BitstreamError where the CRC disagrees with it."""
+        if not self.intact(view):
+            raise BitstreamError(
+                f"layer {self.index} checksum (layer id {self.entry.id})",
+                offset=self.body_end,
+                expected=f"{self.computed_crc(view):08x}",
+                found=f"{self.stored_crc(view):08x}",
+            )
+        return bytes(view[self.start : self.body_end])
+
+
+def layer_spans(header: StreamHeader, header_bytes: int) -> Iterator[LayerSpan]:
+    """Yield where each layer of the header's table lies."""
+    start = header_bytes
+    for index, entry in enumerate(header.layers):
+        yield LayerSpan(index, entry, start)
+        start += entry.length
+
+
+def _payload(body: Buffer) -> bytes:
+    view = byte_view(body)
+    return bytes(view) + zlib.crc32(view).to_bytes(LAYER_CHECKSUM_BYTES, "little")
+
+
+def _check_end(header: StreamHeader, header_bytes: int, size: int) -> None:
+    end = header_bytes + sum(entry.length for entry in header.layers)
+    if size > end:
+        raise BitstreamError(
+            "end of stream", offset=end, expected="no byte", found=f"{size - end} more"
+        )

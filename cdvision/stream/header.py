@@ -1,0 +1,152 @@
+"""The header: who wrote a stream, of which picture, and where each layer ends.
+
+::
+
+    bytes   3     1         v       4             v       v        v         v
+          +-----+---------+-------+-------------+-------+--------+---------+----------+
+          | CDV | version | codec | fingerprint | width | height | input   | input    |
+          |     |    1    |       | (of model)  |   (source)     | width/8 | height/8 |
+          +-----+---------+-------+-------------+-------+--------+---------+----------+
+            v         v          v    v        (repeated)      2
+          +---------+----------+----+--------+----+--------+----------+
+          | quality | number   | id | length | id | length | checksum |       v: varint
+          |         | of layers|  layer 0    |  layer 1    |          |
+          +---------+----------+----+--------+----+--------+----------+
+
+The checksum is the low half of the CRC-32 over every byte before it, little-endian. The fingerprint
+is raw: the first four bytes of the SHA-256 over the model's entropy tables, so a stream names its
+tables by what they *are*, not by a position in a registry.
+"""
+
+from __future__ import annotations
+
+import operator
+import zlib
+from dataclasses import dataclass
+
+from cdvision.errors import CdvisionError
+from cdvision.stream.varint import VARINT_MAX, encode_varint
+
+MAGIC = b"CDV"
+FORMAT_VERSION = 1
+FINGERPRINT_BYTES = 4
+INPUT_UNIT = 8
+HEADER_CHECKSUM_BYTES = 2
+LAYER_CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One line of the layer table: a layer's id, and the bytes of its payload, CRC included."""
+
+    id: int
+    length: int
+
+
+@dataclass(frozen=True)
+class StreamHeader:
+    """Everything a stream says before its first layer.
+
+    Args:
+        codec: number of the entropy codec that wrote the layers.
+        fingerprint: four bytes that name the entropy tables of the model.
+        width, height: the source image, in pixels.
+        input_width, input_height: what the network saw, in pixels, multiples of 8.
+        quality: the rate knob, 1 (smallest) to 255.
+        layers: the layers that were written, in order; a truncated stream holds fewer of them.
+        version: the format version.
+    """
+
+    codec: int
+    fingerprint: bytes
+    width: int
+    height: int
+    input_width: int
+    input_height: int
+    quality: int
+    layers: tuple[LayerEntry, ...]
+    version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class NumberField:
+    """One varint of the header: its name, its unit, and the bounds of what is stored."""
+
+    name: str
+    low: int = 0
+    high: int = VARINT_MAX
+    unit: int = 1
+
+    @property
+    def domain(self) -> str:
+        """The values this field may take, in words."""
+        kind = "a whole number" if self.unit == 1 else f"a multiple of {self.unit}"
+        return f"{kind} from {self.low * self.unit} to {self.high * self.unit}"
+
+    def encode(self, value: int) -> bytes:
+        """Return the varint of ``value``; raise CdvisionError where the field cannot hold it."""
+        try:
+            stored, rest = divmod(operator.index(value), self.unit)
+        except TypeError:
+            stored, rest = 0, 1
+        if rest or not self.low <= stored <= self.high:
+            raise CdvisionError(
+                f"a stream cannot hold {self.name} = {value!r}: expected {self.domain}"
+            )
+        return encode_varint(stored)
+
+
+CODEC = NumberField("codec")
+PICTURE = (
+    NumberField("width", low=1),
+    NumberField("height", low=1),
+    NumberField("input_width", low=1, unit=INPUT_UNIT),
+    NumberField("input_height", low=1, unit=INPUT_UNIT),
+    NumberField("quality", low=1, high=255),
+)
+LAYER_COUNT = NumberField("number of layers", low=1)
+
+
+def layer_fields(index: int) -> tuple[NumberField, NumberField]:
+    """Return the two fields of line ``index`` of the layer table."""
+    length = NumberField(f"layer {index} length", low=LAYER_CHECKSUM_BYTES)
+    return NumberField(f"layer {index} id"), length
+
+
+def header_checksum(header_bytes: bytes | memoryview) -> bytes:
+    """Return the two bytes that close a header."""
+    return (zlib.crc32(header_bytes) & 0xFFFF).to_bytes(HEADER_CHECKSUM_BYTES, "little")
+
+
+def encode_header(header: StreamHeader) -> bytes:
+    """Return the bytes of ``header``, checksum included.
+
+    Raises:
+        CdvisionError: a value does not fit its field, or two layers share an id.
+    """
+    _check_fingerprint(header.fingerprint)
+    parts = [MAGIC, bytes([FORMAT_VERSION]), CODEC.encode(header.codec), bytes(header.fingerprint)]
+    parts += [field.encode(getattr(header, field.name)) for field in PICTURE]
+    parts += _encode_layer_table(header.layers)
+    covered = b"".join(parts)
+    return covered + header_checksum(covered)
+
+
+def _encode_layer_table(layers: tuple[LayerEntry, ...]) -> list[bytes]:
+    ids = [entry.id for entry in layers]
+    if len(set(ids)) < len(ids):
+        raise CdvisionError(f"a stream cannot hold two layers with one id: found ids {ids}")
+    parts = [LAYER_COUNT.encode(len(layers))]
+    for index, entry in enumerate(layers):
+        id_field, length_field = layer_fields(index)
+        parts += [id_field.encode(entry.id), length_field.encode(entry.length)]
+    return parts
+
+
+def _check_fingerprint(fingerprint: bytes) -> None:
+    is_bytes = isinstance(fingerprint, bytes | bytearray | memoryview)
+    if not is_bytes or len(fingerprint) != FINGERPRINT_BYTES:
+        raise CdvisionError(
+            f"a stream cannot hold fingerprint = {fingerprint!r}: "
+            f"expected {FINGERPRINT_BYTES} bytes"
+        )

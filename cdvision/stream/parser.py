@@ -1,0 +1,170 @@
+"""Reading a header that nobody vouches for: structure, then checksum, then meaning.
+
+::
+
+    bytes ─ structure ─────────▶ checksum ─▶ meaning ──────────────▶ StreamHeader
+            magic, version,      16 bits     ranges, unique ids,
+            varints, count                   StreamLimits
+
+Meaning comes last, so that a flipped bit is reported as damage and not as an odd picture size. Only
+the number of layers is bounded earlier, because a loop runs over it. Nothing is allocated by a
+number from the stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cdvision.errors import BitstreamError
+from cdvision.stream.header import (
+    CODEC,
+    FINGERPRINT_BYTES,
+    FORMAT_VERSION,
+    HEADER_CHECKSUM_BYTES,
+    LAYER_COUNT,
+    MAGIC,
+    PICTURE,
+    LayerEntry,
+    NumberField,
+    StreamHeader,
+    header_checksum,
+    layer_fields,
+)
+from cdvision.stream.varint import decode_varint
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """The largest stream a reader accepts; raise a limit to read more from a source you trust.
+
+    Args:
+        max_pixels: of the source image, and of the network input.
+        max_layers: lines of the layer table.
+        max_layer_bytes: one layer's payload, CRC included.
+    """
+
+    max_pixels: int = 2**26
+    max_layers: int = 16
+    max_layer_bytes: int = 2**26
+
+
+DEFAULT_LIMITS = StreamLimits()
+
+
+def decode_header(
+    data: memoryview, limits: StreamLimits = DEFAULT_LIMITS
+) -> tuple[StreamHeader, int]:
+    """Read the header at the start of ``data``; return it and its length in bytes.
+
+    Raises:
+        BitstreamError: the header is cut, damaged, of another format version, or over a limit.
+    """
+    cursor = _Cursor(data)
+    version = _read_magic_and_version(cursor)
+    codec = cursor.number(CODEC)
+    fingerprint = cursor.take("fingerprint", FINGERPRINT_BYTES)
+    picture = {field.name: cursor.number(field) for field in PICTURE}
+    layers = _read_layer_table(cursor, limits)
+    _read_checksum(cursor)
+    cursor.check_ranges()
+    header = StreamHeader(codec, fingerprint, **picture, layers=layers, version=version)
+    _check_sizes(header, cursor, limits)
+    _check_layers(header, cursor, limits)
+    return header, cursor.offset
+
+
+class _Cursor:
+    """A position in the data that remembers where each number stood, for checks made later."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.offset = data, 0
+        self.numbers: dict[str, tuple[NumberField, int, int]] = {}
+
+    def take(self, field: str, size: int) -> bytes:
+        taken = bytes(self.data[self.offset : self.offset + size])
+        if len(taken) < size:
+            found = f"{len(taken)}, then the end of the data (the header is cut)"
+            raise BitstreamError(field, offset=self.offset, expected=f"{size} bytes", found=found)
+        self.offset += size
+        return taken
+
+    def number(self, field: NumberField) -> int:
+        start = self.offset
+        stored, self.offset = decode_varint(self.data, start, field.name)
+        self.numbers[field.name] = (field, stored, start)
+        return stored * field.unit
+
+    def offset_of(self, name: str) -> int:
+        return self.numbers[name][2]
+
+    def check_ranges(self) -> None:
+        for field, stored, start in self.numbers.values():
+            if not field.low <= stored <= field.high:
+                raise BitstreamError(
+                    field.name, offset=start, expected=field.domain, found=stored * field.unit
+                )
+
+
+def _read_magic_and_version(cursor: _Cursor) -> int:
+    magic = cursor.take("magic", len(MAGIC))
+    if magic != MAGIC:
+        raise BitstreamError("magic", offset=0, expected=MAGIC, found=magic)
+    start = cursor.offset
+    version = cursor.take("format version", 1)[0]
+    if version != FORMAT_VERSION:
+        expected = f"{FORMAT_VERSION}, which this release reads (upgrade cdvision to read newer)"
+        raise BitstreamError("format version", offset=start, expected=expected, found=version)
+    return version
+
+
+def _read_layer_table(cursor: _Cursor, limits: StreamLimits) -> tuple[LayerEntry, ...]:
+    count = cursor.number(LAYER_COUNT)
+    if count > limits.max_layers:
+        start = cursor.offset_of(LAYER_COUNT.name)
+        expected = f"at most {limits.max_layers} (StreamLimits.max_layers)"
+        raise BitstreamError(LAYER_COUNT.name, offset=start, expected=expected, found=count)
+    pairs = (layer_fields(index) for index in range(count))
+    return tuple(LayerEntry(cursor.number(id_), cursor.number(length)) for id_, length in pairs)
+
+
+def _read_checksum(cursor: _Cursor) -> None:
+    start = cursor.offset
+    computed = header_checksum(cursor.data[:start])
+    stored = cursor.take("header checksum", HEADER_CHECKSUM_BYTES)
+    if stored != computed:
+        raise BitstreamError(
+            "header checksum", offset=start, expected=computed.hex(), found=stored.hex()
+        )
+
+
+def _check_sizes(header: StreamHeader, cursor: _Cursor, limits: StreamLimits) -> None:
+    sizes = (
+        ("source size", "width", header.width, header.height),
+        ("network-input size", "input_width", header.input_width, header.input_height),
+    )
+    for name, first, width, height in sizes:
+        if width * height > limits.max_pixels:
+            raise BitstreamError(
+                name,
+                offset=cursor.offset_of(first),
+                expected=f"at most {limits.max_pixels} pixels (StreamLimits.max_pixels)",
+                found=f"{width} x {height} = {width * height}",
+            )
+
+
+def _check_layers(header: StreamHeader, cursor: _Cursor, limits: StreamLimits) -> None:
+    seen: set[int] = set()
+    for index, entry in enumerate(header.layers):
+        id_field, length_field = layer_fields(index)
+        if entry.id in seen:
+            start = cursor.offset_of(id_field.name)
+            raise BitstreamError(
+                id_field.name, offset=start, expected="an id not used before", found=entry.id
+            )
+        seen.add(entry.id)
+        if entry.length > limits.max_layer_bytes:
+            start = cursor.offset_of(length_field.name)
+            expected = f"at most {limits.max_layer_bytes} bytes (StreamLimits.max_layer_bytes)"
+            raise BitstreamError(
+                length_field.name, offset=start, expected=expected, found=entry.length
+            )

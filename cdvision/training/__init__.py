@@ -1,0 +1,1 @@
+"""Training of the models in this repository; needs the ``torch`` extra."""

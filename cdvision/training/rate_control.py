@@ -1,0 +1,57 @@
+"""Keeps every quality of one model at its target rate while it trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Mean bytes of a 416 x 312 photo that the eight qualities of `small` aim at.
+TARGET_BYTES = (900.0, 1300.0, 1800.0, 2500.0, 3400.0, 4600.0, 6200.0, 8500.0)
+REFERENCE_PIXELS = 416 * 312
+
+
+class RateControl(nn.Module):
+    """One Lagrangian multiplier a quality, steered so that the rate meets the target.
+
+    Fixed multipliers would have to be searched anew for every change of loss, network or data;
+    targets stay. The multiplier follows the log-ratio of rate and target: a slow integral
+    controller, whose steady state is the multiplier that a search would have found.
+    """
+
+    log_multiplier: Tensor
+    log_rate: Tensor
+
+    def __init__(self, targets: tuple[float, ...] = TARGET_BYTES, *, speed: float = 0.005) -> None:
+        super().__init__()
+        self.speed = speed
+        target = torch.tensor(targets)
+        self.register_buffer("log_target", torch.log(target))
+        self.register_buffer("log_rate", torch.log(target))
+        # Distortion saved by a byte falls about as 1 / rate: a start, not a tuning.
+        self.register_buffer("log_multiplier", torch.log(0.4 / target))
+
+    def forward(self, bits: Tensor, quality: Tensor, pixels: int) -> Tensor:
+        """Return the weighted rate term of a batch and update the multipliers.
+
+        Args:
+            bits: (N,) bits of each image.
+            quality: (N,) int64 qualities, 0-based.
+            pixels: pixels of each network input.
+        """
+        reference_bytes = bits / 8 * (REFERENCE_PIXELS / pixels)
+        loss = (torch.exp(self.log_multiplier)[quality] * reference_bytes).mean()
+        if self.training:
+            self._steer(reference_bytes.detach(), quality)
+        return loss
+
+    def rates(self) -> list[float]:
+        """Return the running mean bytes (geometric) of a reference photo at each quality."""
+        return [float(r) for r in torch.exp(self.log_rate)]
+
+    @torch.no_grad()
+    def _steer(self, reference_bytes: Tensor, quality: Tensor) -> None:
+        for q in quality.unique():
+            rate = torch.log(reference_bytes[quality == q].mean().clamp_min(1.0))
+            self.log_rate[q].lerp_(rate, 0.05)
+            error = (self.log_rate[q] - self.log_target[q]).clamp(-1.0, 1.0)
+            self.log_multiplier[q] += self.speed * error

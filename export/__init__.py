@@ -1,0 +1,1 @@
+"""Export of dense graphs; reached as ``cdvision.export``."""

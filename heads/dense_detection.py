@@ -1,0 +1,78 @@
+"""From the dense outputs of a detection head to Detections in source pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.heads.distribution_boxes import BINS, SIDES, cell_grid, decode_boxes
+from cdvision.heads.suppression import suppress_overlaps, top_candidates
+from cdvision.results.checks import check_array, check_image_size
+from cdvision.results.detections import Detections
+
+Size = tuple[int, int]
+
+# The better candidates of a crowded picture; more of them changes AP by nothing and costs time.
+_CANDIDATES = 1000
+
+
+def detect_from_dense(
+    scores: NDArray[np.float32],
+    distances: NDArray[np.float32],
+    *,
+    input_size: Size,
+    content_size: Size,
+    source_size: Size,
+    class_names: Sequence[str],
+    confidence: float = 0.05,
+    iou: float = 0.6,
+    max_detections: int = 100,
+) -> Detections:
+    """Find the boxes of one image in what its dense head gave.
+
+    Args:
+        scores: (M, classes) float32 after the sigmoid, rows as in `cell_grid`.
+        distances: (M, 32) float32 logits, see `decode_boxes`.
+        input_size: (width, height) of the network input.
+        content_size: (width, height) of the scaled image, at the top left of the input; the rest
+            is padding, and boxes are clipped to the content.
+        source_size: (width, height) of the source image, to whose pixels boxes are scaled.
+        class_names: one name per column of `scores`.
+        confidence: scores must be larger than this.
+        iou: overlap from which the weaker of two boxes of a class is dropped.
+        max_detections: at most this many boxes.
+
+    Raises:
+        ResultError: the arrays do not have the shapes that `input_size` and `class_names` imply.
+    """
+    width, height = check_image_size(input_size)
+    cells = cell_grid(height, width)
+    check_array("scores", scores, shape=(len(cells), len(class_names)), dtype=np.float32)
+    check_array("distances", distances, shape=(len(cells), SIDES * BINS), dtype=np.float32)
+    cell, class_id = top_candidates(scores, confidence=confidence, limit=_CANDIDATES)
+    boxes = _clip(decode_boxes(distances[cell], cells[cell]), content_size)
+    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    boxes, cell, class_id = boxes[visible], cell[visible], class_id[visible]
+    found = scores[cell, class_id]
+    kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=max_detections)
+    return Detections(
+        xyxy=boxes[kept] * _scale(content_size, source_size),
+        confidence=found[kept],
+        class_id=class_id[kept],
+        class_name=np.array(class_names, dtype=np.str_)[class_id[kept]],
+        image_size=source_size,
+    )
+
+
+def _clip(boxes: NDArray[np.float32], content_size: Size) -> NDArray[np.float32]:
+    width, height = check_image_size(content_size)
+    return np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+
+
+def _scale(content_size: Size, source_size: Size) -> NDArray[np.float32]:
+    across, down = (
+        source / content for source, content in zip(source_size, content_size, strict=True)
+    )
+    return np.array([across, down, across, down], dtype=np.float32)

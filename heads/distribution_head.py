@@ -1,0 +1,48 @@
+"""Dense detection head of NanoDet-Plus: class scores and box-side distributions for every cell.
+
+Its post-processing stands beside it: ``distribution_boxes.py`` and ``suppression.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cdvision.networks.layers import ConvAct
+
+BINS = 8
+
+
+class DistributionHead(nn.Module):
+    """One light branch a pyramid level; classes and box sides share it.
+
+    Args:
+        channels: channels of every level.
+        classes: number of classes.
+        levels: number of pyramid levels.
+
+    Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, in NanoDet-Plus' depth-wise form.
+    """
+
+    def __init__(self, channels: int, *, classes: int, levels: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.branches = nn.ModuleList(_branch(channels, classes + 4 * BINS) for _ in range(levels))
+
+    def forward(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return score logits (N, M, classes) and side logits (N, M, 32) for all M cells."""
+        maps = [branch(level) for branch, level in zip(self.branches, pyramid, strict=True)]
+        cells = torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2)
+        return cells[..., : self.classes], cells[..., self.classes :]
+
+
+def _branch(channels: int, out: int) -> nn.Sequential:
+    return nn.Sequential(
+        ConvAct(channels, channels, 5, groups=channels),
+        ConvAct(channels, channels),
+        ConvAct(channels, channels, 5, groups=channels),
+        ConvAct(channels, channels),
+        nn.Conv2d(channels, out, 1),
+    )
