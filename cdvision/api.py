@@ -22,7 +22,11 @@ ModelLike = Model | str | Path | None
 
 
 def encode(
-    image: ImageLike, quality: int | None = None, *, model: ModelLike = None, size: int | None = None
+    image: ImageLike,
+    quality: int | None = None,
+    *,
+    model: ModelLike = None,
+    size: int | None = None,
 ) -> bytes:
     """Encode a photo into a stream of a few kilobytes.
 

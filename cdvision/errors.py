@@ -19,7 +19,12 @@ class BitstreamError(CdvisionError):
     """
 
     def __init__(
-        self, field: str, *, offset: int | None = None, expected: object = None, found: object = None
+        self,
+        field: str,
+        *,
+        offset: int | None = None,
+        expected: object = None,
+        found: object = None,
     ) -> None:
         self.field, self.offset, self.expected, self.found = field, offset, expected, found
         where = "" if offset is None else f" at byte {offset}"

@@ -53,7 +53,9 @@ class Model:
         """Name on the model's card."""
         return self.card.name
 
-    def encode(self, image: ImageLike, quality: int | None = None, *, size: int | None = None) -> bytes:
+    def encode(
+        self, image: ImageLike, quality: int | None = None, *, size: int | None = None
+    ) -> bytes:
         """Encode a photo into a stream.
 
         Args:
@@ -103,7 +105,9 @@ class Model:
             if found != expected:
                 raise BitstreamError(field, expected=f"{expected} ({self.name})", found=found)
         if header.quality > self.card.qualities:
-            raise BitstreamError("quality", expected=f"1 to {self.card.qualities}", found=header.quality)
+            raise BitstreamError(
+                "quality", expected=f"1 to {self.card.qualities}", found=header.quality
+            )
         return Stream(parsed, self)
 
     def detect(self, bits: bytes, *, confidence: float = 0.3, **options: Any) -> Detections:

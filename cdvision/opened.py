@@ -36,6 +36,7 @@ class Stream:
         self.complete: bool = parsed.complete
         self.model = model
         self._layers = {layer.id: layer for layer in parsed.layers}
+        self._latents: Latents | None = None
         self._features: dict[str, Array] = {}
         self._dense: dict[str, dict[str, Array]] = {}
         _check_input(self.header, model)
@@ -55,8 +56,21 @@ class Stream:
         """(width, height) of the photo inside the network input, anchored at the top left."""
         return content_size(self.source_size, self.input_size)
 
-    @cached_property
-    def _latents(self) -> Latents:
+    def latents(self) -> Latents:
+        """Entropy-decode the stream: int32 ``symbols`` (C, H/16, W/16) and ``hyper`` (C_z, ...).
+
+        Raises:
+            BitstreamError: the layer's bytes are no such latents.
+        """
+        if self._latents is None:
+            self._latents = self._decode()
+        return self._latents
+
+    def keep_latents(self, latents: Latents) -> None:
+        """Store latents that were decoded elsewhere, in another thread for example."""
+        self._latents = latents
+
+    def _decode(self) -> Latents:
         if 0 not in self._layers:
             raise BitstreamError("base layer", expected="layer 0", found="none: the stream was cut")
         stride = self.model.card.latents.stride
@@ -64,17 +78,9 @@ class Stream:
         coder, quality = self.model.package.coder, self.header.quality - 1
         return coder.decode(self._layers[0].body, height // stride, width // stride, quality)
 
-    def latents(self) -> Latents:
-        """Entropy-decode the stream: int32 ``symbols`` (C, H/16, W/16) and ``hyper`` (C_z, ...).
-
-        Raises:
-            BitstreamError: the layer's bytes are no such latents.
-        """
-        return self._latents
-
     @cached_property
     def _dequantised(self) -> Array:
-        latents = self._latents
+        latents = self.latents()
         inputs = {
             "symbols": latents.symbols[None],
             "hyper": latents.hyper[None],
@@ -175,7 +181,10 @@ class Stream:
 def _check_input(header: StreamHeader, model: Model) -> None:
     """Refuse network inputs that no encoder writes, before anything of their size is made."""
     spec = model.card.input
-    size, found = max(header.input_width, header.input_height), (header.input_width, header.input_height)
+    size, found = (
+        max(header.input_width, header.input_height),
+        (header.input_width, header.input_height),
+    )
     if size > spec.max_size or size % spec.multiple:
         expected: object = f"sides up to {spec.max_size}, multiples of {spec.multiple}"
         raise BitstreamError("network-input size", expected=expected, found=found)

@@ -39,31 +39,32 @@ class FittedPhoto:
 def read_photo(image: ImageLike) -> Image:
     """Return an RGB image, upright, from a path, the bytes of a file, a PIL image or an array.
 
+    Transparency is dropped, 16-bit grey is scaled to 8 bits.
+
     Raises:
         ImageError: it is no image, is damaged, or is larger than 2^26 pixels.
         FileNotFoundError: the path does not exist.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
-    if not isinstance(image, (str, os.PathLike, bytes)):
+    if not isinstance(image, (str, os.PathLike, bytes, Image.Image)):
         raise TypeError(
             "image: expected a path, the bytes of an image file, a PIL image or an (H, W, 3) "
             f"uint8 array, found {type(image).__name__}"
         )
-    name = "image bytes" if isinstance(image, bytes) else str(image)
     try:
+        if isinstance(image, Image.Image):
+            return _upright_rgb(image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image)) as file:
-                _check_pixels(*file.size)
-                return ImageOps.exif_transpose(file).convert("RGB")
-    except FileNotFoundError:
+                return _upright_rgb(file)
+    except (FileNotFoundError, ImageError):
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise a family without a common base
+        name = "image bytes" if isinstance(image, bytes) else str(image)
         raise ImageError(f"{name}: not an image that can be read ({error})") from error
 
 
@@ -92,17 +93,31 @@ def network_input(source: Size, spec: InputSpec, size: int) -> Size:
         raise ImageError(
             f"size: expected a multiple of {spec.multiple} up to {spec.max_size}, found {size}"
         )
-    long_side = max(source)
-    short = max(1, round(min(source) * size / long_side))
+    short = _scaled(min(source), size, max(source))
     padded = -(-short // spec.multiple) * spec.multiple
-    return (size, padded) if source[0] == long_side else (padded, size)
+    return (size, padded) if source[0] == max(source) else (padded, size)
 
 
 def content_size(source: Size, network: Size) -> Size:
     """Return (width, height) of the photo inside its network input; sender and receiver agree."""
-    scale = max(network) / max(source)
-    width, height = (max(1, round(side * scale)) for side in source)
+    width, height = (_scaled(side, max(network), max(source)) for side in source)
     return width, height
+
+
+def _scaled(side: int, numerator: int, denominator: int) -> int:
+    """Scale and round half up, in integers: in floats, padding and content could round apart."""
+    return max(1, (2 * side * numerator + denominator) // (2 * denominator))
+
+
+def _upright_rgb(image: Image) -> Image:
+    from PIL import Image, ImageOps
+
+    _check_pixels(*image.size)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # Pillow would clip 16-bit grey: all but black turns white
+        grey = np.asarray(upright) >> 8
+        upright = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    return upright.convert("RGB")
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def resampling_matrix(
-    cells: int, start: float, stop: float, outputs: int
-) -> NDArray[np.float32]:
+def resampling_matrix(cells: int, start: float, stop: float, outputs: int) -> NDArray[np.float32]:
     """Return the matrix that resamples a window of a row of cells, with anti-aliasing.
 
-    >>> resampling_matrix(4, 0, 4, 2).round(3).tolist()
+    >>> resampling_matrix(4, 0, 4, 2).astype(float).round(3).tolist()
     [[0.429, 0.429, 0.143, 0.0], [0.0, 0.143, 0.429, 0.429]]
 
     Args:

@@ -100,11 +100,16 @@ def test_suppression_of_many_equals_torchvision(classes):
     np.testing.assert_array_equal(ours, theirs.numpy())
 
 
-def test_an_overlap_of_exactly_the_threshold_is_kept():
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], dtype=np.float32)
+@pytest.mark.parametrize("iou", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_an_overlap_at_the_threshold_rounds_as_in_torchvision(iou):
+    torch = pytest.importorskip("torch")
+    ops = pytest.importorskip("torchvision.ops")
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, round(10 * iou)]], dtype=np.float32)
     scores, same = np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64)
-    assert len(suppress_overlaps(boxes, scores, same, iou=0.5)) == 2
-    assert len(suppress_overlaps(boxes, scores, same, iou=0.49)) == 1
+    theirs = ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), iou).tolist()
+    assert suppress_overlaps(boxes, scores, same, iou=iou).tolist() == theirs
+    assert len(suppress_overlaps(boxes, scores, same, iou=iou - 0.01)) == 1
+    assert len(suppress_overlaps(boxes, scores, same, iou=iou + 0.01)) == 2
 
 
 @settings(deadline=None)

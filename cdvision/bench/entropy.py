@@ -5,11 +5,8 @@ from __future__ import annotations
 import json as json_format
 import math
 import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.bench.entropy_coders import RIVALS, Coder, CodingJob, cdvision_coder
+from cdvision.bench.machine import machine, versions
 from cdvision.entropy import gaussian_tables, log_scale_table, nearest_scale
 
 SYMBOLS = 196_608
@@ -69,8 +67,8 @@ def bench_entropy(
     with one_core():
         rows = [_coder_row(coder, job, repetitions) for coder in coders if coder is not None]
     return {
-        "machine": _machine(),
-        "versions": _versions(),
+        "machine": machine(),
+        "versions": versions("numpy", "numba", "torch", "compressai", "constriction"),
         "symbols": count,
         "skipped": int((~coded).sum()),
         "repetitions": repetitions,
@@ -158,23 +156,3 @@ def _table_row(row: dict[str, Any], symbols: int, ours: dict[str, Any]) -> str:
         f"| {row['name']}{note} | {row['bytes']:,} | {encode} | {decode} "
         f"| {symbols / seconds / 1e6:.1f} | {seconds / ours['decode_s']['median']:.1f}x |"
     )
-
-
-def _machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    name = platform.processor() or platform.machine()
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else name
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("numpy", "numba", "torch", "compressai", "constriction"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("cdvision.cli.answer", "Say what is where in a picture, from its stream."),
     "inspect": ("cdvision.cli.inspect", "Show the header of streams; needs no model."),
     "models": ("cdvision.cli.models", "List the models that are installed."),
+    "eval": ("cdvision.cli.evaluate", "Measure accuracy and bytes on labelled photos."),
+    "train": ("cdvision.cli.train", "Train a model, and build its package."),
     "bench": ("cdvision.cli.bench", "Time the parts on this machine, or fuzz the decoder."),
 }
 
@@ -40,7 +42,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, "evaluate" if cmd_name == "eval" else cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -45,6 +45,10 @@ class Opener:
         """Decode one stream."""
         return cdvision.open(stream) if self._default else self._loaded.open(stream)
 
+    def model_for_evaluation(self) -> Model:
+        """Return the model itself, for commands that ask many things of it."""
+        return self._loaded
+
     @property
     def _default(self) -> bool:
         return self == Opener()

@@ -11,7 +11,7 @@ import click
 
 from cdvision.cli.command_line import BAD_INPUT
 from cdvision.cli.inputs import Input
-from cdvision.errors import CdvisionError
+from cdvision.errors import CdvisionError, EngineError, ModelError
 
 
 class Answer(Protocol):
@@ -45,12 +45,12 @@ class Report:
         _write(f"cdvision: {name}: {_reason(error)}", to_stderr=True)
 
     def each(self, inputs: Sequence[Input], action: Callable[[Input], None]) -> None:
-        """Call `action` on every input; report those that fail, go on, exit with 2 at the end."""
+        """Call `action` on every input; report bad ones, go on, exit with 2 at the end."""
         for item in _with_progress(inputs):
             try:
                 action(item)
-            except BrokenPipeError:
-                raise
+            except (BrokenPipeError, EngineError, ModelError):
+                raise  # no input is to blame, and the next one would fail in the same way
             except (CdvisionError, OSError) as error:
                 self.failure(item.name, error)
         if self.failed:

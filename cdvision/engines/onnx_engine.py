@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from cdvision.engines import Arrays
 from cdvision.errors import EngineError
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from cdvision.package.loader import ModelPackage
 
 PROVIDERS = {
@@ -34,17 +35,11 @@ class OnnxEngine:
     def __init__(
         self, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
     ) -> None:
-        if device not in PROVIDERS or PROVIDERS[device][0] not in ort.get_available_providers():
-            raise EngineError(
-                f"ONNX Runtime here cannot run on {device!r}: it offers "
-                f"{', '.join(ort.get_available_providers())}"
-            )
-        self._package, self._providers = package, PROVIDERS[device]
-        self._options = ort.SessionOptions()
-        self._options.log_severity_level = 3
-        if threads is not None:
-            self._options.intra_op_num_threads = threads
-        self._sessions: dict[str, ort.InferenceSession] = {}
+        if device != "cpu":  # every build has the CPU: whoever only decodes loads no runtime
+            _check_device(device)
+        self._package, self._threads = package, threads
+        self._providers = PROVIDERS[device]
+        self._sessions: dict[str, InferenceSession] = {}
 
     def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run one graph on named arrays and return its named outputs."""
@@ -56,11 +51,27 @@ class OnnxEngine:
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, outputs, strict=True))
 
-    def _open(self, graph: str) -> ort.InferenceSession:
+    def _open(self, graph: str) -> InferenceSession:
+        import onnxruntime as ort
+
         path = self._package.graph_path(graph)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
         try:
-            session = ort.InferenceSession(str(path), self._options, providers=self._providers)
+            session = ort.InferenceSession(str(path), options, providers=self._providers)
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime cannot open {path}: {error}") from error
         self._sessions[graph] = session
         return session
+
+
+def _check_device(device: str) -> None:
+    import onnxruntime as ort
+
+    offered = ort.get_available_providers()
+    if device not in PROVIDERS or PROVIDERS[device][0] not in offered:
+        raise EngineError(
+            f"ONNX Runtime here cannot run on {device!r}: it offers {', '.join(offered)}"
+        )

@@ -52,5 +52,6 @@ class TorchEngine:
         with torch.inference_mode():
             outputs = signature.module(*tensors)
         return {
-            name: value.cpu().numpy() for name, value in zip(signature.outputs, outputs, strict=True)
+            name: value.cpu().numpy()
+            for name, value in zip(signature.outputs, outputs, strict=True)
         }

@@ -90,6 +90,25 @@ class DetectorGraph(nn.Module):
         return torch.sigmoid(dense.scores), dense.distances
 
 
+class ReferenceGraph(nn.Module):
+    """The detector on pixels, front and tail in one graph: what `bench speed` times us against.
+
+    It holds the package's own weights, so its speed is that of the uncompressed network, to the
+    operation, while its accuracy is not (the tail has learned to read decoded features).
+    """
+
+    def __init__(self, model: Small) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleDict({"front": model.encoder.front})
+        self.tails = nn.ModuleDict({"nanodet_plus_m": model.tails["nanodet_plus_m"]})
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, H, W, 3) uint8 to the detector's dense outputs."""
+        features = self.encoder["front"](image.permute(0, 3, 1, 2).float())
+        dense = self.tails["nanodet_plus_m"](features)
+        return torch.sigmoid(dense.scores), dense.distances
+
+
 class ClassifierGraph(nn.Module):
     """Split-point features to class logits."""
 
@@ -121,6 +140,8 @@ def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
          ("scores", "distances"), (real,)),
         ("tail.mobilenet_v2", ClassifierGraph(model), {"features": ("batch", 32, "rows", "columns")},
          ("logits",), (real,)),
+        ("reference.nanodet_plus_m", ReferenceGraph(model), {"image": ("batch", "height", "width", 3)},
+         ("scores", "distances"), (uint8,)),
     ]  # fmt: skip
     return {
         name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
@@ -137,7 +158,9 @@ def load_network(network: str, weights: Path) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def example_inputs(graph: Graph, *, height: int, width: int, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+def example_inputs(
+    graph: Graph, *, height: int, width: int, batch: int, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Return random arrays of the right names, shapes and types for an image size."""
     sizes = {"batch": batch, "height": height, "width": width, "rows": SIDE, "columns": SIDE}
     for stride in (8, 16, 64):

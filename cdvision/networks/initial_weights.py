@@ -82,7 +82,9 @@ def _front_layers() -> dict[str, str]:
     return {"stem.0.0": "convrelu_0"} | _stage("stage2", conv=1, depthwise=161, repeats=3)
 
 
-def _ghost_block(prefix: str, *, conv: int, cheap: int, linear: int, depthwise: int) -> dict[str, str]:
+def _ghost_block(
+    prefix: str, *, conv: int, cheap: int, linear: int, depthwise: int
+) -> dict[str, str]:
     return {
         f"{prefix}.ghosts.0.primary.0": f"convrelu_{conv}",
         f"{prefix}.ghosts.0.cheap.0": f"convdwrelu_{cheap}",

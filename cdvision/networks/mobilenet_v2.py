@@ -34,7 +34,9 @@ class SameConv(nn.Conv2d):
         return super().forward(x)
 
 
-def _conv6(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _conv6(
+    channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     padding = kernel // 2 if stride == 1 else 0
     return nn.Sequential(
         SameConv(channels, out, kernel, stride, padding, groups=groups), nn.ReLU6()
@@ -48,7 +50,10 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = channels * expansion
         layers: list[nn.Module] = [] if expansion == 1 else [_conv6(channels, hidden, 1)]
-        layers += [_conv6(hidden, hidden, 3, stride=stride, groups=hidden), nn.Conv2d(hidden, out, 1)]
+        layers += [
+            _conv6(hidden, hidden, 3, stride=stride, groups=hidden),
+            nn.Conv2d(hidden, out, 1),
+        ]
         self.conv = nn.Sequential(*layers)
         self.residual = stride == 1 and channels == out
 

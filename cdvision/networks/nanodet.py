@@ -36,7 +36,9 @@ class GhostModule(nn.Module):
     def __init__(self, channels: int, out: int, *, activate: bool) -> None:
         super().__init__()
         half = out // 2
-        self.primary: nn.Module = ConvAct(channels, half) if activate else nn.Conv2d(channels, half, 1)
+        self.primary: nn.Module = (
+            ConvAct(channels, half) if activate else nn.Conv2d(channels, half, 1)
+        )
         self.cheap: nn.Module = (
             ConvAct(half, half, 3, groups=half) if activate else depthwise(half, 3)
         )

@@ -148,9 +148,7 @@ class Small(nn.Module):
         self.hyper_decoder = IntegerHyperDecoder(
             HYPER_CHANNELS, LATENT_CHANNELS, hidden=32, qualities=QUALITIES, levels=SCALE_LEVELS
         )
-        self.hyper_prior = FactorisedPrior(
-            HYPER_CHANNELS, qualities=QUALITIES, bound=HYPER_BOUND
-        )
+        self.hyper_prior = FactorisedPrior(HYPER_CHANNELS, qualities=QUALITIES, bound=HYPER_BOUND)
         self.taps = nn.ModuleDict(
             {
                 "nanodet_plus_m": UpsamplingTap(LATENT_CHANNELS, FRONT_CHANNELS),
@@ -170,6 +168,6 @@ class Small(nn.Module):
 
 
 def _initial_log_gain() -> Tensor:
-    """Steps of about 20 (quality 1) to 2 (quality 8) standard deviations of a feature."""
-    per_quality = torch.linspace(-3.0, -0.6, QUALITIES)
+    """Steps of about 30 (quality 1) to 2 (quality 8) standard deviations of a feature."""
+    per_quality = torch.linspace(-3.5, -0.75, QUALITIES)
     return per_quality[:, None].expand(QUALITIES, LATENT_CHANNELS).clone()

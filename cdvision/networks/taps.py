@@ -36,11 +36,11 @@ class ResamplingTap(nn.Module):
     every image size, crop and padding, and two products are all that an engine has to know.
     """
 
-    def __init__(self, channels: int, features: int, *, hidden: int = 64) -> None:
+    def __init__(self, channels: int, features: int, *, hidden: int = 64, blocks: int = 2) -> None:
         super().__init__()
         self.context = ResidualBlock(channels, channels)
         self.expand = nn.Conv2d(channels, 4 * hidden, 1)
-        self.refine = ResidualBlock(hidden, hidden)
+        self.refine = nn.Sequential(*(ResidualBlock(hidden, 2 * hidden) for _ in range(blocks)))
         self.project = nn.Conv2d(hidden, features, 1)
 
     def forward(self, y: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

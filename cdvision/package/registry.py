@@ -37,7 +37,9 @@ def model_folder(name: str | Path) -> Path:
     if isinstance(name, str) and folder.name == name and (MODELS / name / CARD_FILE).is_file():
         return MODELS / name
     known = ", ".join(card.name for _, card in _cards()) or "none"
-    raise ModelError(f"no model {str(name)!r}: expected a folder with {CARD_FILE} or one of: {known}")
+    raise ModelError(
+        f"no model {str(name)!r}: expected a folder with {CARD_FILE} or one of: {known}"
+    )
 
 
 def folder_for_fingerprint(fingerprint: bytes) -> Path:

@@ -51,7 +51,9 @@ class Teachers(nn.Module):
         """Run the detector on (N, 3, S, S) RGB 0..255."""
         features = self.detector_front(image)
         pyramid = self.detector_tail.pyramid(features)
-        return DetectionTarget(features, pyramid, DenseDetections(*self.detector_tail.head(pyramid)))
+        return DetectionTarget(
+            features, pyramid, DenseDetections(*self.detector_tail.head(pyramid))
+        )
 
     @torch.no_grad()
     def classify(self, image: Tensor) -> ClassificationTarget:
@@ -85,7 +87,9 @@ def detection_loss(
     evidence = confidence.sum().clamp_min(1.0)
     return {
         "features": unexplained_variance(features, target.features),
-        "pyramid": _mean([unexplained_variance(f, t) for f, t in zip(pyramid, target.pyramid, strict=True)]),
+        "pyramid": _mean(
+            [unexplained_variance(f, t) for f, t in zip(pyramid, target.pyramid, strict=True)]
+        ),
         "scores": _score_loss(found.scores, score) / evidence,
         "boxes": _box_loss(found.distances, wanted.distances, confidence) / evidence,
     }

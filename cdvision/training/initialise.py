@@ -1,4 +1,4 @@
-"""A head start for `small`: its linear paths begin as principal components of the features."""
+"""A head start for `small`: its linear paths begin as the best linear code of the features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.networks.small import HIGHEST_SCALE, LATENT_CHANNELS, LOWEST_SCALE, Small
-from cdvision.networks.taps import UpsamplingTap
+from cdvision.networks.taps import ResamplingTap, UpsamplingTap
 from cdvision.training.distillation import Teachers
 
 
@@ -18,12 +18,18 @@ def index_step(levels: int) -> float:
     return math.log(HIGHEST_SCALE / LOWEST_SCALE) / (levels - 1)
 
 
+# How much a unit of the classifier's features counts beside one of the detector's: the detector
+# has more of them, and they already lie in the span of what the encoder sees.
+CLASSIFIER_WEIGHT = 1.3
+
+
 @torch.no_grad()
 def initialise_small(model: Small, teachers: Teachers, images: list[Tensor], levels: int) -> None:
-    """Copy the task networks and set the linear paths to a KLT of 2x2 blocks of features.
+    """Copy the task networks and set the linear paths by reduced-rank regression.
 
-    Rounding principal components is the best linear transform code; training starts there
-    instead of from noise, which saves most of a CPU run.
+    Of all linear codes of 2x2 blocks of stage-2 features, the latents start as the one from which
+    both tails' features are predicted with the least error; training starts there instead of
+    from noise, which saves most of a CPU run.
 
     Args:
         model: changed in place.
@@ -35,30 +41,76 @@ def initialise_small(model: Small, teachers: Teachers, images: list[Tensor], lev
     model.tails["nanodet_plus_m"].load_state_dict(teachers.detector_tail.state_dict())
     model.tails["mobilenet_v2"].load_state_dict(teachers.classifier_tail.state_dict())
 
-    features = [teachers.detector_front(batch) for batch in images]
-    samples = torch.cat([F.pixel_unshuffle(f, 2).movedim(1, -1).flatten(0, 2) for f in features])
-    mean, spread = samples.mean(0), _shared_spread(samples)
-    normal = (samples - mean) / spread
-    variance, basis = torch.linalg.eigh(normal.T @ normal / len(normal))
-    variance, basis = variance.flip(0)[:LATENT_CHANNELS], basis.flip(1)[:, :LATENT_CHANNELS]
+    seen = _Standardised(_blocks([teachers.detector_front(batch) for batch in images]))
+    wanted = _Standardised(_blocks([teachers.classifier_front(batch) for batch in images]))
+    covariance = seen.values.T @ seen.values / len(seen.values)
+    ridge = 0.01 * torch.eye(len(covariance), device=covariance.device)
+    regression = torch.linalg.solve(covariance + ridge, seen.values.T @ wanted.values) / len(
+        seen.values
+    )
+    predict = torch.cat(
+        [torch.eye(len(covariance)).to(regression), CLASSIFIER_WEIGHT * regression], 1
+    )
 
-    _set_linear(model.encoder.analysis.linear, basis.T / spread, -(basis.T / spread) @ mean)
-    tap = model.taps["nanodet_plus_m"]
-    if isinstance(tap, UpsamplingTap):
-        _set_linear(tap.expand, spread[:, None] * basis, mean)
+    variance, basis = torch.linalg.eigh(predict.T @ covariance @ predict)
+    variance, basis = variance.flip(0)[:LATENT_CHANNELS], basis.flip(1)[:, :LATENT_CHANNELS]
+    analysis = (predict @ basis).T / seen.spread
+    _set_linear(model.encoder.analysis.linear, analysis, -analysis @ seen.mean)
+    to_detector, to_classifier = basis.split([seen.values.shape[1], wanted.values.shape[1]])
+    _start_taps(
+        model,
+        seen.spread[:, None] * to_detector,
+        seen.mean,
+        wanted.spread[:, None] * to_classifier / CLASSIFIER_WEIGHT,
+        wanted.mean,
+    )
     _start_indices(model, variance, levels)
 
 
-def _shared_spread(samples: Tensor) -> Tensor:
-    """Standard deviation of every feature, shared by the four positions of its 2x2 block."""
-    per_feature = samples.std(0).view(-1, 4).mean(1)
-    return (per_feature + 0.1 * per_feature.mean()).repeat_interleave(4)
+class _Standardised:
+    """Samples (n, features) without mean and spread, and both apart."""
+
+    def __init__(self, samples: Tensor) -> None:
+        self.mean = samples.mean(0)
+        # One spread for the four positions of a block; a floor for channels that hardly fire.
+        per_feature = samples.std(0).view(-1, 4).mean(1)
+        self.spread = (per_feature + 0.1 * per_feature.mean()).repeat_interleave(4)
+        self.values = (samples - self.mean) / self.spread
+
+
+def _blocks(maps: list[Tensor]) -> Tensor:
+    """Gather the 2x2 blocks of maps (N, C, 2h, 2w) as samples (n, 4C)."""
+    return torch.cat([F.pixel_unshuffle(m, 2).movedim(1, -1).flatten(0, 2) for m in maps])
+
+
+def _start_taps(
+    model: Small,
+    detector: Tensor,
+    detector_mean: Tensor,
+    classifier: Tensor,
+    classifier_mean: Tensor,
+) -> None:
+    detector_tap, classifier_tap = model.taps["nanodet_plus_m"], model.taps["mobilenet_v2"]
+    if isinstance(detector_tap, UpsamplingTap):
+        _set_linear(detector_tap.expand, detector, detector_mean)
+    if isinstance(classifier_tap, ResamplingTap):
+        count = len(classifier) // 4
+        classifier_tap.expand.weight[: 4 * count] = classifier[:, :, None, None]
+        _bias(classifier_tap.expand)[: 4 * count] = classifier_mean
+        classifier_tap.project.weight.mul_(0.1)
+        classifier_tap.project.weight[:, :count] = torch.eye(count).to(classifier)[:, :, None, None]
+        _bias(classifier_tap.project).zero_()
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    if conv.bias is None:
+        raise ValueError("expected a convolution with a bias")
+    return conv.bias
 
 
 def _set_linear(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     conv.weight.copy_(weight[:, :, None, None])
-    if conv.bias is not None:
-        conv.bias.copy_(bias)
+    _bias(conv).copy_(bias)
 
 
 def _start_indices(model: Small, variance: Tensor, levels: int) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import statistics
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,29 +63,41 @@ class PhotoBank:
         return F.interpolate(crop, (side, side), **mode)  # type: ignore[arg-type]
 
 
-def read_photos(source: Path, *, device: torch.device, wanted: set[str] | None = None) -> list[Tensor]:
-    """Decode every image of a folder or tar, in the order of their names.
+def plan_for(photos: Sequence[Tensor]) -> CropPlan:
+    """Choose crops near the photos' own resolution: enlarging blurs, shrinking throws away.
+
+    Small sets are drawn more often than their share, or the run would hardly see them.
+    """
+    short = statistics.median(min(photo.shape[1:]) for photo in photos)
+    sides = (192, 224) if short < 200 else (224, 256, 288)
+    return CropPlan(sides=sides, least=0.7, share=len(photos) ** 0.6)
+
+
+def read_photos(
+    source: Path, *, device: torch.device, splits: Mapping[str, str] | None = None
+) -> list[Tensor]:
+    """Decode the training images of a folder or tar, in the order of their names.
 
     Args:
         source: a folder (searched recursively) or a tar file.
         device: where the uint8 (3, H, W) tensors are kept.
-        wanted: file names to keep; all where None.
+        splits: split of some file names; a file whose split is not ``train`` is left out.
     """
-    files = sorted(_files(source, wanted))
+    files = sorted(_files(source, splits or {}))
     with ThreadPoolExecutor(4) as pool:
         decoded = pool.map(_decode, (data for _, data in files))
         progress = tqdm(decoded, total=len(files), desc=source.name, unit="photo", disable=None)
         return [torch.from_numpy(p).permute(2, 0, 1).to(device) for p in progress]
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(data: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image.convert("RGB"))
 
 
-def _files(source: Path, wanted: set[str] | None) -> Iterator[tuple[str, bytes]]:
+def _files(source: Path, splits: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
     def keep(name: str) -> bool:
-        return name.lower().endswith(IMAGE_SUFFIXES) and (wanted is None or name in wanted)
+        return name.lower().endswith(IMAGE_SUFFIXES) and splits.get(name, "train") == "train"
 
     if source.is_dir():
         for path in source.rglob("*"):

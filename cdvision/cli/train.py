@@ -1,0 +1,127 @@
+"""`cdvision train`: the recipes of the models in this repository."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cdvision.errors import CdvisionError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cdvision.training.photo_bank import PhotoBank
+
+
+@click.group()
+def train() -> None:
+    """Train a model of this repository again, or on your own photos."""
+
+
+@train.command()
+@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--initial-weights",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder with nanodet_plus_m_416.safetensors and mobilenet_v2.safetensors.",
+)
+@click.option("-o", "--out", type=Path, default=Path("runs/small"), show_default=True)
+@click.option(
+    "--split-table",
+    type=click.Path(exists=True, path_type=Path),
+    help="csv with columns file and split: a source named there gives its `train` rows only.",
+)
+@click.option("--minutes", type=float, default=150.0, show_default=True, help="Length of the run.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--learning-rate", type=float, default=4e-4, show_default=True)
+@click.option("--pretrained-rate", type=float, default=1e-4, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+def small(
+    photos: tuple[Path, ...],
+    initial_weights: Path,
+    out: Path,
+    split_table: Path | None,
+    minutes: float,
+    batch: int,
+    learning_rate: float,
+    pretrained_rate: float,
+    seed: int,
+    device: str,
+) -> None:
+    """Train `small` on PHOTOS (folders or tars) without labels; started again, it resumes."""
+    import torch
+
+    from cdvision.training.small import Recipe, train_small
+
+    place = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
+    recipe = Recipe(
+        minutes=minutes,
+        batch=batch,
+        learning_rate=learning_rate,
+        pretrained_rate=pretrained_rate,
+        seed=seed,
+    )
+    train_small(_banks(photos, split_table, place), initial_weights, out, recipe, place)
+    click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+
+
+@train.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--out", type=Path, required=True, help="Folder of the package.")
+@click.option(
+    "--classes",
+    type=click.Path(exists=True, path_type=Path),
+    help="classes.json with the lists coco and imagenet (default: small's).",
+)
+@click.option(
+    "--metrics",
+    type=click.Path(exists=True, path_type=Path),
+    help="json of `cdvision eval`, for the card.",
+)
+def package(run: Path, out: Path, classes: Path | None, metrics: Path | None) -> None:
+    """Build a model package from a finished RUN: tables, proof, graphs, parity, card."""
+    import json
+
+    from cdvision.package.builder import PackageFacts, build_small
+    from cdvision.package.loader import CLASSES_FILE
+    from cdvision.package.registry import DEFAULT_MODEL, model_folder
+
+    names = classes or model_folder(DEFAULT_MODEL) / CLASSES_FILE
+    facts = PackageFacts(
+        classes=json.loads(names.read_text(encoding="utf-8")),
+        training=json.loads((run / "training.json").read_text(encoding="utf-8")),
+        metrics=tuple(json.loads(metrics.read_text(encoding="utf-8")) if metrics else ()),
+    )
+    card = build_small(run / "weights.safetensors", out, facts)
+    click.echo(f"{out}: {card.name} {card.fingerprint[:8]}")
+
+
+def _banks(
+    sources: Sequence[Path], split_table: Path | None, device: torch.device
+) -> list[PhotoBank]:
+    from cdvision.training.photo_bank import PhotoBank, plan_for, read_photos
+
+    splits = _splits(split_table)
+    banks = []
+    for source in sources:
+        photos = read_photos(source, device=device, splits=splits)
+        if not photos:
+            raise CdvisionError(f"{source} holds no photo to train on")
+        banks.append(PhotoBank(photos, plan_for(photos)))
+    return banks
+
+
+def _splits(table: Path | None) -> dict[str, str]:
+    if table is None:
+        return {}
+    import csv
+
+    with open(table, newline="", encoding="utf-8") as file:
+        return {row["file"]: row["split"] for row in csv.DictReader(file)}

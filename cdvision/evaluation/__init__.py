@@ -1,0 +1,1 @@
+"""Accuracy from real streams, and of the same networks without a codec."""
