@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdvision.errors import CdvisionError
 
@@ -86,7 +87,7 @@ def _by_input_size(items: Sequence[_Item]) -> Iterator[list[_Item]]:
 def _run_batch(model: Model, streams: Sequence[Stream], tasks: tuple[str, ...]) -> None:
     """Run dequantiser, taps and tails once for all streams and hand each its share."""
     latents = [stream.latents() for stream in streams]
-    inputs = {
+    inputs: dict[str, NDArray[Any]] = {
         "symbols": np.stack([one.symbols for one in latents]),
         "hyper": np.stack([one.hyper for one in latents]),
         "quality": np.array([stream.header.quality - 1 for stream in streams], np.int64),

@@ -85,7 +85,8 @@ class Model:
 
     def encode_latents(self, pixels: NDArray[np.uint8], quality: int) -> Latents:
         """Run the encoder on a network input (H, W, 3) and return what a receiver will decode."""
-        inputs = {"image": pixels[None], "quality": np.array([quality - 1], np.int64)}
+        quality_index = np.array([quality - 1], np.int64)
+        inputs: dict[str, NDArray[Any]] = {"image": pixels[None], "quality": quality_index}
         outputs = self.engine.run("encoder", inputs)
         latents = Latents(outputs["symbols"][0], outputs["hyper"][0])
         return self.package.coder.keep_coded(latents, quality - 1)

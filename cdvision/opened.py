@@ -81,7 +81,7 @@ class Stream:
     @cached_property
     def _dequantised(self) -> Array:
         latents = self.latents()
-        inputs = {
+        inputs: dict[str, Array] = {
             "symbols": latents.symbols[None],
             "hyper": latents.hyper[None],
             "quality": np.array([self.header.quality - 1], np.int64),
@@ -94,7 +94,8 @@ class Stream:
         Args:
             tail: a name among the card's tails, such as ``"mobilenet_v2"``.
         """
-        return self._batched_features(tail)[0]
+        features: Array = self._batched_features(tail)[0]
+        return features
 
     def detect(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100

@@ -7,7 +7,6 @@ float32 again. So one file feeds ONNX Runtime, PyTorch and TensorRT, and no weig
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from dataclasses import dataclass
@@ -55,7 +54,6 @@ def export_graph(graph: Graph, path: Path, weights: Path) -> onnx.ModelProto:
 def _traced(graph: Graph) -> onnx.ModelProto:
     height, width = EXPORT_SIZE
     arrays = example_inputs(graph, height=height, width=width, batch=2)
-    buffer = io.BytesIO()
     program = torch.onnx.export(
         _Named(graph.module),
         tuple(torch.from_numpy(arrays[name]) for name in graph.inputs),
@@ -69,8 +67,7 @@ def _traced(graph: Graph) -> onnx.ModelProto:
     )
     if program is None:
         raise ModelError("torch.onnx.export returned no program")
-    program.save(buffer)
-    return onnx.load_from_string(buffer.getvalue())
+    return program.model_proto
 
 
 class _Named(nn.Module):

@@ -56,7 +56,8 @@ def small(
     """Train `small` on PHOTOS (folders or tars) without labels; started again, it resumes."""
     import torch
 
-    from cdvision.training.small import Recipe, train_small
+    from cdvision.training.recipe import Recipe
+    from cdvision.training.run import train_small
 
     place = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

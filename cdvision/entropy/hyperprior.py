@@ -38,10 +38,14 @@ class HyperpriorCoder:
 
     Args:
         symbol_tables: one table a scale index; index 0 is skipped.
-        hyper_tables: one table for each (quality, channel of ``z``), qualities outermost.
+        hyper_tables: one table for each (quality, channel of ``z``), qualities outermost; their
+            symbols lie within the network's bound, and none has an escape.
         network: integer network from ``z`` to scale indices.
         qualities: number of qualities.
         channels: channels of the symbols.
+
+    Raises:
+        ModelError: the parts do not fit each other.
     """
 
     symbol_tables: SymbolTables
@@ -51,11 +55,17 @@ class HyperpriorCoder:
     channels: int
 
     def __post_init__(self) -> None:
-        last = self.network.layers[-1]
-        if len(last.weight) != self.channels or last.high >= len(self.symbol_tables):
+        highest = self.network.layers[-1].high
+        if self.network.channels != self.channels or highest >= len(self.symbol_tables):
             raise ModelError("entropy model: the integer network does not fit the symbol tables")
-        if len(self.hyper_tables) != self.qualities * self.hyper_channels:
+        hyper, bound = self.hyper_tables, self.network.bound
+        if len(hyper) != self.qualities * self.hyper_channels:
             raise ModelError("entropy model: expected one table a quality and hyper-channel")
+        # What these tables can code is what the network will be given: its proof rests on that.
+        if hyper.low.min() < -bound or hyper.high.max() > bound or hyper.has_escapes:
+            raise ModelError(
+                f"entropy model: expected hyper-latents in [-{bound}, {bound}] without escapes"
+            )
 
     @property
     def hyper_channels(self) -> int:
@@ -65,8 +75,12 @@ class HyperpriorCoder:
     @cached_property
     def fingerprint(self) -> bytes:
         """SHA-256 over everything that decides which bits mean which latents."""
-        parts = [self.symbol_tables, self.hyper_tables, self.network]
-        return hashlib.sha256(joined_bytes([p.canonical_bytes() for p in parts])).digest()
+        parts = [
+            self.symbol_tables.canonical_bytes(),
+            self.hyper_tables.canonical_bytes(),
+            self.network.canonical_bytes(),
+        ]
+        return hashlib.sha256(joined_bytes(parts)).digest()
 
     def keep_coded(self, latents: Latents, quality: int) -> Latents:
         """Zero the symbols that will be skipped: what the receiver is going to see."""
@@ -107,14 +121,18 @@ class HyperpriorCoder:
         bits = self.hyper_tables.estimate_bits(latents.hyper, hyper_index)
         return bits + self.symbol_tables.estimate_bits(symbols, index)
 
+    @property
+    def hyper_step(self) -> int:
+        """Cells of the latents' map across one cell of the hyper-latent's."""
+        return self.network.upsample
+
     def hyper_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the hyper-latent of a map of latents."""
-        step = self.network.upsample
-        return -(-height // step), -(-width // step)
+        return -(-height // self.hyper_step), -(-width // self.hyper_step)
 
     def _index(
         self, hyper: NDArray[np.int32], quality: int, shape: tuple[int, ...]
-    ) -> NDArray[np.uint16]:
+    ) -> NDArray[np.uint8]:
         return self.network(hyper, quality)[:, : shape[1], : shape[2]]
 
     def _hyper_index(self, shape: tuple[int, ...], quality: int) -> NDArray[np.uint16]:
@@ -142,12 +160,12 @@ class HyperpriorCoder:
             return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
         sizes = arrays.get("sizes")
-        if sizes is None or sizes.shape != (2,):
-            raise ModelError("tables.npz: expected an array 'sizes' of shape (2,)")
+        if sizes is None or sizes.shape != (2,) or sizes.dtype != np.int32:
+            raise ModelError("tables.npz: expected an int32 array 'sizes' of shape (2,)")
         return cls(
             symbol_tables=SymbolTables.from_arrays(part("symbols")),
             hyper_tables=SymbolTables.from_arrays(part("hyper")),
             network=IntegerNetwork.from_arrays(part("network")),
-            qualities=int(sizes[0]),
-            channels=int(sizes[1]),
+            qualities=sizes.tolist()[0],
+            channels=sizes.tolist()[1],
         )

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from cdvision.errors import ModelError
 
 EXACT_LIMIT = 2**24
 MAX_LAYERS = 16
+MAX_UPSAMPLE = 8
+MAX_BOUND = 127
+KERNELS = (1, 3, 5, 7)
 
 Array = NDArray[np.float32]
 
@@ -31,12 +35,15 @@ class IntegerLayer:
     ``out = clip((sum(w * x) + b[quality] + 2^(shift-1)) >> shift, low, high)``
 
     Args:
-        weight: (out, channels, kernel, kernel) int8; odd kernel, "same" zero padding.
+        weight: (out, channels, kernel, kernel) int8; odd kernel up to 7, "same" zero padding.
         bias: (qualities, out) int32; one row where the bias does not depend on the quality.
         shift: bits dropped after the sum, 1 to 16.
         low: least output.
         high: greatest output.
         upsample: pixel-shuffle factor applied at the end.
+
+    Raises:
+        ModelError: the parameters are not such a layer.
     """
 
     weight: NDArray[np.int8]
@@ -47,24 +54,38 @@ class IntegerLayer:
     upsample: int = 1
 
     def __post_init__(self) -> None:
-        kernel = self.weight.shape[2:]
-        sound = (
-            self.weight.dtype == np.int8
-            and self.bias.dtype == np.int32
-            and self.weight.ndim == 4
-            and kernel[0] == kernel[1]
-            and kernel[0] % 2 == 1
-            and self.bias.ndim == 2
-            and self.bias.shape[1] == self.weight.shape[0]
-            and self.weight.shape[0] % self.upsample**2 == 0
-            and 1 <= self.shift <= 16
-            and self.low <= self.high
-        )
-        if not sound:
+        if not (self._arrays_are_sound() and self._settings_are_sound()):
             raise ModelError(
-                f"integer layer: unsound parameters: weight {self.weight.dtype}{self.weight.shape}, "
-                f"bias {self.bias.dtype}{self.bias.shape}, shift {self.shift}"
+                "integer layer: unsound parameters: "
+                f"weight {self.weight.dtype}{self.weight.shape}, "
+                f"bias {self.bias.dtype}{self.bias.shape}, shift {self.shift}, "
+                f"range [{self.low}, {self.high}], upsample {self.upsample}"
             )
+
+    def _arrays_are_sound(self) -> bool:
+        weight, bias = self.weight, self.bias
+        return (
+            weight.dtype == np.int8
+            and bias.dtype == np.int32
+            and (weight.ndim, bias.ndim) == (4, 2)
+            and weight.size * bias.size > 0
+            and weight.shape[2] == weight.shape[3]
+            and weight.shape[2] in KERNELS
+            and bias.shape[1] == weight.shape[0]
+        )
+
+    def _settings_are_sound(self) -> bool:
+        return (
+            1 <= self.shift <= 16
+            and -EXACT_LIMIT < self.low <= self.high < EXACT_LIMIT
+            and 1 <= self.upsample <= MAX_UPSAMPLE
+            and len(self.weight) % self.upsample**2 == 0
+        )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output, after the pixel shuffle."""
+        return len(self.weight) // self.upsample**2
 
     @cached_property
     def matrix(self) -> Array:
@@ -98,13 +119,31 @@ class IntegerNetwork:
         bound: the inputs lie in [-bound, bound].
 
     Raises:
-        ModelError: some sum could reach 2^24 and stop being exact.
+        ModelError: some sum could reach 2^24 and stop being exact, the layers do not fit each
+            other, or the outputs do not fit into bytes.
     """
 
     layers: tuple[IntegerLayer, ...]
     bound: int
 
     def __post_init__(self) -> None:
+        if not 1 <= len(self.layers) <= MAX_LAYERS or not 1 <= self.bound <= MAX_BOUND:
+            raise ModelError(
+                f"integer network: expected 1 to {MAX_LAYERS} layers and a bound of 1 to "
+                f"{MAX_BOUND}, found {len(self.layers)} and {self.bound}"
+            )
+        for position, (layer, follower) in enumerate(pairwise(self.layers)):
+            if layer.channels != follower.weight.shape[1]:
+                raise ModelError(
+                    f"integer layer {position + 1}: expected {layer.channels} input channels, "
+                    f"found {follower.weight.shape[1]}"
+                )
+        low, high = self.layers[-1].low, self.layers[-1].high
+        if low < 0 or high > 255:
+            raise ModelError(f"integer network: expected indices 0 to 255, found {low} to {high}")
+        self._prove_exact()
+
+    def _prove_exact(self) -> None:
         largest_input = self.bound
         for position, layer in enumerate(self.layers):
             if layer.largest_sum(largest_input) >= EXACT_LIMIT:
@@ -113,6 +152,11 @@ class IntegerNetwork:
                     f"{layer.largest_sum(largest_input)}, expected less than 2^24"
                 )
             largest_input = max(abs(layer.low), abs(layer.high))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output."""
+        return self.layers[-1].channels
 
     @property
     def upsample(self) -> int:
@@ -152,16 +196,23 @@ class IntegerNetwork:
             if not 1 <= count <= MAX_LAYERS or len(arrays) != 3 * count + 1:
                 raise ValueError(f"{len(arrays)} arrays")
             layers = [_layer_from(arrays, i) for i in range(count)]
-            (bound,) = arrays["bound"].tolist()
+            (bound,) = _integers(arrays["bound"], 1)
         except (KeyError, ValueError, TypeError) as error:
             raise ModelError(f"integer network: the stored arrays are not one ({error})") from error
         return cls(tuple(layers), bound)
 
 
 def _layer_from(arrays: Mapping[str, NDArray[np.generic]], i: int) -> IntegerLayer:
-    shift, low, high, upsample = (int(v) for v in arrays[f"{i}/settings"])
+    shift, low, high, upsample = _integers(arrays[f"{i}/settings"], 4)
     weight, bias = arrays[f"{i}/weight"], arrays[f"{i}/bias"]
     return IntegerLayer(weight, bias, shift, low, high, upsample)  # type: ignore[arg-type]
+
+
+def _integers(array: NDArray[np.generic], count: int) -> list[int]:
+    if array.dtype != np.int32 or array.shape != (count,):
+        raise ValueError(f"expected {count} int32, found {array.dtype} of shape {array.shape}")
+    numbers: list[int] = array.tolist()
+    return numbers
 
 
 def _patches(x: Array, kernel: int) -> Array:

@@ -74,6 +74,11 @@ class SymbolTables:
         """Position of each table's escape frequency, (T,)."""
         return np.cumsum(self.high.astype(np.int64) - self.low + 2) - 1
 
+    @property
+    def has_escapes(self) -> bool:
+        """Whether some table can code symbols outside of its range."""
+        return bool(self.frequencies[self.escapes].any())
+
     @cached_property
     def table_symbols(self) -> NDArray[np.int64]:
         """Symbol of each entry of ``frequencies``; -128 for escapes."""

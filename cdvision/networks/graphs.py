@@ -19,6 +19,7 @@ from cdvision.errors import ModelError
 from cdvision.networks.small import Small
 
 SIDE = 28  # cells of the classifier's map
+Axes = Mapping[str, tuple[str | int, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Graph:
     """
 
     module: nn.Module
-    inputs: Mapping[str, tuple[str | int, ...]]
+    inputs: Axes
     outputs: tuple[str, ...]
     dtypes: Mapping[str, torch.dtype]
 
@@ -126,21 +127,24 @@ def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
     if network != "small" or not isinstance(model, Small):
         raise ModelError(f"unknown network {network!r}: expected 'small'")
     int32, int64, real, uint8 = torch.int32, torch.int64, torch.float32, torch.uint8
-    latents = {"symbols": ("batch", 96, "h16", "w16"), "hyper": ("batch", 24, "h64", "w64")}
-    y: dict[str, tuple[str | int, ...]] = {"y": ("batch", 96, "h16", "w16")}
-    windows = {"rows": ("batch", SIDE, "h8"), "columns": ("batch", SIDE, "w8")}
-    tables = [
-        ("encoder", EncoderGraph(model), {"image": ("batch", "height", "width", 3), "quality": ("batch",)},
+    pixels: Axes = {"image": ("batch", "height", "width", 3)}
+    latents: Axes = {"symbols": ("batch", 96, "h16", "w16"), "hyper": ("batch", 24, "h64", "w64")}
+    y: Axes = {"y": ("batch", 96, "h16", "w16")}
+    windows: Axes = {"rows": ("batch", SIDE, "h8"), "columns": ("batch", SIDE, "w8")}
+    tables: list[tuple[str, nn.Module, Axes, tuple[str, ...], tuple[torch.dtype, ...]]] = [
+        ("encoder", EncoderGraph(model), {**pixels, "quality": ("batch",)},
          ("symbols", "hyper"), (uint8, int64)),
         ("dequantiser", DequantiserGraph(model), {**latents, "quality": ("batch",)},
          ("y",), (int32, int32, int64)),
         ("tap.nanodet_plus_m", TapGraph(model, "nanodet_plus_m"), y, ("features",), (real,)),
-        ("tap.mobilenet_v2", TapGraph(model, "mobilenet_v2"), {**y, **windows}, ("features",), (real,) * 3),
+        ("tap.mobilenet_v2", TapGraph(model, "mobilenet_v2"), {**y, **windows},
+         ("features",), (real,) * 3),
         ("tail.nanodet_plus_m", DetectorGraph(model), {"features": ("batch", 116, "h8", "w8")},
          ("scores", "distances"), (real,)),
-        ("tail.mobilenet_v2", ClassifierGraph(model), {"features": ("batch", 32, "rows", "columns")},
+        ("tail.mobilenet_v2", ClassifierGraph(model),
+         {"features": ("batch", 32, "rows", "columns")},
          ("logits",), (real,)),
-        ("reference.nanodet_plus_m", ReferenceGraph(model), {"image": ("batch", "height", "width", 3)},
+        ("reference.nanodet_plus_m", ReferenceGraph(model), pixels,
          ("scores", "distances"), (uint8,)),
     ]  # fmt: skip
     return {

@@ -1,10 +1,10 @@
-"""MobileNetV2 1.0, split after block 6 into a front and a tail; BatchNorm folded, TensorFlow padding.
+"""MobileNetV2 1.0 with TensorFlow padding, split after block 6 into a front and a tail.
 
 ::
 
-    RGB 0..255 ─ normalise ─ features.0-6: 32@1/8 ─┤front│tail├─ features.7-18: 1280@1/32 ─ pool ─ classifier
+    RGB ─ normalise ─ features.0-6: 32@1/8 ─┤front│tail├─ features.7-18 ─ pool ─ classifier
 
-Names are torchvision's (``features.N.conv.K``, ``classifier.1``). Source: Sandler et al.,
+BatchNorm is folded. Names are torchvision's (``features.N.conv.K``, ``classifier.1``). Source: Sandler et al.,
 "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 """
 

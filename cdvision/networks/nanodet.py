@@ -2,11 +2,11 @@
 
 ::
 
-    RGB 0..255 ─ normalise ─ stem 1/4 ─ stage2 116@1/8 ─┤front│tail├─ stage3 232@1/16 ─ stage4 464@1/32
-                                                   │                  │                  │
-                                                   └──────────── GhostPAN, 96 channels ──┘
-                                                     │ 1/8    │ 1/16    │ 1/32    │ 1/64
-                                                     └──────── DistributionHead ─────┘
+    RGB ─ normalise ─ stem ─ stage2 116@1/8 ─┤front│tail├─ stage3 232@1/16 ─ stage4 464@1/32
+                                │                              │                  │
+                                └────────── GhostPAN: 96 @ 1/8, 1/16, 1/32, 1/64 ─┘
+                                                       │
+                                                DistributionHead ─▶ scores, side distributions
 
 Architecture after RangiLyu/nanodet (Apache-2.0), re-implemented; BatchNorm is folded.
 """

@@ -2,8 +2,8 @@
 
 ::
 
-    RGB ─ front (NanoDet stem + stage 2) ─ analysis ─ y 96@1/16 ─ gain[q] ──┬── round(· - mean) ─▶ symbols
-                                                                            └─ hyper-analysis ─ round ─▶ z@1/64
+    RGB ─ front (stem + stage 2) ─ analysis ─ y 96@1/16 ─ gain[q] ─┬─ round(· - mean) ─▶ symbols
+                                                                   └─ hyper-analysis ─ round ─▶ z
     z ─ integer hyper-decoder ─▶ scale index of every symbol          (exact: chooses the tables)
     z ─ mean network ─▶ mean                                         (float: never touches the bits)
     symbols + mean ─ rescale[q] ─▶ y ─┬─ tap ─▶ 116@1/8 ─▶ NanoDet tail ─▶ boxes
@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +158,26 @@ class Small(nn.Module):
         self.tails = nn.ModuleDict(
             {"nanodet_plus_m": NanoDetTail(), "mobilenet_v2": MobileNetTail()}
         )
+
+    @property
+    def detector_tail(self) -> NanoDetTail:
+        """The tail and head that detect."""
+        return cast(NanoDetTail, self.tails["nanodet_plus_m"])
+
+    @property
+    def classifier_tail(self) -> MobileNetTail:
+        """The tail and head that classify."""
+        return cast(MobileNetTail, self.tails["mobilenet_v2"])
+
+    @property
+    def detector_tap(self) -> UpsamplingTap:
+        """The tap of the detector."""
+        return cast(UpsamplingTap, self.taps["nanodet_plus_m"])
+
+    @property
+    def classifier_tap(self) -> ResamplingTap:
+        """The tap of the classifier."""
+        return cast(ResamplingTap, self.taps["mobilenet_v2"])
 
     def encode(self, image: Tensor, quality: Tensor) -> Latents:
         """Return the latents of (N, 3, H, W) RGB 0..255, H and W multiples of 32."""

@@ -112,9 +112,11 @@ def read_card(folder: Path) -> ModelCard:
         found = values.get("format") if isinstance(values, dict) else type(values).__name__
         raise ModelError(f"{path}: expected card format {CARD_FORMAT}, found {found}")
     try:
-        return _card_from(values)
-    except (TypeError, KeyError, AttributeError) as error:
+        card = _card_from(values)
+        _check_values(card)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ModelError(f"{path}: the card lacks or misnames a field ({error})") from error
+    return card
 
 
 def _card_from(values: dict[str, Any]) -> ModelCard:
@@ -132,3 +134,36 @@ def _card_from(values: dict[str, Any]) -> ModelCard:
         "metrics": tuple(values["metrics"]),
     }
     return ModelCard(**{**values, **parts})
+
+
+def _check_values(card: ModelCard) -> None:
+    """Check types, and the numbers that sizes are computed from; raises TypeError, ValueError."""
+    for text in (card.name, card.fingerprint, card.network, *card.files, *card.files.values()):
+        if not isinstance(text, str):
+            raise TypeError(f"expected text, found {text!r}")
+    for name, value in _counts(card).items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name}: expected a whole number above 0, found {value!r}")
+    if card.default_quality > card.qualities:
+        raise ValueError(f"default_quality: expected 1 to {card.qualities}")
+    if card.input.size % card.input.multiple or card.input.size > card.input.max_size:
+        raise ValueError("input.size: expected a multiple of input.multiple up to input.max_size")
+
+
+def _counts(card: ModelCard) -> dict[str, object]:
+    specs: dict[str, LatentSpec | FeatureSpec] = {
+        "latents": card.latents,
+        "hyper_latents": card.hyper_latents,
+        **{f"tails.{name}.features": tail.features for name, tail in card.tails.items()},
+    }
+    picture = card.input
+    return {
+        "codec": card.codec,
+        "qualities": card.qualities,
+        "default_quality": card.default_quality,
+        "input.size": picture.size,
+        "input.multiple": picture.multiple,
+        "input.max_size": picture.max_size,
+        **{f"{name}.channels": spec.channels for name, spec in specs.items()},
+        **{f"{name}.stride": spec.stride for name, spec in specs.items()},
+    }

@@ -32,19 +32,28 @@ class ModelPackage:
     def coder(self) -> HyperpriorCoder:
         """The entropy model, whose hash must be the card's fingerprint."""
         coder = HyperpriorCoder.from_arrays(_read_arrays(self.folder / TABLES_FILE))
-        found = coder.fingerprint.hex()
-        if found != self.card.fingerprint:
-            raise ModelError(
-                f"{self.folder / TABLES_FILE}: expected fingerprint {self.card.fingerprint}, "
-                f"found {found}"
-            )
+        card = self.card
+        for name, expected, found in (
+            ("fingerprint", card.fingerprint, coder.fingerprint.hex()),
+            ("qualities", card.qualities, coder.qualities),
+            ("channels", card.latents.channels, coder.channels),
+            ("hyper-channels", card.hyper_latents.channels, coder.hyper_channels),
+            ("hyper-stride", card.hyper_latents.stride, card.latents.stride * coder.hyper_step),
+        ):
+            if found != expected:
+                path = self.folder / TABLES_FILE
+                raise ModelError(f"{path}: expected {name} {expected}, found {found}")
         return coder
 
     @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Class names by the name of their list, in the order of the heads' outputs."""
-        lists = json.loads((self.folder / CLASSES_FILE).read_text(encoding="utf-8"))
-        return {name: tuple(names) for name, names in lists.items()}
+        path = self.folder / CLASSES_FILE
+        try:
+            lists = json.loads(path.read_text(encoding="utf-8"))
+            return {tail.classes: tuple(lists[tail.classes]) for tail in self.card.tails.values()}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"{path}: not the lists of names that tails need ({error})") from error
 
     @property
     def weights_path(self) -> Path:
@@ -94,5 +103,5 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy, zipfile and zlib share no base
         raise ModelError(f"{path}: not an archive of plain arrays ({error})") from error

@@ -43,7 +43,7 @@ def save_checkpoint(
 def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> Progress:
     """Restore modules and optimiser in place and return the counters."""
     with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
         progress = Progress(**json.loads(file.metadata()["progress"]))
     for name, module in modules.items():
         prefix = f"{name}/"

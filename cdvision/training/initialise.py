@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.networks.small import HIGHEST_SCALE, LATENT_CHANNELS, LOWEST_SCALE, Small
-from cdvision.networks.taps import ResamplingTap, UpsamplingTap
 from cdvision.training.distillation import Teachers
 
 
@@ -38,8 +37,8 @@ def initialise_small(model: Small, teachers: Teachers, images: list[Tensor], lev
         levels: number of scales in the table.
     """
     model.encoder.front.load_state_dict(teachers.detector_front.state_dict())
-    model.tails["nanodet_plus_m"].load_state_dict(teachers.detector_tail.state_dict())
-    model.tails["mobilenet_v2"].load_state_dict(teachers.classifier_tail.state_dict())
+    model.detector_tail.load_state_dict(teachers.detector_tail.state_dict())
+    model.classifier_tail.load_state_dict(teachers.classifier_tail.state_dict())
 
     seen = _Standardised(_blocks([teachers.detector_front(batch) for batch in images]))
     wanted = _Standardised(_blocks([teachers.classifier_front(batch) for batch in images]))
@@ -90,16 +89,13 @@ def _start_taps(
     classifier: Tensor,
     classifier_mean: Tensor,
 ) -> None:
-    detector_tap, classifier_tap = model.taps["nanodet_plus_m"], model.taps["mobilenet_v2"]
-    if isinstance(detector_tap, UpsamplingTap):
-        _set_linear(detector_tap.expand, detector, detector_mean)
-    if isinstance(classifier_tap, ResamplingTap):
-        count = len(classifier) // 4
-        classifier_tap.expand.weight[: 4 * count] = classifier[:, :, None, None]
-        _bias(classifier_tap.expand)[: 4 * count] = classifier_mean
-        classifier_tap.project.weight.mul_(0.1)
-        classifier_tap.project.weight[:, :count] = torch.eye(count).to(classifier)[:, :, None, None]
-        _bias(classifier_tap.project).zero_()
+    _set_linear(model.detector_tap.expand, detector, detector_mean)
+    tap, count = model.classifier_tap, len(classifier) // 4
+    tap.expand.weight[: 4 * count] = classifier[:, :, None, None]
+    _bias(tap.expand)[: 4 * count] = classifier_mean
+    tap.project.weight.mul_(0.1)
+    tap.project.weight[:, :count] = torch.eye(count).to(classifier)[:, :, None, None]
+    _bias(tap.project).zero_()
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

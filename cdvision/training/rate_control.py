@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Mean bytes of a 416 x 312 crop that the eight qualities of `small` aim at. Whole photos, with their
-# skies and walls, take about three quarters of that.
+# Mean bytes of a 416 x 312 crop that the eight qualities of `small` aim at. Whole photos, with
+# their skies and walls, take about three quarters of that.
 TARGET_BYTES = (1200.0, 1650.0, 2250.0, 3050.0, 4000.0, 5200.0, 7000.0, 9800.0)
 REFERENCE_PIXELS = 416 * 312
 
@@ -19,6 +19,7 @@ class RateControl(nn.Module):
     controller, whose steady state is the multiplier that a search would have found.
     """
 
+    log_target: Tensor
     log_multiplier: Tensor
     log_rate: Tensor
 
@@ -51,7 +52,7 @@ class RateControl(nn.Module):
 
     @torch.no_grad()
     def _steer(self, reference_bytes: Tensor, quality: Tensor) -> None:
-        for q in quality.unique():
+        for q in set(quality.tolist()):
             rate = torch.log(reference_bytes[quality == q].mean().clamp_min(1.0))
             self.log_rate[q].lerp_(rate, 0.05)
             error = (self.log_rate[q] - self.log_target[q]).clamp(-1.0, 1.0)

@@ -1,0 +1,58 @@
+"""What a run of `cdvision train small` is made of: length, rates, weights of the losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from cdvision.networks.small import Small
+
+# The detector's gradients at the encoder are some thirty times the classifier's at equal weights.
+WEIGHTS = {
+    "detect/features": 0.5, "detect/pyramid": 1.0, "detect/scores": 1.0, "detect/boxes": 0.25,
+    "classify/features": 2.0, "classify/embedding": 2.0, "classify/classes": 1.0,
+}  # fmt: skip
+# Parts that start from a good solution learn slowly, or the first hundred steps destroy it.
+SOLVED = (
+    "encoder.analysis.linear",
+    "taps.nanodet_plus_m.expand",
+    "taps.mobilenet_v2.expand",
+    "taps.mobilenet_v2.project",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run of `cdvision train small` does; every field is an option of the command."""
+
+    minutes: float = 150.0
+    batch: int = 8
+    learning_rate: float = 5e-4
+    solved_rate: float = 1e-4
+    pretrained_rate: float = 5e-5
+    warmup_steps: int = 200
+    average: float = 0.999
+    save_minutes: float = 5.0
+    seed: int = 0
+
+
+def parameter_groups(model: Small, recipe: Recipe) -> list[dict[str, object]]:
+    """Group the parameters by learning rate, for an optimiser."""
+    rates: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        rates.setdefault(_rate(name, recipe), []).append(parameter)
+    return [{"params": p, "lr": rate, "base_rate": rate} for rate, p in rates.items()]
+
+
+def _rate(name: str, recipe: Recipe) -> float:
+    """Learning rate of a parameter; those that live on a larger scale leap, or rates would lag."""
+    if name.startswith(("encoder.front", "tails.")):
+        return recipe.pretrained_rate
+    if name.startswith(SOLVED):
+        return recipe.solved_rate
+    if name.startswith("hyper_decoder") and "bias" in name:
+        return 40 * recipe.learning_rate
+    if name.startswith("hyper_prior") or name.endswith(("log_gain", "log_rescale")):
+        return 10 * recipe.learning_rate
+    return recipe.learning_rate

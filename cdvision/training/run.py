@@ -1,0 +1,109 @@
+"""A run of `small`: initialise or resume, train until the time is spent, write the result.
+
+Nothing here needs labels: the targets are what the uncompressed networks compute for the photo.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from cdvision.networks.initial_weights import load_mobilenet, load_nanodet
+from cdvision.networks.small import SCALE_LEVELS, Small
+from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
+from cdvision.training.distillation import Teachers
+from cdvision.training.initialise import initialise_small
+from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.rate_control import TARGET_BYTES
+from cdvision.training.recipe import Recipe
+from cdvision.training.small import SmallTrainer
+
+LOG_EVERY = 50
+
+
+def train_small(
+    banks: Sequence[PhotoBank], weights: Path, out: Path, recipe: Recipe, device: torch.device
+) -> Small:
+    """Train, or resume, until the recipe's minutes are spent; return the averaged model.
+
+    Args:
+        banks: groups of decoded photos.
+        weights: folder of the initial weights.
+        out: folder of the checkpoint and the log; a checkpoint found there is resumed.
+        recipe: lengths, sizes and rates.
+        device: where to train.
+    """
+    torch.manual_seed(recipe.seed)
+    trainer = SmallTrainer(Teachers(load_nanodet(weights), load_mobilenet(weights)), recipe, device)
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.is_file():
+        trainer.progress = load_checkpoint(checkpoint, trainer.modules(), trainer.optimizer)
+    else:
+        rng = np.random.default_rng(recipe.seed)
+        images = [bank.batch(16, rng) for bank in banks]
+        initialise_small(trainer.model, trainer.teachers, images, SCALE_LEVELS)
+        trainer.average.load_state_dict(trainer.model.state_dict())
+    _loop(trainer, banks, out)
+    _write_result(trainer, banks, out)
+    return trainer.average
+
+
+def _write_result(trainer: SmallTrainer, banks: Sequence[PhotoBank], out: Path) -> None:
+    """Write the averaged weights in half precision, and what a card says of the training."""
+    state = trainer.average.state_dict()
+    save_file(
+        {k: v.half().cpu().contiguous() for k, v in state.items()}, out / "weights.safetensors"
+    )
+    record = {
+        "recipe": asdict(trainer.recipe),
+        "steps": trainer.progress.step,
+        "device": trainer.device.type,
+        "photos": sum(len(bank.photos) for bank in banks),
+        "crops": trainer.progress.step * trainer.recipe.batch,
+        "target_bytes": TARGET_BYTES,
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _loop(trainer: SmallTrainer, banks: Sequence[PhotoBank], out: Path) -> None:
+    recipe, progress = trainer.recipe, trainer.progress
+    rng = np.random.default_rng((recipe.seed, progress.step))
+    shares = np.array([bank.plan.share for bank in banks])
+    budget, saved = 60 * recipe.minutes, progress.seconds
+    log: list[dict[str, float]] = []
+    bar = tqdm(total=round(budget), initial=round(progress.seconds), unit="s", disable=None)
+    while progress.seconds < budget:
+        started = time.perf_counter()
+        bank = banks[rng.choice(len(banks), p=shares / shares.sum())]
+        log.append(trainer.step(bank.batch(recipe.batch, rng), rng))
+        progress.seconds += time.perf_counter() - started
+        bar.update(round(progress.seconds) - bar.n)
+        if progress.step % LOG_EVERY == 0:
+            _write_log(out, trainer, log)
+            log = []
+        if progress.seconds - saved > 60 * recipe.save_minutes:
+            save_checkpoint(
+                out / "checkpoint.safetensors", trainer.modules(), trainer.optimizer, progress
+            )
+            saved = progress.seconds
+    save_checkpoint(out / "checkpoint.safetensors", trainer.modules(), trainer.optimizer, progress)
+
+
+def _write_log(out: Path, trainer: SmallTrainer, log: Sequence[dict[str, float]]) -> None:
+    record = {
+        "step": trainer.progress.step,
+        "seconds": round(trainer.progress.seconds, 1),
+        "bytes": [round(r) for r in trainer.rate.rates()],
+        **{key: round(float(np.mean([step[key] for step in log])), 4) for key in log[0]},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "log.jsonl", "a") as file:
+        file.write(json.dumps(record) + "\n")
