@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cdvision.errors import CdvisionError
 
@@ -85,23 +84,15 @@ def _by_input_size(items: Sequence[_Item]) -> Iterator[list[_Item]]:
 
 
 def _run_batch(model: Model, streams: Sequence[Stream], tasks: tuple[str, ...]) -> None:
-    """Run dequantiser, taps and tails once for all streams and hand each its share."""
-    latents = [stream.latents() for stream in streams]
-    inputs: dict[str, NDArray[Any]] = {
-        "symbols": np.stack([one.symbols for one in latents]),
-        "hyper": np.stack([one.hyper for one in latents]),
-        "quality": np.array([stream.header.quality - 1 for stream in streams], np.int64),
-    }
-    y = model.engine.run("dequantiser", inputs)
+    """Run each task's graph once for all streams and hand each its share."""
     for task in tasks:
         tail = streams[0].tail_for(task)
-        windows = [stream.tap_inputs(tail) for stream in streams]
-        stacked = {name: np.concatenate([w[name] for w in windows]) for name in windows[0]}
-        features = model.engine.run(f"tap.{tail}", {**y, **stacked})
-        dense = model.engine.run(f"tail.{tail}", features)
+        single = [stream.graph_inputs(tail) for stream in streams]
+        inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
+        outputs = model.engine.run(f"answer.{tail}", inputs)
         for position, stream in enumerate(streams):
-            share = {name: values[position : position + 1] for name, values in dense.items()}
-            stream.keep_dense(tail, share)
+            share = {name: values[position] for name, values in outputs.items()}
+            stream.keep_outputs(tail, share)
 
 
 def _answer(item: _Item, tasks: tuple[str, ...], confidence: float, top: int) -> AnalysisResult:

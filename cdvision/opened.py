@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,24 +77,19 @@ class Stream:
         coder, quality = self.model.package.coder, self.header.quality - 1
         return coder.decode(self._layers[0].body, height // stride, width // stride, quality)
 
-    @cached_property
-    def _dequantised(self) -> Array:
-        latents = self.latents()
-        inputs: dict[str, Array] = {
-            "symbols": latents.symbols[None],
-            "hyper": latents.hyper[None],
-            "quality": np.array([self.header.quality - 1], np.int64),
-        }
-        return self.model.engine.run("dequantiser", inputs)["y"]
-
     def features(self, tail: str) -> Array:
         """Return the features at one tail's split point, float32 (channels, h, w).
 
         Args:
             tail: a name among the card's tails, such as ``"mobilenet_v2"``.
         """
-        features: Array = self._batched_features(tail)[0]
-        return features
+        if tail not in self.model.card.tails:
+            known = ", ".join(self.model.card.tails)
+            raise UnsupportedTask(f"model {self.model.name!r} has no tail {tail!r}: it has {known}")
+        if tail not in self._features:
+            outputs = self.model.engine.run(f"tap.{tail}", self.graph_inputs(tail))
+            self._features[tail] = outputs["features"][0]
+        return self._features[tail]
 
     def detect(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
@@ -119,8 +113,8 @@ class Stream:
         tail = self.tail_for("detect")
         dense = self.dense(tail)
         return detect_from_dense(
-            dense["scores"][0],
-            dense["distances"][0],
+            dense["scores"],
+            dense["distances"],
             input_size=self.input_size,
             content_size=self.content_size,
             source_size=self.source_size,
@@ -140,18 +134,19 @@ class Stream:
         from cdvision.heads.class_scores import classification_from_logits
 
         tail = self.tail_for("classify")
-        logits = self.dense(tail)["logits"][0]
+        logits = self.dense(tail)["logits"]
         return classification_from_logits(logits, self._class_names(tail), top=top)
 
     def dense(self, tail: str) -> dict[str, Array]:
-        """Return the dense outputs of a tail's head, before post-processing, batch axis kept."""
+        """Return the dense outputs of a tail's head, before post-processing."""
         if tail not in self._dense:
-            features = {"features": self._batched_features(tail)}
-            self._dense[tail] = self.model.engine.run(f"tail.{tail}", features)
+            outputs = self.model.engine.run(f"answer.{tail}", self.graph_inputs(tail))
+            self.keep_outputs(tail, {name: value[0] for name, value in outputs.items()})
         return self._dense[tail]
 
-    def keep_dense(self, tail: str, outputs: dict[str, Array]) -> None:
-        """Store the dense outputs that a batch computed for this stream."""
+    def keep_outputs(self, tail: str, outputs: dict[str, Array]) -> None:
+        """Store what a graph computed for this stream: its features and its dense outputs."""
+        self._features[tail] = outputs["features"]
         self._dense[tail] = outputs
 
     def tail_for(self, task: str) -> str:
@@ -161,19 +156,16 @@ class Stream:
             raise UnsupportedTask(self.model.no_task_message(task))
         return tail
 
-    def tap_inputs(self, tail: str) -> dict[str, Array]:
-        """Return what a tap takes beside ``y``: nothing, or two resampling matrices."""
-        spec = self.model.card.tails[tail].features
-        return {} if spec.cells is None else _window(spec, self.content_size, self.input_size)
-
-    def _batched_features(self, tail: str) -> Array:
-        if tail not in self.model.card.tails:
-            known = ", ".join(self.model.card.tails)
-            raise UnsupportedTask(f"model {self.model.name!r} has no tail {tail!r}: it has {known}")
-        if tail not in self._features:
-            inputs = {"y": self._dequantised, **self.tap_inputs(tail)}
-            self._features[tail] = self.model.engine.run(f"tap.{tail}", inputs)["features"]
-        return self._features[tail]
+    def graph_inputs(self, tail: str) -> dict[str, Array]:
+        """Return what a tail's graphs take, with a batch axis of one."""
+        latents, spec = self.latents(), self.model.card.tails[tail].features
+        windows = {} if spec.cells is None else _window(spec, self.content_size, self.input_size)
+        return {
+            "symbols": latents.symbols[None],
+            "hyper": latents.hyper[None],
+            "quality": np.array([self.header.quality - 1], np.int64),
+            **windows,
+        }
 
     def _class_names(self, tail: str) -> tuple[str, ...]:
         return self.model.package.classes[self.model.card.tails[tail].classes]

@@ -1,9 +1,9 @@
 """The integer hyper-network: side information to table indices, exact on every machine.
 
-Weights and activations are integers held in float32 and multiplied by plain matrix products. A
+Weights and activations are integers held in float32 and multiplied by plain products. A
 package is only accepted if, for every output channel, ``sum |w| * max|x| + |b| < 2^24`` holds:
 then every partial sum is an integer that float32 represents exactly, so the order of summation,
-the number of threads, fused multiply-adds and the BLAS library cannot change a single bit.
+the number of threads, vector width and fused multiply-adds cannot change a single bit.
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ class IntegerLayer:
 
     @cached_property
     def matrix(self) -> Array:
-        """Weights as the right-hand side of a product, (channels * kernel^2, out)."""
-        flat = self.weight.reshape(len(self.weight), -1).T
-        return np.ascontiguousarray(flat, dtype=np.float32)
+        """Weights as the compiled convolution reads them, (4 * ceil(kernel^2 * C / 4), out)."""
+        rows = self.weight.transpose(2, 3, 1, 0).reshape(-1, len(self.weight))
+        padded = np.pad(rows.astype(np.float32), ((0, -len(rows) % 4), (0, 0)))
+        return np.ascontiguousarray(padded)
 
     def largest_sum(self, largest_input: int) -> int:
         """Bound of any partial sum's magnitude, rounding offset included."""
@@ -100,14 +101,17 @@ class IntegerLayer:
         return int((weights * largest_input + bias).max())
 
     def __call__(self, x: Array, quality: int) -> Array:
-        """Map integers (channels, h, w), held in float32, to (out / u^2, u * h, u * w)."""
-        _, height, width = x.shape
+        """Map integers (h, w, channels), held in float32, to (u * h, u * w, out / u^2)."""
+        from cdvision.entropy.convolution import accumulate  # numba: loaded when first needed
+
+        kernel = self.weight.shape[2]
         bias = self.bias[min(quality, len(self.bias) - 1)] + 2 ** (self.shift - 1)
-        total = _patches(x, self.weight.shape[2]) @ self.matrix + bias.astype(np.float32)
+        total = np.empty((*x.shape[:2], len(self.weight)), np.float32)
+        accumulate(_padded(x, kernel // 2), self.matrix, bias.astype(np.float32), kernel, total)
         total *= np.float32(2.0**-self.shift)  # exact: only the exponent changes
         np.floor(total, out=total)
         np.clip(total, self.low, self.high, out=total)
-        return _shuffle(total, height, width, self.upsample)
+        return _shuffle(total, self.upsample)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +169,10 @@ class IntegerNetwork:
 
     def __call__(self, z: NDArray[np.integer], quality: int) -> NDArray[np.uint8]:
         """Return indices (C, u * h, u * w) of ``z`` (C_z, h, w), |z| <= bound; quality from 0."""
-        x = z.astype(np.float32)
+        x = np.ascontiguousarray(z.transpose(1, 2, 0), dtype=np.float32)
         for layer in self.layers:
             x = layer(x, quality)
-        return x.astype(np.uint8)  # the coder reads bytes fastest
+        return x.transpose(2, 0, 1).astype(np.uint8, order="C")  # the coder reads bytes fastest
 
     def canonical_bytes(self) -> bytes:
         """Serialise in the one fixed little-endian layout that fingerprints hash."""
@@ -215,22 +219,24 @@ def _integers(array: NDArray[np.generic], count: int) -> list[int]:
     return numbers
 
 
-def _patches(x: Array, kernel: int) -> Array:
-    """im2col: (channels, h, w) -> (h * w, channels * kernel^2)."""
-    channels, height, width = x.shape
-    if kernel == 1:
-        return x.reshape(channels, -1).T
-    margin = kernel // 2
-    padded = np.pad(x, ((0, 0), (margin, margin), (margin, margin)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
-    return windows.transpose(1, 2, 0, 3, 4).reshape(height * width, channels * kernel**2)
+def _padded(x: Array, margin: int) -> Array:
+    """Add the zero margin of a "same" convolution."""
+    if margin == 0:
+        return x
+    height, width, channels = x.shape
+    padded = np.zeros((height + 2 * margin, width + 2 * margin, channels), np.float32)
+    padded[margin:-margin, margin:-margin] = x
+    return padded
 
 
-def _shuffle(cells: Array, height: int, width: int, factor: int) -> Array:
-    """Pixel shuffle: (h * w, C * f^2) -> (C, f * h, f * w)."""
-    channels = cells.shape[1] // factor**2
-    grid = cells.reshape(height, width, channels, factor, factor)
-    return grid.transpose(2, 0, 3, 1, 4).reshape(channels, factor * height, factor * width)
+def _shuffle(x: Array, factor: int) -> Array:
+    """Pixel shuffle: (h, w, C * f^2) -> (f * h, f * w, C)."""
+    if factor == 1:
+        return x
+    height, width, wide = x.shape
+    grid = x.reshape(height, width, wide // factor**2, factor, factor)
+    rows = grid.transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(rows).reshape(height * factor, width * factor, -1)
 
 
 def joined_bytes(parts: Sequence[bytes]) -> bytes:

@@ -53,42 +53,51 @@ class EncoderGraph(nn.Module):
         return symbols.to(torch.int32), hyper.to(torch.int32)
 
 
-class DequantiserGraph(nn.Module):
-    """Integer latents to real-valued ones."""
-
-    def __init__(self, model: Small) -> None:
-        super().__init__()
-        self.dequantiser = model.dequantiser
-
-    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor]:
-        """Map int32 latents and (N,) int64 qualities to float32 ``y``."""
-        return (self.dequantiser(symbols.float(), hyper.float(), quality),)
-
-
 class TapGraph(nn.Module):
-    """Dequantised latents to one tail's features."""
+    """Integer latents to one tail's features: dequantiser and tap."""
 
     def __init__(self, model: Small, name: str) -> None:
         super().__init__()
+        self.dequantiser = model.dequantiser
         self.taps = nn.ModuleDict({name: model.taps[name]})
         self._name = name
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor]:
-        """Apply the tap to ``y`` and, where it resamples, to its two matrices."""
-        return (self.taps[self._name](*inputs),)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Map int32 latents, (N,) int64 qualities and what the tap takes beside to features."""
+        symbols, hyper, quality, *windows = inputs
+        y = self.dequantiser(symbols.float(), hyper.float(), quality)
+        return (self.taps[self._name](y, *windows),)
 
 
-class DetectorGraph(nn.Module):
-    """Split-point features to dense detections."""
+class DetectorGraph(TapGraph):
+    """Integer latents to features and dense detections.
+
+    One graph and not two: a second session would bring threads of its own, and the idle ones
+    of the first still spin when the second wants the cores (2 ms of 10 on two cores).
+    """
 
     def __init__(self, model: Small) -> None:
-        super().__init__()
-        self.tails = nn.ModuleDict({"nanodet_plus_m": model.tails["nanodet_plus_m"]})
+        super().__init__(model, "nanodet_plus_m")
+        self.tails = nn.ModuleDict({"nanodet_plus_m": model.detector_tail})
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores (N, M, 80) after the sigmoid and distance logits (N, M, 32)."""
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return features, scores (N, M, 80) after the sigmoid, distance logits (N, M, 32)."""
+        (features,) = super().forward(*inputs)
         dense = self.tails["nanodet_plus_m"](features)
-        return torch.sigmoid(dense.scores), dense.distances
+        return features, torch.sigmoid(dense.scores), dense.distances
+
+
+class ClassifierGraph(TapGraph):
+    """Integer latents to features and class logits."""
+
+    def __init__(self, model: Small) -> None:
+        super().__init__(model, "mobilenet_v2")
+        self.tails = nn.ModuleDict({"mobilenet_v2": model.classifier_tail})
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return features and logits (N, 1000)."""
+        (features,) = super().forward(*inputs)
+        return features, self.tails["mobilenet_v2"](features)
 
 
 class ReferenceGraph(nn.Module):
@@ -110,40 +119,30 @@ class ReferenceGraph(nn.Module):
         return torch.sigmoid(dense.scores), dense.distances
 
 
-class ClassifierGraph(nn.Module):
-    """Split-point features to class logits."""
-
-    def __init__(self, model: Small) -> None:
-        super().__init__()
-        self.tails = nn.ModuleDict({"mobilenet_v2": model.tails["mobilenet_v2"]})
-
-    def forward(self, features: Tensor) -> tuple[Tensor]:
-        """Return logits (N, 1000)."""
-        return (self.tails["mobilenet_v2"](features),)
-
-
 def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
     """Return every graph of a network by name; raises ModelError for an unknown one."""
     if network != "small" or not isinstance(model, Small):
         raise ModelError(f"unknown network {network!r}: expected 'small'")
     int32, int64, real, uint8 = torch.int32, torch.int64, torch.float32, torch.uint8
     pixels: Axes = {"image": ("batch", "height", "width", 3)}
-    latents: Axes = {"symbols": ("batch", 96, "h16", "w16"), "hyper": ("batch", 24, "h64", "w64")}
-    y: Axes = {"y": ("batch", 96, "h16", "w16")}
+    latents: Axes = {
+        "symbols": ("batch", 96, "h16", "w16"),
+        "hyper": ("batch", 24, "h64", "w64"),
+        "quality": ("batch",),
+    }
     windows: Axes = {"rows": ("batch", SIDE, "h8"), "columns": ("batch", SIDE, "w8")}
+    integers, reals = (int32, int32, int64), (real, real)
     tables: list[tuple[str, nn.Module, Axes, tuple[str, ...], tuple[torch.dtype, ...]]] = [
         ("encoder", EncoderGraph(model), {**pixels, "quality": ("batch",)},
          ("symbols", "hyper"), (uint8, int64)),
-        ("dequantiser", DequantiserGraph(model), {**latents, "quality": ("batch",)},
-         ("y",), (int32, int32, int64)),
-        ("tap.nanodet_plus_m", TapGraph(model, "nanodet_plus_m"), y, ("features",), (real,)),
-        ("tap.mobilenet_v2", TapGraph(model, "mobilenet_v2"), {**y, **windows},
-         ("features",), (real,) * 3),
-        ("tail.nanodet_plus_m", DetectorGraph(model), {"features": ("batch", 116, "h8", "w8")},
-         ("scores", "distances"), (real,)),
-        ("tail.mobilenet_v2", ClassifierGraph(model),
-         {"features": ("batch", 32, "rows", "columns")},
-         ("logits",), (real,)),
+        ("tap.nanodet_plus_m", TapGraph(model, "nanodet_plus_m"), latents,
+         ("features",), integers),
+        ("tap.mobilenet_v2", TapGraph(model, "mobilenet_v2"), {**latents, **windows},
+         ("features",), integers + reals),
+        ("answer.nanodet_plus_m", DetectorGraph(model), latents,
+         ("features", "scores", "distances"), integers),
+        ("answer.mobilenet_v2", ClassifierGraph(model), {**latents, **windows},
+         ("features", "logits"), integers + reals),
         ("reference.nanodet_plus_m", ReferenceGraph(model), pixels,
          ("scores", "distances"), (uint8,)),
     ]  # fmt: skip

@@ -4,8 +4,8 @@
 
     RGB ─ normalise ─ features.0-6: 32@1/8 ─┤front│tail├─ features.7-18 ─ pool ─ classifier
 
-BatchNorm is folded. Names are torchvision's (``features.N.conv.K``, ``classifier.1``). Source: Sandler et al.,
-"MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
+BatchNorm is folded. Names are torchvision's (``features.N.conv.K``, ``classifier.1``).
+Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 """
 
 from __future__ import annotations

@@ -1,0 +1,55 @@
+"""What several test files share: the installed models, on each engine, and example photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import cdvision
+
+REPOSITORY = Path(__file__).parent.parent
+PHOTOS = sorted((REPOSITORY / "examples" / "photos").glob("*.jpg"))
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+LoadModel = Callable[..., cdvision.Model]
+
+
+@cache
+def _loaded(name: str, engine: str) -> cdvision.Model:
+    return cdvision.load(name, engine=engine)
+
+
+@pytest.fixture(scope="session")
+def load_model() -> LoadModel:
+    """Load a model on an engine, once a session; skips where the engine is not installed."""
+
+    def load(name: str = "small", engine: str = "onnx") -> cdvision.Model:
+        if engine == "torch":
+            pytest.importorskip("torch")
+        return _loaded(name, engine)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def model(load_model: LoadModel) -> cdvision.Model:
+    """Return the default model on the default engine."""
+    return load_model()
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """Return the paths of the example photos."""
+    assert len(PHOTOS) >= 5
+    return PHOTOS
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of research data, which is not part of the repository; or skip."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared/data")
+    return SHARED
