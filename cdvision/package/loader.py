@@ -101,7 +101,7 @@ def _check_file(path: Path, expected: str) -> None:
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # numpy, zipfile and zlib share no base
         raise ModelError(f"{path}: not an archive of plain arrays ({error})") from error

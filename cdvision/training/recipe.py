@@ -11,7 +11,7 @@ from cdvision.networks.small import Small
 # The detector's gradients at the encoder are some thirty times the classifier's at equal weights.
 WEIGHTS = {
     "detect/features": 0.5, "detect/pyramid": 1.0, "detect/scores": 1.0, "detect/boxes": 0.25,
-    "classify/features": 2.0, "classify/embedding": 2.0, "classify/classes": 1.0,
+    "classify/features": 4.0, "classify/embedding": 5.0, "classify/classes": 2.5,
 }  # fmt: skip
 # Parts that start from a good solution learn slowly, or the first hundred steps destroy it.
 SOLVED = (
@@ -30,7 +30,7 @@ class Recipe:
     batch: int = 8
     learning_rate: float = 5e-4
     solved_rate: float = 1e-4
-    pretrained_rate: float = 5e-5
+    pretrained_rate: float = 8e-5
     warmup_steps: int = 200
     average: float = 0.999
     save_minutes: float = 5.0
