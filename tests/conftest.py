@@ -19,7 +19,8 @@ LoadModel = Callable[..., cdvision.Model]
 
 @cache
 def _loaded(name: str, engine: str) -> cdvision.Model:
-    return cdvision.load(name, engine=engine)
+    # Two threads that wait for each other are slow where something else runs on the machine.
+    return cdvision.load(name, engine=engine, threads=1 if engine == "torch" else None)
 
 
 @pytest.fixture(scope="session")

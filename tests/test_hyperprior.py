@@ -117,6 +117,21 @@ def test_the_estimate_is_what_is_written(seed: int, quality: int) -> None:
     assert ideal * 0.99 <= written <= ideal * 1.01 + 28
 
 
+def test_every_quality_and_channel_has_its_own_table() -> None:
+    coder, silent = small_coder(), Latents(*random_latents(8, 9, 9))
+    silent.symbols[:] = 0
+    estimates = set()
+    for quality in range(QUALITIES):
+        index = coder.network(silent.hyper, quality)[:, :9, :9]
+        bits = float(coder.symbol_tables.costs[index, 128].sum())
+        for channel, values in enumerate(silent.hyper):
+            table = quality * HYPER_CHANNELS + channel
+            bits += float(coder.hyper_tables.costs[table, values + 128].sum())
+        assert coder.estimate_bits(silent, quality) == pytest.approx(bits)
+        estimates.add(len(coder.encode(silent, quality)))
+    assert len(estimates) == QUALITIES
+
+
 @pytest.mark.parametrize("quality", [1, 4, 8])
 def test_the_estimate_on_real_latents(
     model: cdvision.Model, photos: list[Path], quality: int

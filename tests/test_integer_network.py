@@ -213,7 +213,9 @@ def test_the_proof_refuses_sums_that_reach_2_to_24(position: int) -> None:
     def network(excess: int) -> IntegerNetwork:
         limit = layer_at_the_limit(excess)
         layer = IntegerLayer(limit.weight, limit.bias, limit.shift, 0, 255)
-        return IntegerNetwork((layer,) if position == 0 else (first, layer), 127)
+        if position == 0:
+            return IntegerNetwork((layer,), 127)
+        return IntegerNetwork((first, layer), 1)  # the range of the first layer counts, not this
 
     assert network(0).channels == 1
     with pytest.raises(ModelError, match=f"layer {position}: sums may reach 16777216"):

@@ -78,14 +78,22 @@ class IntegerHyperDecoder(nn.Module):
     ) -> None:
         super().__init__()
         bounds = {"low": 0, "high": ACTIVATION_BOUND}
-        self.conv1 = IntegerConv2d(hyper_channels, 4 * hidden, 3, **bounds)
-        self.conv2 = IntegerConv2d(hidden, 4 * hidden, 3, **bounds)
-        self.conv3 = IntegerConv2d(hidden, channels, 1, low=0, high=levels - 1)
+        self.conv1 = IntegerConv2d(hyper_channels, 4 * hidden, 3, shift=4, **bounds)
+        self.conv2 = IntegerConv2d(hidden, 4 * hidden, 3, shift=7, **bounds)
+        self.conv3 = IntegerConv2d(hidden, channels, 1, shift=8, low=0, high=levels - 1)
         self.quality_bias = nn.Parameter(torch.zeros(qualities, channels))
-        # Start with activations in the middle of their range, and with small, safe indices.
-        nn.init.constant_(self.conv1.bias, 24.0)
-        nn.init.constant_(self.conv2.bias, 12.0)
-        nn.init.normal_(self.conv3.weight, std=0.02)
+        self._start()
+
+    def _start(self) -> None:
+        """Let a unit of ``z`` move activations by some units, or rounding hides all of ``z``.
+
+        With smaller weights the hyper-latent collapses to zeros in the first steps and stays
+        there: no gradient reaches a layer whose input is zero.
+        """
+        for conv, spread, middle in ((self.conv1, 0.8, 30.0), (self.conv2, 0.05, 30.0)):
+            nn.init.normal_(conv.weight, std=spread)
+            nn.init.constant_(conv.bias, middle)
+        nn.init.zeros_(self.conv3.weight)  # at first the scales are those of the channels
 
     def forward(self, z: Tensor, quality: Tensor) -> Tensor:
         """Return indices (N, C, 4h, 4w) from integers ``z`` (N, C_z, h, w)."""

@@ -68,8 +68,12 @@ class HyperAnalysis(nn.Module):
             ConvAct(2 * channels, hidden),
             ConvAct(hidden, hidden, 3, stride=2),
             ConvAct(hidden, hidden, 3, stride=2),
-            nn.Conv2d(hidden, hyper_channels, 1),
+            last := nn.Conv2d(hidden, hyper_channels, 1),
         )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # PyTorch's default start shrinks, layer by layer
+                nn.init.kaiming_normal_(module.weight, a=0.1)
+        nn.init.normal_(last.weight, std=0.6)  # most values must not round to zero at the start
 
     def forward(self, y: Tensor) -> Tensor:
         """Map (N, C, h, w) to (N, C_z, ceil(h/4), ceil(w/4))."""

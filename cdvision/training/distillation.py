@@ -70,6 +70,7 @@ def unexplained_variance(found: Tensor, target: Tensor) -> Tensor:
 
     The floor keeps channels that hardly ever fire from outweighing those that carry the image.
     """
+    found, target = found.float(), target.float()  # half precision cannot hold sums of squares
     dims = [d for d in range(target.ndim) if d != 1]
     centred = target - target.mean(dims, keepdim=True)
     variance = centred.square().mean(dims) + 0.1 * centred.square().mean()
@@ -99,12 +100,14 @@ def classification_loss(
     features: Tensor, embedding: Tensor, logits: Tensor, target: ClassificationTarget
 ) -> dict[str, Tensor]:
     """Return the classifier's terms: split-point features, embedding, class distribution."""
+    wanted_embedding = target.embedding.float()
     found = F.log_softmax(logits.float() / TEMPERATURE, dim=-1)
     wanted = F.log_softmax(target.logits.float() / TEMPERATURE, dim=-1)
     divergence = F.kl_div(found, wanted, log_target=True, reduction="batchmean")
     return {
         "features": unexplained_variance(features, target.features),
-        "embedding": (embedding - target.embedding).square().mean() / target.embedding.var(),
+        "embedding": (embedding.float() - wanted_embedding).square().mean()
+        / wanted_embedding.var(),
         "classes": divergence * TEMPERATURE**2,
     }
 

@@ -53,6 +53,7 @@ def _rate(name: str, recipe: Recipe) -> float:
         return recipe.solved_rate
     if name.startswith("hyper_decoder") and "bias" in name:
         return 40 * recipe.learning_rate
-    if name.startswith("hyper_prior") or name.endswith(("log_gain", "log_rescale")):
+    leaping = ("log_gain", "log_rescale", "hyper_decoder.conv1.weight")
+    if name.startswith("hyper_prior") or name.endswith(leaping):
         return 10 * recipe.learning_rate
     return recipe.learning_rate

@@ -20,6 +20,7 @@ from cdvision.networks.initial_weights import load_mobilenet, load_nanodet
 from cdvision.networks.small import SCALE_LEVELS, Small
 from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
 from cdvision.training.distillation import Teachers
+from cdvision.training.hyper_start import start_hyper
 from cdvision.training.initialise import initialise_small
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.rate_control import TARGET_BYTES
@@ -50,6 +51,7 @@ def train_small(
         rng = np.random.default_rng(recipe.seed)
         images = [bank.batch(16, rng) for bank in banks]
         initialise_small(trainer.model, trainer.teachers, images, SCALE_LEVELS)
+        start_hyper(trainer.model, images)
         trainer.average.load_state_dict(trainer.model.state_dict())
     _loop(trainer, banks, out)
     _write_result(trainer, banks, out)

@@ -40,7 +40,7 @@ class SmallTrainer:
         self.rate = RateControl().to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.Adam(
-            parameter_groups(self.model, recipe), betas=(0.9, 0.99), fused=True
+            parameter_groups(self.model, recipe), betas=(0.9, 0.99), eps=1e-12, fused=True
         )
         self.progress = Progress()
 

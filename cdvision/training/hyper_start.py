@@ -1,0 +1,130 @@
+"""Starts the hyper-latent of `small` as something useful: the energy of each neighbourhood.
+
+Left to itself it collapses: at first the integer network can make nothing of random numbers, the
+rate term removes them, and no gradient reaches a layer whose input is zero. So the start is set
+by hand: one channel of ``z`` a group of latent channels holds the mean log-magnitude around a
+place, and the integer network turns it into a shift of the scale indices. Training goes on from
+there, with every weight free.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
+from cdvision.networks.quantisation import gaussian_bits
+from cdvision.networks.small import LOWEST_SCALE, SCALE_LEVELS, HyperAnalysis, Small
+from cdvision.training.initialise import index_step
+
+GROUPS = 6  # of neighbouring latent channels, which fall in energy together
+Z_STEPS = 12.0  # units of z for one unit of mean log-magnitude
+ACTIVATION_STEPS = 4.0  # units of activation for one unit of z
+MIDDLE_QUALITY = 4
+MIDDLE = 60.0  # of the activations' range 0 to 127
+
+
+@torch.no_grad()
+def start_hyper(model: Small, batches: list[Tensor]) -> None:
+    """Set the hyper-analysis and the integer hyper-decoder.
+
+    Args:
+        model: changed in place; its encoder up to the latents must be initialised already.
+        batches: images (N, 3, S, S), RGB 0..255, from which centres and slopes are measured.
+    """
+    analysis, decoder = model.encoder.hyper_analysis, model.hyper_decoder
+    groups = _group_matrix(model)
+    _start_analysis(analysis, groups)
+    scaled, z = _observe(model, batches)
+    centre = z.mean((0, 2, 3))
+    _bias(_conv(analysis, 3))[:GROUPS] -= centre
+    around = (z - centre[:, None, None]).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    _start_decoder(decoder, _slopes(scaled, around, groups), groups)
+
+
+def _group_matrix(model: Small) -> Tensor:
+    """(GROUPS, channels): each row averages the magnitudes of one group of channels."""
+    channels = model.encoder.log_gain.shape[1]
+    owner = torch.arange(channels) * GROUPS // channels
+    members = (owner[None] == torch.arange(GROUPS)[:, None]).float()
+    return (members / members.sum(1, keepdim=True)).to(model.encoder.log_gain.device)
+
+
+def _start_analysis(analysis: HyperAnalysis, groups: Tensor) -> None:
+    """Group means of log-magnitudes, averaged twice over 3x3 places, then scaled."""
+    channels = groups.shape[1]
+    first = _conv(analysis, 0)
+    first.weight[:GROUPS] = 0
+    first.weight[:GROUPS, :channels, 0, 0] = groups
+    _bias(first)[:GROUPS] = 0
+    for position in (1, 2):
+        conv = _conv(analysis, position)
+        conv.weight[:GROUPS] = 0
+        _bias(conv)[:GROUPS] = 0
+        for group in range(GROUPS):
+            conv.weight[group, group] = 1 / 9
+    last = _conv(analysis, 3)
+    last.weight.mul_(0.1)  # what is not set by hand begins as zeros and finds its own use
+    last.weight[:GROUPS] = 0
+    _bias(last).zero_()
+    for group in range(GROUPS):
+        last.weight[group, group] = Z_STEPS
+
+
+def _start_decoder(decoder: IntegerHyperDecoder, slopes: Tensor, groups: Tensor) -> None:
+    """Pass each group's ``z`` through both layers and add its slope to the group's indices."""
+    for conv, gain in ((decoder.conv1, ACTIVATION_STEPS), (decoder.conv2, 1.0)):
+        for group in range(GROUPS):
+            outputs = slice(4 * group, 4 * group + 4)  # the four places that a shuffle makes
+            conv.weight[outputs] = 0
+            conv.weight[outputs, group, 1, 1] = gain
+            conv.bias[outputs] = MIDDLE if conv is decoder.conv1 else 0.0
+    decoder.conv3.weight.zero_()
+    per_channel = (groups > 0).float().T * (slopes / ACTIVATION_STEPS)[None]
+    decoder.conv3.weight[:, :GROUPS, 0, 0] = per_channel
+    decoder.quality_bias.sub_(MIDDLE * per_channel.sum(1))
+
+
+def _observe(model: Small, batches: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Scaled latents (N, C, 4h, 4w) and hyper-latents (N, GROUPS, h, w), at a middle quality."""
+    crops = torch.cat([batch[:, :, :192, :192] for batch in batches])
+    quality = torch.full((len(crops),), MIDDLE_QUALITY, device=crops.device)
+    scaled = model.encoder.scaled_latents(crops, quality)
+    z: Tensor = model.encoder.hyper_analysis(scaled)
+    return scaled, z[:, :GROUPS]
+
+
+def _slopes(scaled: Tensor, z: Tensor, groups: Tensor) -> Tensor:
+    """Search, for each group, the indices per unit of ``z`` that code its latents best."""
+    symbols, slopes = torch.round(scaled), []
+    deviation = scaled.square().mean((0, 2, 3), keepdim=True).sqrt()
+    candidates = [0.25 * step for step in range(17)]
+    for group, members in enumerate(groups > 0):
+        bits = [
+            _bits(symbols[:, members], deviation[:, members], slope * z[:, group, None])
+            for slope in candidates
+        ]
+        slopes.append(candidates[bits.index(min(bits))])
+    return torch.tensor(slopes, device=scaled.device)
+
+
+def _bits(symbols: Tensor, deviation: Tensor, shift: Tensor) -> float:
+    """Bits of a group whose scales are shifted by some indices, its best common shift included."""
+    step = index_step(SCALE_LEVELS)
+    scale = deviation * torch.exp(step * shift)
+    common = (scale.square().mean() / deviation.square().mean()).sqrt()
+    return float(gaussian_bits(symbols, (scale / common).clamp_min(LOWEST_SCALE)).sum())
+
+
+def _conv(analysis: HyperAnalysis, position: int) -> nn.Conv2d:
+    layer = analysis.layers[position]
+    conv = layer[0] if isinstance(layer, nn.Sequential) else layer
+    if not isinstance(conv, nn.Conv2d):
+        raise TypeError(type(conv).__name__)
+    return conv
+
+
+def _bias(conv: nn.Conv2d | IntegerConv2d) -> Tensor:
+    if conv.bias is None:
+        raise ValueError("expected a bias")
+    return conv.bias

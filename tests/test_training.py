@@ -1,0 +1,501 @@
+"""Training: the real recipe for a few steps, exact resumption, losses, rates, and the package."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cdvision
+from cdvision.errors import CdvisionError, ModelError
+
+torch = pytest.importorskip("torch")
+
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from torch import nn  # noqa: E402
+
+from cdvision.networks import initial_weights  # noqa: E402
+from cdvision.networks.factorised_prior import FactorisedPrior  # noqa: E402
+from cdvision.networks.initial_weights import load_mobilenet, load_nanodet  # noqa: E402
+from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail  # noqa: E402
+from cdvision.networks.nanodet import NanoDetFront, NanoDetTail  # noqa: E402
+from cdvision.networks.quantisation import (  # noqa: E402
+    MIN_LIKELIHOOD,
+    gaussian_bits,
+    round_straight_through,
+)
+from cdvision.networks.small import Small  # noqa: E402
+from cdvision.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from cdvision.training.distillation import (  # noqa: E402
+    ClassificationTarget,
+    DetectionTarget,
+    Teachers,
+    classification_loss,
+    detection_loss,
+)
+from cdvision.training.photo_bank import CropPlan, PhotoBank, plan_for, read_photos  # noqa: E402
+from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl  # noqa: E402
+from cdvision.training.recipe import WEIGHTS, Recipe  # noqa: E402
+from cdvision.training.run import train_small  # noqa: E402
+from cdvision.training.small import SmallTrainer  # noqa: E402
+
+REPOSITORY = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+ONE_STEP = 1e-9  # minutes: a run takes whole steps until its time is spent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two threads that wait for each other are slow where something else runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def random_network(module: nn.Module, seed: int) -> Any:
+    """Fill a network so that activations neither die nor explode."""
+    torch.manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(part.weight, a=0.5)
+            nn.init.normal_(part.bias, std=0.05)
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write initial weights as the published files have them, but random."""
+    folder = tmp_path_factory.mktemp("weights")
+    front, tail = random_network(NanoDetFront(), 1), random_network(NanoDetTail(), 2)
+    names = initial_weights._front_layers() | initial_weights._tail_layers()
+    tensors = {}
+    for key, value in {**front.state_dict(), **tail.state_dict()}.items():
+        ours, part = key.rsplit(".", 1)
+        tensors[f"{names[ours]}.{part}"] = value.half()
+    tensors["convrelu_0.weight"] = tensors["convrelu_0.weight"].flip(1)  # the file reads BGR
+    save_file(tensors, folder / initial_weights.NANODET_FILE)
+    parts = random_network(MobileNetFront(), 3), random_network(MobileNetTail(), 4)
+    merged = {k: v.half() for part in parts for k, v in part.state_dict().items()}
+    save_file(merged, folder / initial_weights.MOBILENET_FILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teachers(weights: Path) -> Teachers:
+    return Teachers(load_nanodet(weights), load_mobilenet(weights))
+
+
+@pytest.fixture(scope="module")
+def bank(photos: list[Path]) -> PhotoBank:
+    """Return a bank of small crops of the example photos."""
+    tensors = []
+    for path in photos[:3]:
+        with Image.open(path) as file:
+            pixels = np.array(file.convert("RGB").resize((120, 90)))
+        tensors.append(torch.from_numpy(pixels).permute(2, 0, 1))
+    return PhotoBank(tensors, CropPlan(sides=(64,), least=0.7, share=1.0))
+
+
+# --- a whole run
+
+
+@pytest.fixture(scope="module")
+def run(weights: Path, bank: PhotoBank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the real recipe for one step, and resume it twice for another one."""
+    out = tmp_path_factory.mktemp("run")
+    for minutes in (ONE_STEP, 1.0, 2.0):
+        seconds = 60 * minutes - 1e-6  # as if the steps so far had taken just less than that
+        if (out / "checkpoint.safetensors").exists():
+            pretend_elapsed(out / "checkpoint.safetensors", seconds)
+        train_small([bank], weights, out, Recipe(minutes=minutes, batch=2), CPU)
+    return out
+
+
+def pretend_elapsed(path: Path, seconds: float) -> None:
+    with safe_open(path, framework="pt") as file:
+        progress = json.loads(file.metadata()["progress"]) | {"seconds": seconds}
+    save_file(load_file(path), path, metadata={"progress": json.dumps(progress)})
+
+
+def test_a_resumed_run_goes_on_counting(run: Path) -> None:
+    record = json.loads((run / "training.json").read_text())
+    assert record["steps"] == 3
+    assert record["crops"] == 6
+    assert record["photos"] == 3
+    assert record["device"] == "cpu"
+    with safe_open(run / "checkpoint.safetensors", framework="pt") as file:
+        progress = json.loads(file.metadata()["progress"])
+    assert progress["step"] == 3
+    assert progress["seconds"] > 119
+
+
+def test_a_run_whose_time_is_spent_trains_no_further(
+    run: Path, weights: Path, bank: PhotoBank
+) -> None:
+    before = load_file(run / "checkpoint.safetensors")
+    train_small([bank], weights, run, Recipe(minutes=2.0, batch=2), CPU)
+    after = load_file(run / "checkpoint.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before | after)
+
+
+def test_a_run_writes_safetensors_only(run: Path) -> None:
+    assert {p.name for p in run.iterdir()} == {
+        "checkpoint.safetensors",
+        "weights.safetensors",
+        "training.json",
+    }
+    stored = load_file(run / "weights.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert set(stored) == set(Small().state_dict())
+    assert all(torch.isfinite(tensor).all() for tensor in stored.values())
+
+
+def test_the_sources_load_no_pickle() -> None:
+    forbidden = ("torch.load(", "torch.save(", "pickle.load", "allow_pickle=True", "joblib")
+    for top in ("cdvision", "heads", "export"):
+        for path in (REPOSITORY / top).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            assert not [word for word in forbidden if word in text], path
+
+
+def test_initial_weights_come_back_by_name(weights: Path) -> None:
+    front, tail = load_nanodet(weights)
+    expected = random_network(NanoDetFront(), 1).state_dict()
+    expected |= random_network(NanoDetTail(), 2).state_dict()
+    found = front.state_dict() | tail.state_dict()
+    assert all(torch.equal(found[key], value.half().float()) for key, value in expected.items())
+    classifier = load_mobilenet(weights)
+    found = classifier[0].state_dict() | classifier[1].state_dict()
+    expected = random_network(MobileNetTail(), 4).state_dict()
+    assert all(torch.equal(found[key], value.half().float()) for key, value in expected.items())
+
+
+def test_missing_initial_weights_are_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"initial weights not found: .*nanodet_plus_m_416"):
+        load_nanodet(tmp_path)
+
+
+# --- steps
+
+
+def trained(trainer: SmallTrainer, bank: PhotoBank, *seeds: int) -> dict[str, float]:
+    log: dict[str, float] = {}
+    for seed in seeds:
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        log = trainer.step(bank.batch(2, rng), rng)
+    return log
+
+
+def test_a_step_moves_every_part_and_reports_every_term(
+    teachers: Teachers, bank: PhotoBank
+) -> None:
+    trainer = SmallTrainer(teachers, Recipe(warmup_steps=1), CPU)
+    random_network(trainer.model.tails, 9)
+    random_network(trainer.model.taps, 10)
+    before = {k: v.clone() for k, v in trainer.model.named_parameters()}
+    log = trained(trainer, bank, 1, 2, 3)
+    assert set(log) == {*WEIGHTS, "rate", "bits", "norm"}
+    assert all(math.isfinite(value) for value in log.values())
+    assert log["bits"] > 0
+    still = [k for k, v in trainer.model.named_parameters() if torch.equal(v, before[k])]
+    # A classifier's bias hardly moves, and no gradient reaches a weight behind an exact zero.
+    assert len(still) < 0.05 * len(before), still
+    assert not any(parameter.requires_grad for parameter in trainer.teachers.parameters())
+
+
+def test_resuming_is_exact(teachers: Teachers, bank: PhotoBank, tmp_path: Path) -> None:
+    """The step after a checkpoint is the step without one, to the bit: moments included."""
+    trainer = SmallTrainer(teachers, Recipe(warmup_steps=1), CPU)
+    trained(trainer, bank, 1, 2)
+    save_checkpoint(
+        tmp_path / "c.safetensors", trainer.modules(), trainer.optimizer, trainer.progress
+    )
+    resumed = SmallTrainer(teachers, Recipe(warmup_steps=1), CPU)
+    resumed.progress = load_checkpoint(
+        tmp_path / "c.safetensors", resumed.modules(), resumed.optimizer
+    )
+    assert resumed.progress == trainer.progress
+    assert trained(resumed, bank, 3) == trained(trainer, bank, 3)
+    for name, module in trainer.modules().items():
+        other = resumed.modules()[name].state_dict()
+        differing = [k for k, v in module.state_dict().items() if not torch.equal(v, other[k])]
+        assert differing == [], name
+
+
+def test_an_interrupted_save_keeps_the_checkpoint(
+    teachers: Teachers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = SmallTrainer(teachers, Recipe(), CPU)
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, trainer.modules(), trainer.optimizer, trainer.progress)
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, trainer.modules(), trainer.optimizer, trainer.progress)
+    assert path.read_bytes() == before
+
+
+def test_the_rate_of_a_batch_is_that_of_the_integer_tables(
+    teachers: Teachers, bank: PhotoBank
+) -> None:
+    """What training counts is what the coder writes: the noise evens out over a batch."""
+    from cdvision.entropy.hyperprior import Latents
+    from cdvision.package.builder import build_coder
+
+    trainer = SmallTrainer(teachers, Recipe(), CPU)
+    trainer.model.eval()
+    torch.manual_seed(5)
+    with torch.no_grad():  # latents of some size, and scales that suit them
+        trainer.model.encoder.analysis.linear.weight.mul_(60.0)
+        trainer.model.hyper_decoder.quality_bias.fill_(24.0)
+        trainer.model.hyper_decoder.conv3.weight.zero_()
+        images = torch.cat([bank.batch(8, np.random.default_rng(i)) for i in range(4)])
+        quality = torch.full((len(images),), 7)
+        trainer._transmit(images, quality)
+        counted = float(trainer._bits.mean())
+        symbols, hyper = (part.int().numpy() for part in trainer.model.encode(images, quality))
+    coder = build_coder(trainer.model)
+    written = [coder.estimate_bits(Latents(s, z), 7) for s, z in zip(symbols, hyper, strict=True)]
+    assert counted > 1000
+    assert np.mean(written) == pytest.approx(counted, rel=0.03)
+
+
+# --- photos
+
+
+def test_batches_are_crops_of_the_planned_size(bank: PhotoBank) -> None:
+    batch = bank.batch(5, np.random.default_rng(0))
+    assert batch.shape == (5, 3, 64, 64)
+    assert batch.dtype == torch.float32
+    assert batch.min() >= -1  # antialiasing may ring a little
+    assert 100 < batch.max() <= 256
+    again = bank.batch(5, np.random.default_rng(0))
+    assert torch.equal(batch, again)
+
+
+def test_photos_of_other_splits_are_left_out(photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for index, path in enumerate(photos):
+        (tmp_path / "below" / f"{index}.jpg").write_bytes(path.read_bytes())
+    (tmp_path / "notes.txt").write_text("no photo")
+    read = read_photos(tmp_path, device=CPU, splits={"0.jpg": "val", "1.jpg": "train"})
+    assert len(read) == len(photos) - 1
+    assert all(photo.dtype == torch.uint8 and photo.shape[0] == 3 for photo in read)
+    assert all(side % 32 == 0 for side in plan_for(read).sides)
+    with pytest.raises(CdvisionError, match="no training photo"):
+        PhotoBank([], CropPlan((64,), 0.7, 1.0))
+
+
+# --- losses and rates
+
+
+def test_perfect_students_lose_nothing(teachers: Teachers, bank: PhotoBank) -> None:
+    image = bank.batch(2, np.random.default_rng(1))
+    seen = teachers.detect(image)
+    named = teachers.classify(image)
+    losses = detection_loss(seen.features, seen.pyramid, seen.dense, seen)
+    losses |= classification_loss(named.features, named.embedding, named.logits, named)
+    assert all(abs(float(loss)) < 1e-6 for loss in losses.values()), losses
+
+
+def test_every_loss_grows_with_the_error(teachers: Teachers, bank: PhotoBank) -> None:
+    image = bank.batch(2, np.random.default_rng(1))
+    seen, named = teachers.detect(image), teachers.classify(image)
+
+    def losses(amount: float) -> dict[str, float]:
+        torch.manual_seed(0)
+
+        def noisy(value: Any) -> Any:
+            return value + amount * value.std() * torch.randn_like(value)
+
+        dense = type(seen.dense)(*map(noisy, seen.dense))
+        pyramid = tuple(map(noisy, seen.pyramid))
+        found = detection_loss(noisy(seen.features), pyramid, dense, seen)
+        parts = noisy(named.features), noisy(named.embedding), noisy(named.logits)
+        named_losses = classification_loss(*parts, named)
+        both = {f"d/{k}": v for k, v in found.items()} | {
+            f"c/{k}": v for k, v in named_losses.items()
+        }
+        return {key: float(value) for key, value in both.items()}
+
+    little, much = losses(0.1), losses(1.0)
+    assert all(0 < little[key] < much[key] for key in little)
+    assert isinstance(seen, DetectionTarget)
+    assert isinstance(named, ClassificationTarget)
+
+
+def test_multipliers_follow_the_rates() -> None:
+    control, before = RateControl(), RateControl().log_multiplier.clone()
+    targets = torch.exp(control.log_target)
+    quality = torch.tensor([0, 1, 1, 5])
+    bits = 8 * targets[quality] * torch.tensor([2.0, 0.4, 0.6, 1.0])
+    for _ in range(20):
+        control(bits, quality, REFERENCE_PIXELS)
+    moved = control.log_multiplier - before
+    assert moved[0] > 1e-3  # too many bytes: bytes become dearer
+    assert moved[1] < -1e-3
+    assert abs(moved[5]) < 1e-6
+    assert (moved[[2, 3, 4, 6, 7]] == 0).all()
+    control.eval()
+    control(bits * 100, quality, REFERENCE_PIXELS)
+    assert torch.equal(control.log_multiplier - before, moved)
+
+
+def test_the_rate_term_counts_bytes_of_a_reference_photo() -> None:
+    control = RateControl().eval()
+    bits = torch.tensor([8000.0, 4000.0])
+    loss = control(bits, torch.tensor([3, 7]), REFERENCE_PIXELS // 2)
+    price = torch.exp(control.log_multiplier)[[3, 7]]
+    assert float(loss) == pytest.approx(float((price * torch.tensor([2000.0, 1000.0])).mean()))
+
+
+def test_rate_control_finds_the_multiplier_of_its_target() -> None:
+    control, quality = RateControl(speed=0.02), torch.tensor([4])
+    for _ in range(1500):  # a codec whose rate falls as its price rises
+        rate = 40.0 / torch.exp(control.log_multiplier[4])
+        control(8 * rate[None] / 30, quality, REFERENCE_PIXELS)
+    assert control.rates()[4] == pytest.approx(float(torch.exp(control.log_target[4])), rel=0.02)
+
+
+def test_the_prior_is_a_distribution() -> None:
+    torch.manual_seed(0)
+    prior = FactorisedPrior(6, qualities=3, bound=9)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        table = prior.probabilities()
+        values = torch.arange(-9, 10).float()
+        z = values.view(1, 1, 1, -1).expand(3, 6, 1, -1)
+        bits = prior.bits(z, torch.arange(3))
+    assert table.shape == (3, 6, 19)
+    assert (table > 0).all()
+    torch.testing.assert_close(table.sum(-1), torch.ones(3, 6))
+    torch.testing.assert_close(bits.squeeze(2), -torch.log2(table.clamp_min(MIN_LIKELIHOOD)))
+
+
+def test_gaussian_bits_equal_the_integral() -> None:
+    scales = [0.11, 0.5, 1.0, 7.0, 64.0]
+    for scale in scales:
+        values = torch.linspace(-12 * min(scale, 4.0), 12 * min(scale, 4.0), 97)
+        found = gaussian_bits(values, torch.full_like(values, scale))
+        for value, bits in zip(values.tolist(), found.tolist(), strict=True):
+            edges = [(abs(value) + side) / (scale * math.sqrt(2)) for side in (-0.5, 0.5)]
+            mass = 0.5 * (math.erfc(edges[0]) - math.erfc(edges[1]))
+            assert bits == pytest.approx(-math.log2(max(mass, MIN_LIKELIHOOD)), rel=2e-3, abs=2e-3)
+
+
+def test_gaussian_bits_have_a_gradient_everywhere_that_matters() -> None:
+    x = torch.tensor([0.2, 3.0, -8.0], requires_grad=True)
+    scale = torch.tensor([0.5, 1.0, 4.0], requires_grad=True)
+    gaussian_bits(x, scale).sum().backward()
+    assert (x.grad.sign() == x.detach().sign()).all()
+    assert (scale.grad[1:] < 0).all()  # values far outside want wider scales
+
+
+def test_rounding_passes_the_gradient_on() -> None:
+    x = torch.tensor([-1.6, 0.4, 2.5], requires_grad=True)
+    rounded = round_straight_through(x)
+    rounded.backward(torch.tensor([1.0, 2.0, 3.0]))
+    assert rounded.tolist() == [-2.0, 0.0, 2.0]
+    assert x.grad.tolist() == [1.0, 2.0, 3.0]
+
+
+# --- the package
+
+
+@pytest.fixture(scope="module")
+def package(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the package of a run, without the graph that only benchmarks want."""
+    pytest.importorskip("onnxscript")
+    from cdvision.package import builder
+
+    folder = tmp_path_factory.mktemp("packages") / "mine"
+    names = cdvision.load("small").package.classes
+    facts = builder.PackageFacts(names, json.loads((run / "training.json").read_text()))
+    everything = builder.graph_modules
+
+    def needed(network: str, model: nn.Module) -> Any:
+        graphs = everything(network, model)
+        return {name: g for name, g in graphs.items() if not name.startswith("reference.")}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "graph_modules", needed)
+        builder.build_small(run / "weights.safetensors", folder, facts)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_package_of_a_run_answers_on_both_engines(package: Path, photos: list[Path]) -> None:
+    onnx, ours = (cdvision.load(package, engine=engine) for engine in ("onnx", "torch"))
+    assert onnx.card.training["steps"] == 3
+    bits = onnx.encode(photos[1], 8, size=160)
+    with pytest.raises(cdvision.BitstreamError, match="model fingerprint"):
+        cdvision.open(bits)
+    streams = onnx.open(bits), ours.open(bits)
+    assert len(streams[0].classify()) == 5
+    streams[0].detect(confidence=0.01)
+    for tail in onnx.card.tails:
+        first, second = (stream.dense(tail) for stream in streams)
+        for name in first:
+            largest = max(1.0, float(np.abs(second[name]).max()))
+            np.testing.assert_allclose(first[name], second[name], atol=1e-3 * largest, rtol=0)
+
+
+@pytest.mark.parametrize("spoil", [1.01, math.nan])
+def test_a_graph_that_is_not_its_module_is_found(package: Path, spoil: float) -> None:
+    from cdvision.export.parity import check_parity
+    from cdvision.networks.graphs import graph_modules, load_network
+
+    model = load_network("small", package / "weights.safetensors")
+    path, name = package / "tap.mobilenet_v2.onnx", "tap.mobilenet_v2"
+    (parity,) = check_parity(graph_modules("small", model)[name], path)
+    assert parity.relative < 2e-4
+    model.get_parameter("taps.mobilenet_v2.project.weight").mul_(spoil)
+    with pytest.raises(ModelError, match="output 'features' differs from PyTorch"):
+        check_parity(graph_modules("small", model)[name], path)
+
+
+def test_graphs_hold_no_weights_of_their_own(package: Path) -> None:
+    import onnx
+
+    from cdvision.export.onnx_graphs import embedded_bytes
+
+    stored = load_file(package / "weights.safetensors")
+    for path in package.glob("*.onnx"):
+        model = onnx.load(path, load_external_data=False)
+        assert embedded_bytes(model) < 4096, path.name
+        assert "/" not in str(model.doc_string)
+        assert b"site-packages" not in path.read_bytes()
+    total = sum(tensor.numel() * 2 for tensor in stored.values())
+    assert (package / "weights.safetensors").stat().st_size < 1.02 * total
+
+
+def test_the_tables_of_a_package_follow_its_weights(package: Path, run: Path) -> None:
+    from cdvision.networks.graphs import load_network
+    from cdvision.package.builder import build_coder
+    from cdvision.package.loader import load_package
+
+    built = build_coder(load_network("small", run / "weights.safetensors"))
+    assert built.fingerprint == load_package(package).coder.fingerprint
+    assert built.fingerprint != cdvision.load("small").package.coder.fingerprint
+
+
+def test_no_package_without_the_proof(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from cdvision.package.builder import build_coder
+
+    model = Small()
+    with torch.no_grad():
+        model.hyper_decoder.conv3.bias.fill_(2.0**24 / 2**model.hyper_decoder.conv3.shift)
+    with pytest.raises(ModelError, match="integer layer 2: sums may reach"):
+        build_coder(model)
