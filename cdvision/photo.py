@@ -45,7 +45,7 @@ def read_photo(image: ImageLike) -> Image:
         ImageError: it is no image, is damaged, or is larger than 2^26 pixels.
         FileNotFoundError: the path does not exist.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))
@@ -65,7 +65,9 @@ def read_photo(image: ImageLike) -> Image:
         raise
     except Exception as error:  # Pillow's decoders raise a family without a common base
         name = "image bytes" if isinstance(image, bytes) else str(image)
-        raise ImageError(f"{name}: not an image that can be read ({error})") from error
+        # Pillow's "cannot identify" adds nothing but the address of a buffer.
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise ImageError(f"{name}: not an image that can be read{reason}") from error
 
 
 def fit_photo(photo: Image, spec: InputSpec, size: int) -> FittedPhoto:

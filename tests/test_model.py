@@ -324,7 +324,7 @@ def test_boxes_lie_inside_a_photo_of_any_size(model: cdvision.Model, size: tuple
     stream = model.open(model.encode(gradient(*size), 8, size=256))
     assert stream.source_size == size
     assert stream.content_size == content_size(size, stream.input_size)
-    boxes = stream.detect(confidence=0.005)
+    boxes = stream.detect(confidence=0.001)
     assert boxes.image_size == size
     if max(size) > 40:
         assert len(boxes) > 0

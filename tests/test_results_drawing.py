@@ -98,10 +98,19 @@ def test_any_pil_mode(mode):
     assert image.tobytes() == before
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4), np.uint8), "photo.jpg"])
+@pytest.mark.parametrize("image", [np.zeros((4, 4)), np.zeros((4, 4), np.uint8)])
 def test_not_an_image(image):
-    with pytest.raises(ImageError, match="uint8 array, but got"):
+    with pytest.raises(ImageError, match="uint8 array, found"):
         Detections.empty((4, 4)).draw(image)
+
+
+def test_a_path_is_read(tmp_path):
+    picture = Image.fromarray(photo(60, 40))
+    picture.save(tmp_path / "photo.png")
+    boxes = detections([[5, 5, 40, 30]], (60, 40))
+    assert boxes.draw(str(tmp_path / "photo.png")).tobytes() == boxes.draw(picture).tobytes()
+    with pytest.raises(FileNotFoundError):
+        boxes.draw(tmp_path / "missing.png")
 
 
 def test_an_exif_turned_photo_is_drawn_upright(tmp_path):

@@ -270,6 +270,24 @@ def test_the_rate_of_a_batch_is_that_of_the_integer_tables(
     assert np.mean(written) == pytest.approx(counted, rel=0.03)
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_skipped_symbols_arrive_as_zero_in_training_too(
+    teachers: Teachers, bank: PhotoBank, level: float
+) -> None:
+    trainer = SmallTrainer(teachers, Recipe(), CPU)
+    model, quality = trainer.model, torch.tensor([7, 7])
+    with torch.no_grad():
+        model.encoder.analysis.linear.weight.mul_(60.0)
+        model.hyper_decoder.quality_bias.fill_(level)
+        model.hyper_decoder.conv3.weight.zero_()
+        image = bank.batch(2, np.random.default_rng(0))
+        symbols, hyper = model.encode(image, quality)
+        assert symbols.abs().max() >= 2
+        arrived = symbols if level > 0 else torch.zeros_like(symbols)
+        wanted = model.dequantiser(arrived, hyper, quality)
+        assert torch.equal(trainer._transmit(image, quality), wanted)
+
+
 # --- photos
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,23 +36,20 @@ def train() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="csv with columns file and split: a source named there gives its `train` rows only.",
 )
-@click.option("--minutes", type=float, default=150.0, show_default=True, help="Length of the run.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--learning-rate", type=float, default=4e-4, show_default=True)
-@click.option("--pretrained-rate", type=float, default=1e-4, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--minutes", type=float, help="Length of the run (default: the recipe's).")
+@click.option("--batch", type=click.IntRange(1), help="Crops a step (default: the recipe's).")
+@click.option("--learning-rate", type=float, help="Of what starts from nothing.")
+@click.option("--solved-rate", type=float, help="Of what starts from a regression.")
+@click.option("--pretrained-rate", type=float, help="Of the encoder's front and of the tails.")
+@click.option("--seed", type=int, help="Of crops, qualities and new weights.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 def small(
     photos: tuple[Path, ...],
     initial_weights: Path,
     out: Path,
     split_table: Path | None,
-    minutes: float,
-    batch: int,
-    learning_rate: float,
-    pretrained_rate: float,
-    seed: int,
     device: str,
+    **changes: Any,
 ) -> None:
     """Train `small` on PHOTOS (folders or tars) without labels; started again, it resumes."""
     import torch
@@ -62,13 +60,7 @@ def small(
     place = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     )
-    recipe = Recipe(
-        minutes=minutes,
-        batch=batch,
-        learning_rate=learning_rate,
-        pretrained_rate=pretrained_rate,
-        seed=seed,
-    )
+    recipe = replace(Recipe(), **{k: v for k, v in changes.items() if v is not None})
     train_small(_banks(photos, split_table, place), initial_weights, out, recipe, place)
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import supervision as sv
     from PIL import Image
 
+    from cdvision.photo import ImageLike
+
 Index = int | np.integer[Any] | slice | list[int] | list[bool] | NDArray[Any]
 
 
@@ -188,13 +190,12 @@ class Detections:
         """Return a pandas table with one row per box."""
         return connectors.detections_to_pandas(self)
 
-    def draw(
-        self, image: Image.Image | NDArray[np.uint8], *, caption: str | None = None
-    ) -> Image.Image:
+    def draw(self, image: ImageLike, *, caption: str | None = None) -> Image.Image:
         """Draw boxes, labels and masks on a copy of the image.
 
         Args:
-            image: the source picture, or a smaller or larger copy of it.
+            image: the source picture, or a smaller or larger copy of it: a path, the bytes of an
+                image file, a PIL image or an (H, W, 3) uint8 array.
             caption: text for a strip that is added below the picture.
         """
         from cdvision.results.drawing import draw_detections

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from cdvision.errors import ImageError
+from cdvision.photo import ImageLike, read_photo
 from cdvision.results.class_colours import Colour, class_colour, text_colour
 from cdvision.results.detections import Detection, Detections
 from cdvision.results.label_layout import Box, place_label
@@ -22,13 +22,13 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_detections(
-    image: Image.Image | NDArray[np.uint8], detections: Detections, *, caption: str | None = None
+    image: ImageLike, detections: Detections, *, caption: str | None = None
 ) -> Image.Image:
     """Draw on a copy of the image, the surest boxes on top.
 
     Args:
-        image: the picture or a scaled copy of it, as a PIL image or (H, W, 3) uint8. A PIL image
-            is turned upright by its EXIF orientation first.
+        image: the picture or a scaled copy of it, as a path, the bytes of an image file, a PIL
+            image or (H, W, 3) uint8; turned upright by its EXIF orientation first.
         detections: what to draw; an image of another scale gets scaled boxes.
         caption: text for a strip below the picture, for example ``"2,143 bytes · quality 4"``;
             the result is higher by this strip.
@@ -65,17 +65,9 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
     return result
 
 
-def _as_rgb(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
-    if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
-        return upright.copy() if upright.mode == "RGB" else upright.convert("RGB")
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
-        if image.shape[2] == 3 and image.size > 0:
-            return Image.fromarray(np.ascontiguousarray(image))
-    found = (
-        f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-    )
-    raise ImageError(f"image must be a PIL image or an (H, W, 3) uint8 array, but got {found}")
+def _as_rgb(image: ImageLike) -> Image.Image:
+    upright = read_photo(image)
+    return upright.copy() if upright is image else upright
 
 
 def _scale_to(size: tuple[int, int], image_size: tuple[int, int]) -> tuple[float, float]:
