@@ -2,8 +2,8 @@
 
 ::
 
-    RGB ─ front (stem + stage 2) ─ analysis ─ y 96@1/16 ─ gain[q] ─┬─ round(· - mean) ─▶ symbols
-                                                                   └─ hyper-analysis ─ round ─▶ z
+    RGB ─┬ NanoDet front 116@1/8 ──┬─ analysis ─ y 96@1/16 ─ gain[q] ─┬─ round(· - mean) ─▶ symbols
+         └ MobileNet front 32@1/8 ─┘                                  └─ hyper-analysis ─ round ─▶ z
     z ─ integer hyper-decoder ─▶ scale index of every symbol          (exact: chooses the tables)
     z ─ mean network ─▶ mean                                         (float: never touches the bits)
     symbols + mean ─ rescale[q] ─▶ y ─┬─ tap ─▶ 116@1/8 ─▶ NanoDet tail ─▶ boxes
@@ -22,7 +22,7 @@ from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.integer_hyper import IntegerHyperDecoder
 from cdvision.networks.layers import ConvAct, ResidualBlock, zero_init
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
-from cdvision.networks.mobilenet_v2 import MobileNetTail
+from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
 from cdvision.networks.nanodet import FRONT_CHANNELS, NanoDetFront, NanoDetTail
 from cdvision.networks.quantisation import round_straight_through
 from cdvision.networks.taps import ResamplingTap, UpsamplingTap
@@ -107,15 +107,24 @@ class SmallEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.front = NanoDetFront()
-        self.analysis = Analysis(FRONT_CHANNELS, LATENT_CHANNELS)
+        self.classifier_front = MobileNetFront()
+        self.analysis = Analysis(FRONT_CHANNELS + CLASSIFIER_CHANNELS, LATENT_CHANNELS)
         self.hyper_analysis = HyperAnalysis(LATENT_CHANNELS, HYPER_CHANNELS)
         self.log_gain = nn.Parameter(_initial_log_gain())
 
     def scaled_latents(self, image: Tensor, quality: Tensor) -> Tensor:
         """Return ``y`` times the gain of each image's quality; ``quality`` is (N,), 0 to 7."""
         gain = torch.exp(self.log_gain)[quality][:, :, None, None]
-        scaled: Tensor = self.analysis(self.front(image)) * gain
+        scaled: Tensor = self.analysis(self.features(image)) * gain
         return scaled
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return both networks' features at 1/8, the detector's first.
+
+        Both, because neither contains the other: from the detector's features alone, the
+        classifier's can be predicted to little more than half of their variance.
+        """
+        return torch.cat([self.front(image), self.classifier_front(image)], dim=1)
 
     def hyper_latents(self, scaled: Tensor) -> Tensor:
         """Return the hyper-latent before rounding, inside its static range."""

@@ -178,13 +178,13 @@ def _card(coder: HyperpriorCoder, facts: PackageFacts) -> ModelCard:
                 "licence": "Apache-2.0",
             },
             {
-                "part": "tails.mobilenet_v2",
+                "part": "encoder.classifier_front, tails.mobilenet_v2",
                 "initialised_from": "MobileNetV2 1.0 (Google Coral), ImageNet-1k",
                 "licence": "Apache-2.0",
             },
             {
                 "part": "everything else",
-                "initialised_from": "principal components of features, or random numbers",
+                "initialised_from": "principal components of those features, or random numbers",
                 "licence": "Apache-2.0",
             },
         ),

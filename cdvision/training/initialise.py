@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
+from cdvision.networks.nanodet import FRONT_CHANNELS
 from cdvision.networks.small import HIGHEST_SCALE, LATENT_CHANNELS, LOWEST_SCALE, Small
 from cdvision.training.distillation import Teachers
 
@@ -17,18 +19,17 @@ def index_step(levels: int) -> float:
     return math.log(HIGHEST_SCALE / LOWEST_SCALE) / (levels - 1)
 
 
-# How much a unit of the classifier's features counts beside one of the detector's: the detector
-# has more of them, and they already lie in the span of what the encoder sees.
-CLASSIFIER_WEIGHT = 1.3
+# How much a unit of the classifier's features counts beside one of the detector's, which has
+# nearly four times as many of them.
+CLASSIFIER_WEIGHT = 1.5
 
 
 @torch.no_grad()
 def initialise_small(model: Small, teachers: Teachers, images: list[Tensor], levels: int) -> None:
-    """Copy the task networks and set the linear paths by reduced-rank regression.
+    """Copy the task networks and set the linear paths to principal components.
 
-    Of all linear codes of 2x2 blocks of stage-2 features, the latents start as the one from which
-    both tails' features are predicted with the least error; training starts there instead of
-    from noise, which saves most of a CPU run.
+    Of all linear codes of 2x2 blocks of both networks' features, the latents start as the one
+    that loses least; training starts there instead of from noise, which saves most of a CPU run.
 
     Args:
         model: changed in place.
@@ -37,32 +38,24 @@ def initialise_small(model: Small, teachers: Teachers, images: list[Tensor], lev
         levels: number of scales in the table.
     """
     model.encoder.front.load_state_dict(teachers.detector_front.state_dict())
+    model.encoder.classifier_front.load_state_dict(teachers.classifier_front.state_dict())
     model.detector_tail.load_state_dict(teachers.detector_tail.state_dict())
     model.classifier_tail.load_state_dict(teachers.classifier_tail.state_dict())
 
-    seen = _Standardised(_blocks([teachers.detector_front(batch) for batch in images]))
-    wanted = _Standardised(_blocks([teachers.classifier_front(batch) for batch in images]))
-    covariance = seen.values.T @ seen.values / len(seen.values)
-    ridge = 0.01 * torch.eye(len(covariance), device=covariance.device)
-    regression = torch.linalg.solve(covariance + ridge, seen.values.T @ wanted.values) / len(
-        seen.values
-    )
-    predict = torch.cat(
-        [torch.eye(len(covariance)).to(regression), CLASSIFIER_WEIGHT * regression], 1
-    )
-
-    variance, basis = torch.linalg.eigh(predict.T @ covariance @ predict)
+    seen = _Standardised(_blocks([model.encoder.features(batch) for batch in images]))
+    sizes = [4 * FRONT_CHANNELS, 4 * CLASSIFIER_CHANNELS]
+    weight = torch.tensor([1.0, CLASSIFIER_WEIGHT]).repeat_interleave(torch.tensor(sizes))
+    weight = weight.to(seen.values)
+    weighted = seen.values * weight
+    variance, basis = torch.linalg.eigh(weighted.T @ weighted / len(weighted))
     variance, basis = variance.flip(0)[:LATENT_CHANNELS], basis.flip(1)[:, :LATENT_CHANNELS]
-    analysis = (predict @ basis).T / seen.spread
+
+    analysis = basis.T * (weight / seen.spread)
     _set_linear(model.encoder.analysis.linear, analysis, -analysis @ seen.mean)
-    to_detector, to_classifier = basis.split([seen.values.shape[1], wanted.values.shape[1]])
-    _start_taps(
-        model,
-        seen.spread[:, None] * to_detector,
-        seen.mean,
-        wanted.spread[:, None] * to_classifier / CLASSIFIER_WEIGHT,
-        wanted.mean,
-    )
+    synthesis = (seen.spread / weight)[:, None] * basis
+    to_detector, to_classifier = synthesis.split(sizes)
+    detector_mean, classifier_mean = seen.mean.split(sizes)
+    _start_taps(model, to_detector, detector_mean, to_classifier, classifier_mean)
     _start_indices(model, variance, levels)
 
 

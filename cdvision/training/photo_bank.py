@@ -69,7 +69,7 @@ def plan_for(photos: Sequence[Tensor]) -> CropPlan:
     Small sets are drawn more often than their share, or the run would hardly see them.
     """
     short = statistics.median(min(photo.shape[1:]) for photo in photos)
-    sides = (192, 224) if short < 200 else (224, 256, 288)
+    sides = (192, 224, 256) if short < 200 else (224, 256, 288)
     return CropPlan(sides=sides, least=0.7, share=len(photos) ** 0.6)
 
 

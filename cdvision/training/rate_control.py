@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 # Mean bytes of a 416 x 312 crop that the eight qualities of `small` aim at. Whole photos, with
 # their skies and walls, take about three quarters of that.
-TARGET_BYTES = (1200.0, 1650.0, 2250.0, 3050.0, 4000.0, 5200.0, 7000.0, 9800.0)
+TARGET_BYTES = (500.0, 900.0, 1500.0, 2500.0, 3800.0, 5300.0, 7300.0, 10000.0)
 REFERENCE_PIXELS = 416 * 312
 
 
@@ -23,27 +23,30 @@ class RateControl(nn.Module):
     log_multiplier: Tensor
     log_rate: Tensor
 
-    def __init__(self, targets: tuple[float, ...] = TARGET_BYTES, *, speed: float = 0.005) -> None:
+    def __init__(self, targets: tuple[float, ...] = TARGET_BYTES, *, speed: float = 0.01) -> None:
         super().__init__()
         self.speed = speed
         target = torch.tensor(targets)
         self.register_buffer("log_target", torch.log(target))
         self.register_buffer("log_rate", torch.log(target))
         # Distortion saved by a byte falls about as 1 / rate: a start, not a tuning.
-        self.register_buffer("log_multiplier", torch.log(0.4 / target))
+        self.register_buffer("log_multiplier", torch.log(2.0 / target))
 
-    def forward(self, bits: Tensor, quality: Tensor, pixels: int) -> Tensor:
+    def forward(self, bits: Tensor, sent: Tensor, quality: Tensor, pixels: int) -> Tensor:
         """Return the weighted rate term of a batch and update the multipliers.
 
         Args:
-            bits: (N,) bits of each image.
+            bits: (N,) differentiable bits of each image, which the loss weighs.
+            sent: (N,) bits of the symbols that are really sent, which steer. At low rates the
+                noise of the first counts a tenth of a bit for every symbol that is skipped: a
+                quality steered by it ended at 51 bytes where it should have had 1200.
             quality: (N,) int64 qualities, 0-based.
             pixels: pixels of each network input.
         """
         reference_bytes = bits / 8 * (REFERENCE_PIXELS / pixels)
         loss = (torch.exp(self.log_multiplier)[quality] * reference_bytes).mean()
         if self.training:
-            self._steer(reference_bytes.detach(), quality)
+            self._steer(sent.detach() / 8 * (REFERENCE_PIXELS / pixels), quality)
         return loss
 
     def rates(self) -> list[float]:

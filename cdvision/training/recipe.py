@@ -8,10 +8,10 @@ from torch import nn
 
 from cdvision.networks.small import Small
 
-# The detector's gradients at the encoder are some thirty times the classifier's at equal weights.
+# At equal weights the detector's gradients at the encoder are many times the classifier's.
 WEIGHTS = {
     "detect/features": 0.5, "detect/pyramid": 1.0, "detect/scores": 1.0, "detect/boxes": 0.25,
-    "classify/features": 4.0, "classify/embedding": 5.0, "classify/classes": 2.5,
+    "classify/features": 3.0, "classify/embedding": 5.0, "classify/classes": 3.0,
 }  # fmt: skip
 # Parts that start from a good solution learn slowly, or the first hundred steps destroy it.
 SOLVED = (
@@ -31,7 +31,7 @@ class Recipe:
     learning_rate: float = 5e-4
     solved_rate: float = 1e-4
     pretrained_rate: float = 8e-5
-    warmup_steps: int = 200
+    warmup_steps: int = 100
     average: float = 0.999
     save_minutes: float = 5.0
     seed: int = 0
@@ -47,7 +47,7 @@ def parameter_groups(model: Small, recipe: Recipe) -> list[dict[str, object]]:
 
 def _rate(name: str, recipe: Recipe) -> float:
     """Learning rate of a parameter; those that live on a larger scale leap, or rates would lag."""
-    if name.startswith(("encoder.front", "tails.")):
+    if name.startswith(("encoder.front", "encoder.classifier_front", "tails.")):
         return recipe.pretrained_rate
     if name.startswith(SOLVED):
         return recipe.solved_rate

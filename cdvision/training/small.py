@@ -55,7 +55,7 @@ class SmallTrainer:
         terms = self._terms(image, quality)
         loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
         bits = self._bits
-        rate_loss = self.rate(bits, quality, image.shape[2] * image.shape[3])
+        rate_loss = self.rate(bits, self._sent, quality, image.shape[2] * image.shape[3])
         self.optimizer.zero_grad(set_to_none=True)
         (loss + rate_loss).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 60.0)
@@ -94,6 +94,10 @@ class SmallTrainer:
         bits = gaussian_bits(add_uniform_noise(residual), scale).flatten(1).sum(1)
         self._bits = bits + model.hyper_prior.bits(noisy, quality).flatten(1).sum(1)
         symbols = round_straight_through(residual) * (index > 0)  # skipped ones arrive as zero
+        sent = gaussian_bits(symbols, scale) * (index > 0)
+        self._sent = sent.flatten(1).sum(1) + model.hyper_prior.bits(hyper, quality).flatten(1).sum(
+            1
+        )
         dequantised: Tensor = model.dequantiser(symbols, hyper, quality)
         return dequantised
 
