@@ -53,8 +53,8 @@ def initialise_small(model: Small, teachers: Teachers, images: list[Tensor], lev
     analysis = basis.T * (weight / seen.spread)
     _set_linear(model.encoder.analysis.linear, analysis, -analysis @ seen.mean)
     synthesis = (seen.spread / weight)[:, None] * basis
-    to_detector, to_classifier = synthesis.split(sizes)
-    detector_mean, classifier_mean = seen.mean.split(sizes)
+    to_detector, to_classifier = torch.split(synthesis, sizes)
+    detector_mean, classifier_mean = torch.split(seen.mean, sizes)
     _start_taps(model, to_detector, detector_mean, to_classifier, classifier_mean)
     _start_indices(model, variance, levels)
 
