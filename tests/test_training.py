@@ -358,21 +358,21 @@ def test_multipliers_follow_the_rates() -> None:
     quality = torch.tensor([0, 1, 1, 5])
     bits = 8 * targets[quality] * torch.tensor([2.0, 0.4, 0.6, 1.0])
     for _ in range(20):
-        control(bits, quality, REFERENCE_PIXELS)
+        control(torch.zeros(4), bits, quality, REFERENCE_PIXELS)  # what is sent steers
     moved = control.log_multiplier - before
     assert moved[0] > 1e-3  # too many bytes: bytes become dearer
     assert moved[1] < -1e-3
     assert abs(moved[5]) < 1e-6
     assert (moved[[2, 3, 4, 6, 7]] == 0).all()
     control.eval()
-    control(bits * 100, quality, REFERENCE_PIXELS)
+    control(bits, bits * 100, quality, REFERENCE_PIXELS)
     assert torch.equal(control.log_multiplier - before, moved)
 
 
 def test_the_rate_term_counts_bytes_of_a_reference_photo() -> None:
     control = RateControl().eval()
     bits = torch.tensor([8000.0, 4000.0])
-    loss = control(bits, torch.tensor([3, 7]), REFERENCE_PIXELS // 2)
+    loss = control(bits, 0 * bits, torch.tensor([3, 7]), REFERENCE_PIXELS // 2)  # and no more
     price = torch.exp(control.log_multiplier)[[3, 7]]
     assert float(loss) == pytest.approx(float((price * torch.tensor([2000.0, 1000.0])).mean()))
 
@@ -381,7 +381,8 @@ def test_rate_control_finds_the_multiplier_of_its_target() -> None:
     control, quality = RateControl(speed=0.02), torch.tensor([4])
     for _ in range(1500):  # a codec whose rate falls as its price rises
         rate = 40.0 / torch.exp(control.log_multiplier[4])
-        control(8 * rate[None] / 30, quality, REFERENCE_PIXELS)
+        bits = 8 * rate[None] / 30
+        control(bits, bits, quality, REFERENCE_PIXELS)
     assert control.rates()[4] == pytest.approx(float(torch.exp(control.log_target[4])), rel=0.02)
 
 
