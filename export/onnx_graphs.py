@@ -31,7 +31,6 @@ class _Place:
 
     offset: int
     length: int
-    dtype: str
     shape: tuple[int, ...]
 
 
@@ -135,7 +134,7 @@ def _places(weights: Path) -> dict[str, _Place]:
         if name != "__metadata__" and entry["dtype"] == "F16":
             first, last = entry["data_offsets"]
             shape = tuple(entry["shape"])
-            places[name] = _Place(8 + size + first, last - first, entry["dtype"], shape)
+            places[name] = _Place(8 + size + first, last - first, shape)
     return places
 
 

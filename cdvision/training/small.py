@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cdvision.networks.graphs import SIDE
 from cdvision.networks.nanodet import DenseDetections
 from cdvision.networks.quantisation import (
     add_uniform_noise,
@@ -24,8 +25,19 @@ from cdvision.training.initialise import index_step
 from cdvision.training.rate_control import RateControl
 from cdvision.training.recipe import WEIGHTS, Recipe, parameter_groups
 
-CLASSIFIER_CELLS = 28
 AVERAGE_EVERY = 8  # steps; averaging millions of weights costs a tenth of a step
+
+
+class Transmission(NamedTuple):
+    """What arrives of a batch, and what it costs; bits are (N,)."""
+
+    y: Tensor
+    noisy_bits: Tensor  # differentiable
+    bits: Tensor  # of the symbols that are really sent
+
+
+def _per_image(*bits: Tensor) -> Tensor:
+    return torch.stack([part.flatten(1).sum(1) for part in bits]).sum(0)
 
 
 class SmallTrainer:
@@ -52,10 +64,11 @@ class SmallTrainer:
         """Train on one batch (N, 3, S, S) and return its terms."""
         image = image.contiguous(memory_format=torch.channels_last)
         quality = torch.from_numpy(rng.integers(QUALITIES, size=len(image))).to(self.device)
-        terms = self._terms(image, quality)
+        sent = self._transmit(image, quality)
+        terms = self._terms(image, sent.y)
         loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
-        bits = self._bits
-        rate_loss = self.rate(bits, self._sent, quality, image.shape[2] * image.shape[3])
+        pixels = image.shape[2] * image.shape[3]
+        rate_loss = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
         self.optimizer.zero_grad(set_to_none=True)
         (loss + rate_loss).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 60.0)
@@ -68,20 +81,19 @@ class SmallTrainer:
         log = {k: float(v.detach()) for k, v in terms.items()}
         return log | {
             "rate": float(rate_loss.detach()),
-            "bits": float(bits.detach().mean()),
+            "bits": float(sent.bits.detach().mean()),
             "norm": float(norm),
         }
 
-    def _terms(self, image: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        y = self._transmit(image, quality)
+    def _terms(self, image: Tensor, y: Tensor) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             detection = self._detect(image, y)
             classification = self._classify(image, y)
         terms = {f"detect/{k}": v for k, v in detection.items()}
         return terms | {f"classify/{k}": v for k, v in classification.items()}
 
-    def _transmit(self, image: Tensor, quality: Tensor) -> Tensor:
-        """Quantise as the encoder does, count the bits and return the dequantised latents."""
+    def _transmit(self, image: Tensor, quality: Tensor) -> Transmission:
+        """Quantise as the encoder does, count the bits and dequantise."""
         model = self.model
         scaled = model.encoder.scaled_latents(image, quality)
         z = model.encoder.hyper_latents(scaled)
@@ -91,15 +103,14 @@ class SmallTrainer:
         index = index[:, :, : scaled.shape[2], : scaled.shape[3]]
         scale = LOWEST_SCALE * torch.exp(index * index_step(SCALE_LEVELS))
         residual = scaled - model.dequantiser.means(hyper, scaled)
-        bits = gaussian_bits(add_uniform_noise(residual), scale).flatten(1).sum(1)
-        self._bits = bits + model.hyper_prior.bits(noisy, quality).flatten(1).sum(1)
+        noisy_bits = gaussian_bits(add_uniform_noise(residual), scale)
         symbols = round_straight_through(residual) * (index > 0)  # skipped ones arrive as zero
-        sent = gaussian_bits(symbols, scale) * (index > 0)
-        self._sent = sent.flatten(1).sum(1) + model.hyper_prior.bits(hyper, quality).flatten(1).sum(
-            1
+        bits = gaussian_bits(symbols, scale) * (index > 0)
+        return Transmission(
+            y=model.dequantiser(symbols, hyper, quality),
+            noisy_bits=_per_image(noisy_bits, model.hyper_prior.bits(noisy, quality)),
+            bits=_per_image(bits, model.hyper_prior.bits(hyper, quality)),
         )
-        dequantised: Tensor = model.dequantiser(symbols, hyper, quality)
-        return dequantised
 
     def _detect(self, image: Tensor, y: Tensor) -> dict[str, Tensor]:
         features = self.model.detector_tap(y)
@@ -110,7 +121,7 @@ class SmallTrainer:
 
     def _classify(self, image: Tensor, y: Tensor) -> dict[str, Tensor]:
         cells = image.shape[2] // 8
-        matrix = torch.from_numpy(resampling_matrix(cells, 0, cells, CLASSIFIER_CELLS)).to(y)
+        matrix = torch.from_numpy(resampling_matrix(cells, 0, cells, SIDE)).to(y)
         matrix = matrix.expand(len(y), -1, -1)
         features = self.model.classifier_tap(y, matrix, matrix)
         tail = self.model.classifier_tail
