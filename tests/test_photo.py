@@ -15,7 +15,7 @@ from PIL import Image
 
 from cdvision.errors import ImageError
 from cdvision.package.card import InputSpec
-from cdvision.photo import content_size, fit_photo, network_input, read_photo
+from cdvision.photo import content_size, fit_photo, network_input, read_photo, working_size
 
 SPEC = InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116, 104))
 # Colours that survive every mode here; 3 wide and 2 high, no two pixels alike.
@@ -144,11 +144,13 @@ def test_content_and_network_input_agree(width: int, height: int, units: int) ->
     size, source = units * 32, (width, height)
     network = network_input(source, SPEC, size)
     content = content_size(source, network)
-    assert max(network) == max(content) == size
+    assert max(network) == size
+    factor = 1 if -(-max(source) // 32) * 32 == size else size / max(source)
+    assert max(content) == round(max(source) * factor)
     for inside, around, side in zip(content, network, source, strict=True):
         assert around % 32 == 0
         assert 1 <= inside <= around < inside + 32
-        assert inside == 1 or abs(inside - side * size / max(source)) <= 0.5
+        assert inside == 1 or abs(inside - side * factor) <= 0.5
     assert network_input(source[::-1], SPEC, size) == network[::-1]
     assert content_size(source[::-1], network[::-1]) == content[::-1]
 
@@ -237,3 +239,28 @@ def test_a_spoiled_file_gives_pixels_or_an_image_error(kind: str) -> None:
         except ImageError:
             refused += 1
     assert refused > 10
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ((640, 480), 416), ((416, 300), 416), ((300, 4000), 416),  # shrunk, or as it is
+        ((341, 256), 352), ((335, 256), 352), ((256, 256), 256),  # padded, as they are
+        ((100, 80), 224), ((1, 1), 224),  # too small for a context: enlarged
+    ],
+)  # fmt: skip
+def test_photos_are_shrunk_or_left_alone(source: tuple[int, int], expected: int) -> None:
+    assert working_size(source, SPEC) == expected
+    assert max(network_input(source, SPEC, expected)) == expected
+
+
+@given(st.integers(225, 416), st.integers(1, 416))
+def test_a_photo_that_fits_keeps_its_pixels(width: int, height: int) -> None:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    fitted = fit_photo(Image.fromarray(pixels), SPEC)
+    down, across = fitted.pixels.shape[:2]
+    for padded, side in ((down, height), (across, width)):
+        assert padded % 32 == 0
+        assert padded - 32 < side <= padded
+    assert content_size((width, height), (across, down)) == (width, height)
+    assert (fitted.pixels[:height, :width] == pixels).all()

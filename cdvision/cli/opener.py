@@ -90,5 +90,5 @@ quality_option = click.option(
 size_option = click.option(
     "--size",
     type=click.IntRange(32, 8192),
-    help="Long side of the network input, a multiple of 32 (default: the model's own).",
+    help="Long side of the network input, a multiple of 32 (default: the photo's, up to 416).",
 )

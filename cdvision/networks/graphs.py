@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import ModelError
-from cdvision.networks.small import Small
+from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
 
 SIDE = 28  # cells of the classifier's map
 Axes = Mapping[str, tuple[str | int, ...]]
@@ -44,13 +44,13 @@ class EncoderGraph(nn.Module):
     def __init__(self, model: Small) -> None:
         super().__init__()
         self.encoder, self.dequantiser = model.encoder, model.dequantiser
+        self.hyper_decoder = model.hyper_decoder  # integers: it tells what will be skipped
+        self._encode = model.encode
 
     def forward(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, H, W, 3) uint8 and (N,) int64 to int32 symbols and hyper-latent."""
-        scaled = self.encoder.scaled_latents(image.permute(0, 3, 1, 2).float(), quality)
-        hyper = torch.round(self.encoder.hyper_latents(scaled))
-        symbols = torch.round(scaled - self.dequantiser.means(hyper, scaled))
-        return symbols.to(torch.int32), hyper.to(torch.int32)
+        latents = self._encode(image.permute(0, 3, 1, 2).float(), quality)
+        return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
 
 
 class TapGraph(nn.Module):
@@ -126,8 +126,8 @@ def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
     int32, int64, real, uint8 = torch.int32, torch.int64, torch.float32, torch.uint8
     pixels: Axes = {"image": ("batch", "height", "width", 3)}
     latents: Axes = {
-        "symbols": ("batch", 96, "h16", "w16"),
-        "hyper": ("batch", 24, "h64", "w64"),
+        "symbols": ("batch", LATENT_CHANNELS, "h16", "w16"),
+        "hyper": ("batch", HYPER_CHANNELS, "h64", "w64"),
         "quality": ("batch",),
     }
     windows: Axes = {"rows": ("batch", SIDE, "h8"), "columns": ("batch", SIDE, "w8")}

@@ -63,13 +63,16 @@ class IntegerHyperDecoder(nn.Module):
 
     ::
 
-        z (C_z)@1/64 ─ 3x3 ─ shuffle x2 ─ 3x3 ─ shuffle x2 ─ 1x1 + bias[quality] ─▶ index (C)@1/16
+        z (C_z)@1/64 ─ 3x3 ─ shuffle x2 ─ 3x3 ─ 1x1 + bias[quality] ─ shuffle x2 ─▶ index (C)@1/16
+
+    The last layer works on 2x2 cells at once, so each phase of the spatial prediction has scales of
+    its own: a cell that is predicted from its neighbours has less left to tell.
 
     Args:
         hyper_channels: channels of ``z``.
         channels: channels of the latents.
         hidden: channels between.
-        qualities: number of qualities; each has its own bias a channel.
+        qualities: number of qualities; each has its own bias a channel and phase.
         levels: number of scales; indices lie in [0, levels - 1].
     """
 
@@ -79,9 +82,9 @@ class IntegerHyperDecoder(nn.Module):
         super().__init__()
         bounds = {"low": 0, "high": ACTIVATION_BOUND}
         self.conv1 = IntegerConv2d(hyper_channels, 4 * hidden, 3, shift=4, **bounds)
-        self.conv2 = IntegerConv2d(hidden, 4 * hidden, 3, shift=7, **bounds)
-        self.conv3 = IntegerConv2d(hidden, channels, 1, shift=8, low=0, high=levels - 1)
-        self.quality_bias = nn.Parameter(torch.zeros(qualities, channels))
+        self.conv2 = IntegerConv2d(hidden, hidden, 3, shift=7, **bounds)
+        self.conv3 = IntegerConv2d(hidden, 4 * channels, 1, shift=8, low=0, high=levels - 1)
+        self.quality_bias = nn.Parameter(torch.zeros(qualities, 4 * channels))
         self._start()
 
     def _start(self) -> None:
@@ -95,9 +98,11 @@ class IntegerHyperDecoder(nn.Module):
             nn.init.constant_(conv.bias, middle)
         nn.init.zeros_(self.conv3.weight)  # at first the scales are those of the channels
 
+    def hidden(self, z: Tensor) -> Tensor:
+        """Return the activations before the last layer (N, hidden, 2h, 2w)."""
+        out: Tensor = self.conv2(F.pixel_shuffle(self.conv1(z), 2))
+        return out
+
     def forward(self, z: Tensor, quality: Tensor) -> Tensor:
         """Return indices (N, C, 4h, 4w) from integers ``z`` (N, C_z, h, w)."""
-        hidden = F.pixel_shuffle(self.conv1(z), 2)
-        hidden = F.pixel_shuffle(self.conv2(hidden), 2)
-        out: Tensor = self.conv3(hidden, self.quality_bias[quality])
-        return out
+        return F.pixel_shuffle(self.conv3(self.hidden(z), self.quality_bias[quality]), 2)

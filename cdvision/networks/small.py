@@ -2,33 +2,35 @@
 
 ::
 
-    RGB ─┬ NanoDet front 116@1/8 ──┬─ analysis ─ y 96@1/16 ─ gain[q] ─┬─ round(· - mean) ─▶ symbols
+    RGB ─┬ NanoDet front 116@1/8 ──┬─ analysis ─ y 128@1/16 ─ gain[q] ─┬─ round(· - mean) ─▶ symbols
          └ MobileNet front 32@1/8 ─┘                                  └─ hyper-analysis ─ round ─▶ z
     z ─ integer hyper-decoder ─▶ scale index of every symbol          (exact: chooses the tables)
-    z ─ mean network ─▶ mean                                         (float: never touches the bits)
+    z ─ mean network ─┬▶ mean                                       (float: never touches the bits)
+    neighbours of y ──┘  phase by phase, see ``context``
     symbols + mean ─ rescale[q] ─▶ y ─┬─ tap ─▶ 116@1/8 ─▶ NanoDet tail ─▶ boxes
                                       └─ tap ─▶ 32@28²  ─▶ MobileNet tail ─▶ classes
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdvision.networks.context import PHASES, SpatialPrediction, join, split
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.integer_hyper import IntegerHyperDecoder
 from cdvision.networks.layers import ConvAct, ResidualBlock, zero_init
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
 from cdvision.networks.nanodet import FRONT_CHANNELS, NanoDetFront, NanoDetTail
-from cdvision.networks.quantisation import round_straight_through
 from cdvision.networks.taps import ResamplingTap, UpsamplingTap
 
 QUALITIES = 8
-LATENT_CHANNELS = 96
+LATENT_CHANNELS = 128
 HYPER_CHANNELS = 24
 HYPER_BOUND = 15
 SCALE_LEVELS = 64
@@ -38,7 +40,7 @@ LOWEST_SCALE, HIGHEST_SCALE = 0.11, 64.0
 class Latents(NamedTuple):
     """What the encoder writes, before skipping and entropy coding; integers held in float32."""
 
-    symbols: Tensor  # (N, 96, H/16, W/16)
+    symbols: Tensor  # (N, 128, H/16, W/16)
     hyper: Tensor  # (N, 24, ceil(H/64), ceil(W/64)) in [-15, 15]
 
 
@@ -114,8 +116,12 @@ class SmallEncoder(nn.Module):
 
     def scaled_latents(self, image: Tensor, quality: Tensor) -> Tensor:
         """Return ``y`` times the gain of each image's quality; ``quality`` is (N,), 0 to 7."""
+        return self.scaled_analysis(self.features(image), quality)
+
+    def scaled_analysis(self, features: Tensor, quality: Tensor) -> Tensor:
+        """Return the scaled latents of features (N, 148, H/8, W/8)."""
         gain = torch.exp(self.log_gain)[quality][:, :, None, None]
-        scaled: Tensor = self.analysis(self.features(image)) * gain
+        scaled: Tensor = self.analysis(features) * gain
         return scaled
 
     def features(self, image: Tensor) -> Tensor:
@@ -132,23 +138,70 @@ class SmallEncoder(nn.Module):
         return z.clamp(-HYPER_BOUND, HYPER_BOUND)
 
 
+class Quantised(NamedTuple):
+    """Latents on their way through the quantiser, all (N, 128, H/16, W/16)."""
+
+    residual: Tensor  # scaled latents minus their means
+    symbols: Tensor  # the residual, rounded; zero where it is skipped
+    scaled: Tensor  # symbols plus their means: what the receiver has, up to the gain
+
+
 class Dequantiser(nn.Module):
-    """Symbols and hyper-latent to dequantised latents: adds the mean, undoes the gain."""
+    """Symbols and hyper-latent to dequantised latents: adds the means, undoes the gain."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mean = MeanNetwork(HYPER_CHANNELS, LATENT_CHANNELS)
+        self.prediction = SpatialPrediction(LATENT_CHANNELS, QUALITIES)
         self.log_rescale = nn.Parameter(-_initial_log_gain())
 
     def means(self, hyper: Tensor, like: Tensor) -> Tensor:
-        """Return the means of the symbols, cropped to the latents' height and width."""
+        """Return what the hyper-latent says of the means, cropped to the latents' size."""
         mean: Tensor = self.mean(hyper)
         return mean[:, :, : like.shape[2], : like.shape[3]]
 
+    def quantise(
+        self,
+        scaled: Tensor,
+        hyper: Tensor,
+        quality: Tensor,
+        sent: Tensor,
+        rounding: Callable[[Tensor], Tensor] = torch.round,
+    ) -> Quantised:
+        """Quantise as the sender does: every phase predicted from what the receiver will have.
+
+        Args:
+            scaled: (N, 128, h, w) latents times their gain.
+            hyper: (N, 24, ceil(h/4), ceil(w/4)) integers.
+            quality: (N,) int64, 0 to 7.
+            sent: (N, 128, h, w) bool: which symbols are not skipped.
+            rounding: ``torch.round`` or its training twin.
+        """
+        latents, kept, residuals, symbols = split(scaled), split(sent.float()), {}, {}
+
+        def resolve(mean: Tensor, phase: int) -> Tensor:
+            residuals[phase] = latents[phase] - mean
+            symbols[phase] = rounding(residuals[phase]) * kept[phase]
+            return symbols[phase] + mean
+
+        decoded = self.prediction(self.means(hyper, scaled), quality, resolve)
+        return Quantised(_joined(residuals), _joined(symbols), decoded)
+
+    def rescale(self, scaled: Tensor, quality: Tensor) -> Tensor:
+        """Undo the gain of each image's quality."""
+        return scaled * torch.exp(self.log_rescale)[quality][:, :, None, None]
+
     def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> Tensor:
-        """Return ``y`` (N, 96, h, w) from (N, 96, h, w), (N, 24, ceil(h/4), ceil(w/4)), (N,)."""
-        rescale = torch.exp(self.log_rescale)[quality][:, :, None, None]
-        return (symbols + self.means(hyper, symbols)) * rescale
+        """Return ``y`` (N, 128, h, w) from (N, 128, h, w), (N, 24, ceil(h/4), ceil(w/4)), (N,)."""
+        received = split(symbols)
+        scaled = self.prediction(
+            self.means(hyper, symbols), quality, lambda mean, phase: mean + received[phase]
+        )
+        return self.rescale(scaled, quality)
+
+
+def _joined(phases: dict[int, Tensor]) -> Tensor:
+    return join(tuple(phases[phase] for phase in range(PHASES)))
 
 
 class Small(nn.Module):
@@ -192,12 +245,18 @@ class Small(nn.Module):
         """The tap of the classifier."""
         return cast(ResamplingTap, self.taps["mobilenet_v2"])
 
+    def scale_index(self, hyper: Tensor, quality: Tensor, like: Tensor) -> Tensor:
+        """Return the table of every symbol (N, 128, h, w), cropped to the size of ``like``."""
+        index: Tensor = self.hyper_decoder(hyper, quality)
+        return index[:, :, : like.shape[2], : like.shape[3]]
+
     def encode(self, image: Tensor, quality: Tensor) -> Latents:
         """Return the latents of (N, 3, H, W) RGB 0..255, H and W multiples of 32."""
         scaled = self.encoder.scaled_latents(image, quality)
-        hyper = round_straight_through(self.encoder.hyper_latents(scaled))
-        symbols = round_straight_through(scaled - self.dequantiser.means(hyper, scaled))
-        return Latents(symbols, hyper)
+        hyper = torch.round(self.encoder.hyper_latents(scaled))
+        sent = self.scale_index(hyper, quality, scaled) > 0
+        quantised = self.dequantiser.quantise(scaled, hyper, quality, sent)
+        return Latents(quantised.symbols, hyper)
 
 
 def _initial_log_gain() -> Tensor:

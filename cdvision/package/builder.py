@@ -111,8 +111,8 @@ def build_integer_network(decoder: IntegerHyperDecoder) -> IntegerNetwork:
     """Turn the training twin into the runtime's network; raises ModelError without the proof."""
     layers = (
         _integer_layer(decoder.conv1, upsample=2),
-        _integer_layer(decoder.conv2, upsample=2),
-        _integer_layer(decoder.conv3, upsample=1, extra=decoder.quality_bias),
+        _integer_layer(decoder.conv2, upsample=1),
+        _integer_layer(decoder.conv3, upsample=2, extra=decoder.quality_bias),
     )
     return IntegerNetwork(layers, bound=HYPER_BOUND)
 

@@ -51,16 +51,18 @@ class InputSpec:
     """How an image becomes a network input.
 
     Attributes:
-        size: default long side of the network input, pixels.
+        size: long side of the network input where the photo is at least as large, pixels.
         multiple: both sides are padded to a multiple of this.
         max_size: longest side that a stream may ask for; bounds a receiver's memory.
         padding: RGB colour of the padding.
+        least_size: smaller photos are enlarged to this long side; those between are not.
     """
 
     size: int
     multiple: int
     max_size: int
     padding: tuple[int, int, int]
+    least_size: int = 224
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,11 @@ def _check_values(card: ModelCard) -> None:
             raise ValueError(f"{name}: expected a whole number above 0, found {value!r}")
     if card.default_quality > card.qualities:
         raise ValueError(f"default_quality: expected 1 to {card.qualities}")
-    if card.input.size % card.input.multiple or card.input.size > card.input.max_size:
+    picture = card.input
+    if picture.size % picture.multiple or picture.size > picture.max_size:
         raise ValueError("input.size: expected a multiple of input.multiple up to input.max_size")
+    if picture.least_size % picture.multiple or picture.least_size > picture.size:
+        raise ValueError("input.least_size: expected a multiple of input.multiple up to input.size")
 
 
 def _counts(card: ModelCard) -> dict[str, object]:
@@ -164,6 +169,7 @@ def _counts(card: ModelCard) -> dict[str, object]:
         "input.size": picture.size,
         "input.multiple": picture.multiple,
         "input.max_size": picture.max_size,
+        "input.least_size": picture.least_size,
         **{f"{name}.channels": spec.channels for name, spec in specs.items()},
         **{f"{name}.stride": spec.stride for name, spec in specs.items()},
     }

@@ -13,6 +13,7 @@ from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
 from cdvision.networks.nanodet import DenseDetections, NanoDetFront, NanoDetTail
 
 TEMPERATURE = 2.0
+CLASSIFIER_SIDE = 224  # pixels
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,31 @@ class Teachers(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def detect(self, image: Tensor) -> DetectionTarget:
-        """Run the detector on (N, 3, S, S) RGB 0..255."""
-        features = self.detector_front(image)
+    def detect(self, features: Tensor) -> DetectionTarget:
+        """Run the detector's tail on its front's features (N, 116, S/8, S/8)."""
         pyramid = self.detector_tail.pyramid(features)
         return DetectionTarget(
             features, pyramid, DenseDetections(*self.detector_tail.head(pyramid))
         )
 
     @torch.no_grad()
-    def classify(self, image: Tensor) -> ClassificationTarget:
-        """Run the classifier on (N, 3, S, S), resized to the 224² that it was trained at."""
-        mode = {"mode": "bilinear", "align_corners": False, "antialias": True}
-        features = self.classifier_front(F.interpolate(image, (224, 224), **mode))  # type: ignore[arg-type]
+    def classify(self, image: Tensor, features: Tensor) -> ClassificationTarget:
+        """Run the classifier's tail on (N, 3, S, S), whose front features are given.
+
+        Crops above the 224² that the classifier was trained at are resized to it. Smaller ones are
+        not: enlarging would teach the look of blur.
+        """
+        if image.shape[2] > CLASSIFIER_SIDE:
+            features = self.classifier_front(self.classifier_view(image))
         embedding = self.classifier_tail.embed(features)
         logits = self.classifier_tail.classifier["1"](embedding)
         return ClassificationTarget(features, embedding, logits)
+
+    @staticmethod
+    def classifier_view(image: Tensor) -> Tensor:
+        """Resize (N, 3, S, S) to the classifier's 224²."""
+        size = (CLASSIFIER_SIDE, CLASSIFIER_SIDE)
+        return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def unexplained_variance(found: Tensor, target: Tensor) -> Tensor:
@@ -78,16 +88,15 @@ def unexplained_variance(found: Tensor, target: Tensor) -> Tensor:
 
 
 def detection_loss(
-    features: Tensor, pyramid: tuple[Tensor, ...], dense: DenseDetections, target: DetectionTarget
+    pyramid: tuple[Tensor, ...], dense: DenseDetections, target: DetectionTarget
 ) -> dict[str, Tensor]:
-    """Return the detector's terms: split-point features, pyramid, scores, boxes."""
+    """Return the detector's terms: pyramid, scores, boxes."""
     found = DenseDetections(*(d.float() for d in dense))
     wanted = DenseDetections(*(d.float() for d in target.dense))
     score = torch.sigmoid(wanted.scores)
     confidence = score.amax(-1)
     evidence = confidence.sum().clamp_min(1.0)
     return {
-        "features": unexplained_variance(features, target.features),
         "pyramid": _mean(
             [unexplained_variance(f, t) for f, t in zip(pyramid, target.pyramid, strict=True)]
         ),
@@ -97,15 +106,14 @@ def detection_loss(
 
 
 def classification_loss(
-    features: Tensor, embedding: Tensor, logits: Tensor, target: ClassificationTarget
+    embedding: Tensor, logits: Tensor, target: ClassificationTarget
 ) -> dict[str, Tensor]:
-    """Return the classifier's terms: split-point features, embedding, class distribution."""
+    """Return the classifier's terms: embedding, class distribution."""
     wanted_embedding = target.embedding.float()
     found = F.log_softmax(logits.float() / TEMPERATURE, dim=-1)
     wanted = F.log_softmax(target.logits.float() / TEMPERATURE, dim=-1)
     divergence = F.kl_div(found, wanted, log_target=True, reduction="batchmean")
     return {
-        "features": unexplained_variance(features, target.features),
         "embedding": (embedding.float() - wanted_embedding).square().mean()
         / wanted_embedding.var(),
         "classes": divergence * TEMPERATURE**2,

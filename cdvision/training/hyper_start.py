@@ -11,12 +11,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from cdvision.networks.context import PHASES
 from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
 from cdvision.networks.quantisation import gaussian_bits
-from cdvision.networks.small import LOWEST_SCALE, SCALE_LEVELS, HyperAnalysis, Small
+from cdvision.networks.small import (
+    LOWEST_SCALE,
+    QUALITIES,
+    SCALE_LEVELS,
+    HyperAnalysis,
+    Small,
+)
 from cdvision.training.initialise import index_step
 
+CROP = 192  # pixels, three cells of the hyper-latent
 GROUPS = 6  # of neighbouring latent channels, which fall in energy together
 Z_STEPS = 12.0  # units of z for one unit of mean log-magnitude
 ACTIVATION_STEPS = 4.0  # units of activation for one unit of z
@@ -40,6 +49,7 @@ def start_hyper(model: Small, batches: list[Tensor]) -> None:
     _bias(_conv(analysis, 3))[:GROUPS] -= centre
     around = (z - centre[:, None, None]).repeat_interleave(4, 2).repeat_interleave(4, 3)
     _start_decoder(decoder, _slopes(scaled, around, groups), groups)
+    _start_indices(model, batches)
 
 
 def _group_matrix(model: Small) -> Tensor:
@@ -73,25 +83,48 @@ def _start_analysis(analysis: HyperAnalysis, groups: Tensor) -> None:
 
 def _start_decoder(decoder: IntegerHyperDecoder, slopes: Tensor, groups: Tensor) -> None:
     """Pass each group's ``z`` through both layers and add its slope to the group's indices."""
-    for conv, gain in ((decoder.conv1, ACTIVATION_STEPS), (decoder.conv2, 1.0)):
-        for group in range(GROUPS):
-            outputs = slice(4 * group, 4 * group + 4)  # the four places that a shuffle makes
+    for group in range(GROUPS):
+        places = slice(4 * group, 4 * group + 4)  # the four places that a shuffle makes
+        for conv, outputs, gain, bias in (
+            (decoder.conv1, places, ACTIVATION_STEPS, MIDDLE),
+            (decoder.conv2, slice(group, group + 1), 1.0, 0.0),
+        ):
             conv.weight[outputs] = 0
             conv.weight[outputs, group, 1, 1] = gain
-            conv.bias[outputs] = MIDDLE if conv is decoder.conv1 else 0.0
+            conv.bias[outputs] = bias
     decoder.conv3.weight.zero_()
     per_channel = (groups > 0).float().T * (slopes / ACTIVATION_STEPS)[None]
-    decoder.conv3.weight[:, :GROUPS, 0, 0] = per_channel
-    decoder.quality_bias.sub_(MIDDLE * per_channel.sum(1))
+    decoder.conv3.weight[:, :GROUPS, 0, 0] = per_channel.repeat_interleave(PHASES, 0)
+
+
+def _start_indices(model: Small, batches: list[Tensor]) -> None:
+    """Set the bias of every quality, channel and phase to the scale that residuals have there."""
+    crops = _crops(batches)
+    decoder, step = model.hyper_decoder, index_step(SCALE_LEVELS)
+    for number in range(QUALITIES):
+        quality = torch.full((len(crops),), number, device=crops.device)
+        scaled = model.encoder.scaled_latents(crops, quality)
+        z = torch.round(model.encoder.hyper_latents(scaled))
+        sent = torch.ones_like(scaled, dtype=torch.bool)
+        residual = model.dequantiser.quantise(scaled, z, quality, sent).residual
+        deviation = F.pixel_unshuffle(residual, 2).square().mean((0, 2, 3)).sqrt()
+        index = torch.log(deviation / LOWEST_SCALE) / step
+        shift = decoder.conv3.weight[:, :, 0, 0] @ decoder.hidden(z).mean((0, 2, 3))
+        decoder.quality_bias[number] = index.clamp(0, SCALE_LEVELS - 1) - shift
 
 
 def _observe(model: Small, batches: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Scaled latents (N, C, 4h, 4w) and hyper-latents (N, GROUPS, h, w), at a middle quality."""
-    crops = torch.cat([batch[:, :, :192, :192] for batch in batches])
+    crops = _crops(batches)
     quality = torch.full((len(crops),), MIDDLE_QUALITY, device=crops.device)
     scaled = model.encoder.scaled_latents(crops, quality)
     z: Tensor = model.encoder.hyper_analysis(scaled)
     return scaled, z[:, :GROUPS]
+
+
+def _crops(batches: list[Tensor]) -> Tensor:
+    side = min(CROP, *(batch.shape[3] for batch in batches)) // 64 * 64
+    return torch.cat([batch[:, :, :side, :side] for batch in batches])
 
 
 def _slopes(scaled: Tensor, z: Tensor, groups: Tensor) -> Tensor:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
 from cdvision.networks.nanodet import FRONT_CHANNELS
-from cdvision.networks.small import HIGHEST_SCALE, LATENT_CHANNELS, LOWEST_SCALE, Small
+from cdvision.networks.quantisation import gaussian_bits
+from cdvision.networks.small import HIGHEST_SCALE, LATENT_CHANNELS, LOWEST_SCALE, QUALITIES, Small
 from cdvision.training.distillation import Teachers
+from cdvision.training.rate_control import REFERENCE_PIXELS, TARGET_BYTES
+from cdvision.training.sensitivity import Sensitivity, blocks
+
+STRIDE = 16  # of the latents
 
 
 def index_step(levels: int) -> float:
@@ -19,60 +24,56 @@ def index_step(levels: int) -> float:
     return math.log(HIGHEST_SCALE / LOWEST_SCALE) / (levels - 1)
 
 
-# How much a unit of the classifier's features counts beside one of the detector's, which has
-# nearly four times as many of them.
-CLASSIFIER_WEIGHT = 1.5
+# Errors that a code may make in each network's features before its answers suffer, in units of
+# what sending nothing costs: measured with linear codes of either network alone, at the step where
+# they keep about nine tenths of their accuracy.
+DETECTOR_STEP, CLASSIFIER_STEP = 4.5, 2.5
+LATENT_UNIT = 0.4  # of the latents: it puts the weights before and behind them on one scale
 
 
 @torch.no_grad()
-def initialise_small(model: Small, teachers: Teachers, images: list[Tensor], levels: int) -> None:
+def initialise_small(
+    model: Small,
+    teachers: Teachers,
+    sensitivity: Sensitivity,
+    images: list[Tensor],
+    targets: Sequence[float] = TARGET_BYTES,
+) -> None:
     """Copy the task networks and set the linear paths to principal components.
 
     Of all linear codes of 2x2 blocks of both networks' features, the latents start as the one
-    that loses least; training starts there instead of from noise, which saves most of a CPU run.
+    that costs the networks' answers least; training starts there instead of from noise.
 
     Args:
         model: changed in place.
         teachers: the uncompressed networks.
+        sensitivity: the metric of their features.
         images: batches (N, 3, S, S) of RGB 0..255, some dozens of crops in all.
-        levels: number of scales in the table.
+        targets: bytes of a reference photo at each quality, which choose the first gains.
     """
     model.encoder.front.load_state_dict(teachers.detector_front.state_dict())
     model.encoder.classifier_front.load_state_dict(teachers.classifier_front.state_dict())
     model.detector_tail.load_state_dict(teachers.detector_tail.state_dict())
     model.classifier_tail.load_state_dict(teachers.classifier_tail.state_dict())
 
-    seen = _Standardised(_blocks([model.encoder.features(batch) for batch in images]))
-    sizes = [4 * FRONT_CHANNELS, 4 * CLASSIFIER_CHANNELS]
-    weight = torch.tensor([1.0, CLASSIFIER_WEIGHT]).repeat_interleave(torch.tensor(sizes))
-    weight = weight.to(seen.values)
-    weighted = seen.values * weight
+    samples = torch.cat([blocks(model.encoder.features(batch)) for batch in images]).double()
+    mean = samples.mean(0)
+    weight = torch.block_diag(
+        sensitivity.detector.double() * (LATENT_UNIT / DETECTOR_STEP),
+        sensitivity.classifier.double() * (LATENT_UNIT / CLASSIFIER_STEP),
+    )
+    weighted = (samples - mean) @ weight
     variance, basis = torch.linalg.eigh(weighted.T @ weighted / len(weighted))
     variance, basis = variance.flip(0)[:LATENT_CHANNELS], basis.flip(1)[:, :LATENT_CHANNELS]
 
-    analysis = basis.T * (weight / seen.spread)
-    _set_linear(model.encoder.analysis.linear, analysis, -analysis @ seen.mean)
-    synthesis = (seen.spread / weight)[:, None] * basis
+    analysis = (basis.T @ weight).float()
+    _set_linear(model.encoder.analysis.linear, analysis, -analysis @ mean.float())
+    synthesis = torch.linalg.solve(weight, basis).float()
+    sizes = [4 * FRONT_CHANNELS, 4 * CLASSIFIER_CHANNELS]
     to_detector, to_classifier = torch.split(synthesis, sizes)
-    detector_mean, classifier_mean = torch.split(seen.mean, sizes)
+    detector_mean, classifier_mean = torch.split(mean.float(), sizes)
     _start_taps(model, to_detector, detector_mean, to_classifier, classifier_mean)
-    _start_indices(model, variance, levels)
-
-
-class _Standardised:
-    """Samples (n, features) without mean and spread, and both apart."""
-
-    def __init__(self, samples: Tensor) -> None:
-        self.mean = samples.mean(0)
-        # One spread for the four positions of a block; a floor for channels that hardly fire.
-        per_feature = samples.std(0).view(-1, 4).mean(1)
-        self.spread = (per_feature + 0.1 * per_feature.mean()).repeat_interleave(4)
-        self.values = (samples - self.mean) / self.spread
-
-
-def _blocks(maps: list[Tensor]) -> Tensor:
-    """Gather the 2x2 blocks of maps (N, C, 2h, 2w) as samples (n, 4C)."""
-    return torch.cat([F.pixel_unshuffle(m, 2).movedim(1, -1).flatten(0, 2) for m in maps])
+    _start_gains(model, variance.float(), targets)
 
 
 def _start_taps(
@@ -102,8 +103,57 @@ def _set_linear(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     _bias(conv).copy_(bias)
 
 
-def _start_indices(model: Small, variance: Tensor, levels: int) -> None:
-    """Let the hyper-decoder begin with the scale that each channel has on average."""
-    scale = torch.sqrt(variance) * torch.exp(model.encoder.log_gain)
-    index = torch.log(scale / LOWEST_SCALE) / index_step(levels)
-    model.hyper_decoder.quality_bias.copy_(index.clamp(0, levels - 1))
+def _start_gains(model: Small, variance: Tensor, targets: Sequence[float]) -> None:
+    """Choose one gain a quality, by the bytes that its symbols would take."""
+    cells = REFERENCE_PIXELS / STRIDE**2
+    gains = [_gain_for(variance.sqrt(), 8 * target / cells) for target in targets]
+    log_gain = torch.log(torch.tensor(gains)).to(variance)[:, None].expand(-1, len(variance))
+    model.encoder.log_gain.copy_(log_gain)
+    model.dequantiser.log_rescale.copy_(-log_gain)
+
+
+def _gain_for(deviation: Tensor, bits: float) -> float:
+    """Bisect for the gain at which rounded Gaussians of these deviations take ``bits`` in all."""
+    low, high = 1e-3, 1e3
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _entropy(deviation * middle) < bits else (low, middle)
+    return low
+
+
+def _entropy(deviation: Tensor) -> float:
+    """Bits of one rounded value of each deviation, added up."""
+    symbols = torch.arange(-200, 201, device=deviation.device)[:, None].to(deviation)
+    bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp_min(0.05))
+    return float((torch.exp2(-bits) * bits).sum())
+
+
+@torch.no_grad()
+def start_prediction(model: Small, images: list[Tensor]) -> None:
+    """Set the strength of the spatial prediction by regression on rounded neighbours."""
+    for quality in range(QUALITIES):
+        found = [_rounded_neighbours(model, batch, quality) for batch in images]
+        for part, module in enumerate(
+            (model.dequantiser.prediction.direct, model.dequantiser.prediction.diagonal)
+        ):
+            product = sum((latents * means[part]).sum((0, 2, 3)) for latents, means in found)
+            energy = sum(means[part].square().sum((0, 2, 3)) for _, means in found)
+            module.strength[quality] = product / (energy + 1.0)
+
+
+def _rounded_neighbours(
+    model: Small, images: Tensor, quality: int
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Scaled latents inside the border, and the means of their direct and diagonal neighbours."""
+    levels = torch.full((len(images),), quality, device=images.device)
+    scaled = model.encoder.scaled_latents(images, levels)
+    rounded = torch.round(scaled)
+    left, right, up, down = slice(None, -2), slice(2, None), slice(None, -2), slice(2, None)
+    inside = slice(1, -1)
+    direct = [(up, inside), (down, inside), (inside, left), (inside, right)]
+    diagonal = [(up, left), (up, right), (down, left), (down, right)]
+    means = [
+        sum((rounded[:, :, rows, columns] for rows, columns in group), torch.zeros(())) / 4
+        for group in (direct, diagonal)
+    ]
+    return scaled[:, :, inside, inside], (means[0], means[1])

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from cdvision.errors import CdvisionError
 
+MAX_ENLARGING = 1.2  # enlarged crops are blurred, and blur is cheaper to code than any photo
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -54,7 +55,9 @@ class PhotoBank:
 
     def _crop(self, photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
         height, width = photo.shape[1:]
-        cut = max(8, round(min(height, width) * rng.uniform(self.plan.least, 1.0)))
+        short = min(height, width)
+        least = min(1.0, max(self.plan.least, side / MAX_ENLARGING / short))
+        cut = max(8, round(short * rng.uniform(least, 1.0)))
         top, left = rng.integers(height - cut + 1), rng.integers(width - cut + 1)
         crop = photo[None, :, top : top + cut, left : left + cut].float()
         if rng.random() < 0.5:
@@ -69,7 +72,7 @@ def plan_for(photos: Sequence[Tensor]) -> CropPlan:
     Small sets are drawn more often than their share, or the run would hardly see them.
     """
     short = statistics.median(min(photo.shape[1:]) for photo in photos)
-    sides = (192, 224, 256) if short < 200 else (224, 256, 288)
+    sides = (160, 192) if short < 200 else (192, 224, 256)
     return CropPlan(sides=sides, least=0.7, share=len(photos) ** 0.6)
 
 

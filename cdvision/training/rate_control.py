@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 # Mean bytes of a 416 x 312 crop that the eight qualities of `small` aim at. Whole photos, with
 # their skies and walls, take about three quarters of that.
-TARGET_BYTES = (500.0, 900.0, 1500.0, 2500.0, 3800.0, 5300.0, 7300.0, 10000.0)
+TARGET_BYTES = (350.0, 600.0, 1000.0, 1600.0, 2400.0, 3600.0, 5400.0, 8000.0)
 REFERENCE_PIXELS = 416 * 312
 
 

@@ -17,17 +17,18 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from cdvision.networks.initial_weights import load_mobilenet, load_nanodet
-from cdvision.networks.small import SCALE_LEVELS, Small
+from cdvision.networks.small import Small
 from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
 from cdvision.training.distillation import Teachers
 from cdvision.training.hyper_start import start_hyper
-from cdvision.training.initialise import initialise_small
+from cdvision.training.initialise import initialise_small, start_prediction
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.rate_control import TARGET_BYTES
 from cdvision.training.recipe import Recipe
 from cdvision.training.small import SmallTrainer
 
 LOG_EVERY = 50
+START_BATCHES = 3  # of each group of photos, from which a run's start is computed
 
 
 def train_small(
@@ -49,9 +50,11 @@ def train_small(
         trainer.progress = load_checkpoint(checkpoint, trainer.modules(), trainer.optimizer)
     else:
         rng = np.random.default_rng(recipe.seed)
-        images = [bank.batch(16, rng) for bank in banks]
-        initialise_small(trainer.model, trainer.teachers, images, SCALE_LEVELS)
-        start_hyper(trainer.model, images)
+        images = [bank.batch(16, rng) for bank in banks for _ in range(START_BATCHES)]
+        trainer.sensitivity.measure(trainer.teachers, images)
+        initialise_small(trainer.model, trainer.teachers, trainer.sensitivity, images)
+        start_prediction(trainer.model, images[::START_BATCHES])
+        start_hyper(trainer.model, images[::START_BATCHES])
         trainer.average.load_state_dict(trainer.model.state_dict())
     _loop(trainer, banks, out)
     _write_result(trainer, banks, out)

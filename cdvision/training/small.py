@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.networks.graphs import SIDE
-from cdvision.networks.nanodet import DenseDetections
+from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
+from cdvision.networks.nanodet import FRONT_CHANNELS, DenseDetections
 from cdvision.networks.quantisation import (
     add_uniform_noise,
     gaussian_bits,
@@ -20,10 +20,17 @@ from cdvision.networks.quantisation import (
 from cdvision.networks.small import HYPER_BOUND, LOWEST_SCALE, QUALITIES, SCALE_LEVELS, Small
 from cdvision.resampling import resampling_matrix
 from cdvision.training.checkpoint import Progress
-from cdvision.training.distillation import Teachers, classification_loss, detection_loss
+from cdvision.training.distillation import (
+    ClassificationTarget,
+    DetectionTarget,
+    Teachers,
+    classification_loss,
+    detection_loss,
+)
 from cdvision.training.initialise import index_step
 from cdvision.training.rate_control import RateControl
-from cdvision.training.recipe import WEIGHTS, Recipe, parameter_groups
+from cdvision.training.recipe import WEIGHTS, Recipe, freeze, parameter_groups
+from cdvision.training.sensitivity import Sensitivity
 
 AVERAGE_EVERY = 8  # steps; averaging millions of weights costs a tenth of a step
 
@@ -50,6 +57,8 @@ class SmallTrainer:
         self.teachers = teachers.to(**layout).eval()
         self.model = Small().to(**layout)
         self.rate = RateControl().to(device)
+        self.sensitivity = Sensitivity().to(device)
+        freeze(self.model)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.Adam(
             parameter_groups(self.model, recipe), betas=(0.9, 0.99), eps=1e-12, fused=True
@@ -58,20 +67,29 @@ class SmallTrainer:
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        return {"model": self.model, "average": self.average, "rate": self.rate}
+        return {
+            "model": self.model,
+            "average": self.average,
+            "rate": self.rate,
+            "sensitivity": self.sensitivity,
+        }
 
     def step(self, image: Tensor, rng: np.random.Generator) -> dict[str, float]:
         """Train on one batch (N, 3, S, S) and return its terms."""
         image = image.contiguous(memory_format=torch.channels_last)
         quality = torch.from_numpy(rng.integers(QUALITIES, size=len(image))).to(self.device)
-        sent = self._transmit(image, quality)
-        terms = self._terms(image, sent.y)
+        with torch.no_grad():
+            features = self.model.encoder.features(image)
+        sent = self._transmit(features, quality)
+        terms = self._terms(image, features, sent.y)
         loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
         pixels = image.shape[2] * image.shape[3]
         rate_loss = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
         self.optimizer.zero_grad(set_to_none=True)
         (loss + rate_loss).backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 60.0)
+        norm = nn.utils.clip_grad_norm_(
+            [p for p in self.model.parameters() if p.requires_grad], 60.0
+        )
         if torch.isfinite(norm):  # one bad batch must not end a run of hours
             self._schedule()
             self.optimizer.step()
@@ -85,49 +103,51 @@ class SmallTrainer:
             "norm": float(norm),
         }
 
-    def _terms(self, image: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def _terms(self, image: Tensor, features: Tensor, y: Tensor) -> dict[str, Tensor]:
+        detector, classifier = features.split([FRONT_CHANNELS, CLASSIFIER_CHANNELS], dim=1)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            detection = self._detect(image, y)
-            classification = self._classify(image, y)
+            detection = self._detect(self.teachers.detect(detector), y)
+            classification = self._classify(self.teachers.classify(image, classifier), y)
         terms = {f"detect/{k}": v for k, v in detection.items()}
         return terms | {f"classify/{k}": v for k, v in classification.items()}
 
-    def _transmit(self, image: Tensor, quality: Tensor) -> Transmission:
+    def _transmit(self, features: Tensor, quality: Tensor) -> Transmission:
         """Quantise as the encoder does, count the bits and dequantise."""
         model = self.model
-        scaled = model.encoder.scaled_latents(image, quality)
+        scaled = model.encoder.scaled_analysis(features, quality)
         z = model.encoder.hyper_latents(scaled)
         hyper = round_straight_through(z)
         noisy = add_uniform_noise(z).clamp(-HYPER_BOUND - 0.5, HYPER_BOUND + 0.5)
-        index = model.hyper_decoder(hyper, quality)
-        index = index[:, :, : scaled.shape[2], : scaled.shape[3]]
+        index = model.scale_index(hyper, quality, scaled)
         scale = LOWEST_SCALE * torch.exp(index * index_step(SCALE_LEVELS))
-        residual = scaled - model.dequantiser.means(hyper, scaled)
-        noisy_bits = gaussian_bits(add_uniform_noise(residual), scale)
-        symbols = round_straight_through(residual) * (index > 0)  # skipped ones arrive as zero
-        bits = gaussian_bits(symbols, scale) * (index > 0)
+        sent = index > 0  # the symbols that are skipped arrive as zero
+        quantised = model.dequantiser.quantise(scaled, hyper, quality, sent, round_straight_through)
+        noisy_bits = gaussian_bits(add_uniform_noise(quantised.residual), scale)
+        bits = gaussian_bits(quantised.symbols, scale) * sent
         return Transmission(
-            y=model.dequantiser(symbols, hyper, quality),
+            y=model.dequantiser.rescale(quantised.scaled, quality),
             noisy_bits=_per_image(noisy_bits, model.hyper_prior.bits(noisy, quality)),
             bits=_per_image(bits, model.hyper_prior.bits(hyper, quality)),
         )
 
-    def _detect(self, image: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def _detect(self, target: DetectionTarget, y: Tensor) -> dict[str, Tensor]:
         features = self.model.detector_tap(y)
         tail = self.model.detector_tail
         pyramid = tail.pyramid(features)
         dense = DenseDetections(*tail.head(pyramid))
-        return detection_loss(features, pyramid, dense, self.teachers.detect(image))
+        error = self.sensitivity.detector_error(features, target.features)
+        return {"features": error, **detection_loss(pyramid, dense, target)}
 
-    def _classify(self, image: Tensor, y: Tensor) -> dict[str, Tensor]:
-        cells = image.shape[2] // 8
-        matrix = torch.from_numpy(resampling_matrix(cells, 0, cells, SIDE)).to(y)
+    def _classify(self, target: ClassificationTarget, y: Tensor) -> dict[str, Tensor]:
+        cells, outputs = 2 * y.shape[2], target.features.shape[2]
+        matrix = torch.from_numpy(resampling_matrix(cells, 0, cells, outputs)).to(y)
         matrix = matrix.expand(len(y), -1, -1)
         features = self.model.classifier_tap(y, matrix, matrix)
         tail = self.model.classifier_tail
         embedding = tail.embed(features)
         logits = tail.classifier["1"](embedding)
-        return classification_loss(features, embedding, logits, self.teachers.classify(image))
+        error = self.sensitivity.classifier_error(features, target.features)
+        return {"features": error, **classification_loss(embedding, logits, target)}
 
     def _schedule(self) -> None:
         """Warm up by steps, then fall as a cosine over the run's *time*: slow machines end too."""
