@@ -84,6 +84,17 @@ def test_skipped_symbols_cost_nothing() -> None:
     assert len(encode_segments([])) == HEADER
 
 
+@given(st.lists(st.integers(0, 23), max_size=12), st.sampled_from([GAUSSIANS, SHIFTED, CLIPPED]))
+@settings(max_examples=100, deadline=None)
+def test_runs_of_table_0_are_skipped_only_where_it_is_skip(
+    runs: list[int], tables: SymbolTables
+) -> None:
+    index = np.concatenate([[1], *([0] * run + [1] for run in runs)])
+    symbols = np.where(index > 0, tables.high[1], tables.high[0])
+    data = encode_latents(symbols, index, tables)
+    assert (decode_latents(data, index, tables) == symbols).all()
+
+
 def test_every_escape_length_at_both_ends() -> None:
     values = [v + d for k in range(21) for v in (1 << k, -(1 << k)) for d in (-1, 0, 1)]
     symbols = np.array([v for v in values if abs(v) < 1 << 20])

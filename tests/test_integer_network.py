@@ -92,6 +92,17 @@ def test_equals_int64_arithmetic(seed: int, extreme: bool, quality: int) -> None
     assert (found == int64_network(network, z, quality)).all()
 
 
+@given(seed=st.integers(0, 2**32 - 1), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_smaller_size_is_the_top_left(seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, extreme=False)
+    z = random_input(rng, network, extreme=False)
+    whole = network(z, 0)
+    height, width = (data.draw(st.integers(1, side)) for side in whole.shape[1:])
+    assert (network(z, 0, (height, width)) == whole[:, :height, :width]).all()
+
+
 def layer_at_the_limit(excess: int = 0) -> IntegerLayer:
     """Return a layer whose largest sum is 2^24 - 1 + excess; its output is not clipped."""
     weight = np.full((1, 1040, 1, 1), 127, np.int8)

@@ -134,15 +134,16 @@ def test_mobilenet_names_the_example_photos(weights: Path, photos: list[Path]) -
 def test_uncompressed_average_precision(shared: Path, weights: Path) -> None:
     """As the data's README measured it: images stretched to 416 x 416, AP 0.372."""
     pytest.importorskip("pycocotools")
-    from cdvision.evaluation.accuracy import coco_average_precision
+    from cdvision.evaluation.coco_ap import CocoScoring
+    from cdvision.evaluation.coco_labels import read_coco_labels
     from cdvision.evaluation.labelled import coco_photos
     from cdvision.heads.dense_detection import detect_from_dense
 
-    annotations = shared / "detection" / "coco-dev.json"
+    labels = read_coco_labels(shared / "detection" / "coco-dev.json")
     names = cdvision.load("small").package.classes["coco"]
     front, tail = load_nanodet(weights)
-    results: list[dict[str, Any]] = []
-    for labelled in coco_photos(annotations, shared / "detection" / "coco-dev.tar"):
+    ids, answers = [], []
+    for labelled in coco_photos(labels, shared / "detection" / "coco-dev.tar"):
         photo = Image.open(io.BytesIO(labelled.data)).convert("RGB")
         pixels = np.array(photo.resize((416, 416), Image.Resampling.BILINEAR))
         with torch.inference_mode():
@@ -152,6 +153,7 @@ def test_uncompressed_average_precision(shared: Path, weights: Path) -> None:
             input_size=(416, 416), content_size=(416, 416), source_size=photo.size,
             class_names=names, confidence=0.05,
         )  # fmt: skip
-        results += found.to_coco(labelled.label)
-    precision, _ = coco_average_precision(annotations, results)
+        ids.append(labelled.label)
+        answers.append(found)
+    (precision,) = CocoScoring(labels).scorer(ids, answers)(np.ones((1, len(ids))))["ap"]
     assert precision == pytest.approx(0.372, abs=0.003)

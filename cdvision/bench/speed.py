@@ -1,179 +1,178 @@
-"""``cdvision bench speed``: from a stream to boxes, beside a JPEG and the uncompressed network."""
+"""``cdvision bench speed``: from photo to stream to boxes, beside an uncompressed network."""
 
 from __future__ import annotations
 
 import io
-import json as json_format
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import numpy as np
 
+from cdvision.bench import speed_parts as parts
+from cdvision.bench.cold_start import ColdStart, cold_starts, peak_memory
 from cdvision.bench.machine import machine, versions
+from cdvision.bench.speed_parts import Part, make_parts
+from cdvision.bench.timing import Spread, Times, paired_times, pairwise_ratio
 from cdvision.errors import CdvisionError
-from cdvision.heads.dense_detection import detect_from_dense
-from cdvision.model import Model, load
-from cdvision.photo import content_size, fit_photo, read_photo
+from cdvision.model import Model
 
-REPETITIONS = 30
-ROUNDS = 3
-JPEG_QUALITY = 85
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+ROUNDS, BATCH, COLD_RUNS = 60, 16, 5
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
+
+# Numerator, denominator, and the most that the project allows at batch 1.
+RATIOS: tuple[tuple[str, str, float | None], ...] = (
+    (parts.DETECT, parts.end_to_end(parts.JPEG), 0.8),
+    (parts.DETECT, parts.end_to_end(parts.AVIF), None),
+    (parts.NETWORKS, parts.UNCOMPRESSED, None),
+    (parts.ENTROPY, parts.DETECT, 0.05),
+    (parts.ENCODE, parts.UNCOMPRESSED, 1.5),
+    (parts.ENCODER, parts.UNCOMPRESSED, None),
+)
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one part over all photos and repetitions."""
+class PartTime:
+    """Milliseconds of one part for one photo, over all rounds; bytes are a mean."""
 
     part: str
-    median: float
-    low: float  # 10th percentile
-    high: float  # 90th percentile
-    size: float  # mean bytes that the part reads or writes
+    batch: int
+    milliseconds: Spread
+    size: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of one part over another's, round by round; ``bar`` is the most that is allowed."""
+
+    part: str
+    rival: str
+    batch: int
+    value: Spread
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    """What a run has measured; see ``bench_speed``."""
+
+    model: str
+    quality: int
+    photos: int
+    rounds: int
+    times: tuple[PartTime, ...]
+    ratios: tuple[Ratio, ...]
+    cold: tuple[ColdStart, ...]
+    peak_mib: float | None
+    """Peak resident memory of this process: Python, libraries, all graphs, all photos."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings, lists and dicts, with what it was measured on."""
+        packages = versions("numpy", "numba", "onnxruntime", "pillow", "torch")
+        return {"machine": machine(), "versions": packages, **asdict(self)}
 
 
 def bench_speed(
     model: Model,
     photos: Sequence[bytes],
     *,
-    repetitions: int = REPETITIONS,
     quality: int | None = None,
-) -> list[Timing]:
-    """Time the whole chain and its parts on every photo, in one process.
-
-    The rival decodes a JPEG of the same picture at the network's input size, which is the least
-    that a camera could send it, and runs the whole network of the same architecture with the
-    same engine and the same post-processing.
+    rounds: int = ROUNDS,
+    batch: int = BATCH,
+    cold_runs: int = COLD_RUNS,
+) -> SpeedReport:
+    """Time the whole chain, its parts and its rivals in paired rounds, in one process.
 
     Args:
-        model: a model with a detector.
-        photos: image files.
-        repetitions: counted runs of every part on every photo.
+        model: a model with a detector and the graph of the uncompressed one.
+        photos: image files; round r takes number r, modulo.
         quality: quality of the streams; the card's default where None.
+        rounds: counted rounds of one photo at a time; a quarter as many of a batch.
+        batch: photos of a batch: the most common network-input size, repeated as needed.
+        cold_runs: starts of the command line, each in a process of its own.
+
+    Raises:
+        CdvisionError: no photos, or the command line fails.
+        UnsupportedTask: the model has no detector.
+        ModelError: it lacks the uncompressed network.
     """
-    parts: dict[str, list[float]] = {}
-    sizes: dict[str, list[int]] = {}
-    work = [_actions(model, photo, quality) for photo in photos]
-    for _ in range(ROUNDS):  # rounds, so that a noisy moment hits all parts
-        for actions in work:
-            for part, (action, size) in actions.items():
-                parts.setdefault(part, []).extend(_times(action, repetitions // ROUNDS))
-                sizes.setdefault(part, []).append(size)
-    return [_timing(part, times, sizes[part]) for part, times in parts.items()]
-
-
-def _times(action: Callable[[], object], repetitions: int) -> list[float]:
-    """Milliseconds of runs in a row, after two that are not counted.
-
-    A sender only sends and a receiver only receives: parts are not mixed run by run, or the
-    spinning threads of one would be charged to the next.
-    """
-    times = []
-    for _ in range(repetitions + 2):
-        started = perf_counter()
-        action()
-        times.append(1000 * (perf_counter() - started))
-    return times[2:]
-
-
-def _actions(
-    model: Model, photo: bytes, quality: int | None
-) -> dict[str, tuple[Callable[[], object], int]]:
-    bits = model.encode(photo, quality)
-    stream = model.open(bits)
-    stream.detect()
-    width, height = stream.input_size
-    tail = stream.tail_for("detect")
-    fitted = fit_photo(read_photo(photo), model.card.input, max(width, height))
-    jpeg = _jpeg(fitted.pixels[: stream.content_size[1], : stream.content_size[0]])
-
-    def networks() -> None:
-        again = model.open(bits)
-        again.keep_latents(stream.latents())
-        again.dense(tail)
-
-    return {
-        "encode (photo to stream)": (lambda: model.encode(photo, quality), len(bits)),
-        "entropy decoding": (lambda: model.open(bits).latents(), len(bits)),
-        "tap + tail + head": (networks, 0),
-        "post-processing": (lambda: stream.detect(), 0),
-        "detect(stream)": (lambda: model.detect(bits), len(bits)),
-        "classify(stream)": (lambda: model.classify(bits), len(bits)),
-        "JPEG decode": (lambda: read_photo(jpeg), len(jpeg)),
-        "JPEG decode + uncompressed network": (lambda: _rival(model, jpeg, tail), len(jpeg)),
+    if not photos:
+        raise CdvisionError("bench speed: expected at least one photo, found none")
+    single = [make_parts(model, [photo], quality) for photo in photos]
+    batched = [make_parts(model, _batch(model, photos, quality, batch), quality)]
+    few = max(2, rounds // 4)
+    times = {
+        1: paired_times(_actions(single), rounds, label="one photo"),
+        batch: paired_times(_actions(batched), few, label=f"{batch} photos"),
     }
-
-
-def _rival(model: Model, jpeg: bytes, tail: str) -> object:
-    """Detect from a JPEG as a server without a codec does, with the same post-processing."""
-    spec = model.card.input
-    fitted = fit_photo(read_photo(jpeg), spec, spec.size)
-    height, width = fitted.pixels.shape[:2]
-    dense = model.engine.run(f"reference.{tail}", {"image": fitted.pixels[None]})
-    return detect_from_dense(
-        dense["scores"][0],
-        dense["distances"][0],
-        input_size=(width, height),
-        content_size=content_size(fitted.source_size, (width, height)),
-        source_size=fitted.source_size,
-        class_names=model.package.classes[model.card.tails[tail].classes],
-        confidence=0.3,
+    stream = model.encode(photos[0], quality)
+    return SpeedReport(
+        model=model.name,
+        quality=model.open(stream).header.quality,
+        photos=len(photos),
+        rounds=rounds,
+        times=(*_part_times(single, times[1], 1), *_part_times(batched, times[batch], batch)),
+        ratios=tuple(ratio for size in times for ratio in _ratios(times[size], size)),
+        cold=cold_starts(stream, model.package.folder, cold_runs),
+        peak_mib=peak_memory(),
     )
 
 
-def _jpeg(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
+def _actions(work: Sequence[dict[str, Part]]) -> list[dict[str, Any]]:
+    return [{name: part.action for name, part in item.items()} for item in work]
 
 
-def _timing(part: str, times: Sequence[float], sizes: Sequence[int]) -> Timing:
-    low, median, high = (float(v) for v in np.percentile(times, (10, 50, 90)))
-    return Timing(part, median, low, high, float(np.mean(sizes)))
+def _part_times(work: Sequence[dict[str, Part]], times: Times, batch: int) -> list[PartTime]:
+    return [
+        PartTime(
+            part=name,
+            batch=batch,
+            milliseconds=Spread.of(values / batch),
+            size=float(np.mean([item[name].size for item in work])) / batch,
+        )
+        for name, values in times.items()
+    ]
 
 
-def format_speed(timings: Sequence[Timing]) -> str:
-    """Markdown table, and the ratio that matters."""
-    packages = versions("numpy", "numba", "onnxruntime", "pillow")
-    lines = [
-        f"{machine()}; {', '.join(f'{name} {number}' for name, number in packages.items())}", "",
-        "| part | bytes | median ms | 10 % to 90 % |", "|---|---|---|---|",
-    ]  # fmt: skip
-    for t in timings:
-        size = f"{t.size:,.0f}" if t.size else ""
-        lines.append(f"| {t.part} | {size} | {t.median:.2f} | {t.low:.2f} to {t.high:.2f} |")
-    return "\n".join([*lines, "", f"detect(stream) takes {ratio(timings):.2f} x the rival's time"])
+def _ratios(times: Times, batch: int) -> list[Ratio]:
+    return [
+        Ratio(part, rival, batch, pairwise_ratio(times, part, rival), bar if batch == 1 else None)
+        for part, rival, bar in RATIOS
+        if part in times and rival in times
+    ]
 
 
-def ratio(timings: Sequence[Timing]) -> float:
-    """Time of ``detect(stream)`` over JPEG decode + uncompressed network, medians of one run."""
-    median = {t.part: t.median for t in timings}
-    return median["detect(stream)"] / median["JPEG decode + uncompressed network"]
+def _batch(model: Model, photos: Sequence[bytes], quality: int | None, size: int) -> list[bytes]:
+    """Take photos of the most common network-input size, over and over."""
+    groups: dict[tuple[int, int], list[bytes]] = {}
+    for photo in photos:
+        stream = model.open(model.encode(photo, quality))
+        groups.setdefault(stream.input_size, []).append(photo)
+    largest = max(groups.values(), key=len)
+    return [largest[position % len(largest)] for position in range(size)]
 
 
-def main_report(*, model: str | None = None, photos: Path | None = None, json: bool = False) -> str:
-    """Run the benchmark and return its report as Markdown or as one JSON object."""
-    loaded = load() if model is None else load(model)
-    timings = bench_speed(loaded, _read(photos) if photos is not None else [_drawn()])
-    if not json:
-        return format_speed(timings)
-    return json_format.dumps({"machine": machine(), "ratio": ratio(timings),
-                              "parts": [asdict(t) for t in timings]})  # fmt: skip
+def read_photos(folder: Path | None) -> list[bytes]:
+    """Read the photos of a folder, or draw one of a common size where None is named.
 
-
-def _read(folder: Path) -> list[bytes]:
+    Raises:
+        CdvisionError: the folder holds no photo.
+    """
+    if folder is None:
+        return [_drawn()]
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
-        raise CdvisionError(f"{folder} holds no photo")
+        raise CdvisionError(f"{folder}: expected {', '.join(PHOTO_SUFFIXES)} files, found none")
     return [path.read_bytes() for path in paths]
 
 
 def _drawn() -> bytes:
-    """A drawn picture of a common size, for machines without photos at hand."""
+    from PIL import Image
+
     rows, columns = np.mgrid[0:480, 0:640]
     waves = [np.sin(rows / (9 + 7 * k) + columns / (23 - 5 * k)) for k in range(3)]
-    return _jpeg((127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8))
+    pixels = (127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=parts.JPEG_QUALITY)
+    return buffer.getvalue()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import cdvision
+from cdvision.cli.bench_rate import rate
 from cdvision.cli.command_line import BAD_INPUT
+from cdvision.cli.opener import Opener, model_options, quality_option
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ SEED_SIZES = (64, 128, 192)  # pixels: small streams search best
 
 @click.group()
 def bench() -> None:
-    """Time the parts on this machine, or fuzz the decoder."""
+    """Time the parts on this machine, measure rate and accuracy, or fuzz the decoder."""
+
+
+bench.add_command(rate)
 
 
 @bench.command()
@@ -35,18 +40,46 @@ def entropy(as_json: bool) -> None:
 
 
 @bench.command()
-@click.option("--model", default=None, metavar="NAME|FOLDER", help="Model package to time.")
 @click.option(
     "--photos",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of photos (default: drawn pictures).",
+    help="Folder of photos (default: one drawn picture).",
 )
+@quality_option
+@click.option("--rounds", type=click.IntRange(2), default=60, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.json",
+    help="Also write the figures to a file.",
+)
+@model_options
 @as_json_option
-def speed(model: str | None, photos: Path | None, as_json: bool) -> None:
-    """Time encode, decode and the networks, beside JPEG and the uncompressed network."""
-    from cdvision.bench.speed import main_report
+def speed(
+    photos: Path | None,
+    quality: int | None,
+    rounds: int,
+    output: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Time every part of the chain, beside JPEG, AVIF and the uncompressed network."""
+    from cdvision.bench.speed import COLD_RUNS, bench_speed, read_photos
+    from cdvision.bench.speed_report import format_speed
 
-    click.echo(main_report(model=model, photos=photos, json=as_json))
+    model = Opener(**options).model_for_evaluation()
+    report = bench_speed(
+        model,
+        read_photos(photos),
+        quality=quality,
+        rounds=rounds,
+        cold_runs=min(COLD_RUNS, rounds),
+    )
+    record = json.dumps(report.to_dict())
+    if output is not None:
+        output.write_text(record + "\n", encoding="utf-8")
+    click.echo(record if as_json else format_speed(report))
 
 
 @bench.command()

@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("cdvision.cli.models", "List the models that are installed."),
     "eval": ("cdvision.cli.evaluate", "Measure accuracy and bytes on labelled photos."),
     "train": ("cdvision.cli.train", "Train a model, and build its package."),
-    "bench": ("cdvision.cli.bench", "Time the parts on this machine, or fuzz the decoder."),
+    "bench": ("cdvision.cli.bench", "Time the parts, plot rate and accuracy, or fuzz the decoder."),
 }
 
 

@@ -1,106 +1,169 @@
-"""`cdvision eval`: accuracy from real streams, beside pixels and rival codecs."""
+"""`cdvision eval`: accuracy and bytes of a model's streams on labelled photos."""
 
 from __future__ import annotations
 
-import json
+import re
 import tempfile
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvision.cli.opener import Opener, model_options
+from cdvision.cli.inputs import Input
+from cdvision.cli.labelled_data import LabelledData, data_options, existing
+from cdvision.cli.opener import Opener, model_options, size_option
+from cdvision.cli.outputs import Outputs
 
 if TYPE_CHECKING:
     from cdvision import Model
+    from cdvision.evaluation.answer_cache import CacheFolder
     from cdvision.evaluation.curve import LabelledSet
 
-existing = click.Path(exists=True, path_type=Path)
+    _QualityType = click.ParamType[tuple[int, ...]]
+else:
+    _QualityType = click.ParamType  # older releases of click take no type here
+
+REFERENCE_TASKS = ("detect", "classify")
+
+
+class QualityList(_QualityType):
+    """Qualities such as ``1-8`` or ``1,4,8``, as a sorted tuple."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the tuple; click also passes through what is one already."""
+        if isinstance(value, tuple):
+            return value
+        parts = [re.fullmatch(r"\s*(\d)\s*(?:-\s*(\d)\s*)?", part) for part in value.split(",")]
+        spans = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
+        found = {quality for first, last in spans for quality in range(first, last + 1)}
+        if None in parts or not found:
+            self.fail(f"expected qualities such as 1-8 or 1,4,8, found {value!r}.", param, ctx)
+        return tuple(sorted(found))
 
 
 @click.command("eval")
-@click.option("--coco", type=existing, help="COCO json of boxes.")
-@click.option("--classes", type=existing, help="csv with columns file and imagenet_class.")
-@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Rows of the csv to use.")
-@click.option("--images", type=existing, required=True, help="Folder or tar of the photos.")
+@data_options
 @click.option(
     "-q",
     "--quality",
     "qualities",
-    multiple=True,
-    type=click.IntRange(1, 8),
-    help="Qualities to measure, each with its own -q (default: all).",
+    type=QualityList(),
+    help="Qualities to measure, such as 1-8 or 1,4,8 (default: all).",
 )
+@size_option
 @click.option(
     "--initial-weights",
     type=existing,
     help="Folder of the uncompressed networks, to measure them in the same run.",
 )
-@click.option(
-    "--rival",
-    "rivals",
-    multiple=True,
-    metavar="NAME",
-    help="Picture codec to measure too: jpeg, webp, avif, hevc (may be repeated).",
-)
-@click.option("-o", "--out", type=Path, help="Write the records as json.")
+@click.option("-o", "--out", type=Path, help="Write the records: x.json, and x.csv beside it.")
+@click.option("--plot", type=Path, help="Draw bytes against accuracy: x.svg.")
+@click.option("--cache", type=Path, help="Folder that keeps answers (default: the user's cache).")
+@click.option("--no-cache", is_flag=True, help="Keep no answers.")
 @model_options
 def evaluate(
-    coco: Path | None,
-    classes: Path | None,
-    where: tuple[str, ...],
-    images: Path,
-    qualities: tuple[int, ...],
+    qualities: tuple[int, ...] | None,
+    size: int | None,
     initial_weights: Path | None,
-    rivals: tuple[str, ...],
     out: Path | None,
+    plot: Path | None,
+    cache: Path | None,
+    no_cache: bool,
     **options: Any,
 ) -> None:
-    """Measure accuracy and mean bytes at every quality: AP with --coco, top-1 with --classes."""
-    from cdvision.evaluation import curve
+    """Measure accuracy and mean bytes at every quality, from real streams.
 
-    if rivals and initial_weights is None:
-        raise click.UsageError("--rival needs --initial-weights: rivals feed those networks.")
+    Answers are kept: an interrupted evaluation goes on where it was.
+    """
+    from cdvision.evaluation.curve import stream_curve
+    from cdvision.evaluation.records import format_records
+
+    source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
+    source.check()
+    files = _Files(source.source, out, plot)
     model = Opener(**options).model_for_evaluation()
-    data = _labelled_set(coco, classes, images, where)
-    records = curve.stream_curve(model, data, qualities or range(1, model.card.qualities + 1))
+    chosen = _chosen(qualities, model.card.qualities)
+    data, digest = source.read(model)
+    if initial_weights is not None and data.task not in REFERENCE_TASKS:
+        raise click.UsageError(f"--initial-weights: those networks do not {data.task}.")
+    kept = None if no_cache else _cache_folder(cache, digest)
+    records = stream_curve(model, data, chosen, size=size, cache=kept)
     if initial_weights is not None:
-        records += _reference_records(model, initial_weights, data, rivals)
-    click.echo(curve.format_records(records))
-    if out is not None:
-        out.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        records.append(_reference_record(model, initial_weights, data, size, kept))
+    click.echo(format_records(records))
+    files.write(records, title=f"{model.name} on {data.name}, {records[0]['photos']} photos")
 
 
-def _labelled_set(
-    coco: Path | None, classes: Path | None, images: Path, where: tuple[str, ...]
-) -> LabelledSet:
-    from cdvision.evaluation.curve import LabelledSet
-    from cdvision.evaluation.labelled import classified_photos, coco_photos
+class _Files:
+    """The files that the options ask for; refused before anything is measured."""
 
-    if coco is not None and classes is None:
-        return LabelledSet(list(coco_photos(coco, images)), coco)
-    if classes is not None and coco is None:
-        if not all("=" in condition for condition in where):
-            raise click.UsageError("--where: expected COLUMN=VALUE.")
-        rows = dict(condition.split("=", 1) for condition in where)
-        return LabelledSet(list(classified_photos(classes, images, where=rows)))
-    raise click.UsageError("Give either --coco or --classes.")
+    def __init__(self, source: Path, out: Path | None, plot: Path | None) -> None:
+        for path, suffix, option in ((out, ".json", "-o"), (plot, ".svg", "--plot")):
+            if path is not None and path.suffix != suffix:
+                raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
+        self._out, self._plot = out, plot
+        self._source = Input(str(source), source, Path(source.name))
+        for path in (out, out.with_suffix(".csv") if out is not None else None, plot):
+            if path is not None:
+                self._outputs(path).check(self._source)
+
+    def write(self, records: Sequence[dict[str, Any]], *, title: str) -> None:
+        """Write what was asked for."""
+        from cdvision.evaluation.records import records_to_csv, records_to_json
+
+        if self._out is not None:
+            table = self._out.with_suffix(".csv")
+            self._outputs(self._out).write(self._source, records_to_json(records).encode())
+            self._outputs(table).write(self._source, records_to_csv(records).encode())
+        if self._plot is not None:
+            self._plot.parent.mkdir(parents=True, exist_ok=True)
+            _draw(self._plot, records, title)
+
+    def _outputs(self, path: Path) -> Outputs:
+        return Outputs([self._source], suffix=path.suffix, file=path, force=True)
 
 
-def _reference_records(
-    model: Model, initial_weights: Path, data: LabelledSet, rivals: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    from cdvision.evaluation.curve import pixel_record, rival_curve
+def _draw(path: Path, records: Sequence[dict[str, Any]], title: str) -> None:
+    from cdvision.evaluation.plot import write_plot
+    from cdvision.evaluation.records import FIGURES, curves_of, main_figure, uncompressed_figure
+
+    label = FIGURES[main_figure(records[0])]
+    if records[0].get("resamples"):
+        label += ", bars: 95 % interval"
+    reference = uncompressed_figure(records)
+    write_plot(path, curves_of(records), title=title, y_label=label, reference=reference)
+
+
+def _chosen(qualities: tuple[int, ...] | None, most: int) -> Sequence[int]:
+    if qualities is None:
+        return range(1, most + 1)
+    wrong = [quality for quality in qualities if not 1 <= quality <= most]
+    if wrong:
+        raise click.UsageError(f"--quality: this model has 1 to {most}, found {wrong[0]}.")
+    return qualities
+
+
+def _cache_folder(folder: Path | None, digest: str) -> CacheFolder:
+    from cdvision.evaluation.answer_cache import CacheFolder, default_cache_folder
+
+    return CacheFolder(folder or default_cache_folder(), digest)
+
+
+def _reference_record(
+    model: Model,
+    initial_weights: Path,
+    data: LabelledSet,
+    size: int | None,
+    cache: CacheFolder | None,
+) -> dict[str, Any]:
+    from cdvision.evaluation.curve import pixel_record
     from cdvision.evaluation.reference import PixelPath, write_reference_graphs
-    from cdvision.evaluation.rivals import RIVALS
 
-    unknown = sorted(set(rivals) - set(RIVALS))
-    if unknown:
-        raise click.UsageError(f"--rival: expected one of {', '.join(RIVALS)}, found {unknown[0]}.")
     with tempfile.TemporaryDirectory() as folder:
         write_reference_graphs(initial_weights, Path(folder))
         reference = PixelPath(model.package, Path(folder))
-        records = [pixel_record(data, reference)]
-        for name in rivals:
-            records += rival_curve(name, data, reference)
-    return records
+        return pixel_record(data, reference, size=size, cache=cache)

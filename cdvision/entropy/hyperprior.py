@@ -133,7 +133,7 @@ class HyperpriorCoder:
     def _index(
         self, hyper: NDArray[np.int32], quality: int, shape: tuple[int, ...]
     ) -> NDArray[np.uint8]:
-        return self.network(hyper, quality)[:, : shape[1], : shape[2]]
+        return self.network(hyper, quality, (shape[1], shape[2]))
 
     def _hyper_index(self, shape: tuple[int, ...], quality: int) -> NDArray[np.uint16]:
         first = quality * self.hyper_channels

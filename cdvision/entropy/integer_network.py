@@ -26,6 +26,7 @@ MAX_BOUND = 127
 KERNELS = (1, 3, 5, 7)
 
 Array = NDArray[np.float32]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +88,32 @@ class IntegerLayer:
         """Channels of the output, after the pixel shuffle."""
         return len(self.weight) // self.upsample**2
 
+    @property
+    def kernel(self) -> int:
+        """Side of the kernel."""
+        return int(self.weight.shape[2])
+
+    @property
+    def margin(self) -> int:
+        """Cells that the kernel sees beyond its centre."""
+        return self.kernel // 2
+
     @cached_property
     def matrix(self) -> Array:
-        """Weights as the compiled convolution reads them, (4 * ceil(kernel^2 * C / 4), out)."""
-        rows = self.weight.transpose(2, 3, 1, 0).reshape(-1, len(self.weight))
-        padded = np.pad(rows.astype(np.float32), ((0, -len(rows) % 4), (0, 0)))
-        return np.ascontiguousarray(padded)
+        """Weights as the compiled convolution reads them, (kernel^2 * C, out)."""
+        rows = self.weight[self._order].transpose(2, 3, 1, 0).reshape(-1, len(self.weight))
+        return np.ascontiguousarray(rows, np.float32)
+
+    @cached_property
+    def offsets(self) -> Array:
+        """Biases with the offset that makes a shift round, (qualities, out)."""
+        rounding = self.bias + 2 ** (self.shift - 1)
+        return np.ascontiguousarray(rounding[:, self._order], np.float32)
+
+    @property
+    def _order(self) -> NDArray[np.int64]:
+        """Order of the sums in memory: rows and columns of the pixel shuffle before channels."""
+        return np.arange(len(self.weight)).reshape(self.channels, -1).T.ravel()
 
     def largest_sum(self, largest_input: int) -> int:
         """Bound of any partial sum's magnitude, rounding offset included."""
@@ -100,18 +121,36 @@ class IntegerLayer:
         bias = np.abs(self.bias.astype(np.int64)).max(axis=0) + 2 ** (self.shift - 1)
         return int((weights * largest_input + bias).max())
 
-    def __call__(self, x: Array, quality: int) -> Array:
-        """Map integers (h, w, channels), held in float32, to (u * h, u * w, out / u^2)."""
+    def __call__(self, x: Array, quality: int, positions: Size | None = None) -> Array:
+        """Map integers (h, w, channels), held in float32, to (u * h, u * w, out / u^2).
+
+        ``positions`` (rows, columns) stops at the top left ones of the input's.
+        """
+        from cdvision.entropy.convolution import requantise
+
+        total = self._sums(x, quality, positions or (x.shape[0], x.shape[1]))
+        size = self.upsample * total.shape[0], self.upsample * total.shape[1]
+        cells = np.empty((*size, self.channels), np.float32)
+        requantise(total, 2.0**-self.shift, self.low, self.high, self.upsample, cells)
+        return cells
+
+    def planes(self, x: Array, quality: int, size: Size) -> NDArray[np.uint8]:
+        """Map as a call does, to bytes (out / u^2, height, width); stops at ``size``."""
+        from cdvision.entropy.convolution import requantise_planes
+
+        positions = -(-size[0] // self.upsample), -(-size[1] // self.upsample)
+        planes = np.empty((self.channels, *size), np.uint8)
+        total = self._sums(x, quality, positions)
+        requantise_planes(total, 2.0**-self.shift, self.low, self.high, self.upsample, planes)
+        return planes
+
+    def _sums(self, x: Array, quality: int, positions: Size) -> Array:
         from cdvision.entropy.convolution import accumulate  # numba: loaded when first needed
 
-        kernel = self.weight.shape[2]
-        bias = self.bias[min(quality, len(self.bias) - 1)] + 2 ** (self.shift - 1)
-        total = np.empty((*x.shape[:2], len(self.weight)), np.float32)
-        accumulate(_padded(x, kernel // 2), self.matrix, bias.astype(np.float32), kernel, total)
-        total *= np.float32(2.0**-self.shift)  # exact: only the exponent changes
-        np.floor(total, out=total)
-        np.clip(total, self.low, self.high, out=total)
-        return _shuffle(total, self.upsample)
+        total = np.empty((*positions, len(self.weight)), np.float32)
+        bias = self.offsets[min(quality, len(self.bias) - 1)]
+        accumulate(_padded(x, self.margin), self.matrix, bias, self.kernel, total)
+        return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +206,27 @@ class IntegerNetwork:
         """Height of the output over height of the input."""
         return int(np.prod([layer.upsample for layer in self.layers]))
 
-    def __call__(self, z: NDArray[np.integer], quality: int) -> NDArray[np.uint8]:
-        """Return indices (C, u * h, u * w) of ``z`` (C_z, h, w), |z| <= bound; quality from 0."""
+    def __call__(
+        self, z: NDArray[np.integer], quality: int, size: Size | None = None
+    ) -> NDArray[np.uint8]:
+        """Return indices (C, u * h, u * w) of ``z`` (C_z, h, w), |z| <= bound; quality from 0.
+
+        Of a smaller ``size`` (height, width), only the top left is computed.
+        """
         x = np.ascontiguousarray(z.transpose(1, 2, 0), dtype=np.float32)
-        for layer in self.layers:
-            x = layer(x, quality)
-        return x.transpose(2, 0, 1).astype(np.uint8, order="C")  # the coder reads bytes fastest
+        height, width = size or (self.upsample * x.shape[0], self.upsample * x.shape[1])
+        plan = zip(self._positions(height), self._positions(width), strict=True)
+        for layer, (rows, columns) in zip(self.layers[:-1], plan, strict=False):
+            x = layer(x, quality, (min(rows, x.shape[0]), min(columns, x.shape[1])))
+        return self.layers[-1].planes(x, quality, (height, width))
+
+    def _positions(self, wanted: int) -> list[int]:
+        """Positions along one side that each layer has to compute for ``wanted`` outputs."""
+        counts = []
+        for layer in reversed(self.layers):
+            counts.append(-(-wanted // layer.upsample))
+            wanted = counts[-1] + layer.margin
+        return counts[::-1]
 
     def canonical_bytes(self) -> bytes:
         """Serialise in the one fixed little-endian layout that fingerprints hash."""
@@ -227,16 +281,6 @@ def _padded(x: Array, margin: int) -> Array:
     padded = np.zeros((height + 2 * margin, width + 2 * margin, channels), np.float32)
     padded[margin:-margin, margin:-margin] = x
     return padded
-
-
-def _shuffle(x: Array, factor: int) -> Array:
-    """Pixel shuffle: (h, w, C * f^2) -> (f * h, f * w, C)."""
-    if factor == 1:
-        return x
-    height, width, wide = x.shape
-    grid = x.reshape(height, width, wide // factor**2, factor, factor)
-    rows = grid.transpose(0, 3, 1, 4, 2)
-    return np.ascontiguousarray(rows).reshape(height * factor, width * factor, -1)
 
 
 def joined_bytes(parts: Sequence[bytes]) -> bytes:

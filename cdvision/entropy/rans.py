@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdvision.entropy import kernels
-from cdvision.entropy.frequencies import PRECISION, TOTAL
+from cdvision.entropy.frequencies import TOTAL
 from cdvision.entropy.kernels import LANES
 from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import BitstreamError
@@ -102,13 +102,14 @@ class RansDecoder:
         """Decode one symbol per entry of ``index``, the table of each; int32 of index's shape."""
         shape = np.shape(index)
         flat = _checked_index(index, tables)
-        symbols = np.empty(len(flat), np.int32)
+        symbols, lookups = np.empty(len(flat), np.int32), _lookups(tables)
         outcome, position = kernels.decode(
             self._words,
             np.uint64(self._end),
             np.uint64(self._position),
             self._states,
-            _lookups(tables).slots,
+            lookups.slots,
+            lookups.entries,
             tables.low,
             tables.high,
             flat,
@@ -157,11 +158,11 @@ def decode_latents(
 class _Lookups:
     """How the kernels want tables.
 
-    slots: uint32, table << 12 | slot -> symbol (8 bits) | frequency - 1 (12) | slot - start (12).
-    entries: uint32, table << 8 | symbol + 128 -> frequency << 16 | start.
+    slots: uint8, table << 12 | slot -> code: symbol + 128, or 0 for an escape.
+    entries: uint32, table << 8 | code -> frequency << 16 | start.
     """
 
-    slots: NDArray[np.uint32]
+    slots: NDArray[np.uint8]
     entries: NDArray[np.uint32]
 
 
@@ -170,12 +171,10 @@ def _lookups(tables: SymbolTables) -> _Lookups:
     frequency = tables.frequencies.astype(np.int64)
     owner = np.repeat(np.arange(len(tables)), tables.escapes - tables.starts + 1)
     start = np.cumsum(frequency) - frequency - owner * TOTAL
-    symbol = tables.table_symbols
-    packed = np.repeat((symbol & 255) << 24 | np.maximum(frequency - 1, 0) << PRECISION, frequency)
-    inside = np.arange(len(tables) * TOTAL) % TOTAL - np.repeat(start, frequency)
+    code = tables.table_symbols + 128
     entries = np.zeros((len(tables), 256), np.uint32)
-    entries[owner, symbol + 128] = np.where(frequency > 0, frequency << 16 | start, 0)
-    return _Lookups((packed | inside).astype(np.uint32), entries.ravel())
+    entries[owner, code] = np.where(frequency > 0, frequency << 16 | start, 0)
+    return _Lookups(np.repeat(code, frequency).astype(np.uint8), entries.ravel())
 
 
 def _checked_segment(

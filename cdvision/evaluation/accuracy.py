@@ -1,113 +1,109 @@
-"""Accuracy over labelled photos: COCO average precision and top-1 / top-5, with real bytes."""
+"""Accuracy over labelled photos: every photo is answered once, then scored with intervals."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cdvision.errors import CdvisionError
+from cdvision.evaluation.answer_cache import AnswerCache
+from cdvision.evaluation.answer_formats import CLASSES, AnswerFormat
+from cdvision.evaluation.bootstrap import RESAMPLES, Scorer, bootstrap
 from cdvision.evaluation.labelled import LabelledPhoto
-
-if TYPE_CHECKING:
-    from cdvision.results import Classification, Detections
 
 # A detector's precision-recall curve needs its weak boxes too; NanoDet's own evaluation uses 0.05.
 EVALUATION_CONFIDENCE = 0.05
 
-
-@dataclass(frozen=True)
-class DetectionAccuracy:
-    """Average precision over a COCO set at one rate."""
-
-    photos: int
-    mean_bytes: float
-    ap: float
-    ap50: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the figures by name."""
-        return asdict(self)
+AnswerPhoto = Callable[[bytes], tuple[Any, int]]
+"""Bytes of a photo's file -> answer, and number of bytes sent."""
 
 
-@dataclass(frozen=True)
-class ClassificationAccuracy:
-    """Share of photos whose class is the first, or among the first five."""
+class Scoring(Protocol):
+    """What a data format knows: the task, the form of its answers, and how they are scored."""
 
-    photos: int
-    mean_bytes: float
-    top1: float
-    top5: float
+    @property
+    def task(self) -> str:
+        """Name of the method of a model that answers."""
 
-    def to_dict(self) -> dict[str, float]:
-        """Return the figures by name."""
-        return asdict(self)
+    @property
+    def format(self) -> AnswerFormat[Any]:
+        """How answers are kept."""
+
+    def scorer(self, labels: Sequence[int], answers: Sequence[Any]) -> Scorer:
+        """Compare answers with labels once; return what gives the figures for weightings."""
 
 
-def detection_accuracy(
+class TopScoring:
+    """Share of photos whose class is the first (``top1``), or among the first five (``top5``)."""
+
+    format = CLASSES
+    task = "classify"
+
+    def scorer(self, labels: Sequence[int], answers: Sequence[NDArray[np.int64]]) -> Scorer:
+        """Compare class indices, best first, with the labelled ones."""
+        pairs = list(zip(labels, answers, strict=True))
+        right = {
+            f"top{count}": np.array([float(label in found[:count]) for label, found in pairs])
+            for count in (1, 5)
+        }
+
+        def figures(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+            total = weights.sum(axis=1)
+            return {name: weights @ values / total for name, values in right.items()}
+
+        return figures
+
+
+def measure_accuracy(
     photos: Iterable[LabelledPhoto],
-    annotations: Path,
-    detect: Callable[[bytes], tuple[Detections, int]],
+    scoring: Scoring,
+    answer: AnswerPhoto,
     *,
     label: str = "",
-) -> DetectionAccuracy:
-    """Measure AP (IoU 0.50:0.95, all sizes, 100 boxes) over the photos of a COCO json.
+    cache: AnswerCache | None = None,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Answer every photo and return the record: task, photos, mean bytes, figures, intervals.
 
     Args:
-        photos: with image ids as labels.
-        annotations: the COCO json; category ids are 1 + class index.
-        detect: bytes of a photo's file -> detections at low confidence, and bytes sent.
+        photos: the set.
+        scoring: of its data format.
+        answer: asked for the photos that the cache does not hold.
         label: shown beside the progress bar.
+        cache: keeps answers as they come, so that an interrupted run goes on from there.
+        resamples: draws behind the 95 % intervals; 0 leaves them out.
     """
-    results: list[dict[str, Any]] = []
-    sizes = []
+    labels: list[int] = []
+    answers: list[Any] = []
+    sizes: list[int] = []
     for photo in tqdm(photos, desc=label, unit="photo", disable=None):
-        detections, size = detect(photo.data)
-        results += detections.to_coco(photo.label)
+        found, size = _answered(photo.data, scoring.format, answer, cache)
+        labels.append(photo.label)
+        answers.append(found)
         sizes.append(size)
-    ap, ap50 = coco_average_precision(annotations, results)
-    return DetectionAccuracy(len(sizes), float(np.mean(sizes)), ap, ap50)
+    scorer = _with_bytes(scoring.scorer(labels, answers), np.array(sizes, np.float64))
+    figures = bootstrap(scorer, len(labels), resamples=resamples)
+    return {"task": scoring.task, "photos": len(labels), "resamples": resamples, **figures}
 
 
-def coco_average_precision(
-    annotations: Path, results: Sequence[dict[str, Any]]
-) -> tuple[float, float]:
-    """Return AP and AP50 of box results in COCO form; needs the ``eval`` extra."""
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise CdvisionError("AP needs pycocotools: pip install 'cdvision[eval]'") from error
-    if not results:
-        return 0.0, 0.0
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; nobody asked
-        truth = COCO(str(annotations))
-        evaluation = COCOeval(truth, truth.loadRes(list(results)), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0]), float(evaluation.stats[1])
+def _answered(
+    photo: bytes, form: AnswerFormat[Any], answer: AnswerPhoto, cache: AnswerCache | None
+) -> tuple[Any, int]:
+    """Return an answer as it is read back, so that kept and fresh ones are scored alike."""
+    if cache is not None and (kept := cache.get(photo)) is not None:
+        return kept
+    found, size = answer(photo)
+    plain = form.write(found)
+    if cache is not None:
+        cache.put(photo, plain, size)
+    return form.read(plain), size
 
 
-def classification_accuracy(
-    photos: Iterable[LabelledPhoto],
-    classify: Callable[[bytes], tuple[Classification, int]],
-    *,
-    label: str = "",
-) -> ClassificationAccuracy:
-    """Measure top-1 and top-5 over photos whose labels are class indices."""
-    first, fifth, sizes = [], [], []
-    for photo in tqdm(photos, desc=label, unit="photo", disable=None):
-        classification, size = classify(photo.data)
-        first.append(photo.label == classification.class_id[0])
-        fifth.append(photo.label in classification.class_id[:5])
-        sizes.append(size)
-    return ClassificationAccuracy(
-        len(sizes), float(np.mean(sizes)), float(np.mean(first)), float(np.mean(fifth))
-    )
+def _with_bytes(scorer: Scorer, sizes: NDArray[np.float64]) -> Scorer:
+    def figures(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {"mean_bytes": weights @ sizes / weights.sum(axis=1), **scorer(weights)}
+
+    return figures

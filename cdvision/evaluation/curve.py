@@ -1,25 +1,27 @@
-"""Accuracy of streams at every quality, of pixels, and of rival codecs, in one run."""
+"""Accuracy of streams at every quality, and of pixels, in one run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from cdvision.errors import UnsupportedTask
 from cdvision.evaluation.accuracy import (
     EVALUATION_CONFIDENCE,
-    classification_accuracy,
-    detection_accuracy,
+    Scoring,
+    TopScoring,
+    measure_accuracy,
 )
-from cdvision.evaluation.labelled import LabelledPhoto
+from cdvision.evaluation.answer_cache import AnswerCache, CacheFolder, Key, files_digest
+from cdvision.evaluation.bootstrap import RESAMPLES
+from cdvision.evaluation.coco_ap import CocoScoring
+from cdvision.evaluation.coco_labels import read_coco_labels
+from cdvision.evaluation.labelled import LabelledPhoto, LabelledPhotos
 from cdvision.evaluation.reference import PixelPath
-from cdvision.evaluation.rivals import RIVALS, shrink
 from cdvision.model import Model
-from cdvision.photo import read_photo
-from cdvision.results import Detections
 
 Record = dict[str, Any]
 Transmit = Callable[[bytes], bytes]
@@ -27,110 +29,150 @@ Transmit = Callable[[bytes], bytes]
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Photos with image ids and a COCO json, or with class indices and none."""
+    """Photos, and how answers about them are scored.
 
-    photos: Sequence[LabelledPhoto]
+    Attributes:
+        photos: labelled with image ids, class indices, or rows of a table.
+        annotations: a COCO json; short for ``CocoScoring`` of it.
+        given_scoring: scores the answers; by default of ``annotations``, else top-1 and top-5.
+        name: stands in the records.
+        resamples: draws behind the 95 % intervals.
+    """
+
+    photos: Sequence[LabelledPhoto] | LabelledPhotos
     annotations: Path | None = None
+    given_scoring: Scoring | None = None
+    name: str = ""
+    resamples: int = RESAMPLES
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """What scores the answers."""
+        if self.given_scoring is not None:
+            return self.given_scoring
+        if self.annotations is not None:
+            return CocoScoring(read_coco_labels(self.annotations))
+        return TopScoring()
+
+    @property
+    def task(self) -> str:
+        """The task of a model that the labels are for."""
+        return self.scoring.task
 
     def measure(
         self,
         transmit: Transmit,
-        detect: Callable[[bytes, bytes], Detections],
+        detect: Callable[[bytes, bytes], Any],
         classify: Callable[[bytes], Any],
         label: str,
+        cache: AnswerCache | None = None,
     ) -> Record:
         """Send every photo and score the answers.
 
         Args:
             transmit: bytes of a photo's file -> the bytes that are sent.
             detect: sent bytes and the photo's file -> detections in the photo's pixels.
-            classify: sent bytes -> classification.
+            classify: sent bytes -> classification; asked where the labels are no objects.
             label: shown beside the progress bar.
+            cache: keeps the answers of an interrupted run.
+
+        Returns:
+            The record: task, photos, mean_bytes and figures, each with ``_low`` and ``_high``.
         """
-        if self.annotations is None:
-            top = classification_accuracy(self.photos, _sent(transmit, classify), label=label)
-            return {"task": "classify", **top.to_dict()}
 
-        def detect_sent(image: bytes) -> tuple[Detections, int]:
+        def answer(image: bytes) -> tuple[Any, int]:
             sent = transmit(image)
-            return detect(sent, image), len(sent)
+            objects = self.task in ("detect", "segment")
+            return detect(sent, image) if objects else classify(sent), len(sent)
 
-        ap = detection_accuracy(self.photos, self.annotations, detect_sent, label=label)
-        return {"task": "detect", **ap.to_dict()}
-
-
-def stream_curve(model: Model, data: LabelledSet, qualities: Sequence[int]) -> list[Record]:
-    """Measure a model's streams, one record a quality."""
-    records = []
-    for quality in qualities:
-        found = data.measure(
-            lambda image, quality=quality: model.encode(image, quality),  # type: ignore[misc]
-            lambda bits, _: model.detect(bits, confidence=EVALUATION_CONFIDENCE),
-            lambda bits: model.classify(bits, top=5),
-            f"{model.name} {quality}",
+        figures = measure_accuracy(
+            self.photos,
+            self.scoring,
+            answer,
+            label=label,
+            cache=cache,
+            resamples=self.resamples,
         )
-        records.append({"codec": f"cdvision {model.name}", "quality": quality, **found})
-    return records
+        return {"data": self.name, **figures} if self.name else figures
 
 
-def pixel_record(data: LabelledSet, reference: PixelPath) -> Record:
-    """Measure the uncompressed networks on the photos as they are."""
-    found = data.measure(
-        lambda image: image,
-        lambda image, _: reference.detect(image, confidence=EVALUATION_CONFIDENCE),
-        reference.classify,
-        "pixels",
-    )
-    return {"codec": "none", "quality": None, **found}
-
-
-def rival_curve(name: str, data: LabelledSet, reference: PixelPath) -> list[Record]:
-    """Measure a picture codec in front of the uncompressed networks, one record a quality.
+def stream_curve(
+    model: Model,
+    data: LabelledSet,
+    qualities: Sequence[int],
+    *,
+    size: int | None = None,
+    cache: CacheFolder | None = None,
+) -> list[Record]:
+    """Measure a model's streams, one record a quality.
 
     Args:
-        name: a key of ``RIVALS``.
-        data: the photos; they are shrunk to the network's input before they are coded.
-        reference: the networks.
+        model: encodes and answers.
+        data: the photos.
+        qualities: of the model, 1 and up.
+        size: long side of the network input; the model's own choice where None.
+        cache: keeps answers, so that an interrupted measurement goes on where it was.
+
+    Raises:
+        UnsupportedTask: the model has no answer to what the labels ask.
     """
-    rival, size = RIVALS[name], reference.package.card.input.size
-    rival.register()
+    if model.card.tail_for(data.task) is None:
+        raise UnsupportedTask(model.no_task_message(data.task))
+    codec = f"cdvision {model.name}"
+    ask = _asker(model, data.task)
     records = []
-    for quality in rival.qualities:
+    for quality in qualities:
+        key: Key = {
+            "codec": codec,
+            "task": data.task,
+            "quality": quality,
+            "confidence": EVALUATION_CONFIDENCE,
+            "size": size,
+            "engine": type(model.engine).__name__,
+            "fingerprint": model.card.fingerprint,
+            "files": files_digest(model.card.files),
+        }
         found = data.measure(
-            lambda image, quality=quality: rival.encode(  # type: ignore[misc]
-                shrink(read_photo(image), size), quality
-            ),
-            lambda coded, image: _detect_shrunk(reference, coded, image),
-            reference.classify,
-            f"{name} {quality}",
+            partial(model.encode, quality=quality, size=size),
+            lambda bits, _: ask(bits),
+            ask,
+            f"{model.name} {quality}",
+            cache.open(key, data.scoring.format) if cache is not None else None,
         )
-        records.append({"codec": name, "quality": quality, **found})
+        records.append({"codec": codec, "quality": quality, "size": size, **found})
     return records
 
 
-def format_records(records: Sequence[Record]) -> str:
-    """Markdown table of accuracy records."""
-    lines = ["| codec | quality | bytes | accuracy | | photos |", "|---|---|---|---|---|---|"]
-    for record in records:
-        first, second = ("ap", "ap50") if record["task"] == "detect" else ("top1", "top5")
-        lines.append(
-            f"| {record['codec']} | {record['quality'] or ''} | {record['mean_bytes']:,.0f} "
-            f"| {first} {record[first]:.3f} | {second} {record[second]:.3f} | {record['photos']} |"
-        )
-    return "\n".join(lines)
+def _asker(model: Model, task: str) -> Callable[[bytes], Any]:
+    """Return the model's method for a task, with the options that measuring needs."""
+    options: dict[str, dict[str, Any]] = {
+        "detect": {"confidence": EVALUATION_CONFIDENCE},
+        "segment": {"confidence": EVALUATION_CONFIDENCE},
+        "classify": {"top": 5},
+    }
+    return partial(getattr(model, task), **options.get(task, {}))
 
 
-def _sent(transmit: Transmit, answer: Callable[[bytes], Any]) -> Callable[[bytes], tuple[Any, int]]:
-    def answer_sent(image: bytes) -> tuple[Any, int]:
-        sent = transmit(image)
-        return answer(sent), len(sent)
-
-    return answer_sent
-
-
-def _detect_shrunk(reference: PixelPath, coded: bytes, image: bytes) -> Detections:
-    """Detect in a shrunk picture and scale the boxes to the photo that it was made from."""
-    found = reference.detect(coded, confidence=EVALUATION_CONFIDENCE)
-    size = read_photo(image).size
-    scale = np.array(size, np.float32) / np.array(found.image_size, np.float32)
-    return replace(found, xyxy=found.xyxy * np.tile(scale, 2), image_size=size)
+def pixel_record(
+    data: LabelledSet,
+    reference: PixelPath,
+    *,
+    size: int | None = None,
+    cache: CacheFolder | None = None,
+) -> Record:
+    """Measure the uncompressed networks on the photos as they are."""
+    key: Key = {
+        "codec": "none",
+        "task": data.task,
+        "size": size,
+        "confidence": EVALUATION_CONFIDENCE,
+        "files": reference.digest(),
+    }
+    found = data.measure(
+        lambda image: image,
+        lambda image, _: reference.detect(image, confidence=EVALUATION_CONFIDENCE, size=size),
+        reference.classify,
+        "pixels",
+        cache.open(key, data.scoring.format) if cache is not None else None,
+    )
+    return {"codec": "none", "quality": None, "size": size, **found}

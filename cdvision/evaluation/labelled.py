@@ -1,52 +1,142 @@
-"""Labelled photos: COCO-format boxes, and classes from a csv; read from a folder or a tar."""
+"""Labelled photos, read one at a time from a folder or a tar: objects, classes, attributes."""
 
 from __future__ import annotations
 
-import csv
-import json
-import tarfile
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cdvision.errors import CdvisionError
+from cdvision.evaluation.attribute_scoring import AttributeTable
+from cdvision.evaluation.class_index import ClassIndex
+from cdvision.evaluation.coco_labels import CocoLabels, read_coco_labels
+from cdvision.evaluation.label_table import label_column, read_rows
+from cdvision.evaluation.notices import listed, notice
+from cdvision.evaluation.photo_files import PhotoFiles, open_photo_files
 
 
 @dataclass(frozen=True)
 class LabelledPhoto:
-    """One photo: the bytes of its file, and the key of its labels (image id or class index)."""
+    """One photo: the bytes of its file, and the key of its labels.
+
+    Attributes:
+        name: of the file, relative to its folder or tar.
+        data: bytes of the file.
+        label: image id, class index, or row of an attribute table.
+    """
 
     name: str
     data: bytes
     label: int
 
 
-def coco_photos(annotations: Path, images: Path) -> Iterator[LabelledPhoto]:
-    """Yield the photos of a COCO json in its order; ``images`` is a folder or a tar."""
-    with open(annotations, encoding="utf-8") as file:
-        entries = json.load(file)["images"]
-    yield from _read(images, [(e["file_name"], e["id"]) for e in entries])
+class LabelledPhotos:
+    """Photos that are read when they are asked for, so that a set may be larger than memory.
+
+    Args:
+        files: where they lie.
+        entries: name and label of each.
+
+    Raises:
+        CdvisionError: there is none.
+    """
+
+    def __init__(self, files: PhotoFiles, entries: Iterable[tuple[str, int]]) -> None:
+        self.files, self.entries = files, tuple(entries)
+        if not self.entries:
+            raise CdvisionError("no labelled photo matches")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[LabelledPhoto]:
+        return (LabelledPhoto(name, self.files.read(name), label) for name, label in self.entries)
+
+    def limited(self, most: int) -> LabelledPhotos:
+        """Return at most so many photos, spread evenly over the set."""
+        count = min(most, len(self))
+        chosen = [self.entries[number * len(self) // count] for number in range(count)]
+        return LabelledPhotos(self.files, chosen)
+
+    def digest(self) -> str:
+        """SHA-256 over names and labels."""
+        return hashlib.sha256(repr(self.entries).encode()).hexdigest()
+
+
+def coco_photos(annotations: Path | CocoLabels, images: Path) -> LabelledPhotos:
+    """Return the photos of a COCO json in its order, labelled with image ids."""
+    labels = read_coco_labels(annotations) if isinstance(annotations, Path) else annotations
+    entries = [(str(image["file_name"]), int(image["id"])) for image in labels.images]
+    return LabelledPhotos(open_photo_files(images), entries)
 
 
 def classified_photos(
-    table: Path, images: Path, *, where: dict[str, str], label: str = "imagenet_class"
-) -> Iterator[LabelledPhoto]:
-    """Yield the photos of a csv with a ``file`` column whose other columns match ``where``."""
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = [r for r in csv.DictReader(file) if all(r[k] == v for k, v in where.items())]
-    yield from _read(images, [(r["file"], int(r[label])) for r in rows])
+    table: Path,
+    images: Path,
+    *,
+    where: dict[str, str],
+    label: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> LabelledPhotos:
+    """Return the photos of a csv with a ``file`` and a label column, labelled with class indices.
+
+    Args:
+        table: the csv.
+        images: folder or tar of the files.
+        where: keep the rows that have these values in these columns.
+        label: the column of labels: indices, names or ImageNet's WordNet ids; where None, it is
+            ``imagenet_class``, ``class``, ``label``, or the only column beside ``file``.
+        class_names: a model's classes; needed for labels that are no indices.
+    """
+    rows = read_rows(table, where)
+    column = label_column(table, list(rows[0]), label)
+    labels = {row["file"]: row[column] for row in rows if row[column]}
+    if len(labels) < len(rows):
+        notice(f"{table}: {len(rows) - len(labels)} photos left out: no {column}, or named twice")
+    entries = _with_classes(labels, ClassIndex(class_names), f"{table}, column {column}")
+    return LabelledPhotos(open_photo_files(images), entries)
 
 
-def _read(images: Path, wanted: list[tuple[str, int]]) -> Iterator[LabelledPhoto]:
-    if not wanted:
-        raise CdvisionError("no labelled photo matches")
-    if images.is_dir():
-        for name, label in wanted:
-            yield LabelledPhoto(name, (images / name).read_bytes(), label)
-        return
-    with tarfile.open(images) as tar:
-        for name, label in wanted:
-            content = tar.extractfile(name)
-            if content is None:
-                raise CdvisionError(f"{images}: no photo {name}")
-            yield LabelledPhoto(name, content.read(), label)
+def folder_photos(images: Path, class_names: Sequence[str]) -> LabelledPhotos:
+    """Return the photos of an ImageFolder (or a tar of one), labelled with class indices.
+
+    Args:
+        images: the folder that a photo lies in names its class: an index, a name, or one of
+            ImageNet's WordNet ids.
+        class_names: a model's classes.
+    """
+    files = open_photo_files(images)
+    labels = {name: name.split("/")[-2] for name in files.names() if "/" in name}
+    if not labels:
+        raise CdvisionError(f"{images}: expected one folder of photos a class, found none")
+    return LabelledPhotos(files, _with_classes(labels, ClassIndex(class_names), str(images)))
+
+
+def attribute_photos(
+    table: Path, images: Path, *, where: dict[str, str]
+) -> tuple[LabelledPhotos, AttributeTable]:
+    """Return the photos of a csv with a ``file`` column and 0/1 columns, and those columns."""
+    rows = read_rows(table, where)
+    photos = LabelledPhotos(
+        open_photo_files(images), [(row["file"], number) for number, row in enumerate(rows)]
+    )
+    return photos, AttributeTable.from_rows(table, rows)
+
+
+def _with_classes(labels: dict[str, str], index: ClassIndex, place: str) -> list[tuple[str, int]]:
+    """Translate labels to indices; leave out, and name, those that are no class of the model."""
+    found = {label: index.find(label) for label in set(labels.values())}
+    unknown = Counter(label for label in labels.values() if found[label] is None)
+    if len(unknown) == len(found):
+        raise CdvisionError(
+            f"{place}: expected {index.expected}, found only {listed(sorted(unknown))}"
+        )
+    if unknown:
+        notice(
+            f"{place}: {sum(unknown.values())} photos left out; these name no single class of the "
+            f"model: {listed(sorted(unknown))}"
+        )
+    numbered = ((name, found[label]) for name, label in labels.items())
+    return [(name, number) for name, number in numbered if number is not None]

@@ -11,9 +11,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from cdvision.errors import ModelError
+from cdvision.evaluation.answer_cache import files_digest
 from cdvision.heads.class_scores import classification_from_logits
 from cdvision.heads.dense_detection import detect_from_dense
-from cdvision.package.loader import ModelPackage
+from cdvision.package.loader import ModelPackage, file_sha256
 from cdvision.photo import ImageLike, content_size, fit_photo, read_photo
 
 if TYPE_CHECKING:
@@ -42,13 +43,14 @@ class PixelPath:
             name: ort.InferenceSession(str(_existing(graphs / f"{name}.onnx")), options)
             for name in (DETECTOR, CLASSIFIER)
         }
+        self._files = {path.name: file_sha256(path) for path in graphs.iterdir() if path.is_file()}
 
     def detect(
         self, image: ImageLike, *, confidence: float = 0.3, size: int | None = None
     ) -> Detections:
         """Detect objects in pixels scaled and padded exactly as the encoder does."""
         spec = self.package.card.input
-        fitted = fit_photo(read_photo(image), spec, size or spec.size)
+        fitted = fit_photo(read_photo(image), spec, size)
         height, width = fitted.pixels.shape[:2]
         scores, distances = self._run(DETECTOR, fitted.pixels)
         return detect_from_dense(
@@ -73,6 +75,10 @@ class PixelPath:
         crop = resized.crop((left, up, left + CLASSIFIER_SIDE, up + CLASSIFIER_SIDE))
         (logits,) = self._run(CLASSIFIER, np.asarray(crop))
         return classification_from_logits(logits[0], self.package.classes["imagenet"], top=top)
+
+    def digest(self) -> str:
+        """SHA-256 over the networks and the preprocessing: what its answers depend on."""
+        return files_digest({**self._files, "input": repr(self.package.card.input)})
 
     def _run(self, name: str, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
         outputs: list[NDArray[Any]] = self._sessions[name].run(None, {"image": pixels[None]})

@@ -82,7 +82,8 @@ class SpatialPrediction(nn.Module):
 
 def split(x: Tensor) -> tuple[Tensor, ...]:
     """Split (N, C, 2h, 2w) into its four phases (N, C, h, w): A, C, D, B, row by row."""
-    return F.pixel_unshuffle(x, 2).unflatten(1, (-1, PHASES)).unbind(2)
+    phases: tuple[Tensor, ...] = torch.unflatten(F.pixel_unshuffle(x, 2), 1, (-1, PHASES)).unbind(2)
+    return phases
 
 
 def join(phases: tuple[Tensor, ...]) -> Tensor:

@@ -58,7 +58,7 @@ def initialise_small(
 
     samples = torch.cat([blocks(model.encoder.features(batch)) for batch in images]).double()
     mean = samples.mean(0)
-    weight = torch.block_diag(
+    weight: Tensor = torch.block_diag(  # type: ignore[no-untyped-call]
         sensitivity.detector.double() * (LATENT_UNIT / DETECTOR_STEP),
         sensitivity.classifier.double() * (LATENT_UNIT / CLASSIFIER_STEP),
     )

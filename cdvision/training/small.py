@@ -104,7 +104,7 @@ class SmallTrainer:
         }
 
     def _terms(self, image: Tensor, features: Tensor, y: Tensor) -> dict[str, Tensor]:
-        detector, classifier = features.split([FRONT_CHANNELS, CLASSIFIER_CHANNELS], dim=1)
+        detector, classifier = torch.split(features, [FRONT_CHANNELS, CLASSIFIER_CHANNELS], dim=1)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             detection = self._detect(self.teachers.detect(detector), y)
             classification = self._classify(self.teachers.classify(image, classifier), y)

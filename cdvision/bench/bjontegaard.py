@@ -1,0 +1,143 @@
+"""Bjøntegaard's deltas: how far apart two rate-accuracy curves are, as one figure.
+
+Source: G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33,
+2001. In place of its single cubic, which swings between the points, the piecewise cubics of
+F. N. Fritsch and J. Butland, "A method for constructing local monotone piecewise cubic
+interpolants", 1984 (PCHIP): monotonic points give a monotonic curve.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cdvision.errors import CdvisionError
+
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
+
+MIN_OVERLAP = 0.25
+MIN_POINTS = 3
+
+Values = NDArray[np.float64]
+
+
+def bd_rate(
+    anchor_rate: ArrayLike,
+    anchor_accuracy: ArrayLike,
+    test_rate: ArrayLike,
+    test_accuracy: ArrayLike,
+    *,
+    min_overlap: float = MIN_OVERLAP,
+) -> float:
+    """Return the mean difference of rate at equal accuracy, in percent; below 0 the test is better.
+
+    >>> bytes_, ap = [1000, 2000, 4000, 8000], [0.20, 0.28, 0.33, 0.35]
+    >>> round(bd_rate(bytes_, ap, [500, 1000, 2000, 4000], ap), 6)
+    -50.0
+
+    Dominated points are left out first (see ``non_dominated``): where measured accuracy falls with
+    growing rate, nobody would use that point, and log rate is no function of accuracy.
+
+    Args:
+        anchor_rate: (N,) rates of the curve to compare with, above 0, in any order and unit.
+        anchor_accuracy: (N,) accuracies.
+        test_rate: (M,) rates in the same unit.
+        test_accuracy: (M,) accuracies of the same kind.
+        min_overlap: least share of the shorter curve's range of accuracy that both must cover.
+
+    Raises:
+        CdvisionError: a curve has fewer than 3 points that are not dominated, the overlap is too
+            small, figures are not finite or not above 0, or scipy is missing.
+    """
+    anchor = _curve("anchor", anchor_rate, anchor_accuracy)
+    test = _curve("test", test_rate, test_accuracy)
+    mean = _mean_difference(
+        (anchor[1], np.log10(anchor[0])), (test[1], np.log10(test[0])), "accuracy", min_overlap
+    )
+    return float(100 * (10**mean - 1))
+
+
+def bd_accuracy(
+    anchor_rate: ArrayLike,
+    anchor_accuracy: ArrayLike,
+    test_rate: ArrayLike,
+    test_accuracy: ArrayLike,
+    *,
+    min_overlap: float = MIN_OVERLAP,
+) -> float:
+    """Return the mean difference of accuracy at equal log rate; above 0 the test is better.
+
+    >>> bytes_, ap = [1000, 2000, 4000, 8000], np.array([0.20, 0.28, 0.33, 0.35])
+    >>> round(bd_accuracy(bytes_, ap, bytes_, ap + 0.01), 6)
+    0.01
+
+    Arguments and errors are those of ``bd_rate``; the overlap is one of log rate.
+    """
+    anchor = _curve("anchor", anchor_rate, anchor_accuracy)
+    test = _curve("test", test_rate, test_accuracy)
+    return _mean_difference(
+        (np.log10(anchor[0]), anchor[1]), (np.log10(test[0]), test[1]), "log rate", min_overlap
+    )
+
+
+def non_dominated(rate: ArrayLike, accuracy: ArrayLike) -> NDArray[np.intp]:
+    """Return the indices of the points that no other beats, smallest rate first.
+
+    A point is dominated where another one has no higher rate and no lower accuracy, and differs;
+    of equal points the first stays. Both figures then rise strictly.
+
+    >>> non_dominated([300, 100, 200, 400], [0.3, 0.1, 0.05, 0.3]).tolist()
+    [1, 0]
+    """
+    rates, accuracies = np.asarray(rate, np.float64), np.asarray(accuracy, np.float64)
+    order = np.lexsort((-accuracies, rates))
+    best_before = np.maximum.accumulate(np.append(-np.inf, accuracies[order]))[:-1]
+    return order[accuracies[order] > best_before]
+
+
+def _curve(name: str, rate: ArrayLike, accuracy: ArrayLike) -> tuple[Values, Values]:
+    """Check a curve; return rates and accuracies of its non-dominated points."""
+    rates, accuracies = np.asarray(rate, np.float64), np.asarray(accuracy, np.float64)
+    if rates.ndim != 1 or rates.shape != accuracies.shape:
+        raise CdvisionError(
+            f"{name}: expected as many accuracies as rates, found {rates.shape} rates and "
+            f"{accuracies.shape} accuracies"
+        )
+    if not (np.isfinite(rates).all() and np.isfinite(accuracies).all() and (rates > 0).all()):
+        raise CdvisionError(f"{name}: expected finite figures and rates above 0")
+    kept = non_dominated(rates, accuracies)
+    if len(kept) < MIN_POINTS:
+        raise CdvisionError(
+            f"{name}: {len(kept)} of {len(rates)} points are not dominated, "
+            f"at least {MIN_POINTS} are needed"
+        )
+    return rates[kept], accuracies[kept]
+
+
+def _mean_difference(
+    anchor: tuple[Values, Values], test: tuple[Values, Values], axis: str, min_overlap: float
+) -> float:
+    """Integrate test - anchor exactly over the overlap of their abscissae, and divide by it."""
+    low, high = max(anchor[0][0], test[0][0]), min(anchor[0][-1], test[0][-1])
+    shorter = min(np.ptp(anchor[0]), np.ptp(test[0]))
+    share = max(high - low, 0) / shorter
+    if share <= 0 or share < min_overlap:
+        raise CdvisionError(
+            f"the curves share {share:.0%} of the shorter one's range of {axis}, "
+            f"at least {min_overlap:.0%} are needed"
+        )
+    integrals = [float(_pchip(*curve).integrate(low, high)) for curve in (anchor, test)]
+    return (integrals[1] - integrals[0]) / float(high - low)
+
+
+def _pchip(x: Values, y: Values) -> PchipInterpolator:
+    try:
+        from scipy.interpolate import PchipInterpolator
+    except ImportError as error:
+        raise CdvisionError(
+            "Bjøntegaard figures need scipy: pip install 'cdvision[eval]'"
+        ) from error
+    return PchipInterpolator(x, y)

@@ -1,0 +1,212 @@
+"""``cdvision bench rate``: our streams, pixels and picture codecs on the same labelled photos.
+
+::
+
+    photos ─┬─ cdvision, every quality ──────────── tap + tail ─┐
+            ├─ as they are ─────────── uncompressed network ────┼─▶ records ─▶ report
+            └─ rival, quality x scale ─ uncompressed network ───┘
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from cdvision.bench.machine import machine, versions
+from cdvision.bench.record_log import Key, Record, RecordLog
+from cdvision.errors import CdvisionError, UnsupportedTask
+from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
+from cdvision.evaluation.answer_cache import files_digest
+from cdvision.evaluation.curve import LabelledSet, pixel_record, stream_curve
+from cdvision.evaluation.notices import notice
+from cdvision.evaluation.reference import PixelPath, write_reference_graphs
+from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
+from cdvision.evaluation.rivals import RIVALS, Rival, missing
+from cdvision.model import Model
+
+TASKS = ("detect", "classify")
+LOG_FILE = "records.jsonl"
+
+Answer = Callable[[bytes], tuple[bytes, Any]]
+"""A photo's file -> the bytes that are sent, and the answer to them."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One record to be: who is measured, and how.
+
+    Attributes:
+        key: codec, quality, scale, and what else decides the figures.
+        answer: the whole way of one photo.
+        record: measures all photos.
+    """
+
+    key: Key
+    answer: Answer
+    record: Callable[[], Record]
+
+
+@dataclass(frozen=True)
+class RateBenchmark:
+    """What is measured, on what.
+
+    Attributes:
+        model: makes the streams.
+        data: labelled photos of a task that the uncompressed networks know.
+        labels: the file that holds the labels.
+        initial_weights: folder of the uncompressed networks.
+        rivals: picture codecs that work here.
+        qualities: of the model; all where None.
+        jobs: threads that encode rivals' pictures.
+        left_out: why other rivals are not measured, by name.
+
+    Raises:
+        UnsupportedTask: the uncompressed networks do not answer what the labels ask.
+    """
+
+    model: Model
+    data: LabelledSet
+    labels: Path
+    initial_weights: Path
+    rivals: Sequence[Rival]
+    qualities: Sequence[int] | None = None
+    jobs: int = 1
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.data.task not in TASKS:
+            raise UnsupportedTask(
+                f"the uncompressed networks {' and '.join(TASKS)}, they do not {self.data.task}"
+            )
+
+    @property
+    def codec(self) -> str:
+        """Name of our streams in the records."""
+        return f"cdvision {self.model.name}"
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Measure what ``folder/records.jsonl`` does not hold yet; return the run's facts.
+
+        Returns:
+            What JSON can hold: ``ours`` (name of our codec), ``fingerprint`` (of the model),
+            ``data``, ``machine``, ``versions``, ``codecs`` (what made the bytes, by name),
+            ``left_out`` and ``records``.
+        """
+        log = RecordLog(folder / LOG_FILE)
+        with tempfile.TemporaryDirectory() as graphs:
+            write_reference_graphs(self.initial_weights, Path(graphs))
+            reference = PixelPath(self.model.package, Path(graphs))
+            records = [self._measured(log, one) for one in self._measurements(reference)]
+        return {
+            "ours": self.codec,
+            "fingerprint": self.model.card.fingerprint,
+            "data": self.data.name,
+            "machine": machine(),
+            "versions": versions("cdvision", "numpy", "onnxruntime", "pillow"),
+            "codecs": {rival.name: rival.describe() for rival in self.rivals},
+            "left_out": dict(self.left_out),
+            "records": records,
+        }
+
+    @cached_property
+    def _digest(self) -> str:
+        """SHA-256 over labels, photos, and how answers are scored."""
+        scoring = (self.data.task, type(self.data.scoring).__name__, self.data.resamples)
+        digest = hashlib.sha256(repr(scoring).encode())
+        if self.labels.is_file():
+            digest.update(self.labels.read_bytes())
+        for photo in self.data.photos:
+            content = hashlib.sha256(photo.data).hexdigest()
+            digest.update(repr((photo.name, photo.label, content)).encode())
+        return digest.hexdigest()
+
+    def _measured(self, log: RecordLog, one: Measurement) -> Record:
+        """Return a record of the log, or measure it and keep it there.
+
+        What the first photo costs and is answered is part of the key: another version of any
+        codec, network or of our own code is seen by it.
+        """
+        image = next(iter(self.data.photos)).data
+        sent, answer = one.answer(image)
+        plain = json.dumps(self.data.scoring.format.write(answer), sort_keys=True)
+        probe = hashlib.sha256(sent + plain.encode()).hexdigest()
+        key = {**one.key, "data": self._digest, "first photo": probe}
+        found = log.find(key)
+        if found is None:
+            found = one.record()
+            log.append(key, found)
+        return found
+
+    def _measurements(self, reference: PixelPath) -> Iterator[Measurement]:
+        yield self._pixels(reference)
+        for quality in self.qualities or range(1, self.model.card.qualities + 1):
+            yield self._streams(quality)
+        for rival in self.rivals:
+            for path in rival_paths(rival, reference):
+                yield self._rival(path)
+
+    def _streams(self, quality: int) -> Measurement:
+        card = self.model.card
+
+        def answer(image: bytes) -> tuple[bytes, Any]:
+            sent = self.model.encode(image, quality)
+            if self.data.task == "detect":
+                return sent, self.model.detect(sent, confidence=EVALUATION_CONFIDENCE)
+            return sent, self.model.classify(sent, top=5)
+
+        key: Key = {
+            "codec": self.codec,
+            "quality": quality,
+            "fingerprint": card.fingerprint,
+            "files": files_digest(card.files),
+            "engine": type(self.model.engine).__name__,
+        }
+        return Measurement(key, answer, lambda: stream_curve(self.model, self.data, [quality])[0])
+
+    def _pixels(self, reference: PixelPath) -> Measurement:
+        def answer(image: bytes) -> tuple[bytes, Any]:
+            if self.data.task == "detect":
+                return image, reference.detect(image, confidence=EVALUATION_CONFIDENCE)
+            return image, reference.classify(image, top=5)
+
+        key: Key = {"codec": "none", "networks": reference.digest()}
+        return Measurement(key, answer, partial(pixel_record, self.data, reference))
+
+    def _rival(self, path: RivalPath) -> Measurement:
+        def answer(image: bytes) -> tuple[bytes, Any]:
+            sent = path.send(image)
+            detects = self.data.task == "detect"
+            return sent, path.detect(sent, image) if detects else path.classify(sent)
+
+        key: Key = {
+            "codec": path.rival.name,
+            "quality": path.quality,
+            "scale": path.scale,
+            "codec version": path.rival.describe(),
+            "networks": path.reference.digest(),
+        }
+        return Measurement(key, answer, partial(rival_record, path, self.data, jobs=self.jobs))
+
+
+def chosen_rivals(names: Sequence[str]) -> tuple[list[Rival], dict[str, str]]:
+    """Return the rivals of these names, or all that work here; and why the others do not.
+
+    Raises:
+        CdvisionError: a name is unknown, or a rival that was asked for does not work here.
+    """
+    unknown = [name for name in names if name not in RIVALS]
+    if unknown:
+        raise CdvisionError(f"rival: expected one of {', '.join(RIVALS)}, found {unknown[0]}")
+    wanted = [RIVALS[name] for name in dict.fromkeys(names or RIVALS)]
+    left_out = {rival.name: reason for rival in wanted if (reason := missing(rival)) is not None}
+    if names and left_out:
+        raise CdvisionError(next(iter(left_out.values())))
+    for name, reason in left_out.items():
+        notice(f"{RIVALS[name].title} is left out: {reason}")
+    return [rival for rival in wanted if rival.name not in left_out], left_out

@@ -1,0 +1,90 @@
+"""`cdvision bench rate`: bytes against accuracy, beside picture codecs, in one command."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cdvision.cli.evaluate import QualityList
+from cdvision.cli.labelled_data import LabelledData, data_options, existing
+from cdvision.cli.opener import Opener, model_options
+
+NEEDS_WEIGHTS = (
+    "--initial-weights: expected the folder of the uncompressed networks that rivals' pictures "
+    "are shown to: nanodet_plus_m_416.safetensors (github.com/RangiLyu/nanodet) and "
+    "mobilenet_v2.safetensors (coral.ai/models); both Apache-2.0, see NOTICE."
+)
+
+
+@click.command()
+@data_options
+@click.option(
+    "--initial-weights",
+    type=existing,
+    metavar="DIR",
+    help="Folder of the uncompressed networks, which rivals' pictures are shown to (required).",
+)
+@click.option(
+    "--rival",
+    "rivals",
+    multiple=True,
+    metavar="NAME",
+    help="jpeg, webp, avif, jxl, hevc or vvc; may be repeated (default: all that work here).",
+)
+@click.option(
+    "-q", "--quality", "qualities", type=QualityList(), help="Such as 1-8 or 1,4,8 (default: all)."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="cores",
+    help="Pictures that rivals encode at a time.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of rate.json, rate.md, rate.svg, and of the records so far.",
+)
+@model_options
+def rate(
+    initial_weights: Path | None,
+    rivals: tuple[str, ...],
+    qualities: tuple[int, ...] | None,
+    jobs: int,
+    out: Path,
+    **options: Any,
+) -> None:
+    """Measure bytes and accuracy of streams and of picture codecs on your labelled photos.
+
+    Every rival feeds the same task network without a codec, at three picture sizes, and is
+    judged by the best of them. Records are kept in the folder: an interrupted run goes on
+    where it was.
+    """
+    from cdvision.bench.rate import RateBenchmark, chosen_rivals
+    from cdvision.bench.rate_report import write_report
+
+    source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
+    source.check()
+    if initial_weights is None:
+        raise click.UsageError(NEEDS_WEIGHTS)
+    model = Opener(**options).model_for_evaluation()
+    data, _ = source.read(model)
+    chosen, left_out = chosen_rivals(rivals)
+    benchmark = RateBenchmark(
+        model,
+        data,
+        source.source,
+        initial_weights,
+        chosen,
+        qualities=qualities,
+        jobs=jobs,
+        left_out=left_out,
+    )
+    click.echo(write_report(benchmark.run(out), out))

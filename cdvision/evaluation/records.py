@@ -1,0 +1,117 @@
+"""Records of accuracy as tables, files and curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from cdvision.evaluation.plot import Curve
+
+Record = Mapping[str, Any]
+
+FIGURES: Mapping[str, str] = MappingProxyType(
+    {
+        "ap": "AP",
+        "ap50": "AP50",
+        "top1": "top-1",
+        "top5": "top-5",
+        "accuracy": "mean accuracy",
+        "balanced_accuracy": "balanced accuracy",
+    }
+)
+"""Figures by name, as people write them; the first that a record holds is its main one."""
+
+
+def main_figure(record: Record) -> str:
+    """Return the name of the figure that a plot shows.
+
+    >>> main_figure({"task": "detect", "ap50": 0.5, "ap": 0.3})
+    'ap'
+    """
+    return next(name for name in FIGURES if name in record)
+
+
+def format_records(records: Sequence[Record]) -> str:
+    """Return a Markdown table; intervals stand in brackets."""
+    shown = [name for name in FIGURES if any(name in record for record in records)]
+    titles = ["codec", "quality", "bytes", *(FIGURES[name] for name in shown), "photos"]
+    rows = [
+        [
+            str(record["codec"]),
+            str(record["quality"] or ""),
+            f"{record['mean_bytes']:,.0f}",
+            *(_cell(record, name) for name in shown),
+            str(record["photos"]),
+        ]
+        for record in records
+    ]
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    lines = [titles, ["-" * width for width in widths], *rows]
+    padded = ([c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines)
+    table = [f"| {' | '.join(line)} |" for line in padded]
+    return "\n".join([*table, *_footnote(records)])
+
+
+def _cell(record: Record, name: str) -> str:
+    if name not in record:
+        return ""
+    interval = _interval(record, name)
+    return f"{record[name]:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
+
+
+def _interval(record: Record, name: str) -> tuple[float, float] | None:
+    low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
+    return None if low is None or high is None else (float(low), float(high))
+
+
+def _footnote(records: Sequence[Record]) -> list[str]:
+    draws = max((int(record.get("resamples", 0)) for record in records), default=0)
+    return [f"\nIn brackets: 95 % of {draws:,} draws of the photos."] if draws else []
+
+
+def records_to_json(records: Sequence[Record]) -> str:
+    """Return a JSON list, one object a record; undefined figures are null."""
+    plain = [{k: None if v != v else v for k, v in record.items()} for record in records]
+    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+
+
+def records_to_csv(records: Sequence[Record]) -> str:
+    """Return a csv with one column for every key that any record has."""
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return buffer.getvalue()
+
+
+def curves_of(records: Sequence[Record]) -> list[Curve]:
+    """Return one curve a codec, of the main figure, without codec ``none``; smallest rate first."""
+    by_codec: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: float(record["mean_bytes"])):
+        if record["codec"] != "none":
+            by_codec.setdefault(str(record["codec"]), []).append(record)
+    order = dict.fromkeys(str(record["codec"]) for record in records)
+    return [_curve(codec, by_codec[codec]) for codec in order if codec in by_codec]
+
+
+def uncompressed_figure(records: Sequence[Record]) -> float | None:
+    """Return the main figure of the networks without a codec, where it was measured."""
+    return next((float(r[main_figure(r)]) for r in records if r["codec"] == "none"), None)
+
+
+def _curve(codec: str, records: Sequence[Record]) -> Curve:
+    name = main_figure(records[0])
+    intervals = [interval for record in records if (interval := _interval(record, name))]
+    complete = len(intervals) == len(records)
+    return Curve(
+        codec,
+        [float(record["mean_bytes"]) for record in records],
+        [float(record[name]) for record in records],
+        [low for low, _ in intervals] if complete else None,
+        [high for _, high in intervals] if complete else None,
+    )

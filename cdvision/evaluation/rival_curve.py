@@ -1,0 +1,136 @@
+"""Accuracy of a picture codec in front of the uncompressed networks, at several picture sizes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
+from cdvision.evaluation.labelled import LabelledPhoto
+from cdvision.evaluation.rivals import Rival, shrink
+from cdvision.photo import content_size, read_photo, working_size
+
+if TYPE_CHECKING:
+    from cdvision.evaluation.curve import LabelledSet, Record
+    from cdvision.evaluation.reference import PixelPath
+    from cdvision.results import Classification, Detections
+
+SCALES = (1.0, 0.75, 0.5)
+"""Shares of the networks' working size (or of a smaller photo) that a rival may send."""
+
+_QUEUED = 16  # photos a thread that are held at a time
+
+
+@dataclass(frozen=True)
+class RivalPath:
+    """A photo's way through a picture codec into the uncompressed networks.
+
+    ::
+
+        photo ─ shrink to scale x working size ─ rival ─▶ bytes ─ rival ─ enlarge ─ network
+
+    Attributes:
+        rival: the codec.
+        quality: one of its qualities.
+        scale: 1 sends the pixels that the network sees; what is smaller is enlarged behind it.
+        reference: the networks.
+    """
+
+    rival: Rival
+    quality: int
+    scale: float
+    reference: PixelPath
+
+    def __str__(self) -> str:
+        return f"{self.rival.name} {self.quality}, scale {self.scale:g}"
+
+    def send(self, image: bytes) -> bytes:
+        """Return the bytes that a photo's file costs."""
+        photo = read_photo(image)
+        working = working_size(photo.size, self.reference.package.card.input)
+        longest = min(working, max(photo.size))  # a small photo is enlarged behind the codec
+        return self.rival.encode(shrink(photo, max(1, round(self.scale * longest))), self.quality)
+
+    def detect(self, coded: bytes, image: bytes) -> Detections:
+        """Detect in the decoded picture, enlarged to what the pixel path makes of the photo.
+
+        Args:
+            coded: what ``send`` returned.
+            image: the photo's file: boxes are scaled to its pixels.
+        """
+        from PIL import Image
+
+        spec, size = self.reference.package.card.input, read_photo(image).size
+        working = working_size(size, spec)
+        seen = content_size(size, (working, working), spec.multiple)
+        found = self.reference.detect(
+            self.rival.decode(coded).resize(seen, Image.Resampling.BILINEAR),
+            confidence=EVALUATION_CONFIDENCE,
+            size=working,
+        )
+        scale = np.array(size, np.float32) / np.array(seen, np.float32)
+        return replace(found, xyxy=found.xyxy * np.tile(scale, 2), image_size=size)
+
+    def classify(self, coded: bytes) -> Classification:
+        """Classify the decoded picture."""
+        return self.reference.classify(self.rival.decode(coded))
+
+
+def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record:
+    """Measure a picture codec at one quality and scale.
+
+    Args:
+        path: the codec and the networks.
+        data: the photos.
+        jobs: threads that encode; the bytes do not depend on it.
+
+    Returns:
+        The record of ``LabelledSet.measure`` with codec, quality, scale and
+        ``mean_payload_bytes``, the bytes without the files' containers.
+    """
+    coded: dict[bytes, bytes] = {}
+    payload = []
+    for photo, sent in _encode_all(path, data.photos, jobs):
+        coded[_digest(photo)] = sent
+        payload.append(path.rival.payload_bytes(sent))
+    found = data.measure(lambda image: coded[_digest(image)], path.detect, path.classify, str(path))
+    return {
+        "codec": path.rival.name,
+        "quality": path.quality,
+        "scale": path.scale,
+        "mean_payload_bytes": float(np.mean(payload)),
+        **found,
+    }
+
+
+def rival_paths(
+    rival: Rival, reference: PixelPath, scales: Sequence[float] = SCALES
+) -> list[RivalPath]:
+    """Return every quality of a picture codec at every scale."""
+    return [
+        RivalPath(rival, quality, scale, reference)
+        for scale in scales
+        for quality in rival.qualities
+    ]
+
+
+def _encode_all(
+    path: RivalPath, photos: Iterable[LabelledPhoto], jobs: int
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each photo's file and what is sent for it; encoders let other threads run."""
+    bar = tqdm(photos, desc=f"{path}, encoding", unit="photo", disable=None)
+    files = (photo.data for photo in bar)
+    with ThreadPoolExecutor(jobs) as pool:
+        while batch := list(islice(files, _QUEUED * jobs)):
+            yield from zip(batch, pool.map(path.send, batch), strict=True)
+
+
+def _digest(image: bytes) -> bytes:
+    return hashlib.sha256(image).digest()
