@@ -183,6 +183,19 @@ def test_missing_initial_weights_are_a_model_error(tmp_path: Path) -> None:
         load_nanodet(tmp_path)
 
 
+def test_tuning_the_receiver_changes_no_stream(
+    run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    from cdvision.training.receiver import RATES, tune_receiver
+
+    tune_receiver([bank], weights, run, tmp_path, minutes=1e-4, batch=2, device=CPU)
+    before, after = (load_file(p / "weights.safetensors") for p in (run, tmp_path))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert all(key.startswith(tuple(RATES)) for key in changed)
+    assert json.loads((tmp_path / "training.json").read_text())["receiver"]["steps"] >= 1
+
+
 # --- steps
 
 

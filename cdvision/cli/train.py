@@ -52,17 +52,46 @@ def small(
     **changes: Any,
 ) -> None:
     """Train `small` on PHOTOS (folders or tars) without labels; started again, it resumes."""
-    import torch
-
     from cdvision.training.recipe import Recipe
     from cdvision.training.run import train_small
 
-    place = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
+    place = _place(device)
     recipe = replace(Recipe(), **{k: v for k, v in changes.items() if v is not None})
     train_small(_banks(photos, split_table, place), initial_weights, out, recipe, place)
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+
+
+@train.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--initial-weights",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="As for the run.",
+)
+@click.option("--split-table", type=click.Path(exists=True, path_type=Path), help="As for the run.")
+@click.option("-o", "--out", type=Path, required=True, help="Folder of the tuned run.")
+@click.option("--minutes", type=float, default=10.0, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+def receiver(
+    run: Path,
+    photos: tuple[Path, ...],
+    initial_weights: Path,
+    split_table: Path | None,
+    out: Path,
+    minutes: float,
+    batch: int,
+    device: str,
+) -> None:
+    """Tune taps and tails of a finished RUN of `small`; no byte of any stream changes."""
+    from cdvision.training.receiver import tune_receiver
+
+    place = _place(device)
+    banks = _banks(photos, split_table, place)
+    tune_receiver(banks, initial_weights, run, out, minutes=minutes, batch=batch, device=place)
+    click.echo(f"weights: {out / 'weights.safetensors'}")
 
 
 @train.command()
@@ -94,6 +123,14 @@ def package(run: Path, out: Path, classes: Path | None, metrics: Path | None) ->
     )
     card = build_small(run / "weights.safetensors", out, facts)
     click.echo(f"{out}: {card.name} {card.fingerprint[:8]}")
+
+
+def _place(device: str) -> torch.device:
+    import torch
+
+    return torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
 
 
 def _banks(

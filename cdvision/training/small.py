@@ -103,6 +103,14 @@ class SmallTrainer:
             "norm": float(norm),
         }
 
+    def received_terms(self, image: Tensor, quality: Tensor) -> dict[str, Tensor]:
+        """Return the terms of images (N, 3, S, S) for a receiver alone, at qualities (N,)."""
+        image = image.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            features = self.model.encoder.features(image)
+            sent = self._transmit(features, quality)
+        return self._terms(image, features, sent.y)
+
     def _terms(self, image: Tensor, features: Tensor, y: Tensor) -> dict[str, Tensor]:
         detector, classifier = torch.split(features, [FRONT_CHANNELS, CLASSIFIER_CHANNELS], dim=1)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
