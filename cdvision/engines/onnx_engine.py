@@ -57,6 +57,9 @@ class OnnxEngine:
         path = self._package.graph_path(graph)
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # Threads wait for work by spinning, within a run only: those of an idle session would take
+        # the cores from the next one (detect after encode on 2 cores: 13.4 ms instead of 9.8).
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
