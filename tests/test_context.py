@@ -53,7 +53,7 @@ def test_a_mean_depends_on_its_neighbours_and_on_nothing_else(cell: tuple[int, i
             found[phase] = mean
             return parts[phase]
 
-        module(torch.zeros_like(latents), QUALITY, resolve)
+        module(split(torch.zeros_like(latents)), QUALITY, resolve)
         return join(tuple(found[phase] for phase in range(4)))[0, :, row, column]
 
     used = set()
@@ -64,6 +64,21 @@ def test_a_mean_depends_on_its_neighbours_and_on_nothing_else(cell: tuple[int, i
             if not torch.equal(mean(changed), mean(values)):
                 used.add((y, x))
     assert used == neighbourhood(row, column)
+
+
+def test_images_of_a_batch_do_not_mix() -> None:
+    module, latents = prediction(), torch.randn(3, 3, 8, 6)
+
+    def predict(latents: torch.Tensor) -> torch.Tensor:
+        parts = split(latents)
+        return module(
+            split(torch.zeros_like(latents)),
+            QUALITY.expand(len(latents)),
+            lambda mean, phase: mean + parts[phase],
+        )
+
+    alone = torch.cat([predict(image[None]) for image in latents])
+    torch.testing.assert_close(predict(latents), alone)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (2, 6), (8, 4)])

@@ -56,9 +56,19 @@ class Analysis(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, features, 2h, 2w) to (N, channels, h, w)."""
-        x = F.pixel_unshuffle(features, 2)
-        y: Tensor = self.linear(x) + self.project(self.context(self.squeeze(x)))
+        squeeze, activation = self.squeeze
+        hidden = activation(_on_squares(squeeze, features))
+        y: Tensor = _on_squares(self.linear, features) + self.project(self.context(hidden))
         return y
+
+
+def _on_squares(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1x1 convolution to the 2x2 squares of a map, as if ``pixel_unshuffle`` came first.
+
+    The same sums as one strided convolution: engines spend 1.3 ms on the other's transposition.
+    """
+    weight = conv.weight.reshape(conv.out_channels, -1, 2, 2)
+    return F.conv2d(x, weight, conv.bias, stride=2)
 
 
 class HyperAnalysis(nn.Module):
@@ -97,10 +107,15 @@ class MeanNetwork(nn.Module):
             zero_init(nn.Conv2d(hidden, channels, 1)),
         )
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Map (N, C_z, h, w) to (N, C, 4h, 4w)."""
-        mean: Tensor = self.layers(z)
-        return mean
+    def forward(self, z: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
+        """Map (N, C_z, h, w) to the means of a (N, C, height, width) map, phase by phase.
+
+        The map is split where it has few channels: a quarter of the values to move.
+        """
+        hidden: Tensor = self.layers[:-1](z)
+        return tuple(
+            self.layers[-1](phase.contiguous()) for phase in split(hidden[..., :height, :width])
+        )
 
 
 class SmallEncoder(nn.Module):
@@ -155,11 +170,6 @@ class Dequantiser(nn.Module):
         self.prediction = SpatialPrediction(LATENT_CHANNELS, QUALITIES)
         self.log_rescale = nn.Parameter(-_initial_log_gain())
 
-    def means(self, hyper: Tensor, like: Tensor) -> Tensor:
-        """Return what the hyper-latent says of the means, cropped to the latents' size."""
-        mean: Tensor = self.mean(hyper)
-        return mean[:, :, : like.shape[2], : like.shape[3]]
-
     def quantise(
         self,
         scaled: Tensor,
@@ -184,7 +194,7 @@ class Dequantiser(nn.Module):
             symbols[phase] = rounding(residuals[phase]) * kept[phase]
             return symbols[phase] + mean
 
-        decoded = self.prediction(self.means(hyper, scaled), quality, resolve)
+        decoded = self.prediction(self.mean(hyper, *scaled.shape[2:]), quality, resolve)
         return Quantised(_joined(residuals), _joined(symbols), decoded)
 
     def rescale(self, scaled: Tensor, quality: Tensor) -> Tensor:
@@ -195,7 +205,9 @@ class Dequantiser(nn.Module):
         """Return ``y`` (N, 128, h, w) from (N, 128, h, w), (N, 24, ceil(h/4), ceil(w/4)), (N,)."""
         received = split(symbols)
         scaled = self.prediction(
-            self.means(hyper, symbols), quality, lambda mean, phase: mean + received[phase]
+            self.mean(hyper, *symbols.shape[2:]),
+            quality,
+            lambda mean, phase: mean + received[phase],
         )
         return self.rescale(scaled, quality)
 
