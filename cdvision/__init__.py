@@ -25,7 +25,7 @@ from cdvision.errors import (
 from cdvision.version import __version__
 
 if TYPE_CHECKING:
-    from cdvision.api import classify, detect, encode, inspect, load, models, open
+    from cdvision.api import classify, detect, encode, inspect, load, models, open, segment
     from cdvision.model import Model
     from cdvision.opened import Stream
     from cdvision.results import Classification, Detections
@@ -51,10 +51,20 @@ __all__ = [
     "load",
     "models",
     "open",
+    "segment",
 ]
 
 _HOMES = {
-    "cdvision.api": ("classify", "detect", "encode", "inspect", "load", "models", "open"),
+    "cdvision.api": (
+        "classify",
+        "detect",
+        "encode",
+        "inspect",
+        "load",
+        "models",
+        "open",
+        "segment",
+    ),
     "cdvision.model": ("Model",),
     "cdvision.opened": ("Stream",),
     "cdvision.results": ("Classification", "Detections"),

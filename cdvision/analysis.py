@@ -23,7 +23,7 @@ class AnalysisResult:
 
     Attributes:
         index: position of the stream in the input.
-        detections: boxes, where detection was asked for.
+        detections: boxes, where detection or segmentation was asked for.
         classification: classes, where classification was asked for.
         error: what was wrong with the stream; the other fields are then None.
     """
@@ -85,8 +85,7 @@ def _by_input_size(items: Sequence[_Item]) -> Iterator[list[_Item]]:
 
 def _run_batch(model: Model, streams: Sequence[Stream], tasks: tuple[str, ...]) -> None:
     """Run each task's graph once for all streams and hand each its share."""
-    for task in tasks:
-        tail = streams[0].tail_for(task)
+    for tail in dict.fromkeys(streams[0].tail_for(task) for task in tasks):
         single = [stream.graph_inputs(tail) for stream in streams]
         inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
         outputs = model.engine.run(f"answer.{tail}", inputs)
@@ -96,6 +95,10 @@ def _run_batch(model: Model, streams: Sequence[Stream], tasks: tuple[str, ...]) 
 
 
 def _answer(item: _Item, tasks: tuple[str, ...], confidence: float, top: int) -> AnalysisResult:
-    detections = item.stream.detect(confidence=confidence) if "detect" in tasks else None
+    detections = None
+    if "segment" in tasks:  # boxes come with it
+        detections = item.stream.segment(confidence=confidence)
+    elif "detect" in tasks:
+        detections = item.stream.detect(confidence=confidence)
     classification = item.stream.classify(top=top) if "classify" in tasks else None
     return AnalysisResult(item.index, detections, classification)

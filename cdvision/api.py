@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cdvision.photo import ImageLike
     from cdvision.results import Classification, Detections
 
-__all__ = ["classify", "detect", "encode", "inspect", "load", "models", "open"]
+__all__ = ["classify", "detect", "encode", "inspect", "load", "models", "open", "segment"]
 
 ModelLike = Model | str | Path | None
 
@@ -65,6 +65,11 @@ def open(bits: bytes, *, model: ModelLike = None) -> Stream:
 def detect(bits: bytes, *, model: ModelLike = None, **options: Any) -> Detections:
     """Detect objects from a stream, without rebuilding pixels; see ``Stream.detect``."""
     return open(bits, model=model).detect(**options)
+
+
+def segment(bits: bytes, *, model: ModelLike = None, **options: Any) -> Detections:
+    """Detect objects with masks from a stream; see ``Stream.segment``."""
+    return open(bits, model=model).segment(**options)
 
 
 def classify(bits: bytes, *, top: int = 5, model: ModelLike = None) -> Classification:

@@ -118,6 +118,10 @@ class Model:
         """Detect objects; see ``Stream.detect``."""
         return self.open(bits).detect(confidence=confidence, **options)
 
+    def segment(self, bits: bytes, *, confidence: float = 0.3, **options: Any) -> Detections:
+        """Detect objects with masks; see ``Stream.segment``."""
+        return self.open(bits).segment(confidence=confidence, **options)
+
     def classify(self, bits: bytes, *, top: int = 5) -> Classification:
         """Classify the photo; see ``Stream.classify``."""
         return self.open(bits).classify(top=top)

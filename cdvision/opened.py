@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from cdvision.entropy.hyperprior import Latents
 from cdvision.errors import BitstreamError, UnsupportedTask
-from cdvision.package.card import FeatureSpec
+from cdvision.package.card import TailSpec
 from cdvision.photo import Size, content_size, network_input
-from cdvision.resampling import resampling_matrix
 from cdvision.stream import ParsedStream, StreamHeader
+from cdvision.windows import window_inputs
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -109,21 +109,49 @@ class Stream:
             UnsupportedTask: the model has no detector.
             BitstreamError: the layer's bytes are damaged.
         """
+        return self._objects("detect", confidence, iou, max_detections)
+
+    def segment(
+        self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
+    ) -> Detections:
+        """Detect objects with a mask each; arguments, units and errors are those of ``detect``.
+
+        Returns:
+            Boxes and, in ``mask``, run-length encoded masks of the source image's size.
+        """
+        return self._objects("segment", confidence, iou, max_detections)
+
+    def _objects(self, task: str, confidence: float, iou: float, most: int) -> Detections:
+        tail = self.tail_for(task)
+        spec, dense = self.model.card.tails[tail], self.dense(tail)
+        geometry = {
+            "input_size": self.input_size,
+            "content_size": self.content_size,
+            "source_size": self.source_size,
+        }
+        options: dict[str, Any] = {
+            "class_names": self._class_names(tail),
+            "confidence": confidence,
+            "iou": iou,
+            "max_detections": most,
+            **geometry,
+        }
+        if spec.head == "two_stage":
+            return self._two_stage(tail, spec, dense, masks=task == "segment", **options)
         from cdvision.heads.dense_detection import detect_from_dense
 
-        tail = self.tail_for("detect")
-        dense = self.dense(tail)
-        return detect_from_dense(
-            dense["scores"],
-            dense["distances"],
-            input_size=self.input_size,
-            content_size=self.content_size,
-            source_size=self.source_size,
-            class_names=self._class_names(tail),
-            confidence=confidence,
-            iou=iou,
-            max_detections=max_detections,
-        )
+        return detect_from_dense(dense["scores"], dense["distances"], **options)
+
+    def _two_stage(
+        self, tail: str, spec: TailSpec, dense: dict[str, Array], **options: Any
+    ) -> Detections:
+        from cdvision.heads.two_stage import TwoStageConfig, detect_two_stage
+
+        def run(part: str, inputs: dict[str, Array]) -> dict[str, Array]:
+            return self.model.engine.run(f"{part}.{tail}", inputs)
+
+        config = TwoStageConfig.from_dict(spec.settings["selection"])
+        return detect_two_stage(run, dense, config=config, **options)
 
     def classify(self, *, top: int = 5) -> Classification:
         """Classify the photo's central square; returns the ``top`` most probable classes.
@@ -159,13 +187,12 @@ class Stream:
 
     def graph_inputs(self, tail: str) -> dict[str, Array]:
         """Return what a tail's graphs take, with a batch axis of one."""
-        latents, spec = self.latents(), self.model.card.tails[tail].features
-        windows = {} if spec.cells is None else _window(spec, self.content_size, self.input_size)
+        latents, spec = self.latents(), self.model.card.tails[tail]
         return {
             "symbols": latents.symbols[None],
             "hyper": latents.hyper[None],
             "quality": np.array([self.header.quality - 1], np.int64),
-            **windows,
+            **window_inputs(spec, self.content_size, self.input_size),
         }
 
     def _class_names(self, tail: str) -> tuple[str, ...]:
@@ -185,24 +212,3 @@ def _check_input(header: StreamHeader, model: Model) -> None:
     expected = network_input((header.width, header.height), spec, size)
     if found != expected:
         raise BitstreamError("network-input size", expected=expected, found=found)
-
-
-def _window(spec: FeatureSpec, content: Size, network: Size) -> dict[str, Array]:
-    """Resampling matrices of the central square that a classifier looks at.
-
-    Where the square has the classifier's own number of cells, or one more or less, whole cells are
-    taken as they are: interpolating between them blurs (ImageNet: 0.84 top-1 where it is 0.87).
-    """
-    cells = spec.cells or 1
-    width = spec.crop * min(content) / spec.stride
-    matrices = []
-    for extent, count in (
-        (content[1] / spec.stride, network[1] // spec.stride),
-        (content[0] / spec.stride, network[0] // spec.stride),
-    ):
-        start, stop = (extent - width) / 2, (extent + width) / 2
-        if abs(width - cells) <= 1 and count >= cells:
-            start = min(max(0, round((extent - cells) / 2)), count - cells)
-            stop = start + cells
-        matrices.append(resampling_matrix(count, start, stop, cells)[None])
-    return {"rows": matrices[0], "columns": matrices[1]}

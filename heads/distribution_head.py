@@ -6,6 +6,7 @@ Its post-processing stands beside it: ``distribution_boxes.py`` and ``suppressio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,17 @@ class DistributionHead(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return score logits (N, M, classes) and side logits (N, M, 32) for all M cells."""
-        maps = [branch(level) for branch, level in zip(self.branches, pyramid, strict=True)]
+        return self.outputs(self.embeddings(pyramid))
+
+    def embeddings(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the last layer reads, a map a level: all that the head knows of a cell."""
+        pairs = zip(self.branches, pyramid, strict=True)
+        return [cast(nn.Sequential, branch)[:-1](level) for branch, level in pairs]
+
+    def outputs(self, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` does, of embeddings."""
+        pairs = zip(self.branches, embeddings, strict=True)
+        maps = [cast(nn.Sequential, branch)[-1](embedding) for branch, embedding in pairs]
         cells = torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2)
         return cells[..., : self.classes], cells[..., self.classes :]
 

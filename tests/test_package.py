@@ -148,7 +148,9 @@ DETECTOR = ("tails", "nanodet_plus_m")
 WRONG_FIELDS = {
     "unknown": assign(1, "colour"),
     "unknown spec": assign(1, "latents", "colour"),
-    "renamed tail field": assign("detect", *DETECTOR, "tasks"),
+    "renamed tail field": assign("detect", *DETECTOR, "task"),
+    "text for tasks": assign("detect", *DETECTOR, "tasks"),
+    "unknown head": assign("boxes", *DETECTOR, "head"),
     "text for a number": assign("8", "qualities"),
     "true for a number": assign(True, "qualities"),
     "real qualities": assign(8.0, "qualities"),

@@ -265,7 +265,7 @@ def test_the_rate_of_a_batch_is_that_of_the_integer_tables(
 ) -> None:
     """What training counts is what the coder writes: the noise evens out over a batch."""
     from cdvision.entropy.hyperprior import Latents
-    from cdvision.package.builder import build_coder
+    from cdvision.package.small_builder import build_coder
 
     trainer = SmallTrainer(teachers, Recipe(), CPU)
     trainer.model.eval()
@@ -463,7 +463,7 @@ def test_rounding_passes_the_gradient_on() -> None:
 def package(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the package of a run, without the graph that only benchmarks want."""
     pytest.importorskip("onnxscript")
-    from cdvision.package import builder
+    from cdvision.package import builder, small_builder
 
     folder = tmp_path_factory.mktemp("packages") / "mine"
     names = cdvision.load("small").package.classes
@@ -476,7 +476,7 @@ def package(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builder, "graph_modules", needed)
-        builder.build_small(run / "weights.safetensors", folder, facts)
+        small_builder.build_small(run / "weights.safetensors", folder, facts)
     return folder
 
 
@@ -528,8 +528,8 @@ def test_graphs_hold_no_weights_of_their_own(package: Path) -> None:
 
 def test_the_tables_of_a_package_follow_its_weights(package: Path, run: Path) -> None:
     from cdvision.networks.graphs import load_network
-    from cdvision.package.builder import build_coder
     from cdvision.package.loader import load_package
+    from cdvision.package.small_builder import build_coder
 
     built = build_coder(load_network("small", run / "weights.safetensors"))
     assert built.fingerprint == load_package(package).coder.fingerprint
@@ -538,7 +538,7 @@ def test_the_tables_of_a_package_follow_its_weights(package: Path, run: Path) ->
 
 def test_no_package_without_the_proof(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    from cdvision.package.builder import build_coder
+    from cdvision.package.small_builder import build_coder
 
     model = Small()
     with torch.no_grad():

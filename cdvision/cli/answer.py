@@ -1,4 +1,4 @@
-"""`cdvision classify` and `cdvision detect`: questions to streams, one answer for each input."""
+"""`cdvision classify`, `detect` and `segment`: questions to streams, one answer for each input."""
 
 from __future__ import annotations
 
@@ -61,23 +61,60 @@ def classify(inputs: tuple[str, ...], top: int, as_json: bool, **how: Any) -> No
     )
 
 
+def objects_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what `detect` and `segment` take."""
+    for option in reversed(
+        (
+            inputs_argument,
+            click.option(
+                "--confidence",
+                type=click.FloatRange(0, 1),
+                default=0.3,
+                show_default=True,
+                help="Least confidence of a box.",
+            ),
+            click.option(
+                "--draw", metavar="FOLDER", type=Path, help="Write a picture with boxes there."
+            ),
+            click.option(
+                "--image", metavar="PHOTO", type=Path, help="Photo to draw on (default: blank)."
+            ),
+            click.option("--force", is_flag=True, help="Replace pictures that exist."),
+            quality_option,
+            size_option,
+            model_options,
+            json_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
-@inputs_argument
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Least confidence of a box.",
-)
-@click.option("--draw", metavar="FOLDER", type=Path, help="Write a picture with boxes there.")
-@click.option("--image", metavar="PHOTO", type=Path, help="Photo to draw on (default: blank).")
-@click.option("--force", is_flag=True, help="Replace pictures that exist.")
-@quality_option
-@size_option
-@model_options
-@json_option
-def detect(
+@objects_options
+def detect(**how: Any) -> None:
+    """Say what is where in a picture, from its stream.
+
+    Takes .cdv streams; an image file is encoded first (at --quality and --size), for convenience,
+    and is what --draw draws on.
+    """
+    _find_objects(lambda stream, confidence: stream.detect(confidence=confidence), **how)
+
+
+@click.command()
+@objects_options
+def segment(**how: Any) -> None:
+    """Say what is where in a picture, with the outline of each object, from its stream.
+
+    Takes .cdv streams; an image file is encoded first (at --quality and --size), for convenience,
+    and is what --draw draws on.
+    """
+    _find_objects(lambda stream, confidence: stream.segment(confidence=confidence), **how)
+
+
+def _find_objects(
+    ask: Callable[[Stream, float], Detections],
+    *,
     inputs: tuple[str, ...],
     confidence: float,
     draw: Path | None,
@@ -86,23 +123,18 @@ def detect(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Say what is where in a picture, from its stream.
-
-    Takes .cdv streams; an image file is encoded first (at --quality and --size), for convenience,
-    and is what --draw draws on.
-    """
     items = expand_all(inputs)
     _check_drawing(items, draw, image)
     outputs = Outputs(items, suffix=".png", folder=draw, force=force)
 
-    def detect_one(item: Input, opened: Opened) -> Detections:
-        detections = opened.stream.detect(confidence=confidence)
+    def answer(item: Input, opened: Opened) -> Detections:
+        detections = ask(opened.stream, confidence)
         if draw is not None:
             photo = image.read_bytes() if image is not None else opened.photo
             outputs.write(item, draw_png(detections, photo, opened.info))
         return detections
 
-    _answer_each(items, detect_one, as_json, how)
+    _answer_each(items, answer, as_json, how)
 
 
 def expand_all(inputs: tuple[str, ...]) -> list[Input]:

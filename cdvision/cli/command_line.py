@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "encode": ("cdvision.cli.encode", "Turn images into streams."),
     "classify": ("cdvision.cli.answer", "Say what is in a picture, from its stream."),
     "detect": ("cdvision.cli.answer", "Say what is where in a picture, from its stream."),
+    "segment": ("cdvision.cli.answer", "Outline what is in a picture, from its stream."),
     "inspect": ("cdvision.cli.inspect", "Show the header of streams; needs no model."),
     "models": ("cdvision.cli.models", "List the models that are installed."),
     "eval": ("cdvision.cli.evaluate", "Measure accuracy and bytes on labelled photos."),

@@ -1,4 +1,4 @@
-"""`cdvision models`: the model packages that are installed."""
+"""`cdvision models`: the model packages that are installed, and what their networks cost."""
 
 from __future__ import annotations
 
@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cdvision
+from cdvision.errors import ModelError
 
 if TYPE_CHECKING:
+    from cdvision.networks.cost import PartCost
     from cdvision.package.registry import ModelInfo
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def models(as_json: bool) -> None:
+@click.option(
+    "--cost",
+    metavar="NETWORK",
+    help="Count parameters and multiply-adds of small, dicm or dicm-re instead, part by part.",
+)
+def models(as_json: bool, cost: str | None) -> None:
     """List the models that are installed."""
+    if cost is not None:
+        _print_costs(_costs(cost), as_json)
+        return
     for info in cdvision.models():
         click.echo(json.dumps(_record(info)) if as_json else _text(info))
 
@@ -34,3 +44,33 @@ def _record(info: ModelInfo) -> dict[str, Any]:
 def _text(info: ModelInfo) -> str:
     size = f"{info.size_bytes / 1e6:.1f} MB"
     return f"{info.name}  {size}  {', '.join(info.tasks)}\n  {info.description}\n  {info.path}"
+
+
+def _costs(network: str) -> list[PartCost]:
+    try:
+        from cdvision.networks.cost import cost_table
+    except ImportError as error:
+        raise ModelError(
+            "--cost runs the networks and needs PyTorch: "
+            "install it with `pip install 'cdvision[torch]'`"
+        ) from error
+    return cost_table(network)
+
+
+def _print_costs(parts: list[PartCost], as_json: bool) -> None:
+    if as_json:
+        for part in parts:
+            click.echo(json.dumps(vars(part)))
+        return
+    click.echo(f"{'256 x 256 pixels':<24}{'params M':>9}{'GMAC':>9}  runs on")
+    for part in parts:
+        click.echo(_row(part.part, part.parameters, part.multiply_adds, ", ".join(part.sides)))
+    for side in ("sender", "receiver"):
+        own = [part for part in parts if side in part.sides]
+        sums = (sum(p.parameters for p in own), sum(p.multiply_adds for p in own))
+        click.echo(_row(f"all that a {side} runs", *sums))
+
+
+def _row(name: str, parameters: int, multiply_adds: int, sides: str = "") -> str:
+    numbers = f"{parameters / 1e6:>9.2f}{multiply_adds / 1e9:>9.3f}"
+    return f"{name:<24}{numbers}  {sides}".rstrip()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdvision.cli.train_dicm import dicm
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 @click.group()
 def train() -> None:
     """Train a model of this repository again, or on your own photos."""
+
+
+train.add_command(dicm)
 
 
 @train.command()
@@ -111,9 +115,10 @@ def package(run: Path, out: Path, classes: Path | None, metrics: Path | None) ->
     """Build a model package from a finished RUN: tables, proof, graphs, parity, card."""
     import json
 
-    from cdvision.package.builder import PackageFacts, build_small
+    from cdvision.package.builder import PackageFacts
     from cdvision.package.loader import CLASSES_FILE
     from cdvision.package.registry import DEFAULT_MODEL, model_folder
+    from cdvision.package.small_builder import build_small
 
     names = classes or model_folder(DEFAULT_MODEL) / CLASSES_FILE
     facts = PackageFacts(

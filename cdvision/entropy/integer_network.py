@@ -197,9 +197,19 @@ class IntegerNetwork:
             largest_input = max(abs(layer.low), abs(layer.high))
 
     @property
+    def inputs(self) -> int:
+        """Channels of the input."""
+        return int(self.layers[0].weight.shape[1])
+
+    @property
     def channels(self) -> int:
         """Channels of the output."""
         return self.layers[-1].channels
+
+    @property
+    def highest(self) -> int:
+        """Greatest output that can come out."""
+        return self.layers[-1].high
 
     @property
     def upsample(self) -> int:

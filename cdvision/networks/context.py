@@ -17,6 +17,7 @@ Efficient Learned Image Compression", CVPR 2021; here it may float because it le
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,17 +53,17 @@ class NeighbourMean(nn.Module):
                 neighbours; row by row, these are the neighbours in the order of the weights.
             quality: (N,) int64.
         """
-        squeeze, activation = self.squeeze
+        squeeze, bias = self.squeeze.conv.weight, cast(Tensor, self.squeeze.conv.bias)
         linear, squeezed, first = [], [], 0
         for padded, height, width in sources:
             last = first + height * width
             window = self.weight[:, first:last].reshape(-1, 1, height, width)
-            squeezing = self._squeezing(squeeze.weight, first, last, (height, width))
+            squeezing = self._squeezing(squeeze, first, last, (height, width))
             linear.append(F.conv2d(padded, window, groups=len(window)))
             squeezed.append(F.conv2d(padded, squeezing))
             first = last
-        hidden = sum(squeezed) + squeeze.bias[:, None, None]
-        correction: Tensor = self.correct(activation(hidden))
+        hidden = sum(squeezed) + bias[:, None, None]
+        correction: Tensor = self.correct(self.squeeze.activation(hidden))
         return self.strength[quality][:, :, None, None] * sum(linear) + correction
 
     @staticmethod

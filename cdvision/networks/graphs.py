@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from cdvision.errors import ModelError
-from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
 
 SIDE = 28  # cells of the classifier's map
+STRIDES = (4, 8, 16, 32, 64, 128)  # at which some graph has an input
 Axes = Mapping[str, tuple[str | int, ...]]
+
+# Modules with ``load(weights) -> nn.Module`` and ``graphs(model) -> dict[str, Graph]``.
+NETWORKS = {
+    "small": "cdvision.networks.small_graphs",
+    "dicm": "cdvision.networks.dicm_graphs",
+}
 
 
 @dataclass(frozen=True)
@@ -38,127 +45,31 @@ class Graph:
     dtypes: Mapping[str, torch.dtype]
 
 
-class EncoderGraph(nn.Module):
-    """uint8 image and quality to latents."""
-
-    def __init__(self, model: Small) -> None:
-        super().__init__()
-        self.encoder, self.dequantiser = model.encoder, model.dequantiser
-        self.hyper_decoder = model.hyper_decoder  # integers: it tells what will be skipped
-        self._encode = model.encode
-
-    def forward(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, H, W, 3) uint8 and (N,) int64 to int32 symbols and hyper-latent."""
-        latents = self._encode(image.permute(0, 3, 1, 2).float(), quality)
-        return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
-
-
-class TapGraph(nn.Module):
-    """Integer latents to one tail's features: dequantiser and tap."""
-
-    def __init__(self, model: Small, name: str) -> None:
-        super().__init__()
-        self.dequantiser = model.dequantiser
-        self.taps = nn.ModuleDict({name: model.taps[name]})
-        self._name = name
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Map int32 latents, (N,) int64 qualities and what the tap takes beside to features."""
-        symbols, hyper, quality, *windows = inputs
-        y = self.dequantiser(symbols.float(), hyper.float(), quality)
-        return (self.taps[self._name](y, *windows),)
-
-
-class DetectorGraph(TapGraph):
-    """Integer latents to features and dense detections.
-
-    One graph and not two: a second session would bring threads of its own, and the idle ones
-    of the first still spin when the second wants the cores (2 ms of 10 on two cores).
-    """
-
-    def __init__(self, model: Small) -> None:
-        super().__init__(model, "nanodet_plus_m")
-        self.tails = nn.ModuleDict({"nanodet_plus_m": model.detector_tail})
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return features, scores (N, M, 80) after the sigmoid, distance logits (N, M, 32)."""
-        (features,) = super().forward(*inputs)
-        dense = self.tails["nanodet_plus_m"](features)
-        return features, torch.sigmoid(dense.scores), dense.distances
-
-
-class ClassifierGraph(TapGraph):
-    """Integer latents to features and class logits."""
-
-    def __init__(self, model: Small) -> None:
-        super().__init__(model, "mobilenet_v2")
-        self.tails = nn.ModuleDict({"mobilenet_v2": model.classifier_tail})
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return features and logits (N, 1000)."""
-        (features,) = super().forward(*inputs)
-        return features, self.tails["mobilenet_v2"](features)
-
-
-class ReferenceGraph(nn.Module):
-    """The detector on pixels, front and tail in one graph: what `bench speed` times us against.
-
-    It holds the package's own weights, so its speed is that of the uncompressed network, to the
-    operation, while its accuracy is not (the tail has learned to read decoded features).
-    """
-
-    def __init__(self, model: Small) -> None:
-        super().__init__()
-        self.encoder = nn.ModuleDict({"front": model.encoder.front})
-        self.tails = nn.ModuleDict({"nanodet_plus_m": model.tails["nanodet_plus_m"]})
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, H, W, 3) uint8 to the detector's dense outputs."""
-        features = self.encoder["front"](image.permute(0, 3, 1, 2).float())
-        dense = self.tails["nanodet_plus_m"](features)
-        return torch.sigmoid(dense.scores), dense.distances
-
-
 def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
     """Return every graph of a network by name; raises ModelError for an unknown one."""
-    if network != "small" or not isinstance(model, Small):
-        raise ModelError(f"unknown network {network!r}: expected 'small'")
-    int32, int64, real, uint8 = torch.int32, torch.int64, torch.float32, torch.uint8
-    pixels: Axes = {"image": ("batch", "height", "width", 3)}
-    latents: Axes = {
-        "symbols": ("batch", LATENT_CHANNELS, "h16", "w16"),
-        "hyper": ("batch", HYPER_CHANNELS, "h64", "w64"),
-        "quality": ("batch",),
-    }
-    windows: Axes = {"rows": ("batch", SIDE, "h8"), "columns": ("batch", SIDE, "w8")}
-    integers, reals = (int32, int32, int64), (real, real)
-    tables: list[tuple[str, nn.Module, Axes, tuple[str, ...], tuple[torch.dtype, ...]]] = [
-        ("encoder", EncoderGraph(model), {**pixels, "quality": ("batch",)},
-         ("symbols", "hyper"), (uint8, int64)),
-        ("tap.nanodet_plus_m", TapGraph(model, "nanodet_plus_m"), latents,
-         ("features",), integers),
-        ("tap.mobilenet_v2", TapGraph(model, "mobilenet_v2"), {**latents, **windows},
-         ("features",), integers + reals),
-        ("answer.nanodet_plus_m", DetectorGraph(model), latents,
-         ("features", "scores", "distances"), integers),
-        ("answer.mobilenet_v2", ClassifierGraph(model), {**latents, **windows},
-         ("features", "logits"), integers + reals),
-        ("reference.nanodet_plus_m", ReferenceGraph(model), pixels,
-         ("scores", "distances"), (uint8,)),
-    ]  # fmt: skip
-    return {
-        name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
-        for name, module, inputs, outputs, dtypes in tables
-    }
+    graphs: dict[str, Graph] = _home(network).graphs(model)
+    return graphs
 
 
 def load_network(network: str, weights: Path) -> nn.Module:
     """Build a network and fill it from safetensors (fp16 or fp32), in evaluation mode."""
-    if network != "small":
-        raise ModelError(f"unknown network {network!r}: expected 'small'")
-    model = Small()
-    model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+    model: nn.Module = _home(network).load(weights)
     return model.eval().requires_grad_(False)
+
+
+def _home(network: str) -> Any:
+    if network not in NETWORKS:
+        known = ", ".join(NETWORKS)
+        raise ModelError(f"unknown network {network!r}: expected one of {known}")
+    return import_module(NETWORKS[network])
+
+
+def latent_axes(symbols: tuple[int, int], hyper: tuple[int, int]) -> Axes:
+    """Axes of what every receiver's graph takes: (channels, stride) of symbols and hyper-latent."""
+    return {
+        name: ("batch", channels, f"h{stride}", f"w{stride}")
+        for name, (channels, stride) in (("symbols", symbols), ("hyper", hyper))
+    } | {"quality": ("batch",)}
 
 
 def example_inputs(
@@ -166,7 +77,7 @@ def example_inputs(
 ) -> dict[str, np.ndarray]:
     """Return random arrays of the right names, shapes and types for an image size."""
     sizes = {"batch": batch, "height": height, "width": width, "rows": SIDE, "columns": SIDE}
-    for stride in (8, 16, 64):
+    for stride in STRIDES:
         sizes |= {f"h{stride}": -(-height // stride), f"w{stride}": -(-width // stride)}
     rng = np.random.default_rng(seed)
     arrays = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,16 @@ class ConvAct(nn.Sequential):
     ) -> None:
         conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups)
         super().__init__(conv, nn.LeakyReLU(0.1))
+
+    @property
+    def conv(self) -> nn.Conv2d:
+        """The convolution."""
+        return cast(nn.Conv2d, self[0])
+
+    @property
+    def activation(self) -> nn.Module:
+        """What follows it."""
+        return self[1]
 
 
 def depthwise(channels: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:

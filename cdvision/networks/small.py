@@ -22,26 +22,21 @@ from torch.nn import functional as F
 
 from cdvision.networks.context import PHASES, SpatialPrediction, join, split
 from cdvision.networks.factorised_prior import FactorisedPrior
+from cdvision.networks.hyper import HyperAnalysis, Latents, MeanNetwork
 from cdvision.networks.integer_hyper import IntegerHyperDecoder
 from cdvision.networks.layers import ConvAct, ResidualBlock, zero_init
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
 from cdvision.networks.nanodet import FRONT_CHANNELS, NanoDetFront, NanoDetTail
+from cdvision.networks.scales import (
+    HYPER_BOUND,
+    QUALITIES,
+    SCALE_LEVELS,
+)
 from cdvision.networks.taps import ResamplingTap, UpsamplingTap
 
-QUALITIES = 8
 LATENT_CHANNELS = 128
 HYPER_CHANNELS = 24
-HYPER_BOUND = 15
-SCALE_LEVELS = 64
-LOWEST_SCALE, HIGHEST_SCALE = 0.11, 64.0
-
-
-class Latents(NamedTuple):
-    """What the encoder writes, before skipping and entropy coding; integers held in float32."""
-
-    symbols: Tensor  # (N, 128, H/16, W/16)
-    hyper: Tensor  # (N, 24, ceil(H/64), ceil(W/64)) in [-15, 15]
 
 
 class Analysis(nn.Module):
@@ -56,8 +51,7 @@ class Analysis(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, features, 2h, 2w) to (N, channels, h, w)."""
-        squeeze, activation = self.squeeze
-        hidden = activation(_on_squares(squeeze, features))
+        hidden = self.squeeze.activation(_on_squares(self.squeeze.conv, features))
         y: Tensor = _on_squares(self.linear, features) + self.project(self.context(hidden))
         return y
 
@@ -69,53 +63,6 @@ def _on_squares(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """
     weight = conv.weight.reshape(conv.out_channels, -1, 2, 2)
     return F.conv2d(x, weight, conv.bias, stride=2)
-
-
-class HyperAnalysis(nn.Module):
-    """Scaled latents to the hyper-latent at a quarter of their resolution."""
-
-    def __init__(self, channels: int, hyper_channels: int, *, hidden: int = 48) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            ConvAct(2 * channels, hidden),
-            ConvAct(hidden, hidden, 3, stride=2),
-            ConvAct(hidden, hidden, 3, stride=2),
-            last := nn.Conv2d(hidden, hyper_channels, 1),
-        )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # PyTorch's default start shrinks, layer by layer
-                nn.init.kaiming_normal_(module.weight, a=0.1)
-        nn.init.normal_(last.weight, std=0.6)  # most values must not round to zero at the start
-
-    def forward(self, y: Tensor) -> Tensor:
-        """Map (N, C, h, w) to (N, C_z, ceil(h/4), ceil(w/4))."""
-        magnitude = torch.log1p(y.abs())  # the scales to be told are spread over decades
-        z: Tensor = self.layers(torch.cat([magnitude, y.sign() * magnitude], dim=1))
-        return z
-
-
-class MeanNetwork(nn.Module):
-    """Hyper-latent to the mean of every latent, x4 in resolution."""
-
-    def __init__(self, hyper_channels: int, channels: int, *, hidden: int = 32) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            ConvAct(hyper_channels, 2 * hidden, 3),
-            nn.Conv2d(2 * hidden, 16 * hidden, 1),
-            nn.PixelShuffle(4),
-            nn.LeakyReLU(0.1),
-            zero_init(nn.Conv2d(hidden, channels, 1)),
-        )
-
-    def forward(self, z: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
-        """Map (N, C_z, h, w) to the means of a (N, C, height, width) map, phase by phase.
-
-        The map is split where it has few channels: a quarter of the values to move.
-        """
-        hidden: Tensor = self.layers[:-1](z)
-        return tuple(
-            self.layers[-1](phase.contiguous()) for phase in split(hidden[..., :height, :width])
-        )
 
 
 class SmallEncoder(nn.Module):
@@ -194,7 +141,7 @@ class Dequantiser(nn.Module):
             symbols[phase] = rounding(residuals[phase]) * kept[phase]
             return symbols[phase] + mean
 
-        decoded = self.prediction(self.mean(hyper, *scaled.shape[2:]), quality, resolve)
+        decoded = self.prediction(self.mean.phases(hyper, *scaled.shape[2:]), quality, resolve)
         return Quantised(_joined(residuals), _joined(symbols), decoded)
 
     def rescale(self, scaled: Tensor, quality: Tensor) -> Tensor:
@@ -205,7 +152,7 @@ class Dequantiser(nn.Module):
         """Return ``y`` (N, 128, h, w) from (N, 128, h, w), (N, 24, ceil(h/4), ceil(w/4)), (N,)."""
         received = split(symbols)
         scaled = self.prediction(
-            self.mean(hyper, *symbols.shape[2:]),
+            self.mean.phases(hyper, *symbols.shape[2:]),
             quality,
             lambda mean, phase: mean + received[phase],
         )

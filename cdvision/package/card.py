@@ -12,6 +12,7 @@ from cdvision.errors import ModelError
 
 CARD_FILE = "model.json"
 CARD_FORMAT = 1
+HEADS = ("distribution", "classes", "two_stage")
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,23 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class TailSpec:
-    """One task network: its features, its task, and the names of its classes."""
+    """One task network: its features, its tasks, and the names of its classes.
 
-    task: str
+    Attributes:
+        tasks: what it answers: ``detect``, ``segment``, ``classify``.
+        features: what it expects at its split point.
+        classes: name of its list of classes.
+        description: for readers.
+        head: how dense outputs become answers, one of ``HEADS``.
+        settings: what that kind of head has to know, as JSON values.
+    """
+
+    tasks: tuple[str, ...]
     features: FeatureSpec
     classes: str
     description: str = ""
+    head: str = "distribution"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,11 +102,11 @@ class ModelCard:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that the model answers, in the order of its tails."""
-        return tuple(dict.fromkeys(tail.task for tail in self.tails.values()))
+        return tuple(dict.fromkeys(task for tail in self.tails.values() for task in tail.tasks))
 
     def tail_for(self, task: str) -> str | None:
         """Return the name of the tail that answers a task, or None."""
-        return next((name for name, tail in self.tails.items() if tail.task == task), None)
+        return next((name for name, tail in self.tails.items() if task in tail.tasks), None)
 
     def to_json(self) -> str:
         """Serialise for ``model.json``."""
@@ -123,7 +135,9 @@ def read_card(folder: Path) -> ModelCard:
 
 def _card_from(values: dict[str, Any]) -> ModelCard:
     tails = {
-        name: TailSpec(**{**tail, "features": FeatureSpec(**tail["features"])})
+        name: TailSpec(
+            **{**tail, "features": FeatureSpec(**tail["features"]), "tasks": tuple(tail["tasks"])}
+        )
         for name, tail in values["tails"].items()
     }
     picture = values["input"]
@@ -151,6 +165,11 @@ def _check_values(card: ModelCard) -> None:
     picture = card.input
     if picture.size % picture.multiple or picture.size > picture.max_size:
         raise ValueError("input.size: expected a multiple of input.multiple up to input.max_size")
+    for name, tail in card.tails.items():
+        if not all(isinstance(task, str) and len(task) > 1 for task in tail.tasks):
+            raise TypeError(f"tails.{name}.tasks: expected a list of names, found {tail.tasks!r}")
+        if tail.head not in HEADS:
+            raise ValueError(f"tails.{name}.head: expected one of {HEADS}, found {tail.head!r}")
     if picture.least_size % picture.multiple or picture.least_size > picture.size:
         raise ValueError("input.least_size: expected a multiple of input.multiple up to input.size")
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.errors import ModelError
 from cdvision.package.card import ModelCard, read_card
+from cdvision.package.codecs import Coder, coder_from_arrays
 
 TABLES_FILE = "tables.npz"
 CLASSES_FILE = "classes.json"
@@ -29,10 +29,10 @@ class ModelPackage:
     card: ModelCard
 
     @cached_property
-    def coder(self) -> HyperpriorCoder:
+    def coder(self) -> Coder:
         """The entropy model, whose hash must be the card's fingerprint."""
-        coder = HyperpriorCoder.from_arrays(_read_arrays(self.folder / TABLES_FILE))
         card = self.card
+        coder = coder_from_arrays(card.codec, _read_arrays(self.folder / TABLES_FILE))
         for name, expected, found in (
             ("fingerprint", card.fingerprint, coder.fingerprint.hex()),
             ("qualities", card.qualities, coder.qualities),

@@ -14,16 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.networks.context import PHASES
+from cdvision.networks.hyper import HyperAnalysis
 from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
 from cdvision.networks.quantisation import gaussian_bits
-from cdvision.networks.small import (
-    LOWEST_SCALE,
-    QUALITIES,
-    SCALE_LEVELS,
-    HyperAnalysis,
-    Small,
-)
-from cdvision.training.initialise import index_step
+from cdvision.networks.scales import INDEX_STEP, LOWEST_SCALE, QUALITIES, SCALE_LEVELS
+from cdvision.networks.small import Small
 
 CROP = 192  # pixels, three cells of the hyper-latent
 GROUPS = 6  # of neighbouring latent channels, which fall in energy together
@@ -100,7 +95,7 @@ def _start_decoder(decoder: IntegerHyperDecoder, slopes: Tensor, groups: Tensor)
 def _start_indices(model: Small, batches: list[Tensor]) -> None:
     """Set the bias of every quality, channel and phase to the scale that residuals have there."""
     crops = _crops(batches)
-    decoder, step = model.hyper_decoder, index_step(SCALE_LEVELS)
+    decoder = model.hyper_decoder
     for number in range(QUALITIES):
         quality = torch.full((len(crops),), number, device=crops.device)
         scaled = model.encoder.scaled_latents(crops, quality)
@@ -108,7 +103,7 @@ def _start_indices(model: Small, batches: list[Tensor]) -> None:
         sent = torch.ones_like(scaled, dtype=torch.bool)
         residual = model.dequantiser.quantise(scaled, z, quality, sent).residual
         deviation = F.pixel_unshuffle(residual, 2).square().mean((0, 2, 3)).sqrt()
-        index = torch.log(deviation / LOWEST_SCALE) / step
+        index = torch.log(deviation / LOWEST_SCALE) / INDEX_STEP
         shift = decoder.conv3.weight[:, :, 0, 0] @ decoder.hidden(z).mean((0, 2, 3))
         decoder.quality_bias[number] = index.clamp(0, SCALE_LEVELS - 1) - shift
 
@@ -143,8 +138,7 @@ def _slopes(scaled: Tensor, z: Tensor, groups: Tensor) -> Tensor:
 
 def _bits(symbols: Tensor, deviation: Tensor, shift: Tensor) -> float:
     """Bits of a group whose scales are shifted by some indices, its best common shift included."""
-    step = index_step(SCALE_LEVELS)
-    scale = deviation * torch.exp(step * shift)
+    scale = deviation * torch.exp(INDEX_STEP * shift)
     common = (scale.square().mean() / deviation.square().mean()).sqrt()
     return float(gaussian_bits(symbols, (scale / common).clamp_min(LOWEST_SCALE)).sum())
 

@@ -11,17 +11,13 @@ from torch import Tensor, nn
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
 from cdvision.networks.nanodet import FRONT_CHANNELS
 from cdvision.networks.quantisation import gaussian_bits
-from cdvision.networks.small import HIGHEST_SCALE, LATENT_CHANNELS, LOWEST_SCALE, QUALITIES, Small
+from cdvision.networks.scales import QUALITIES
+from cdvision.networks.small import LATENT_CHANNELS, Small
 from cdvision.training.distillation import Teachers
 from cdvision.training.rate_control import REFERENCE_PIXELS, TARGET_BYTES
 from cdvision.training.sensitivity import Sensitivity, blocks
 
 STRIDE = 16  # of the latents
-
-
-def index_step(levels: int) -> float:
-    """Natural logarithm of the ratio of neighbouring scales in the package's table."""
-    return math.log(HIGHEST_SCALE / LOWEST_SCALE) / (levels - 1)
 
 
 # Errors that a code may make in each network's features before its answers suffer, in units of

@@ -51,6 +51,10 @@ class PhotoBank:
         """Return (size, 3, S, S) float32 in 0..255, S drawn from the plan's sides."""
         side = int(rng.choice(self.plan.sides))
         chosen = rng.integers(len(self.photos), size=size)
+        return self.crops(chosen, side, rng)
+
+    def crops(self, chosen: Sequence[int], side: int, rng: np.random.Generator) -> Tensor:
+        """Return one crop of each chosen photo: (n, 3, side, side) float32 in 0..255."""
         return torch.cat([self._crop(self.photos[i], side, rng) for i in chosen])
 
     def _crop(self, photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:

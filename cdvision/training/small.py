@@ -17,7 +17,8 @@ from cdvision.networks.quantisation import (
     gaussian_bits,
     round_straight_through,
 )
-from cdvision.networks.small import HYPER_BOUND, LOWEST_SCALE, QUALITIES, SCALE_LEVELS, Small
+from cdvision.networks.scales import HYPER_BOUND, QUALITIES, scale_of
+from cdvision.networks.small import Small
 from cdvision.resampling import resampling_matrix
 from cdvision.training.checkpoint import Progress
 from cdvision.training.distillation import (
@@ -27,7 +28,6 @@ from cdvision.training.distillation import (
     classification_loss,
     detection_loss,
 )
-from cdvision.training.initialise import index_step
 from cdvision.training.rate_control import RateControl
 from cdvision.training.recipe import WEIGHTS, Recipe, freeze, parameter_groups
 from cdvision.training.sensitivity import Sensitivity
@@ -127,7 +127,7 @@ class SmallTrainer:
         hyper = round_straight_through(z)
         noisy = add_uniform_noise(z).clamp(-HYPER_BOUND - 0.5, HYPER_BOUND + 0.5)
         index = model.scale_index(hyper, quality, scaled)
-        scale = LOWEST_SCALE * torch.exp(index * index_step(SCALE_LEVELS))
+        scale = scale_of(index)
         sent = index > 0  # the symbols that are skipped arrive as zero
         quantised = model.dequantiser.quantise(scaled, hyper, quality, sent, round_straight_through)
         noisy_bits = gaussian_bits(add_uniform_noise(quantised.residual), scale)

@@ -1,0 +1,324 @@
+"""`cdvision train dicm`: the five stages of the ResNet-50 profiles, each a resumable command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from cdvision.training.dicm.models import Start
+    from cdvision.training.dicm.stage_run import Plan
+    from cdvision.training.photo_bank import PhotoBank
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+EXISTING = click.Path(exists=True, path_type=Path)
+SMOKE_SIDE, SMOKE_STEPS, SMOKE_PHOTOS, SMOKE_QUEUE = 64, 2, 8, 16
+
+
+@click.group()
+def dicm() -> None:
+    """Train `dicm-re` and `dicm`, stage by stage; a command started again resumes.
+
+    contrastive (0) → redundancy (1) → joint (2) → codec (3) → heads (4). From pretrained weights,
+    stage 0 may be left out and stage 2 be replaced by distillation.
+    """
+
+
+def _photos(function: Command) -> Command:
+    split = click.option(
+        "--split-table", type=EXISTING, help="csv with file and split: keeps `train` rows only."
+    )
+    photos = click.argument("photos", nargs=-1, required=True, type=EXISTING)
+    return photos(split(function))
+
+
+def _start(function: Command) -> Command:
+    for option in (
+        click.option("--start", type=EXISTING, help="Finished run of an earlier stage."),
+        click.option(
+            "--backbone",
+            type=click.Choice(["resnet50", "resnet50v2"]),
+            default="resnet50",
+            show_default=True,
+            help="Without --start.",
+        ),
+        click.option(
+            "--weights", help="Without --start: a file, or a name of torchvision's; else random."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _plan(*, minutes: float, batch: int) -> Callable[[Command], Command]:
+    def decorate(function: Command) -> Command:
+        for option in (
+            click.option("-o", "--out", type=Path, required=True, help="Folder of the run."),
+            click.option("--minutes", type=float, default=minutes, show_default=True),
+            click.option("--steps", type=click.IntRange(1), help="Length in steps instead."),
+            click.option("--batch", type=click.IntRange(2), default=batch, show_default=True),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option(
+                "--bf16/--no-bf16",
+                default=None,
+                help="bfloat16 autocast (default: on for cuda; worth it on CPUs with AMX).",
+            ),
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option("--smoke", is_flag=True, help="Tiny everything, two steps: does it run?"),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_SIDE = click.option("--side", type=click.IntRange(64), help="Pixels of a square crop.")
+_QUEUE = click.option("--queue", type=click.IntRange(2), default=65_536, show_default=True)
+_RATE = click.option("--learning-rate", type=float, help="Default: the paper's.")
+_TARGETS = click.option(
+    "--bpp",
+    type=(float, float),
+    help="Steer quality 1 and 8 to these bits per pixel, the others between (default: fixed "
+    "multipliers).",
+)
+
+
+@dicm.command()
+@_photos
+@_start
+@_plan(minutes=600.0, batch=256)
+@_SIDE
+@_QUEUE
+@_RATE
+def contrastive(**options: Any) -> None:
+    """Stage 0: the backbone, MoCo v2 on semantic-guided crops of PHOTOS, no labels."""
+    from cdvision.training.dicm.models import make_backbone
+    from cdvision.training.dicm.stage0_contrastive import ContrastiveStage
+
+    plan, start = _planned(options), _begin(options)
+    stage = ContrastiveStage(
+        make_backbone(start),
+        _views(options, plan),
+        plan,
+        channels=start.channels,
+        queue=_queue(options),
+        **_given(options, "learning_rate"),
+    )
+    _run(stage, options, plan, start)
+
+
+@dicm.command()
+@_photos
+@_start
+@_plan(minutes=30.0, batch=64)
+@_SIDE
+@_TARGETS
+@_RATE
+@click.option("--feature-losses", is_flag=True, help="Errors of f2 and the stages behind, not L1.")
+def redundancy(**options: Any) -> None:
+    """Stage 1: the RE networks of `dicm-re` alone."""
+    from cdvision.training.dicm.models import make_redundancy
+    from cdvision.training.dicm.stage1_redundancy import RedundancyStage
+
+    plan, start = _planned(options), _begin(options)
+    _require_weights(start, options)
+    stage = RedundancyStage(
+        make_redundancy(start),
+        _crops(options, plan, side=224),
+        plan,
+        feature_losses=options["feature_losses"],
+        targets=_targets(options),
+        **_given(options, "learning_rate"),
+    )
+    _run(stage, options, plan, start)
+
+
+@dicm.command()
+@_photos
+@_start
+@_plan(minutes=240.0, batch=256)
+@_SIDE
+@_QUEUE
+@_TARGETS
+@_RATE
+@click.option("--distil", is_flag=True, help="Towards the network it began as, not InfoNCE.")
+def joint(**options: Any) -> None:
+    """Stage 2: backbone and RE together, contrastively or (--distil) by distillation."""
+    from cdvision.training.dicm.models import make_redundancy
+    from cdvision.training.dicm.stage2_joint import DistillationStage, JointStage
+
+    plan, start = _planned(options), _begin(options)
+    _require_weights(start, options)
+    common = {"targets": _targets(options), **_given(options, "learning_rate")}
+    stage: DistillationStage | JointStage
+    if options["distil"]:
+        crops = _crops(options, plan, side=224)
+        stage = DistillationStage(make_redundancy(start), crops, plan, **common)
+    else:
+        bank, queue = _views(options, plan), _queue(options)
+        model = make_redundancy(start)
+        stage = JointStage(model, bank, plan, channels=start.channels, queue=queue, **common)
+    _run(stage, options, plan, start)
+
+
+@dicm.command()
+@_photos
+@_start
+@_plan(minutes=120.0, batch=32)
+@_SIDE
+@_TARGETS
+@_RATE
+@click.option("--normalised", is_flag=True, help="Errors over variance, not the paper's weights.")
+def codec(**options: Any) -> None:
+    """Stage 3: the codec of `dicm`, after `redundancy` or `joint`."""
+    from cdvision.training.dicm.models import make_codec
+    from cdvision.training.dicm.stage3_codec import CodecStage
+
+    plan, start = _planned(options), _begin(options)
+    stage = CodecStage(
+        make_codec(start),
+        _crops(options, plan, side=256, multiple=64),
+        plan,
+        normalised=options["normalised"],
+        targets=_targets(options),
+        **_given(options, "learning_rate"),
+    )
+    _run(stage, options, plan, start)
+
+
+@dicm.command()
+@_start
+@_plan(minutes=60.0, batch=16)
+@_RATE
+@click.option(
+    "--features",
+    type=click.Choice(["pixels", "stream"]),
+    default="stream",
+    show_default=True,
+    help="Features as the front gives them, or as they arrive at random qualities.",
+)
+@click.option("--train-tail", is_flag=True, help="Fine-tune the tail too.")
+@click.option("--boxes", type=EXISTING, help="COCO-format json, for detection (and masks).")
+@click.option("--boxes-photos", type=EXISTING, multiple=True, help="Its photos: folder or tar.")
+@click.option("--classes", type=EXISTING, help="csv with file and a class, for classification.")
+@click.option("--classes-photos", type=EXISTING, multiple=True, help="Its photos: folder or tar.")
+@click.option("--class-column", default="imagenet_class", show_default=True)
+@click.option("--short", type=int, default=256, show_default=True, help="Pixels, short side.")
+@click.option("--long", type=int, default=384, show_default=True, help="Pixels, long side.")
+@click.option("--width", type=int, default=256, show_default=True, help="Pyramid channels.")
+@click.option("--representation", type=int, default=1024, show_default=True, help="Of the boxes.")
+@click.option("--finest", type=click.Choice(["4", "8"]), default="4", show_default=True)
+@click.option("--masks", type=int, default=4, show_default=True, help="Convolutions; 0: none.")
+@click.option("--samples", type=int, default=512, show_default=True, help="RoIs an image.")
+def heads(**options: Any) -> None:
+    """Stage 4: task heads (and, on request, the tail) on features."""
+    from cdvision.cli.train_dicm_heads import heads_stage
+
+    plan, start = _planned(options), _begin(options)
+    stage, facts = heads_stage(options, plan, start)
+    _run(stage, options, plan, start, **facts)
+
+
+def _run(stage: Any, options: dict[str, Any], plan: Plan, start: Start, **facts: Any) -> None:
+    from cdvision.training.dicm.stage_run import run_stage
+
+    out: Path = options["out"]
+    run_stage(stage, out, plan, {"backbone": start.backbone, "origin": start.origin, **facts})
+    click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+
+
+def _planned(options: dict[str, Any]) -> Plan:
+    import torch
+
+    from cdvision.cli.train import _place
+    from cdvision.training.dicm.stage_run import Plan
+
+    device = _place(options["device"])
+    bf16 = device.type == "cuda" if options["bf16"] is None else options["bf16"]
+    torch.manual_seed(options["seed"])  # of new weights
+    plan = Plan(
+        minutes=options["minutes"],
+        steps=options["steps"],
+        batch=options["batch"],
+        device=device,
+        bf16=bf16,
+        seed=options["seed"],
+    )
+    return replace(plan, steps=SMOKE_STEPS, batch=2) if options["smoke"] else plan
+
+
+def _begin(options: dict[str, Any]) -> Start:
+    from cdvision.training.dicm.models import start_from
+
+    return start_from(options["start"], options["backbone"], options["weights"])
+
+
+def _require_weights(start: Start, options: dict[str, Any]) -> None:
+    if start.stage == "" and start.weights is None and not options["smoke"]:
+        raise click.UsageError(
+            "expected --start RUN or --weights FILE: features of a random network are worth nothing"
+        )
+
+
+def _given(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options[name] for name in names if options[name] is not None}
+
+
+def _queue(options: dict[str, Any]) -> int:
+    return SMOKE_QUEUE if options["smoke"] else int(options["queue"])
+
+
+def _targets(options: dict[str, Any]) -> tuple[float, ...] | None:
+    from cdvision.training.dicm.rates import target_rates
+
+    return target_rates(*options["bpp"]) if options["bpp"] else None
+
+
+def _side(options: dict[str, Any], default: int, multiple: int) -> int:
+    side = SMOKE_SIDE if options["smoke"] else options["side"] or default
+    if side % multiple:
+        raise click.UsageError(f"--side: expected a multiple of {multiple}, found {side}")
+    return int(side)
+
+
+def _views(options: dict[str, Any], plan: Plan) -> Any:
+    from cdvision.training.dicm.views import ViewBank
+
+    photos = [photo for group in _groups(options, plan.device) for photo in group]
+    side = _side(options, 224, 32)
+    if options["smoke"]:
+        return ViewBank(photos, side, every=0.5, heat_side=SMOKE_SIDE)
+    return ViewBank(photos, side)
+
+
+def _crops(
+    options: dict[str, Any], plan: Plan, *, side: int, multiple: int = 32
+) -> list[PhotoBank]:
+    from cdvision.training.photo_bank import CropPlan, PhotoBank
+
+    side = _side(options, side, multiple)
+    return [
+        PhotoBank(photos, CropPlan(sides=(side,), least=0.7, share=len(photos) ** 0.6))
+        for photos in _groups(options, plan.device)
+    ]
+
+
+def _groups(options: dict[str, Any], device: torch.device) -> Sequence[Sequence[Tensor]]:
+    from cdvision.cli.train import _splits
+    from cdvision.errors import CdvisionError
+    from cdvision.training.photo_bank import read_photos
+
+    splits, groups = _splits(options["split_table"]), []
+    for source in options["photos"]:
+        photos = read_photos(source, device=device, splits=splits)
+        if not photos:
+            raise CdvisionError(f"{source} holds no photo to train on")
+        groups.append(photos[:SMOKE_PHOTOS] if options["smoke"] else photos)
+    return groups

@@ -1,0 +1,162 @@
+"""What each part of a network costs: parameters, and multiply-adds counted in a real forward pass.
+
+The pass runs on PyTorch's "meta" device, which computes shapes and no values, under its own counter
+of operations: convolutions, linear layers and matrix products count wherever they are called;
+norms, activations, additions and FFTs do not, as usual in the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cdvision.errors import ModelError
+
+SENDER, RECEIVER = "sender", "receiver"
+SIDE = 256  # default height and width of the network input, pixels
+SMALL_CELLS = 28  # side of the map that small's classifier reads
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """Size and work of one part of a network, for one image.
+
+    Attributes:
+        part: its name.
+        sides: who runs it: "sender", "receiver" or both.
+        parameters: number of parameters.
+        multiply_adds: multiplications, each with an addition.
+    """
+
+    part: str
+    sides: tuple[str, ...]
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    sides: tuple[str, ...]
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+
+
+def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[PartCost]:
+    """Count parameters and multiply-adds of every part of a network, in the order of data flow.
+
+    Args:
+        network: "small", "dicm" or "dicm-re"; "dicm" as published, with its float entropy model.
+        height: of the network input, pixels; a multiple of 64.
+        width: of the network input, pixels; a multiple of 64.
+
+    Raises:
+        ModelError: no such network, or a size it cannot have.
+
+    Example:
+        >>> front = cost_table("dicm")[0]
+        >>> front.parameters, front.multiply_adds
+        (225344, 1026555904)
+    """
+    if network not in NETWORKS:
+        raise ModelError(f"no cost table for {network!r}: expected one of {', '.join(NETWORKS)}")
+    if height < 64 or width < 64 or height % 64 or width % 64:
+        raise ModelError(f"cost table: expected multiples of 64 pixels, found {height} x {width}")
+    with torch.device("meta"):
+        return [
+            PartCost(part.name, part.sides, *count(part.module, *part.inputs))
+            for part in NETWORKS[network](height, width)
+        ]
+
+
+def count(module: nn.Module, *inputs: Tensor) -> tuple[int, int]:
+    """Return the number of parameters, and of multiply-adds for these inputs."""
+    module.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*inputs)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return parameters, counter.get_total_flops() // 2
+
+
+def _dicm(height: int, width: int) -> list[_Part]:
+    from cdvision.networks import entroformer, feature_codec, redundancy
+    from cdvision.networks.resnet50 import ResNet50Front, ResNet50Tail
+
+    at = _Sizes(height, width)
+    image, features, y1 = at.map(3, 1), at.map(256, 4), at.map(192, 32)
+    y2, z, side = at.map(192, 16), at.map(192, 64), at.map(entroformer.WIDTH, 16)
+    visible = at.map(1, 16).bool()
+    sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)
+    return [
+        _Part("ResNet head", sender, ResNet50Front(), (image,)),
+        _Part("RE encoder", sender, redundancy.RedundancyEncoder(), (features,)),
+        _Part("RE decoder", sender, redundancy.RedundancyDecoder(), (y1,)),
+        _Part("codec encoder", sender, feature_codec.FeatureAnalysis("filter"), (features,)),
+        _Part("hyper-encoder", sender, entroformer.HyperEncoder(), (y2,)),
+        _Part("hyper-decoder", both, entroformer.FloatHyperDecoder(), (z,)),
+        _Part("context transformer", both, entroformer.ContextTransformer(), (y2, visible)),
+        _Part("parameter network", both, entroformer.ParameterNetwork(), (side, side)),
+        _Part("codec decoder", receiver, feature_codec.FeatureSynthesis("filter"), (y2,)),
+        _Part("ResNet tail", receiver, ResNet50Tail(), (features,)),
+    ]
+
+
+def _dicm_re(height: int, width: int) -> list[_Part]:
+    from cdvision.networks import redundancy
+    from cdvision.networks.resnet50 import ResNet50Front, ResNet50Tail
+
+    at = _Sizes(height, width)
+    features = at.map(256, 4)
+    return [
+        _Part("ResNet head", (SENDER,), ResNet50Front(), (at.map(3, 1),)),
+        _Part("RE encoder", (SENDER,), redundancy.RedundancyEncoder(), (features,)),
+        _Part("RE decoder", (RECEIVER,), redundancy.RedundancyDecoder(), (at.map(192, 32),)),
+        _Part("ResNet tail", (RECEIVER,), ResNet50Tail(), (features,)),
+    ]
+
+
+def _small(height: int, width: int) -> list[_Part]:
+    from cdvision.networks import small
+    from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER
+    from cdvision.networks.nanodet import FRONT_CHANNELS as DETECTOR
+
+    model, at = small.Small(), _Sizes(height, width)
+    encoder, y = model.encoder, at.map(small.LATENT_CHANNELS, 16)
+    z, quality = at.map(small.HYPER_CHANNELS, 64), torch.zeros(1, dtype=torch.int64)
+    rows = torch.zeros(1, SMALL_CELLS, height // 8)
+    columns = torch.zeros(1, SMALL_CELLS, width // 8)
+    window = torch.zeros(1, CLASSIFIER, SMALL_CELLS, SMALL_CELLS)
+    sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)
+    return [
+        _Part("NanoDet front", sender, encoder.front, (at.map(3, 1),)),
+        _Part("MobileNet front", sender, encoder.classifier_front, (at.map(3, 1),)),
+        _Part("analysis", sender, encoder.analysis, (at.map(DETECTOR + CLASSIFIER, 8),)),
+        _Part("hyper-analysis", sender, encoder.hyper_analysis, (y,)),
+        _Part("integer hyper-decoder", both, model.hyper_decoder, (z, quality)),
+        _Part("means and gains", both, model.dequantiser, (y, z, quality)),
+        _Part("NanoDet tap", receiver, model.detector_tap, (y,)),
+        _Part("NanoDet tail", receiver, model.detector_tail, (at.map(DETECTOR, 8),)),
+        _Part("MobileNet tap", receiver, model.classifier_tap, (y, rows, columns)),
+        _Part("MobileNet tail", receiver, model.classifier_tail, (window,)),
+    ]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    height: int
+    width: int
+
+    def map(self, channels: int, stride: int) -> Tensor:
+        """Return a map of one image on the device of the context."""
+        return torch.zeros(1, channels, self.height // stride, self.width // stride)
+
+
+NETWORKS: dict[str, Callable[[int, int], list[_Part]]] = {
+    "small": _small,
+    "dicm": _dicm,
+    "dicm-re": _dicm_re,
+}

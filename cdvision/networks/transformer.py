@@ -1,0 +1,133 @@
+"""Transformer block on maps: relative positions, attention to the strongest keys only.
+
+Tokens are the positions of a map (N, C, H, W), row by row. Position enters as a learned vector per
+offset between query and key, so any map size will do; only the ``keep`` highest scores of a query
+count, so far and unlike tokens add no noise to it.
+
+Source: Qian et al., "Entroformer: A Transformer-based Entropy Model for Learned Image
+Compression", ICLR 2022, as DICM uses it (Tang, Yi, Wang, IEEE Trans. Broadcasting 2025).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTH = 384
+HEADS = 6
+EXPANSION = 4
+SLOPE = 0.2
+
+
+class RelativePosition(nn.Module):
+    """A learned vector per offset (rows, columns) between two tokens, shared by the heads.
+
+    Offsets up to an L1 distance of ``side // 2`` have a vector each; all others share one.
+
+    Args:
+        side: side of the square table; odd.
+        channels: length of a vector.
+    """
+
+    def __init__(self, side: int, channels: int) -> None:
+        super().__init__()
+        self.radius = side // 2
+        self.table = nn.Parameter(torch.zeros(side * side, channels))
+
+    def scores(self, queries: Tensor, height: int, width: int) -> Tensor:
+        """Return query times vector of every pair: (N, heads, T, C) -> (N, heads, T, T)."""
+        by_offset = queries @ self.table.mT  # (N, heads, T, side^2)
+        index = self.offsets(height, width, queries.device)
+        return torch.gather(by_offset, 3, index.expand(*by_offset.shape[:3], -1))
+
+    def offsets(self, height: int, width: int, device: torch.device) -> Tensor:
+        """Return the row of the table (T, T) of every query and key, T = height * width."""
+        rows, columns = (torch.arange(extent, device=device) for extent in (height, width))
+        row = rows[:, None].expand(height, width).flatten()
+        column = columns[None, :].expand(height, width).flatten()
+        down = row[None, :] - row[:, None]
+        right = column[None, :] - column[:, None]
+        index = (down + self.radius) * (2 * self.radius + 1) + right + self.radius
+        near = down.abs() + right.abs() <= self.radius
+        # Row 0 is a corner of the square: too far to be an offset of its own.
+        return torch.where(near, index, torch.zeros_like(index))
+
+
+class SparseAttention(nn.Module):
+    """Multi-head attention to the ``keep`` highest scores of each query.
+
+    Args:
+        side: of the table of relative positions.
+        width: channels of a token.
+        heads: of the attention.
+    """
+
+    def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project_in = nn.Linear(width, 3 * width, bias=False)
+        self.position = RelativePosition(side, width // heads)
+        self.project_out = nn.Linear(width, width)
+
+    def forward(
+        self, tokens: Tensor, size: tuple[int, int], keep: int, visible: Tensor | None = None
+    ) -> Tensor:
+        """Map (N, T, width) to the same shape.
+
+        Args:
+            tokens: of a map, row by row.
+            size: height and width of the map.
+            keep: keys that a query attends to; more where scores are equal.
+            visible: (N, T) bool, keys that may be attended to; all by default.
+        """
+        queries, keys, values = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in self.project_in(tokens).chunk(3, dim=2)
+        )
+        scores = queries @ keys.mT + self.position.scores(queries, *size)
+        # The scale is that of the whole width, not of a head: the published one.
+        weights = _strongest(scores * tokens.shape[2] ** -0.5, keep, visible).softmax(dim=3)
+        out: Tensor = self.project_out((weights @ values).transpose(1, 2).flatten(2))
+        return out
+
+
+def _strongest(scores: Tensor, keep: int, visible: Tensor | None) -> Tensor:
+    """Lower all but the ``keep`` highest visible scores of a row so far that softmax gives 0."""
+    lowest = torch.finfo(scores.dtype).min  # not -inf: a row without visible keys must stay finite
+    if visible is not None:
+        scores = scores.masked_fill(~visible[:, None, None, :], lowest)
+    # Padded, so that a map of fewer tokens needs no other graph.
+    highest = torch.topk(F.pad(scores, (0, keep), value=lowest), keep, dim=3, sorted=True).values
+    return scores.masked_fill(scores < highest[..., -1:], lowest)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: x + attention(LN x), then x + MLP(LN x), on a map of ``width`` channels.
+
+    Args:
+        side: of the table of relative positions: 7 at 1/16, 5 at the two coarser scales.
+        width: channels of a token.
+        heads: of the attention.
+    """
+
+    def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
+        super().__init__()
+        hidden = EXPANSION * width
+        self.norm = nn.LayerNorm(width)
+        self.attention = SparseAttention(side, width, heads)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, x: Tensor, keep: int, visible: Tensor | None = None) -> Tensor:
+        """Map (N, width, H, W) to the same shape; ``visible`` is (N, 1, H, W) bool."""
+        height, width = x.shape[2:]
+        tokens = x.flatten(2).mT
+        keys = None if visible is None else visible.flatten(1)
+        tokens = tokens + self.attention(self.norm(tokens), (height, width), keep, keys)
+        tokens = tokens + self.mlp(tokens)
+        return tokens.mT.unflatten(2, (height, width))

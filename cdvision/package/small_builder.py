@@ -1,0 +1,98 @@
+"""The package of `small`: its entropy model and its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from cdvision.entropy.hyperprior import HyperpriorCoder
+from cdvision.networks.graphs import SIDE
+from cdvision.networks.scales import QUALITIES
+from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
+from cdvision.networks.small_graphs import load
+from cdvision.package.builder import (
+    PackageFacts,
+    build_integer_network,
+    hyper_tables,
+    symbol_tables,
+    write_package,
+)
+from cdvision.package.card import FeatureSpec, InputSpec, LatentSpec, ModelCard, TailSpec
+from cdvision.package.codecs import HYPERPRIOR
+
+
+def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
+    """Write the package of ``small``.
+
+    Args:
+        weights: safetensors of a trained ``Small``.
+        folder: where to write; created, its files overwritten.
+        facts: class names, training record, metrics.
+
+    Raises:
+        ModelError: a sum of the integer network could reach 2^24, or a graph differs from its
+            module.
+    """
+    model = load(weights).eval().requires_grad_(False)
+
+    def save(path: Path) -> None:
+        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
+
+    return write_package(_card(), build_coder(model), folder, facts, save)
+
+
+def build_coder(model: Small) -> HyperpriorCoder:
+    """Freeze a trained model's probabilities into integers; proves the network's sums exact."""
+    return HyperpriorCoder(
+        symbol_tables=symbol_tables(),
+        hyper_tables=hyper_tables(model.hyper_prior),
+        network=build_integer_network(model.hyper_decoder),
+        qualities=QUALITIES,
+        channels=LATENT_CHANNELS,
+    )
+
+
+def _card() -> ModelCard:
+    return ModelCard(
+        name="small",
+        description="Photos: COCO-80 detection and ImageNet-1k classification from one stream.",
+        network="small",
+        codec=HYPERPRIOR,
+        fingerprint="",
+        qualities=QUALITIES,
+        default_quality=4,
+        latents=LatentSpec(LATENT_CHANNELS, 16),
+        hyper_latents=LatentSpec(HYPER_CHANNELS, 64),
+        input=InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116, 104)),
+        tails={
+            "nanodet_plus_m": TailSpec(
+                ("detect",), FeatureSpec(116, 8), "coco", "NanoDet-Plus-m after stage 2",
+                head="distribution",
+            ),
+            "mobilenet_v2": TailSpec(
+                ("classify",), FeatureSpec(32, 8, cells=SIDE, crop=0.875), "imagenet",
+                "MobileNetV2 1.0 after block 6", head="classes",
+            ),
+        },
+        licence="Apache-2.0",
+        provenance=(
+            {
+                "part": "encoder.front, tails.nanodet_plus_m",
+                "initialised_from": "NanoDet-Plus-m 416 (RangiLyu/nanodet), COCO",
+                "licence": "Apache-2.0",
+            },
+            {
+                "part": "encoder.classifier_front, tails.mobilenet_v2",
+                "initialised_from": "MobileNetV2 1.0 (Google Coral), ImageNet-1k",
+                "licence": "Apache-2.0",
+            },
+            {
+                "part": "everything else",
+                "initialised_from": "principal components of those features, or random numbers",
+                "licence": "Apache-2.0",
+            },
+        ),
+        training={},
+        metrics=(),
+    )  # fmt: skip

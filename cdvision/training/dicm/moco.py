@@ -1,0 +1,139 @@
+"""Momentum contrast: two encoders, a queue of keys, and the InfoNCE loss between them.
+
+Source: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020;
+the two-layer head and the temperature of Chen et al., "Improved Baselines with Momentum
+Contrastive Learning" (MoCo v2), 2020.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.errors import CdvisionError
+
+EMBEDDING = 128
+QUEUE = 65_536  # keys; the paper's, for batches of 256
+MOMENTUM = 0.999
+TEMPERATURE = 0.2
+
+
+def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """Return the mean of -log(e^{q·k+/τ} / (e^{q·k+/τ} + Σ e^{q·k-/τ})).
+
+    Args:
+        query: (N, D) unit vectors.
+        positive: (N, D) unit vectors, the key of the same photo in the same row.
+        negatives: (K, D) unit vectors, keys of other photos.
+        temperature: τ.
+    """
+    alike = (query * positive).sum(1, keepdim=True)  # (N, 1)
+    logits = torch.cat([alike, query @ negatives.T], dim=1) / temperature  # (N, 1 + K)
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
+
+
+class ProjectionHead(nn.Sequential):
+    """Pooled features (N, channels) -> embedding (N, 128): two linear layers, ReLU between."""
+
+    def __init__(self, channels: int, embedding: int = EMBEDDING) -> None:
+        super().__init__(
+            nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, embedding)
+        )
+
+
+class KeyQueue(nn.Module):
+    """First in, first out: the keys of the last batches, as negatives."""
+
+    keys: Tensor
+    cursor: Tensor
+
+    def __init__(self, size: int = QUEUE, embedding: int = EMBEDDING) -> None:
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(size, embedding), dim=1))
+        self.register_buffer("cursor", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def push(self, keys: Tensor) -> None:
+        """Replace the oldest keys by new ones (N, D); N is at most the queue's size."""
+        size = len(self.keys)
+        if len(keys) > size:
+            raise CdvisionError(
+                f"the queue must hold at least one batch, but it holds {size} keys and the batch "
+                f"has {len(keys)}: raise --queue or lower --batch"
+            )
+        places = (self.cursor + torch.arange(len(keys), device=keys.device)) % size
+        self.keys[places] = keys.to(self.keys.dtype)
+        self.cursor.copy_((self.cursor + len(keys)) % size)
+
+
+class MomentumContrast(nn.Module):
+    """A trained encoder, its slow copy, the queue, and the loss of two views of a batch.
+
+    Args:
+        encoder: network whose output ``embed`` turns into vectors; it is trained elsewhere.
+        head: projection of the encoder's pooled features.
+        queue: keys that serve as negatives.
+        groups: batches that the keys are split into, shuffled, so that the statistics of batch
+            normalisation do not tell which key belongs to which query (the paper's shuffled batch
+            normalisation, on one device).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: ProjectionHead,
+        *,
+        queue: int = QUEUE,
+        momentum: float = MOMENTUM,
+        temperature: float = TEMPERATURE,
+        groups: int = 4,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.key_head = copy.deepcopy(head).requires_grad_(False)
+        embedding = [m for m in head if isinstance(m, nn.Linear)][-1].out_features
+        self.queue = KeyQueue(queue, embedding)
+        self.momentum, self.temperature, self.groups = momentum, temperature, groups
+
+    def query(self, pooled: Tensor) -> Tensor:
+        """Unit vectors (N, D) of pooled features (N, C) of the trained encoder."""
+        return F.normalize(self.head(pooled).float(), dim=1)
+
+    @torch.no_grad()
+    def key(self, view: Tensor, pool: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> Tensor:
+        """Unit vectors (N, D) of views (N, 3, S, S) by the slow encoder.
+
+        Args:
+            view: one view of each photo.
+            pool: called with the slow encoder, some views and their positions in the batch,
+                returns pooled features (n, C).
+        """
+        order = torch.randperm(len(view), device="cpu").to(view.device)
+        keys = view.new_empty(len(view), self.queue.keys.shape[1])
+        for part in order.chunk(max(1, min(self.groups, len(view) // 2))):
+            pooled = pool(self.key_encoder, view[part], part)
+            keys[part] = F.normalize(self.key_head(pooled).float(), dim=1)
+        return keys
+
+    def loss(self, query: Tensor, key: Tensor) -> Tensor:
+        """InfoNCE of a batch against the queue; :meth:`advance` puts its keys there afterwards."""
+        return info_nce(query, key, self.queue.keys.clone(), self.temperature)
+
+    @torch.no_grad()
+    def advance(self, encoder: nn.Module, key: Tensor) -> None:
+        """After an optimiser's step: pull the slow copy along and push the batch's keys."""
+        pull_along(self.key_encoder, encoder, self.momentum)
+        pull_along(self.key_head, self.head, self.momentum)
+        self.queue.push(key)
+
+
+@torch.no_grad()
+def pull_along(slow: nn.Module, trained: nn.Module, momentum: float) -> None:
+    """Slow <- momentum * slow + (1 - momentum) * trained, parameter by parameter."""
+    for mean, value in zip(slow.parameters(), trained.parameters(), strict=True):
+        mean.lerp_(value.detach(), 1 - momentum)

@@ -1,0 +1,100 @@
+"""Eight qualities in one model: what a bit costs at each, or which rate each is steered to.
+
+The paper trains one model a rate and names one multiplier (0.08 for the codec). Here the quality
+is drawn for each photo, and the multipliers are spread by the same factor of 32 over which the
+paper's sweep is assumed to go (0.02 to 0.64).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cdvision.errors import CdvisionError
+from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
+
+QUALITIES = 8
+CHEAPEST, DEAREST = 0.25, 8.0  # multiplier of quality 8 and of quality 1, over the paper's
+STEERING = 0.01
+RAMP_START, RAMP_END = 0.05, 0.25  # of a run
+LEAPS = {
+    "log_gain": 10.0, "log_rescale": 10.0, "hyper_prior": 10.0,
+    "quality_bias": 40.0, "first_bias": 40.0, "second_bias": 40.0, "gather_bias": 40.0,
+}  # fmt: skip
+_BYTES_PER_BPP = REFERENCE_PIXELS / 8
+
+
+def spread(paper: float, qualities: int = QUALITIES) -> tuple[float, ...]:
+    """Multipliers of bits per pixel for qualities 1..8, log-spaced around the paper's one.
+
+    >>> [round(weight, 3) for weight in spread(0.08)]
+    [0.64, 0.39, 0.238, 0.145, 0.088, 0.054, 0.033, 0.02]
+    """
+    ratio = CHEAPEST / DEAREST
+    return tuple(paper * DEAREST * ratio ** (q / (qualities - 1)) for q in range(qualities))
+
+
+def rate_term(weights: Sequence[float], targets: Sequence[float] | None = None) -> RateControl:
+    """Return the module that weighs and watches the rate.
+
+    Called with (noisy bits, bits sent, qualities, pixels) of a batch it returns the mean of
+    ``weight[quality] * bits per pixel``.
+
+    Args:
+        weights: multipliers of bits per input pixel, quality 1 first.
+        targets: bits per pixel that the qualities are steered to by changing the multipliers;
+            with None they stay.
+    """
+    if targets is not None and len(targets) != len(weights):
+        raise CdvisionError(
+            f"rate targets: expected {len(weights)}, one a quality, found {len(targets)}"
+        )
+    expected = targets or [0.5] * len(weights)
+    control = RateControl(
+        tuple(bpp * _BYTES_PER_BPP for bpp in expected), speed=STEERING if targets else 0.0
+    )
+    control.log_multiplier.copy_(torch.log(torch.tensor(weights) / _BYTES_PER_BPP))
+    return control
+
+
+def ramp(done: float) -> float:
+    """Weight of the rate term over a run: nothing at first, all of it from a quarter on.
+
+    A decoder that has not learned to use the latent gains nothing from bits: a rate term that is
+    there from the start removes them, and with them all that could be learned from. Two hundred
+    steps ended at 0.004 bits per pixel.
+    """
+    return min(1.0, max(0.0, (done - RAMP_START) / (RAMP_END - RAMP_START)))
+
+
+def rate_groups(network: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """Group parameters for an optimiser: those that live on a larger scale leap, or rates lag.
+
+    They never decay: a table index is no weight, and nothing is better about a small one.
+    """
+    rates: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            factor = next((leap for part, leap in LEAPS.items() if part in name), 1.0)
+            rates.setdefault(factor * learning_rate, []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate} | ({"weight_decay": 0.0} if rate > learning_rate else {})
+        for rate, parameters in rates.items()
+    ]
+
+
+def target_rates(low: float, high: float, qualities: int = QUALITIES) -> tuple[float, ...]:
+    """Log-spaced targets in bits per pixel from quality 1 to quality 8."""
+    if not 0 < low < high:
+        raise CdvisionError(f"rate targets: expected 0 < LOW < HIGH bits per pixel, {low=} {high=}")
+    return tuple(low * (high / low) ** (q / (qualities - 1)) for q in range(qualities))
+
+
+def bits_per_pixel(control: nn.Module) -> list[float]:
+    """Running mean bits per pixel at each quality."""
+    if not isinstance(control, RateControl):
+        raise TypeError(f"expected a RateControl, found {type(control).__name__}")
+    return [rate / _BYTES_PER_BPP for rate in control.rates()]

@@ -1,0 +1,190 @@
+"""Stage 2: backbone and RE together, contrastively or by distillation, under a rate penalty."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cdvision.training.dicm.distortions import feature_errors, mean_absolute_error
+from cdvision.training.dicm.moco import EMBEDDING, QUEUE, MomentumContrast, ProjectionHead
+from cdvision.training.dicm.protocols import (
+    Backbone,
+    RedundancyModel,
+    as_module,
+    channels_last,
+    freeze,
+    pool,
+    stages_of,
+)
+from cdvision.training.dicm.rates import bits_per_pixel, rate_groups, rate_term, spread
+from cdvision.training.dicm.stage1_redundancy import draw_batch, draw_qualities
+from cdvision.training.dicm.stage_run import Plan, Stage
+from cdvision.training.dicm.views import ViewBank
+from cdvision.training.photo_bank import PhotoBank
+
+RATE_WEIGHT, L1_WEIGHT = 0.1, 0.1
+LEARNING_RATE = 1e-3  # of SGD, for 256 photos a step; scaled with the batch
+DISTILLATION_RATE = 1e-4  # of Adam
+WEIGHT_DECAY = 1e-4
+
+
+class _RateStage(Stage):
+    """What both variants share: the model, its rate, and what they leave behind."""
+
+    def __init__(
+        self,
+        model: RedundancyModel,
+        plan: Plan,
+        qualities: int,
+        targets: Sequence[float] | None,
+        rate_weight: float,
+    ) -> None:
+        self.model, self.plan, self.qualities = model, plan, qualities
+        self.network = as_module(model).to(plan.device, memory_format=torch.channels_last)
+        self.network.train().requires_grad_(True)
+        self.rate = rate_term(spread(rate_weight, qualities), targets).to(plan.device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what a checkpoint holds."""
+        return {"model": self.network, "rate": self.rate}
+
+    def result(self) -> nn.Module:
+        """Return the RE model, backbone included."""
+        return self.network
+
+    def watched(self) -> dict[str, Any]:
+        """Return the running rates."""
+        return {"bpp": [round(bpp, 4) for bpp in bits_per_pixel(self.rate)]}
+
+
+class JointStage(_RateStage):
+    """InfoNCE + 0.1 R(y1) + 0.1 mean|f1 - f2|, both views at the same quality."""
+
+    name = "joint"
+
+    def __init__(
+        self,
+        model: RedundancyModel,
+        bank: ViewBank,
+        plan: Plan,
+        *,
+        channels: int,
+        qualities: int = 8,
+        queue: int = QUEUE,
+        targets: Sequence[float] | None = None,
+        learning_rate: float = LEARNING_RATE,
+    ) -> None:
+        super().__init__(model, plan, qualities, targets, RATE_WEIGHT)
+        self.bank = bank
+        head = ProjectionHead(channels, EMBEDDING).to(plan.device)
+        self.contrast = MomentumContrast(self.network, head, queue=queue).to(plan.device)
+        trained = [*self.network.parameters(), *self.contrast.head.parameters()]
+        rate = learning_rate * plan.batch / 256
+        self.optimizer = torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=WEIGHT_DECAY)
+        self._key: Tensor | None = None
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what a checkpoint holds."""
+        return super().modules() | {"contrast": self.contrast, "boxes": self.bank.boxes}
+
+    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Contrast, rate and filter error of one batch."""
+        if self.bank.boxes.due(done):
+            self._refresh(done)
+        views = self.bank.views(self.plan.batch, rng)
+        first, second = (channels_last(view, self.plan.device) for view in views)
+        quality = draw_qualities(self.qualities, len(first), rng, self.plan.device)
+        with self.plan.autocast():
+            features = self.model.front(first)
+            sent = self.model.transmit(features, quality)
+            query = self.contrast.query(pool(stages_of(self.model.tail, sent.features)[-1]))
+            self._key = self.contrast.key(second, lambda n, v, at: _pooled(n, v, quality[at]))
+            contrast = self.contrast.loss(query, self._key)
+            filtered = L1_WEIGHT * mean_absolute_error(sent.features, features)
+        rate = self.rate(sent.noisy_bits, sent.bits, quality, first.shape[2] * first.shape[3])
+        terms = {"info_nce": contrast, "rate": rate, "l1": filtered}
+        return contrast + rate + filtered, terms
+
+    def after_step(self) -> None:
+        """Move the slow network and the queue."""
+        if self._key is not None:
+            self.contrast.advance(self.network, self._key)
+
+    def record(self) -> dict[str, Any]:
+        """Return facts for ``training.json``."""
+        return {"photos": len(self.bank.photos), **self.watched()}
+
+    def _refresh(self, done: float) -> None:
+        backbone = Backbone(self.model.front, self.model.tail)
+
+        def last_stage(images: Tensor) -> Tensor:
+            with self.plan.autocast():
+                stage: Tensor = backbone(channels_last(images, self.plan.device))
+            return stage
+
+        self.network.eval()
+        self.bank.refresh(last_stage, done)
+        self.network.train()
+
+
+class DistillationStage(_RateStage):
+    """Stage 2 from pretrained weights: the stages behind f2 against the network that it began as.
+
+    Replaces InfoNCE, needs no queue, no views and no long schedule, and loses what is learned
+    beyond the pretrained network: the laptop-scale option.
+    """
+
+    name = "joint by distillation"
+
+    def __init__(
+        self,
+        model: RedundancyModel,
+        banks: Sequence[PhotoBank],
+        plan: Plan,
+        *,
+        qualities: int = 8,
+        targets: Sequence[float] | None = None,
+        learning_rate: float = DISTILLATION_RATE,
+    ) -> None:
+        # The distortion is normalised as in stage 1 with feature losses, and so is the rate.
+        super().__init__(model, plan, qualities, targets, rate_weight=1.0)
+        self.banks = banks
+        self.teacher = Backbone(copy.deepcopy(model.front), copy.deepcopy(model.tail))
+        freeze(self.teacher)
+        # Batch statistics stay: the receiver's tail sees decoded features at any quality.
+        model.front.eval()
+        model.tail.eval()
+        self.optimizer = torch.optim.Adam(rate_groups(self.network, learning_rate), fused=True)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what a checkpoint holds; the teacher is what the run began as."""
+        return super().modules() | {"teacher": self.teacher}
+
+    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Errors of f2 and of every stage against the teacher, and the rate."""
+        image = channels_last(draw_batch(self.banks, self.plan.batch, rng), self.plan.device)
+        quality = draw_qualities(self.qualities, len(image), rng, self.plan.device)
+        with self.plan.autocast():
+            with torch.no_grad():
+                wanted = self.teacher.front(image)
+                stages = stages_of(self.teacher.tail, wanted)
+            sent = self.model.transmit(self.model.front(image), quality)
+            terms = feature_errors(self.model.tail, sent.features, wanted, stages)
+        rate = self.rate(sent.noisy_bits, sent.bits, quality, image.shape[2] * image.shape[3])
+        return torch.stack([*terms.values(), rate]).sum(), terms | {"rate": rate}
+
+    def record(self) -> dict[str, Any]:
+        """Return facts for ``training.json``."""
+        return {"photos": sum(len(bank.photos) for bank in self.banks), **self.watched()}
+
+
+def _pooled(network: nn.Module, view: Tensor, quality: Tensor) -> Tensor:
+    """Pooled features of views as a receiver computes them, by the slow copy of the model."""
+    model = cast(RedundancyModel, network)
+    sent = model.transmit(model.front(view), quality)
+    return pool(stages_of(model.tail, sent.features)[-1])

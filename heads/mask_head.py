@@ -1,0 +1,102 @@
+"""Dense mask branch on a detector's pyramid: prototypes, and a small network of its own a cell.
+
+::
+
+    features@1/8 ─ 1x1 ─┐
+    p8@1/8 ─────── 1x1 ─┤
+    p16@1/16 ─ 1x1 ─ x2 ┼─ sum ─ residual blocks ─ 1x1 ─ shuffle x2 ─▶ prototypes 12@1/4
+    p32@1/32 ─ 1x1 ─ x4 ┘
+    embedding of every cell in the detection head ─ 64 ─▶ coefficients 129
+
+A cell's coefficients are the weights of a network of two layers. It looks at the prototypes and at
+the place in the cell's box, and tells for every pixel whether it belongs to the object. Only the
+cells that survive suppression are asked: see ``dynamic_masks.py`` for that.
+
+Source: Tian et al., "Conditional Convolutions for Instance Segmentation" (CondInst), ECCV 2020, of
+depth 2 and with places relative to the box and not to the cell; prototypes after Bolya et al.,
+"YOLACT", ICCV 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.heads.dynamic_masks import COEFFICIENTS, HIDDEN, PLACES, PROTOTYPES
+from cdvision.networks.layers import ResidualBlock
+
+LAST_STD = 0.01  # all cells start with nearly the same network
+
+
+class MaskHead(nn.Module):
+    """Prototypes from the finer levels, coefficients from the detection head's embeddings.
+
+    Args:
+        features: channels of the map at the split point, at 1/8.
+        channels: channels of every pyramid level and of every embedding.
+        levels: number of pyramid levels; prototypes are made of the first three.
+        width: channels of the branch.
+        hidden: units between an embedding and its coefficients.
+    """
+
+    def __init__(
+        self, features: int, channels: int, *, levels: int = 4, width: int = 64, hidden: int = 64
+    ) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c in (features, *[channels] * 3))
+        self.refine = nn.Sequential(
+            nn.LeakyReLU(0.1), ResidualBlock(width, 96), ResidualBlock(width, 96)
+        )
+        self.project = nn.Conv2d(width, 4 * PROTOTYPES, 1)
+        # Each level has a head, and so a language, of its own.
+        self.squeeze = nn.ModuleList(nn.Linear(channels, hidden) for _ in range(levels))
+        self.control = nn.Linear(hidden, COEFFICIENTS)
+        _start(self.control)
+
+    def forward(
+        self, features: Tensor, pyramid: Sequence[Tensor], embeddings: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return coefficients (N, M, 129) of all cells and prototypes (N, 12, H/4, W/4).
+
+        Args:
+            features: (N, features, H/8, W/8).
+            pyramid: maps at 1/8, 1/16, 1/32 and 1/64.
+            embeddings: what ``DistributionHead.embeddings`` gives of them.
+        """
+        cells = [level.flatten(2).transpose(1, 2) for level in embeddings]
+        return self.coefficients(cells), self.prototypes(features, pyramid)
+
+    def prototypes(self, features: Tensor, pyramid: Sequence[Tensor]) -> Tensor:
+        """Return the maps that all objects of a picture share."""
+        at8, *coarser = (
+            lateral(level)
+            for lateral, level in zip(self.laterals, (features, *pyramid[:3]), strict=True)
+        )
+        p8, p16, p32 = coarser
+        fused = at8 + p8 + _double(p16 + _double(p32))
+        return F.pixel_shuffle(self.project(self.refine(fused)), 2)
+
+    def coefficients(self, cells: Sequence[Tensor]) -> Tensor:
+        """Return (..., sum of m, 129) of embeddings, (..., m, channels) a level."""
+        pairs = zip(self.squeeze, cells, strict=True)
+        hidden = torch.cat([squeeze(level) for squeeze, level in pairs], dim=-2)
+        coefficients: Tensor = self.control(F.leaky_relu(hidden, 0.1))
+        return coefficients
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _start(control: nn.Linear) -> None:
+    """Start from one ordinary network for all cells, from which each learns to differ."""
+    first = HIDDEN * (PROTOTYPES + PLACES)
+    nn.init.normal_(control.weight, std=LAST_STD)
+    nn.init.zeros_(control.bias)
+    with torch.no_grad():
+        control.bias[:first].normal_(std=math.sqrt(2 / (PROTOTYPES + PLACES)))
+        control.bias[first + HIDDEN : -1].normal_(std=math.sqrt(1 / HIDDEN))

@@ -1,0 +1,80 @@
+"""From what the box head says of every region to the boxes that are kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.heads.suppression import suppress_overlaps, top_candidates
+from cdvision.heads.two_stage.box_coding import clip_boxes, decode_deltas, large_enough
+from cdvision.heads.two_stage.config import TwoStageConfig
+from cdvision.results.checks import check_array
+
+Floats = NDArray[np.float32]
+
+_LEAST_SIDE = 1e-2  # pixels
+
+
+class SelectedBoxes(NamedTuple):
+    """K boxes, best first.
+
+    Attributes:
+        boxes: (K, 4) float32 in pixels of the network input.
+        scores: (K,) float32.
+        class_ids: (K,) int64 from 0, background not counted.
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: NDArray[np.int64]
+
+
+def select_boxes(
+    logits: Floats,
+    deltas: Floats,
+    regions: Floats,
+    config: TwoStageConfig,
+    *,
+    content_size: tuple[int, int],
+    confidence: float,
+    iou: float,
+    max_detections: int,
+) -> SelectedBoxes:
+    """Choose the confident (region, class) pairs and drop those that overlap a better one.
+
+    Args:
+        logits: (K, 1 + classes) float32, background first.
+        deltas: (K, 4 (1 + classes)) float32.
+        regions: (K, 4) float32 from `propose_regions`.
+        config: box weights.
+        content_size: (width, height) in which boxes end.
+        confidence: scores must be larger than this.
+        iou: boxes of one class whose intersection over union is larger than this overlap.
+        max_detections: at most this many boxes are kept.
+
+    Raises:
+        ResultError: arrays of other shapes.
+
+    Source: Ren et al., "Faster R-CNN", NeurIPS 2015, as torchvision computes it.
+    """
+    check_array("regions", regions, shape=("k", 4), dtype=np.float32)
+    check_array("logits", logits, shape=(len(regions), "classes"), dtype=np.float32)
+    outputs = logits.shape[1]
+    check_array("deltas", deltas, shape=(len(regions), 4 * outputs), dtype=np.float32)
+    scores = softmax(logits)[:, 1:]
+    region, class_id = top_candidates(scores, confidence=confidence, limit=scores.size)
+    shifts = deltas.reshape(-1, outputs, 4)[region, class_id + 1]
+    boxes = clip_boxes(decode_deltas(shifts, regions[region], config.box_weights), content_size)
+    visible = large_enough(boxes, _LEAST_SIDE)
+    boxes, found, class_id = boxes[visible], scores[region, class_id][visible], class_id[visible]
+    kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=max_detections)
+    return SelectedBoxes(boxes[kept], found[kept], class_id[kept])
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return probabilities (K, C) whose rows sum to 1."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    probabilities: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return probabilities

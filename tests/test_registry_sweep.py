@@ -1,0 +1,154 @@
+"""What holds for every model package: round trip, exactness, damage, batches, engines.
+
+Runs over the installed models and over the tiny ones in ``tests/packages`` (real architectures,
+random weights; ``make_packages.py`` there writes them).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import cdvision
+from cdvision.errors import BitstreamError
+from cdvision.model import Model
+
+PACKAGES = Path(__file__).parent / "packages"
+NAMES = ("small", *sorted(folder.name for folder in PACKAGES.glob("test-*")))
+SIZES = ((160, 224), (97, 61), (1, 1))  # height and width of photos
+QUALITIES = (1, 4, 8)
+
+
+@cache
+def model(name: str, engine: str = "onnx") -> Model:
+    folder = PACKAGES / name
+    return cdvision.load(folder if folder.is_dir() else name, engine=engine, threads=1)
+
+
+@cache
+def photo(height: int, width: int) -> NDArray[np.uint8]:
+    """A picture with edges and gradients, so that latents differ from place to place."""
+    rng = np.random.default_rng(height)
+    coarse = rng.integers(0, 256, (-(-height // 16), -(-width // 16), 3))
+    blocks = np.kron(coarse, np.ones((16, 16, 1)))[:height, :width]
+    ramp = np.linspace(-60, 60, width)[None, :, None]
+    return (blocks + ramp).clip(0, 255).astype(np.uint8)
+
+
+@cache
+def stream(name: str, quality: int = 4) -> bytes:
+    return model(name).encode(photo(160, 224), quality)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("quality", QUALITIES)
+@pytest.mark.parametrize("name", NAMES)
+def test_latents_survive_the_stream(name: str, quality: int, size: tuple[int, int]) -> None:
+    from cdvision.photo import fit_photo, read_photo
+
+    sender = model(name)
+    bits = sender.encode(photo(*size), quality)
+    pixels = fit_photo(read_photo(photo(*size)), sender.card.input).pixels
+    sent, received = sender.encode_latents(pixels, quality), sender.open(bits).latents()
+    np.testing.assert_array_equal(received.symbols, sent.symbols)
+    np.testing.assert_array_equal(received.hyper, sent.hyper)
+    assert received.symbols.any() or quality < max(QUALITIES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_are_what_the_tables_say(name: str) -> None:
+    sender = model(name)
+    for quality in QUALITIES:
+        latents = sender.open(stream(name, quality)).latents()
+        coder = sender.package.coder
+        body = coder.encode(latents, quality - 1)
+        estimate = coder.estimate_bits(latents, quality - 1) / 8
+        assert len(body) <= 1.01 * estimate + 16
+        assert len(stream(name, quality)) <= len(body) + 28  # header and checksums
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_engines_answer_alike(name: str) -> None:
+    pytest.importorskip("torch")
+    bits = stream(name, 8)
+    ours, theirs = model(name).open(bits), model(name, "torch").open(bits)
+    for tail in ours.model.card.tails:
+        wanted, found = ours.dense(tail), theirs.dense(tail)
+        assert wanted.keys() == found.keys()
+        for output, value in wanted.items():
+            scale = max(1.0, float(np.abs(value).max()))
+            np.testing.assert_allclose(found[output], value, atol=1e-4 * scale, err_msg=output)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_answers_as_its_streams_do(name: str) -> None:
+    receiver = model(name)
+    bits = [receiver.encode(photo(160, 224), quality) for quality in QUALITIES]
+    tasks = receiver.card.tasks
+    for one, many in zip(bits, receiver.analyze(bits, tasks, batch_size=3), strict=True):
+        alone = receiver.open(one)
+        if many.classification is not None:
+            np.testing.assert_allclose(
+                many.classification.probability, alone.classify().probability, atol=1e-5
+            )
+        if many.detections is not None:
+            again = alone.segment() if "segment" in tasks else alone.detect()
+            np.testing.assert_allclose(many.detections.xyxy, again.xyxy, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_answers_in_source_pixels(name: str) -> None:
+    receiver = model(name)
+    opened = receiver.open(stream(name, 8))
+    for task in receiver.card.tasks:
+        if task == "classify":
+            assert opened.classify(top=2).probability.shape == (2,)
+            continue
+        found = getattr(opened, task)(confidence=0.01)
+        assert found.image_size == (224, 160)
+        assert (found.xyxy[:, 2] <= 224).all()
+        assert (found.xyxy[:, 3] <= 160).all()
+        if task == "segment":
+            assert found.mask is not None
+            assert all(mask["size"] == [160, 224] for mask in found.mask)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cut_stream_says_so(name: str) -> None:
+    bits = stream(name)
+    for length in range(0, len(bits), max(1, len(bits) // 40)):
+        with pytest.raises(BitstreamError):
+            model(name).open(bits[:length]).latents()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damage_is_noticed(name: str) -> None:
+    bits, rng = stream(name), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(bits)
+        damaged[rng.integers(len(bits))] ^= 1 << rng.integers(8)
+        with pytest.raises(BitstreamError):
+            model(name).open(bytes(damaged)).latents()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bodies_that_pass_the_checksum_are_not_trusted_either(name: str) -> None:
+    """Random bytes behind a valid header and checksum: latents or one error, nothing else."""
+    sender, rng = model(name), np.random.default_rng(1)
+    coder, stride = sender.package.coder, sender.card.latents.stride
+    opened = sender.open(stream(name))
+    good = coder.encode(opened.latents(), 3)
+    width, height = (side // stride for side in opened.input_size)
+    for _ in range(60):
+        body = bytearray(good)
+        for position in rng.integers(len(body), size=3):
+            body[position] = rng.integers(256)
+        try:
+            latents = coder.decode(bytes(body), height, width, 3)
+        except BitstreamError:
+            continue
+        assert latents.symbols.shape == (coder.channels, height, width)
