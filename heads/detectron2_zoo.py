@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from safetensors.numpy import save_file
 from cdvision.errors import ModelError
 
 # Asked of arrays themselves, because numpy 2 moved these to another module.
-_CONSTRUCTORS: dict[str, Callable[..., Any]] = {
-    "_reconstruct": np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
+_CONSTRUCTORS: dict[str, Any] = {
+    "_reconstruct": np.empty(0).__reduce__()[0],
     "_frombuffer": np.empty(0).__reduce_ex__(5)[0],
-    "scalar": np.float32(0).__reduce__()[0],  # type: ignore[dict-item]
+    "scalar": np.float32(0).__reduce__()[0],
 }
 _PLAIN = {
     ("collections", "OrderedDict"): OrderedDict,

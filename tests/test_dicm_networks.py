@@ -22,7 +22,6 @@ pytest.importorskip("torchvision")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from cdvision.networks import entroformer, transformer  # noqa: E402
 from cdvision.networks.conv2former import (  # noqa: E402
     ChannelNorm,
     Conv2FormerBlock,
@@ -448,7 +447,7 @@ def test_every_kind_of_layer_exports() -> None:
 
     graph = nn.Sequential(
         Conv2FormerBlock(8), nn.Conv2d(8, 16, 3, 2, 1), ChannelNorm(16), HorNetBlock(16, 4),
-        nn.ConvTranspose2d(16, transformer.WIDTH, 5, 2, 2, 1), Transformer(5),
+        nn.ConvTranspose2d(16, 16, 5, 2, 2, 1), Transformer(5, width=16, heads=2),
     )  # fmt: skip
     check_parity(started(graph), 8, [(4, 6), (2, 2), (8, 4)])
 
@@ -458,7 +457,7 @@ NETWORKS: list[tuple[Callable[[], nn.Module], int, int]] = [
     (RedundancyDecoder, 192, 2),
     (FeatureAnalysis, 256, 16),
     (FeatureSynthesis, 192, 4),
-    (HyperEncoder, entroformer.LATENTS.channels, 4),
+    (HyperEncoder, 192, 4),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvision.cli.train_dicm import dicm
+from cdvision.cli.train_masks import masks
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def train() -> None:
 
 
 train.add_command(dicm)
+train.add_command(masks)
 
 
 @train.command()

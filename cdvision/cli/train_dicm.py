@@ -122,6 +122,7 @@ def contrastive(**options: Any) -> None:
 @_TARGETS
 @_RATE
 @click.option("--feature-losses", is_flag=True, help="Errors of f2 and the stages behind, not L1.")
+@click.option("--head-start", is_flag=True, help="Begin as principal components, not at random.")
 def redundancy(**options: Any) -> None:
     """Stage 1: the RE networks of `dicm-re` alone."""
     from cdvision.training.dicm.models import make_redundancy
@@ -135,6 +136,7 @@ def redundancy(**options: Any) -> None:
         plan,
         feature_losses=options["feature_losses"],
         targets=_targets(options),
+        head_start=options["head_start"],
         **_given(options, "learning_rate"),
     )
     _run(stage, options, plan, start)

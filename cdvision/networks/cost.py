@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdvision.errors import ModelError
+from cdvision.networks.dicm_widths import PAPER
+
+if TYPE_CHECKING:
+    from cdvision.networks.bottleneck import Bottleneck
 
 SENDER, RECEIVER = "sender", "receiver"
+TRAINING = "training"  # a reference that no stream meets
 SIDE = 256  # default height and width of the network input, pixels
 SMALL_CELLS = 28  # side of the map that small's classifier reads
+ENTROPY = "tables and means"  # integer networks that choose tables, float ones that move symbols
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class PartCost:
 
     Attributes:
         part: its name.
-        sides: who runs it: "sender", "receiver" or both.
+        sides: who runs it: "sender", "receiver" or both; "training" for the paper's float entropy
+            model, which integer networks replace.
         parameters: number of parameters.
         multiply_adds: multiplications, each with an addition.
     """
@@ -44,13 +52,14 @@ class _Part:
     sides: tuple[str, ...]
     module: nn.Module
     inputs: tuple[Tensor, ...]
+    call: Callable[..., object] | None = None  # what the inputs go to, if not the module itself
 
 
 def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[PartCost]:
     """Count parameters and multiply-adds of every part of a network, in the order of data flow.
 
     Args:
-        network: "small", "dicm" or "dicm-re"; "dicm" as published, with its float entropy model.
+        network: "small", "dicm" or "dicm-re".
         height: of the network input, pixels; a multiple of 64.
         width: of the network input, pixels; a multiple of 64.
 
@@ -68,55 +77,93 @@ def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[Part
         raise ModelError(f"cost table: expected multiples of 64 pixels, found {height} x {width}")
     with torch.device("meta"):
         return [
-            PartCost(part.name, part.sides, *count(part.module, *part.inputs))
+            PartCost(part.name, part.sides, *count(part.module, *part.inputs, call=part.call))
             for part in NETWORKS[network](height, width)
         ]
 
 
-def count(module: nn.Module, *inputs: Tensor) -> tuple[int, int]:
-    """Return the number of parameters, and of multiply-adds for these inputs."""
+def count(
+    module: nn.Module, *inputs: Tensor, call: Callable[..., object] | None = None
+) -> tuple[int, int]:
+    """Return the number of parameters of a module, and of multiply-adds for these inputs.
+
+    Args:
+        module: is put in evaluation mode.
+        inputs: to the module, or to ``call``.
+        call: one of the module's methods, where it is not the module's own forward pass.
+    """
     module.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*inputs)
+        (call or module)(*inputs)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return parameters, counter.get_total_flops() // 2
 
 
 def _dicm(height: int, width: int) -> list[_Part]:
-    from cdvision.networks import entroformer, feature_codec, redundancy
-    from cdvision.networks.resnet50 import ResNet50Front, ResNet50Tail
+    from cdvision.networks import entroformer
+    from cdvision.networks.feature_codec import FeatureAnalysis, FeatureSynthesis
+    from cdvision.networks.resnet50 import ResNet50Tail
 
     at = _Sizes(height, width)
-    image, features, y1 = at.map(3, 1), at.map(256, 4), at.map(192, 32)
-    y2, z, side = at.map(192, 16), at.map(192, 64), at.map(entroformer.WIDTH, 16)
-    visible = at.map(1, 16).bool()
-    sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)
+    features, y, z = at.map(256, 4), at.map(192, 16), at.map(192, 64)
+    side, visible = at.map(entroformer.WIDTH, 16), at.map(1, 16).bool()
+    both, training = (SENDER, RECEIVER), (TRAINING,)
+    bottleneck = _bottleneck("dicm")
     return [
-        _Part("ResNet head", sender, ResNet50Front(), (image,)),
-        _Part("RE encoder", sender, redundancy.RedundancyEncoder(), (features,)),
-        _Part("RE decoder", sender, redundancy.RedundancyDecoder(), (y1,)),
-        _Part("codec encoder", sender, feature_codec.FeatureAnalysis("filter"), (features,)),
-        _Part("hyper-encoder", sender, entroformer.HyperEncoder(), (y2,)),
-        _Part("hyper-decoder", both, entroformer.FloatHyperDecoder(), (z,)),
-        _Part("context transformer", both, entroformer.ContextTransformer(), (y2, visible)),
-        _Part("parameter network", both, entroformer.ParameterNetwork(), (side, side)),
-        _Part("codec decoder", receiver, feature_codec.FeatureSynthesis("filter"), (y2,)),
-        _Part("ResNet tail", receiver, ResNet50Tail(), (features,)),
+        *_filtering(at, decoder=(SENDER,)),
+        _Part("codec encoder", (SENDER,), FeatureAnalysis(), (features,)),
+        _Part("hyper-encoder", (SENDER,), entroformer.HyperEncoder(), (y,)),
+        _Part(ENTROPY, both, bottleneck, (y, z, at.quality()), bottleneck.quantise),
+        _Part("hyper-decoder", training, entroformer.FloatHyperDecoder(), (z,)),
+        _Part("context transformer", training, entroformer.ContextTransformer(), (y, visible)),
+        _Part("parameter network", training, entroformer.ParameterNetwork(), (side, side)),
+        _Part("codec decoder", (RECEIVER,), FeatureSynthesis(), (y,)),
+        _Part("ResNet tail", (RECEIVER,), ResNet50Tail(), (features,)),
     ]
 
 
 def _dicm_re(height: int, width: int) -> list[_Part]:
-    from cdvision.networks import redundancy
-    from cdvision.networks.resnet50 import ResNet50Front, ResNet50Tail
+    from cdvision.networks.hyper import HyperAnalysis
+    from cdvision.networks.resnet50 import ResNet50Tail
 
     at = _Sizes(height, width)
-    features = at.map(256, 4)
+    y, z, bottleneck = at.map(192, 32), at.map(PAPER.filtered_hyper, 128), _bottleneck("dicm-re")
+    hyper_encoder = HyperAnalysis(PAPER.filtered, PAPER.filtered_hyper)
+    *sender, decoder = _filtering(at, decoder=(RECEIVER,))
+    return [
+        *sender,
+        _Part("hyper-encoder", (SENDER,), hyper_encoder, (y,)),
+        _Part(ENTROPY, (SENDER, RECEIVER), bottleneck, (y, z, at.quality()), bottleneck.quantise),
+        decoder,
+        _Part("ResNet tail", (RECEIVER,), ResNet50Tail(), (at.map(256, 4),)),
+    ]
+
+
+def _filtering(at: _Sizes, *, decoder: tuple[str, ...]) -> list[_Part]:
+    """Return what both profiles share; ``decoder`` says who runs RE's decoder."""
+    from cdvision.networks.redundancy import RedundancyDecoder, RedundancyEncoder
+    from cdvision.networks.resnet50 import ResNet50Front
+
     return [
         _Part("ResNet head", (SENDER,), ResNet50Front(), (at.map(3, 1),)),
-        _Part("RE encoder", (SENDER,), redundancy.RedundancyEncoder(), (features,)),
-        _Part("RE decoder", (RECEIVER,), redundancy.RedundancyDecoder(), (at.map(192, 32),)),
-        _Part("ResNet tail", (RECEIVER,), ResNet50Tail(), (features,)),
+        _Part("RE encoder", (SENDER,), RedundancyEncoder(), (at.map(256, 4),)),
+        _Part("RE decoder", decoder, RedundancyDecoder(), (at.map(192, 32),)),
     ]
+
+
+def _bottleneck(profile: str) -> Bottleneck:
+    """Return a profile's bottleneck without its hyper-encoder, which has a row of its own."""
+    from cdvision.networks.bottleneck import CheckerboardBottleneck, HyperpriorBottleneck
+
+    bottleneck: Bottleneck
+    with torch.device("cpu"):  # the start is computed, and "meta" computes nothing
+        if profile == "dicm":
+            bottleneck = CheckerboardBottleneck()
+            del bottleneck.hyper_encoder
+        else:
+            bottleneck = HyperpriorBottleneck(PAPER.filtered, PAPER.filtered_hyper)
+            del bottleneck.hyper_analysis
+    return bottleneck.to("meta")
 
 
 def _small(height: int, width: int) -> list[_Part]:
@@ -126,7 +173,7 @@ def _small(height: int, width: int) -> list[_Part]:
 
     model, at = small.Small(), _Sizes(height, width)
     encoder, y = model.encoder, at.map(small.LATENT_CHANNELS, 16)
-    z, quality = at.map(small.HYPER_CHANNELS, 64), torch.zeros(1, dtype=torch.int64)
+    z, quality = at.map(small.HYPER_CHANNELS, 64), at.quality()
     rows = torch.zeros(1, SMALL_CELLS, height // 8)
     columns = torch.zeros(1, SMALL_CELLS, width // 8)
     window = torch.zeros(1, CLASSIFIER, SMALL_CELLS, SMALL_CELLS)
@@ -152,7 +199,11 @@ class _Sizes:
 
     def map(self, channels: int, stride: int) -> Tensor:
         """Return a map of one image on the device of the context."""
-        return torch.zeros(1, channels, self.height // stride, self.width // stride)
+        return torch.zeros(1, channels, -(-self.height // stride), -(-self.width // stride))
+
+    def quality(self) -> Tensor:
+        """Return the quality of one image."""
+        return torch.zeros(1, dtype=torch.int64)
 
 
 NETWORKS: dict[str, Callable[[int, int], list[_Part]]] = {

@@ -28,6 +28,7 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_SCALE = (0.017125, 0.017507, 0.017429)
 STRIDES = (8, 16, 32, 64)
 FRONT_CHANNELS = 116
+PYRAMID_CHANNELS = 96
 
 
 class GhostModule(nn.Module):
@@ -126,7 +127,7 @@ class NanoDetTail(nn.Module):
         self.stage3 = Stage(FRONT_CHANNELS, 232, 7)
         self.stage4 = Stage(232, 464, 3)
         self.neck = GhostPAN()
-        self.head = DistributionHead(96, classes=classes, levels=len(STRIDES))
+        self.head = DistributionHead(PYRAMID_CHANNELS, classes=classes, levels=len(STRIDES))
 
     def pyramid(self, features: Tensor) -> tuple[Tensor, ...]:
         """Return the neck's four maps, which distillation compares."""

@@ -13,13 +13,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdvision.heads.mask_head import MaskHead
 from cdvision.networks.context import PHASES, SpatialPrediction, join, split
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.hyper import HyperAnalysis, Latents, MeanNetwork
@@ -27,7 +28,12 @@ from cdvision.networks.integer_hyper import IntegerHyperDecoder
 from cdvision.networks.layers import ConvAct, ResidualBlock, zero_init
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
-from cdvision.networks.nanodet import FRONT_CHANNELS, NanoDetFront, NanoDetTail
+from cdvision.networks.nanodet import (
+    FRONT_CHANNELS,
+    PYRAMID_CHANNELS,
+    NanoDetFront,
+    NanoDetTail,
+)
 from cdvision.networks.scales import (
     HYPER_BOUND,
     QUALITIES,
@@ -183,6 +189,20 @@ class Small(nn.Module):
         self.tails = nn.ModuleDict(
             {"nanodet_plus_m": NanoDetTail(), "mobilenet_v2": MobileNetTail()}
         )
+        self.masks: MaskHead | None = None
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Small:
+        """Build the model of a state dict: with a mask branch where there is one in it."""
+        model = cls()
+        if any(name.startswith("masks.") for name in state):
+            model.add_masks()
+        model.load_state_dict(state)
+        return model
+
+    def add_masks(self) -> None:
+        """Add a mask branch, with new weights; it is trained when all else is finished."""
+        self.masks = MaskHead(FRONT_CHANNELS, PYRAMID_CHANNELS)
 
     @property
     def detector_tail(self) -> NanoDetTail:

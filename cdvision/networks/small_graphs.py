@@ -14,9 +14,7 @@ from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
 
 def load(weights: Path) -> Small:
     """Build the network from safetensors."""
-    model = Small()
-    model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
-    return model
+    return Small.from_state({k: v.float() for k, v in load_file(weights).items()})
 
 
 def graphs(model: Small) -> dict[str, Graph]:

@@ -64,7 +64,8 @@ def split_torchvision_detector(model: FasterRCNN) -> SplitDetector:
     Raises:
         ModelError: another kind of detector or of backbone.
     """
-    body, fpn = getattr(model.backbone, "body", None), getattr(model.backbone, "fpn", None)
+    body: Any = getattr(model.backbone, "body", None)
+    fpn = getattr(model.backbone, "fpn", None)
     if not isinstance(model, FasterRCNN) or fpn is None or not hasattr(body, "layer1"):
         raise ModelError(
             f"expected a torchvision Faster or Mask R-CNN with a ResNet and an FPN, found "

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.heads.suppression import suppress_overlaps, top_candidates
+from cdvision.heads.two_stage.activations import softmax
 from cdvision.heads.two_stage.box_coding import clip_boxes, decode_deltas, large_enough
 from cdvision.heads.two_stage.config import TwoStageConfig
 from cdvision.results.checks import check_array
@@ -71,10 +72,3 @@ def select_boxes(
     boxes, found, class_id = boxes[visible], scores[region, class_id][visible], class_id[visible]
     kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=max_detections)
     return SelectedBoxes(boxes[kept], found[kept], class_id[kept])
-
-
-def softmax(logits: Floats) -> Floats:
-    """Return probabilities (K, C) whose rows sum to 1."""
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    probabilities: Floats = weights / weights.sum(axis=1, keepdims=True)
-    return probabilities

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.heads.two_stage.activations import sigmoid
 from cdvision.heads.two_stage.box_selection import SelectedBoxes, select_boxes
 from cdvision.heads.two_stage.config import BOX_CELLS, MASK_CELLS, TwoStageConfig
 from cdvision.heads.two_stage.mask_pasting import paste_masks
@@ -115,8 +116,7 @@ def _masks(
         return ()
     logits = run("mask", {"regions": _pooled(pyramid, found.boxes, config, MASK_CELLS)})["masks"]
     chosen = logits[np.arange(len(logits)), found.class_ids + 1]
-    with np.errstate(over="ignore"):  # exp(100) = inf, and 1 / inf = 0 is right
-        return paste_masks(1 / (1 + np.exp(-chosen)), scaled, source_size)
+    return paste_masks(sigmoid(chosen), scaled, source_size)
 
 
 def _pooled(pyramid: list[Floats], boxes: Floats, config: TwoStageConfig, cells: int) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.heads.suppression import suppress_overlaps
+from cdvision.heads.two_stage.activations import sigmoid
 from cdvision.heads.two_stage.anchors import anchors_at, cell_anchors
 from cdvision.heads.two_stage.box_coding import clip_boxes, decode_deltas, large_enough
 from cdvision.heads.two_stage.config import TwoStageConfig
@@ -48,7 +49,7 @@ def propose_regions(
     for level in range(len(config.anchor_sizes)):
         logits, found = _level_regions(dense, level, config, input_size, content_size)
         boxes.append(found)
-        scores.append(_sigmoid(logits))
+        scores.append(sigmoid(logits))
     score, box = np.concatenate(scores), np.concatenate(boxes)
     order = np.argsort(-score, kind="stable")
     best: Floats = box[order[score[order] >= config.proposal_score][: config.proposals]]
@@ -91,9 +92,3 @@ def best_first(values: Floats, count: int) -> NDArray[np.int64]:
     else:
         candidates = np.arange(len(values))
     return candidates[np.argsort(-values[candidates], kind="stable")[:count]]
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    with np.errstate(over="ignore"):  # exp(100) = inf, and 1 / inf = 0 is right
-        probability: Floats = 1 / (1 + np.exp(-logits))
-    return probability

@@ -17,10 +17,12 @@ from cdvision.training.dicm.protocols import (
     freeze,
 )
 from cdvision.training.dicm.rates import bits_per_pixel, ramp, rate_groups, rate_term, spread
+from cdvision.training.dicm.redundancy_start import start_redundancy
 from cdvision.training.dicm.stage_run import Plan, Stage
 from cdvision.training.photo_bank import PhotoBank
 
 LEARNING_RATE = 1e-4
+START_CROPS = 80  # of each group of photos, from which a head start is computed
 RATE_WEIGHT = 1.0  # the paper's; qualities spread around it
 
 
@@ -36,6 +38,8 @@ class RedundancyStage(Stage):
             behind it. Not in the paper; it is what answers depend on.
         targets: bits per pixel to steer the qualities to, see :mod:`.rates`.
         learning_rate: of Adam.
+        head_start: set RE's convolutions by principal components first (``redundancy_start``);
+            the rate then counts from the first step. For a new run only.
     """
 
     name = "redundancy"
@@ -50,7 +54,9 @@ class RedundancyStage(Stage):
         feature_losses: bool = False,
         targets: Sequence[float] | None = None,
         learning_rate: float = LEARNING_RATE,
+        head_start: bool = False,
     ) -> None:
+        self.head_start = head_start
         self.model, self.banks, self.plan = model, banks, plan
         self.qualities, self.feature_losses = qualities, feature_losses
         network = as_module(model).to(plan.device, memory_format=torch.channels_last)
@@ -58,6 +64,14 @@ class RedundancyStage(Stage):
         freeze(model.front, model.tail)
         self.rate = rate_term(spread(RATE_WEIGHT, qualities), targets).to(plan.device)
         self.optimizer = torch.optim.Adam(rate_groups(network, learning_rate), fused=True)
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Set the start of a new run."""
+        if self.head_start:
+            batches = [draw_batch([bank], START_CROPS, rng) for bank in self.banks]
+            least = min(batch.shape[3] for batch in batches)
+            crops = torch.cat([batch[:, :, :least, :least] for batch in batches])
+            start_redundancy(self.model, crops.to(self.plan.device))
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -77,7 +91,8 @@ class RedundancyStage(Stage):
             sent = self.model.transmit(features, quality)
             terms = self._distortion(sent.features, features)
         pixels = image.shape[2] * image.shape[3]
-        rate = ramp(done) * self.rate(sent.noisy_bits, sent.bits, quality, pixels)
+        weight = 1.0 if self.head_start else ramp(done)
+        rate = weight * self.rate(sent.noisy_bits, sent.bits, quality, pixels)
         return torch.stack([*terms.values(), rate]).sum(), terms | {"rate": rate}
 
     def watched(self) -> dict[str, Any]:
@@ -89,6 +104,7 @@ class RedundancyStage(Stage):
         return {
             "photos": sum(len(bank.photos) for bank in self.banks),
             "feature_losses": self.feature_losses,
+            "head_start": self.head_start,
             **self.watched(),
         }
 

@@ -72,6 +72,9 @@ class Stage(ABC):
     name: str
     optimizer: Optimizer
 
+    def begin(self, rng: np.random.Generator) -> None:  # noqa: B027 (most have nothing to do)
+        """Prepare a new run; a resumed one is not prepared again."""
+
     @abstractmethod
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -119,6 +122,8 @@ def run_stage(
     progress = Progress()
     if (out / CHECKPOINT).is_file():
         progress = _resume(stage, out)
+    else:
+        stage.begin(np.random.default_rng(plan.seed))
     _loop(stage, out, plan, progress)
     save_checkpoint(out / CHECKPOINT, stage.modules(), stage.optimizer, progress)
     write_result(stage.result(), out)

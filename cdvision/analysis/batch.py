@@ -1,0 +1,135 @@
+"""One batch: streams of one input size are decoded, share each run of the engine, and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cdvision.analysis.result import AnalysisResult, StreamItem
+from cdvision.errors import CdvisionError
+
+if TYPE_CHECKING:
+    from cdvision.model import Model
+    from cdvision.opened import Stream
+    from cdvision.photo import Size
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of every stream.
+
+    Attributes:
+        tasks: among those of the model's card.
+        confidence: least confidence of a box, 0 to 1.
+        top: how many classes.
+    """
+
+    tasks: tuple[str, ...]
+    confidence: float = 0.3
+    top: int = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stream on its way: what its result will say of it, and the stream or what is wrong."""
+
+    blank: AnalysisResult
+    stream: Stream | None = None
+
+    @property
+    def input_size(self) -> Size | None:
+        """(width, height) of the network input: streams of one size can share a batch."""
+        return None if self.stream is None else self.stream.input_size
+
+
+def open_entry(model: Model, index: int, item: StreamItem) -> Entry:
+    """Read the header of one item; a bad one is an entry with an error, never an exception."""
+    key, content = item if isinstance(item, tuple) else (None, item)
+    blank = AnalysisResult(index, key=None if key is None else str(key))
+    if isinstance(content, CdvisionError):
+        return Entry(replace(blank, error=content))
+    try:
+        stream = model.open(content)
+    except (CdvisionError, TypeError) as error:
+        size = len(content) if isinstance(content, (bytes, bytearray, memoryview)) else 0
+        return Entry(replace(blank, error=_ours(error), size=size))
+    return Entry(replace(blank, image_size=stream.source_size, size=len(content)), stream)
+
+
+def answer_batch(
+    model: Model, entries: Sequence[Entry], questions: Questions
+) -> list[AnalysisResult]:
+    """Answer for streams of one input size, in their order; what fails yields its error.
+
+    Args:
+        model: the one that the streams were opened with.
+        entries: of one input size, all with a stream.
+        questions: what is asked.
+    """
+    failed: dict[int, CdvisionError] = {}
+    for entry in entries:
+        _attempt(_decode, [entry], failed)
+    for tail in dict.fromkeys(model.card.tail_for(task) for task in questions.tasks):
+        left = [entry for entry in entries if entry.blank.index not in failed]
+        if tail is not None and left:
+            _attempt(partial(_run_graph, model, tail), left, failed)
+    return [_answer(entry, failed.get(entry.blank.index), questions) for entry in entries]
+
+
+def _attempt(
+    action: Callable[[Sequence[Stream]], None],
+    entries: Sequence[Entry],
+    failed: dict[int, CdvisionError],
+) -> None:
+    """Call on all at once; where that fails, on each alone, to find out whose fault it is."""
+    try:
+        action([entry.stream for entry in entries if entry.stream is not None])
+    except CdvisionError as error:
+        if len(entries) == 1:
+            failed[entries[0].blank.index] = error
+            return
+        for entry in entries:
+            _attempt(action, [entry], failed)
+
+
+def _decode(streams: Sequence[Stream]) -> None:
+    for stream in streams:
+        stream.latents()
+
+
+def _run_graph(model: Model, tail: str, streams: Sequence[Stream]) -> None:
+    """Run one tail's graph once for all streams and hand each its share."""
+    single = [stream.graph_inputs(tail) for stream in streams]
+    inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
+    outputs = model.engine.run(f"answer.{tail}", inputs)
+    for position, stream in enumerate(streams):
+        stream.keep_outputs(tail, {name: values[position] for name, values in outputs.items()})
+
+
+def _answer(entry: Entry, error: CdvisionError | None, questions: Questions) -> AnalysisResult:
+    if entry.stream is None or error is not None:
+        return replace(entry.blank, error=error or entry.blank.error)
+    try:
+        answers = _answers(entry.stream, questions)
+    except CdvisionError as problem:
+        return replace(entry.blank, error=problem)
+    return replace(entry.blank, **answers)
+
+
+def _answers(stream: Stream, questions: Questions) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    if "segment" in questions.tasks:  # boxes come with it
+        answers["detections"] = stream.segment(confidence=questions.confidence)
+    elif "detect" in questions.tasks:
+        answers["detections"] = stream.detect(confidence=questions.confidence)
+    if "classify" in questions.tasks:
+        answers["classification"] = stream.classify(top=questions.top)
+    return answers
+
+
+def _ours(error: Exception) -> CdvisionError:
+    return error if isinstance(error, CdvisionError) else CdvisionError(str(error))

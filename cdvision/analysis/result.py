@@ -1,0 +1,48 @@
+"""What goes into an analysis and what comes out: one result a stream, an error among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from cdvision.errors import CdvisionError
+
+if TYPE_CHECKING:
+    from cdvision.results import Classification, Detections
+
+Content: TypeAlias = bytes | bytearray | memoryview | CdvisionError
+"""Bytes of one stream, or why a source could not read them."""
+
+StreamItem: TypeAlias = Content | tuple[str | int, Content]
+"""A stream alone, or with the key that its result will carry."""
+
+StreamItems: TypeAlias = Iterable[StreamItem]
+
+
+@dataclass(frozen=True)
+class AnalysisResult:
+    """Answers for one stream of an analysis.
+
+    Attributes:
+        index: position of the stream in the input, from 0.
+        detections: boxes, where detection or segmentation was asked for.
+        classification: classes, where classification was asked for.
+        error: what was wrong with the stream; the answers are then None.
+        key: the stream's name in its source; None where the source gave none.
+        image_size: (width, height) of the photo; None where the header could not be read.
+        size: bytes of the stream; 0 where the item was none.
+    """
+
+    index: int
+    detections: Detections | None = None
+    classification: Classification | None = None
+    error: CdvisionError | None = None
+    key: str | None = None
+    image_size: tuple[int, int] | None = None
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        """The key, or the position where there is none."""
+        return str(self.index) if self.key is None else self.key

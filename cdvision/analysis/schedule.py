@@ -1,0 +1,103 @@
+"""Which streams share a batch, how many batches are under way, and in which order results leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+
+from cdvision.analysis.batch import Entry
+from cdvision.analysis.result import AnalysisResult
+from cdvision.photo import Size
+
+Submit = Callable[[Sequence[Entry]], "Future[list[AnalysisResult]]"]
+
+HELD_BATCHES = 8
+"""Streams that wait for mates of their size, or results for their turn, at most: so many batches.
+Photos of mixed shapes fill their batches the better the more may wait."""
+
+
+class Schedule:
+    """Everything that has been read and has not left yet; its size is bounded.
+
+    ::
+
+        add ─▶ buckets by input size ─▶ batches under way ─▶ results ─▶ leave
+               (a full one is submitted)  (at most ``most``)   (in order, or as they come)
+
+    Args:
+        submit: starts the work on a batch, in another thread.
+        batch_size: streams of a full batch.
+        most: batches that may be under way; ``make_room`` waits for one to end.
+        ordered: results leave in the order in which their streams came.
+    """
+
+    def __init__(self, submit: Submit, batch_size: int, most: int, *, ordered: bool) -> None:
+        self._submit, self._batch_size, self._most = submit, batch_size, most
+        self._ordered, self._next = ordered, 0
+        self._limit = HELD_BATCHES * batch_size
+        self._buckets: dict[Size, list[Entry]] = {}
+        self._running: set[Future[list[AnalysisResult]]] = set()
+        self._results: dict[int, AnalysisResult] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Take one stream in; what is already an error needs no batch."""
+        size = entry.input_size
+        if size is None:
+            self._results[entry.blank.index] = entry.blank
+            return
+        bucket = self._buckets.setdefault(size, [])
+        bucket.append(entry)
+        if len(bucket) == self._batch_size:
+            self._start(size)
+
+    def make_room(self) -> None:
+        """Wait until another stream may be read: this is what holds a fast source back."""
+        self._collect()
+        while len(self._running) >= self._most:
+            self._wait()
+        while self._held() > self._limit:
+            self._start_oldest()
+            self._wait()
+
+    def flush(self) -> None:
+        """Start what waits for mates that will not come: the source has ended."""
+        for size in list(self._buckets):
+            self._start(size)
+
+    def ready(self) -> Iterator[AnalysisResult]:
+        """Let results leave, as far as their order allows."""
+        while self._results:
+            index = self._next if self._ordered else next(iter(self._results))
+            if index not in self._results:
+                return
+            self._next += 1
+            yield self._results.pop(index)
+
+    def remaining(self) -> Iterator[AnalysisResult]:
+        """Let all results leave, waiting for the batches under way."""
+        while self._running:
+            self._wait()
+            yield from self.ready()
+        yield from self.ready()
+
+    def _held(self) -> int:
+        """Streams without mates and results whose turn has not come."""
+        return sum(map(len, self._buckets.values())) + len(self._results)
+
+    def _start(self, size: Size) -> None:
+        self._running.add(self._submit(self._buckets.pop(size)))
+
+    def _start_oldest(self) -> None:
+        """Start the bucket of the stream that has waited longest: in order, others wait for it."""
+        if self._buckets:
+            self._start(min(self._buckets, key=lambda size: self._buckets[size][0].blank.index))
+
+    def _wait(self) -> None:
+        if self._running:
+            wait(self._running, return_when=FIRST_COMPLETED)
+            self._collect()
+
+    def _collect(self) -> None:
+        for future in [future for future in self._running if future.done()]:
+            self._running.remove(future)
+            self._results.update((result.index, result) for result in future.result())

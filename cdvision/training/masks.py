@@ -1,0 +1,182 @@
+"""Trains the mask branch of `small` on finished streams: everything before it is frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.errors import CdvisionError
+from cdvision.heads.dynamic_masks import HIDDEN, PLACES, PROTOTYPES, STRIDE
+from cdvision.heads.mask_head import MaskHead
+from cdvision.networks.small import Small
+from cdvision.package.loader import WEIGHTS_FILE
+from cdvision.training.dicm.stage_run import Plan, Stage
+from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
+from cdvision.training.mask_examples import SAMPLES, MaskExample, draw_example, sample_in_boxes
+
+LEARNING_RATE = 2e-3
+AVERAGE = 0.998
+ROUND_BATCHES, ROUND_PASSES = 24, 3  # a round is drawn once and learned from so many times
+
+
+class Steps(nn.Module):
+    """Counts steps in a checkpoint: a resumed run goes on inside the round that it was in."""
+
+    taken: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+
+
+class MaskStage(Stage):
+    """The mask branch on frozen streams.
+
+    Args:
+        model: a finished `small`; it gets a new mask branch where it has none.
+        banks: groups of photos with masks, see ``banks_with_masks``.
+        plan: how long and where.
+        learning_rate: of the branch.
+    """
+
+    name = "masks"
+
+    def __init__(
+        self,
+        model: Small,
+        banks: Sequence[LabelledBank],
+        plan: Plan,
+        *,
+        learning_rate: float = LEARNING_RATE,
+    ) -> None:
+        if model.masks is None:
+            torch.manual_seed(plan.seed)
+            model.add_masks()
+        self.model = model.to(device=plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.eval().requires_grad_(False)
+        self.branch = cast(MaskHead, model.masks).requires_grad_(True)
+        self.average = copy.deepcopy(self.branch).requires_grad_(False)
+        self.steps, self.banks, self.plan = Steps(), banks, plan
+        self.optimizer = torch.optim.AdamW(
+            self.branch.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True
+        )
+        self._pool = ThreadPoolExecutor(1)
+        self._rounds: dict[int, Future[list[MaskExample]]] = {}
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what a checkpoint holds."""
+        return {"branch": self.branch, "average": self.average, "steps": self.steps}
+
+    def result(self) -> nn.Module:
+        """Return the whole model with the averaged branch."""
+        finished = copy.deepcopy(self.model)
+        cast(MaskHead, finished.masks).load_state_dict(self.average.state_dict())
+        return finished
+
+    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare masks with labels at points spread over the boxes."""
+        example = self._example(int(self.steps.taken))
+        prototypes = self.branch.prototypes(example.features, example.pyramid)
+        logits = mask_logits(
+            sample_in_boxes(prototypes, example.image, example.boxes, stride=STRIDE),
+            self.branch.coefficients(example.cells),
+        )
+        terms = mask_losses(logits, example.masks)
+        return terms["entropy"] + terms["dice"], terms
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Follow with the average."""
+        self.steps.taken += 1
+        taken = int(self.steps.taken)
+        decay = min(AVERAGE, (1 + taken) / (10 + taken))
+        for mean, value in zip(self.average.parameters(), self.branch.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+    def record(self) -> dict[str, Any]:
+        """Return facts for the card."""
+        return {"photos": [len(bank.landscape) + len(bank.portrait) for bank in self.banks]}
+
+    def _example(self, step: int) -> MaskExample:
+        """Return the batch of a step; another thread prepares the round after this one."""
+        number, place = divmod(step, ROUND_BATCHES * ROUND_PASSES)
+        if number not in self._rounds:
+            self._rounds = {number: self._pool.submit(self._drawn, number)}
+        if number + 1 not in self._rounds:
+            following = self._pool.submit(self._drawn, number + 1)
+            self._rounds = {number: self._rounds[number], number + 1: following}
+        turn, place = divmod(place, ROUND_BATCHES)
+        order = np.random.default_rng((self.plan.seed, number, turn)).permutation(ROUND_BATCHES)
+        return self._rounds[number].result()[order[place]]
+
+    def _drawn(self, number: int) -> list[MaskExample]:
+        rng = np.random.default_rng((self.plan.seed, number))
+        shares = np.array([(len(b.landscape) + len(b.portrait)) ** 0.6 for b in self.banks])
+        chosen = rng.choice(len(self.banks), size=ROUND_BATCHES, p=shares / shares.sum())
+        return [draw_example(self.model, self.banks[i], self.plan.batch, rng) for i in chosen]
+
+
+def mask_logits(prototypes: Tensor, coefficients: Tensor) -> Tensor:
+    """Run each object's network on prototypes sampled in its box: (P, 12, S, S) -> (P, S, S).
+
+    The twin of ``cdvision.heads.dynamic_masks.object_logits``.
+    """
+    count, _, side, _ = prototypes.shape
+    inputs = PROTOTYPES + PLACES
+    sizes = [HIDDEN * inputs, HIDDEN, HIDDEN, 1]
+    first, bias, last, offset = torch.split(coefficients, sizes, dim=1)
+    line = (torch.arange(side, device=prototypes.device) + 0.5) * 2 / side - 1
+    places = torch.stack(torch.meshgrid(line, line, indexing="xy"))  # x, y
+    known = torch.cat([prototypes, places.expand(count, -1, -1, -1)], dim=1).flatten(2)
+    hidden = torch.baddbmm(bias[:, :, None], first.view(count, HIDDEN, inputs), known)
+    logits = torch.baddbmm(offset[:, :, None], last[:, None], F.relu(hidden))
+    return logits.view(count, side, side)
+
+
+def mask_losses(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy and dice loss of (P, S, S) logits, every object weighing the same.
+
+    Source: Milletari et al., "V-Net", 3DV 2016, for the dice loss.
+    """
+    if not len(logits):
+        zero = logits.sum()
+        return {"entropy": zero, "dice": zero}
+    entropy = F.binary_cross_entropy_with_logits(logits, masks)
+    guess, truth = torch.sigmoid(logits).flatten(1), masks.flatten(1)
+    shared, total = (guess * truth).sum(1), guess.square().sum(1) + truth.square().sum(1)
+    return {"entropy": entropy, "dice": (1 - 2 * shared / (total + 1e-3)).mean()}
+
+
+def finished_small(start: Path) -> Small:
+    """Load the `small` of a run's or package's folder.
+
+    Raises:
+        CdvisionError: the folder holds no weights of `small`.
+    """
+    path = start / WEIGHTS_FILE
+    try:
+        return Small.from_state({k: v.float() for k, v in load_file(path).items()})
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CdvisionError(
+            f"{path}: expected the weights of a run or package of `small` ({reason})"
+        ) from error
+
+
+def banks_with_masks(
+    sets: Sequence[Sequence[LabelledPhoto]], *, short: int, long: int, device: torch.device
+) -> list[LabelledBank]:
+    """Keep the photos that have a mask; each set is drawn by a power of its size."""
+    kept = [[p for p in photos if any(m is not None for m in p.masks)] for photos in sets]
+    if not all(kept):
+        raise CdvisionError("masks: expected photos with masks in every --boxes, found one without")
+    return [LabelledBank(photos, short=short, long=long, device=device) for photos in kept]

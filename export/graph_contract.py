@@ -1,0 +1,113 @@
+"""What goes into and comes out of each dense graph: axes and meanings, from the card alone.
+
+No PyTorch is needed: the card knows channels and strides, the graph file knows what is fixed.
+Axes have one vocabulary: ``batch``, ``regions``, ``height`` and ``width`` in pixels of the network
+input, ``h16`` or ``w16`` for that side over 16, rounded up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdvision.package.card import ModelCard, TailSpec
+
+Axes = tuple[str | int, ...]
+LATENTS = ("symbols", "hyper")
+_STRIDED = re.compile(r"([hw])(\d+)")
+
+MEANINGS = {
+    "image": "photo inside the network input, RGB, 0 to 255",
+    "quality": "rate knob, counted from 0 (a stream's quality less one)",
+    "symbols": "quantised latents; what the entropy model skips is 0",
+    "hyper": "quantised hyper-latents, which choose the entropy tables",
+    "rows": "weights of rows: what part of the photo the classifier looks at",
+    "columns": "weights of columns: what part of the photo the classifier looks at",
+    "regions": "features pooled from the pyramid, one entry a proposal",
+    "features": "what the tail expects at its split point",
+    "scores": "class probabilities of each cell, all levels in a row",
+    "distances": "logits of the distribution of each cell's distances: left, top, right, bottom",
+    "logits": "class logits",
+    "masks": "mask logits, one mask a class",
+    "pyramid": "level of the feature pyramid, finest first",
+    "objectness": "logits of the region proposals of a level",
+    "deltas": "box deltas, in units of anchors or proposals",
+}
+
+
+def meaning(name: str) -> str:
+    """Say what an input or output holds; levels are numbered (``pyramid0``)."""
+    stem = name.rstrip("0123456789")
+    level = name[len(stem) :]
+    text = MEANINGS.get(name) or MEANINGS.get(stem, "")
+    return f"{text} (level {level})" if level and name not in MEANINGS else text
+
+
+def tail_of(graph: str) -> str | None:
+    """Name of the tail that a graph belongs to; None for the encoder.
+
+    >>> tail_of("answer.nanodet_plus_m")
+    'nanodet_plus_m'
+    """
+    return graph.partition(".")[2] or None
+
+
+def named_axes(card: ModelCard, graph: str, name: str, found: Sequence[str | int]) -> Axes:
+    """Name the dynamic axes of an input or output.
+
+    Args:
+        card: of the model.
+        graph: name of the graph, such as ``"encoder"`` or ``"answer.mobilenet_v2"``.
+        name: of the input or output.
+        found: its axes in the graph's file: integers where fixed, any text where dynamic.
+    """
+    known = _known_axes(card, graph).get(name, ())
+    first = "regions" if graph.startswith(("box.", "mask.")) else "batch"
+    names = [*known] if len(known) == len(found) else [first]
+    names += [f"{name}_axis{place}" for place in range(len(names), len(found))]
+    return tuple(
+        size if isinstance(size, int) else axis for size, axis in zip(found, names, strict=True)
+    )
+
+
+def _known_axes(card: ModelCard, graph: str) -> Mapping[str, tuple[str, ...]]:
+    axes = {"image": ("batch", "height", "width", "rgb"), "quality": ("batch",)}
+    for name, stride in zip(
+        LATENTS, (card.latents.stride, card.hyper_latents.stride), strict=True
+    ):
+        axes[name] = ("batch", "channels", f"h{stride}", f"w{stride}")
+    tail = card.tails.get(tail_of(graph) or "")
+    if tail is not None:
+        stride, windows = tail.features.stride, _window_stride(tail)
+        axes["features"] = ("batch", "channels", f"h{stride}", f"w{stride}")
+        axes["rows"] = ("batch", "cells", f"h{windows}")
+        axes["columns"] = ("batch", "cells", f"w{windows}")
+    return axes
+
+
+def _window_stride(tail: TailSpec) -> Any:
+    return tail.settings.get("pool_stride", tail.features.stride)
+
+
+def concrete_shape(axes: Axes, *, batch: int, height: int, width: int, regions: int = 1) -> Axes:
+    """Shape of an input for a batch of network inputs.
+
+    >>> concrete_shape(("batch", 128, "h16", "w16"), batch=2, height=416, width=320)
+    (2, 128, 26, 20)
+
+    Raises:
+        ValueError: an axis that is no function of these numbers.
+    """
+    sizes = {"batch": batch, "height": height, "width": width, "regions": regions}
+    return tuple(axis if isinstance(axis, int) else _size(axis, sizes) for axis in axes)
+
+
+def _size(axis: str, sizes: Mapping[str, int]) -> int:
+    if axis in sizes:
+        return sizes[axis]
+    match = _STRIDED.fullmatch(axis)
+    if match is None:
+        raise ValueError(f"expected an axis such as batch, height or h16, found {axis!r}")
+    side = sizes["height"] if match[1] == "h" else sizes["width"]
+    return -(-side // int(match[2]))

@@ -1,0 +1,134 @@
+"""INT8 graphs in QDQ form, by ONNX Runtime's static quantisation with calibration photos.
+
+Weights per output channel and symmetric, activations symmetric. In float stay: the layers behind
+the last feature map (a dense head's logits span ranges that 256 steps do not hold), and the
+integer hyper-decoder, which computes exactly already and decides which symbols are skipped.
+
+Source: quantise-dequantise pairs, Jacob et al., "Quantization and training of neural networks for
+efficient integer-arithmetic-only inference", CVPR 2018.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from cdvision.errors import CdvisionError, ModelError
+from cdvision.export.recorded_inputs import Inputs
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
+# Parts of parameter names that mark a layer behind the last feature map.
+HEADS = (".head.", ".classifier.", ".roi_heads.", ".rpn.")
+PARAMETERS = "network."  # begins the name of every weight that a network learned
+# Layers between two quantised ones that keep integers as they are, so that no pair of
+# conversions stands between them. TensorRT places these itself.
+PASSING = ("LeakyRelu", "Relu", "Clip", "MaxPool", "Add", "Concat", "Resize", "Split")
+CALIBRATION_RUNS = 96
+
+
+def quantised_graph(
+    model: onnx.ModelProto, runs: Sequence[Inputs], *, for_tensorrt: bool = False
+) -> onnx.ModelProto:
+    """Return the INT8 QDQ form of a stand-alone float32 graph.
+
+    Args:
+        model: with plain float32 weights, see ``standalone_graph``.
+        runs: inputs recorded from calibration photos; at most ``CALIBRATION_RUNS`` are used.
+        for_tensorrt: leave biases in float and convert before weighted layers alone, as TensorRT
+            asks; ONNX Runtime is faster with integer biases and integers passed on.
+
+    Raises:
+        CdvisionError: no calibration inputs.
+        ModelError: ONNX Runtime cannot quantise this graph.
+    """
+    if not runs:
+        raise CdvisionError("INT8 needs calibration photos that reach this graph: pass more of them")
+    nodes = quantisable_nodes(model)
+    if not nodes:
+        return model
+    try:
+        return _quantised(model, _thinned(runs), nodes, for_tensorrt=for_tensorrt)
+    except Exception as error:  # the quantiser raises ValueError, RuntimeError and protobuf's own
+        raise ModelError(f"{model.doc_string}: INT8 quantisation failed ({error})") from error
+
+
+def quantisable_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the weighted layers that become INT8: learned weights, and no head."""
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and _is_body(node.input[1])
+    ]
+
+
+def _is_body(weight: str) -> bool:
+    return weight.startswith(PARAMETERS) and not any(part in weight for part in HEADS)
+
+
+def _thinned(runs: Sequence[Inputs]) -> list[Inputs]:
+    count = min(len(runs), CALIBRATION_RUNS)
+    return [runs[number * len(runs) // count] for number in range(count)]
+
+
+def _quantised(
+    model: onnx.ModelProto, runs: Sequence[Inputs], nodes: list[str], *, for_tensorrt: bool
+) -> onnx.ModelProto:
+    from onnxruntime import quantization as q
+
+    passing = [] if for_tensorrt else _between(model, set(nodes))
+    chosen = {*nodes, *passing}
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, str(source))
+        logger = logging.getLogger()
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it advises a preprocessing that standalone_graph has done
+        try:
+            q.quantize_static(
+                str(source),
+                str(target),
+                _Reader(runs),
+                quant_format=q.QuantFormat.QDQ,
+                op_types_to_quantize=sorted({n.op_type for n in model.graph.node if n.name in chosen}),
+                nodes_to_quantize=sorted(chosen),
+                per_channel=True,
+                activation_type=q.QuantType.QInt8,
+                weight_type=q.QuantType.QInt8,
+                calibrate_method=q.CalibrationMethod.MinMax,
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": not for_tensorrt,
+                },
+            )
+        finally:
+            logger.setLevel(level)
+        return onnx.load(str(target))
+
+
+def _between(model: onnx.ModelProto, nodes: set[str]) -> list[str]:
+    """Names of the layers whose inputs all come from quantised layers or from each other."""
+    names: list[str] = []
+    quantised = {out for n in model.graph.node if n.name in nodes for out in n.output}
+    for node in model.graph.node:
+        data = [name for name in node.input[: None if node.op_type in ("Add", "Concat") else 1]]
+        if node.op_type in PASSING and all(name in quantised for name in data):
+            names.append(node.name)
+            quantised |= set(node.output)
+    return names
+
+
+class _Reader:
+    """Hands the calibrator one run after another, as it asks for them."""
+
+    def __init__(self, runs: Sequence[Inputs]) -> None:
+        self._runs = iter(runs)
+
+    def get_next(self) -> dict[str, object] | None:
+        """Return the next inputs, or None after the last."""
+        found = next(self._runs, None)
+        return None if found is None else dict(found)

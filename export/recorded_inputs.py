@@ -1,0 +1,101 @@
+"""What the graphs of a model really receive: recorded while it encodes and answers photos.
+
+Parity, calibration and timing want real inputs for every graph, down to a mask head's pooled
+regions. Rather than rebuild them by hand, the model works as always and a witness notes them down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.engines import Arrays, Engine
+from cdvision.errors import CdvisionError
+from cdvision.photo import ImageLike
+
+if TYPE_CHECKING:
+    from cdvision.model import Model
+
+Inputs = Mapping[str, NDArray[Any]]
+Recorded = dict[str, list[Inputs]]
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
+ALL_BOXES = 0.0  # confidence: every proposal reaches the graphs behind it
+
+
+class RecordingEngine:
+    """Passes every run on to another engine and keeps its inputs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.recorded: Recorded = {}
+
+    def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one graph on named arrays and return its named outputs."""
+        self.recorded.setdefault(graph, []).append(dict(inputs))
+        return self._engine.run(graph, inputs)
+
+
+def record_inputs(
+    model: Model, photos: Iterable[ImageLike], qualities: Sequence[int] | None = None
+) -> Recorded:
+    """Encode photos, ask everything of their streams, and return the inputs of every graph.
+
+    Args:
+        model: on any engine; it is left as it was.
+        photos: paths, bytes, PIL images or arrays.
+        qualities: at which each photo is encoded; the smallest, the default and the largest
+            where None, so that calibration sees every range of values.
+    """
+    card = model.card
+    chosen = qualities or sorted({1, card.default_quality, card.qualities})
+    engine, recorder = model.engine, RecordingEngine(model.engine)
+    model.engine = recorder
+    try:
+        for photo in photos:
+            for quality in chosen:
+                _ask_everything(model, model.encode(photo, quality))
+    finally:
+        model.engine = engine
+    return recorder.recorded
+
+
+def _ask_everything(model: Model, bits: bytes) -> None:
+    stream = model.open(bits)
+    for name in model.card.tails:
+        stream.features(name)
+    for task in model.card.tasks:
+        if task == "classify":
+            stream.classify()
+        elif task in ("detect", "segment"):
+            getattr(stream, task)(confidence=ALL_BOXES)
+
+
+def photos_in(folder: Path, most: int | None = None) -> list[Path]:
+    """Photos below a folder, by name, spread evenly where there are more than ``most``.
+
+    Raises:
+        CdvisionError: there is none.
+    """
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    if not found:
+        kinds = ", ".join(PHOTO_SUFFIXES)
+        raise CdvisionError(f"{folder} holds no photo: expected files that end in {kinds}")
+    count = len(found) if most is None else min(most, len(found))
+    return [found[number * len(found) // count] for number in range(count)]
+
+
+def drawn_photos() -> list[NDArray[np.uint8]]:
+    """Smooth drawn pictures of three shapes, for a run without photos: enough to compare engines.
+
+    Not for calibration: they have none of the ranges of real photos.
+    """
+    pictures = []
+    for number, (height, width) in enumerate(((224, 288), (288, 224), (256, 256))):
+        rows, columns = np.mgrid[0:height, 0:width] / height
+        waves = [np.sin((5 + 4 * k) * rows + (9 - 2 * k) * columns + number) for k in range(3)]
+        pictures.append((127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8))
+    return pictures

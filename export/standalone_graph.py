@@ -1,0 +1,171 @@
+"""A package's graph as one ONNX model that needs no file beside it, and no PyTorch to make.
+
+The package keeps the weights of all its graphs in one half-precision file that they share. What
+leaves the package carries its own::
+
+    package graph ─ embed weights ─ fold constants ─ cast bytes first ─ name axes ─ describe
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from cdvision.errors import ModelError
+from cdvision.export.graph_contract import Axes, meaning, named_axes
+from cdvision.package.loader import ModelPackage
+from cdvision.version import __version__
+
+HALF = ".fp16"  # ends the names of half-precision weights, see onnx_graphs.py
+REFERENCE = "reference."  # graphs of the benchmark: no part of sender or receiver
+FOLDED_BYTES = 2**26  # larger constants are left as expressions
+
+
+def graph_names(package: ModelPackage) -> list[str]:
+    """Names of the graphs that a sender or a receiver runs, in the card's order."""
+    names = [file.removesuffix(".onnx") for file in package.card.files if file.endswith(".onnx")]
+    return [name for name in names if not name.startswith(REFERENCE)]
+
+
+def standalone_graph(
+    package: ModelPackage, graph: str, *, half_weights: bool = False
+) -> onnx.ModelProto:
+    """Return a graph with its weights inside.
+
+    Args:
+        package: where the graph lies.
+        graph: its name.
+        half_weights: keep weights as float16, each with a Cast to float32 behind it (half the
+            size, the same results); float32 weights otherwise.
+
+    Raises:
+        ModelError: the package has no such graph, or it is no valid ONNX.
+    """
+    path = package.graph_path(graph)
+    model = onnx.load(str(path))
+    if not half_weights:
+        _widen_weights(model)
+        fold_constants(model)
+    _cast_bytes_first(model)
+    _name_axes(model, package, graph)
+    _describe(model, package, graph)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's and the inference's errors share no base
+        raise ModelError(f"{path}: the stand-alone graph is not valid ONNX ({error})") from error
+    return model
+
+
+def _widen_weights(model: onnx.ModelProto) -> None:
+    """Turn every half-precision weight and its Cast into one float32 weight."""
+    halves = {t.name: t for t in model.graph.initializer if t.name.endswith(HALF)}
+    for node in [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in halves]:
+        tensor = halves.pop(node.input[0])
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+        model.graph.node.remove(node)
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Compute what depends on weights alone: engines quantise and fuse only plain weights."""
+    constants = {t.name: t for t in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    for node in list(model.graph.node):
+        names = [name for name in node.input if name]
+        if not names or outputs & set(node.output) or not all(n in constants for n in names):
+            continue
+        folded = _evaluated(model, node, [constants[name] for name in dict.fromkeys(names)])
+        if sum(len(tensor.raw_data) for tensor in folded) > FOLDED_BYTES:
+            continue
+        model.graph.node.remove(node)
+        model.graph.initializer.extend(folded)
+        constants |= {tensor.name: tensor for tensor in folded}
+    _drop_unused(model)
+
+
+def _evaluated(
+    model: onnx.ModelProto, node: onnx.NodeProto, inputs: list[TensorProto]
+) -> list[TensorProto]:
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
+    graph = helper.make_graph([node], "constant", [], outputs, initializer=inputs)
+    single = helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version
+    )
+    values = ReferenceEvaluator(single).run(None, {})
+    return [
+        numpy_helper.from_array(np.asarray(value), name)
+        for value, name in zip(values, node.output, strict=True)
+    ]
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [t for t in model.graph.initializer if t.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
+def _cast_bytes_first(model: onnx.ModelProto) -> None:
+    """Make a Cast the only reader of a uint8 input: TensorRT takes bytes there and nowhere else."""
+    graph = model.graph
+    for value in graph.input:
+        if value.type.tensor_type.elem_type != TensorProto.UINT8:
+            continue
+        name = f"{value.name}.float"
+        for node in graph.node:
+            for place, read in enumerate(node.input):
+                if read == value.name:
+                    node.input[place] = name
+        cast = helper.make_node("Cast", [value.name], [name], to=TensorProto.FLOAT)
+        cast.name = f"cast_{value.name}"
+        graph.node.insert(0, cast)
+
+
+def _name_axes(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        axes = named_axes(package.card, graph, value.name, axes_of(value))
+        for dim, axis in zip(dims, axes, strict=True):
+            if isinstance(axis, str):
+                dim.dim_param = axis
+
+
+def axes_of(value: onnx.ValueInfoProto) -> Axes:
+    """Axes of an input or output: integers where fixed, names where dynamic."""
+    dims = value.type.tensor_type.shape.dim
+    return tuple(d.dim_param if d.HasField("dim_param") else d.dim_value for d in dims)
+
+
+def _describe(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None:
+    """Record names and meanings in the metadata, where every ONNX viewer shows them."""
+    card = package.card
+    model.producer_name, model.producer_version = "cdvision", __version__
+    model.doc_string = f"{card.name}: {graph}"
+    helper.set_model_props(
+        model,
+        {
+            "cdvision.model": card.name,
+            "cdvision.graph": graph,
+            "cdvision.fingerprint": card.fingerprint,
+            "cdvision.version": __version__,
+            "cdvision.licence": card.licence,
+            "cdvision.opset": str(opset_of(model)),
+            **dict(_described_values(model)),
+        },
+    )
+
+
+def _described_values(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in values:
+            dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+            axes = ", ".join(map(str, axes_of(value)))
+            yield f"{kind}.{value.name}", f"{dtype} ({axes}): {meaning(value.name)}"
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the standard operators that a graph uses."""
+    return max(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))

@@ -1,0 +1,126 @@
+"""From a mask branch's dense outputs to run-length masks of the source image.
+
+Every object brings the weights of a small network, which is evaluated on the prototypes inside its
+box only. What comes out is enlarged along the columns' axis, and along the rows only where it
+changes its sign: a mask costs its columns times its cells, whatever the size of the photo.
+
+Source: Tian et al., "Conditional Convolutions for Instance Segmentation" (CondInst), ECCV 2020.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.heads.mask_runs import runs_of_columns
+from cdvision.results.checks import check_array, check_image_size
+from cdvision.results.masks import Rle
+
+Floats = NDArray[np.float32]
+Size = tuple[int, int]
+
+PROTOTYPES, PLACES, HIDDEN = 12, 2, 8  # maps, coordinates in the box, units of an object's network
+COEFFICIENTS = HIDDEN * (PROTOTYPES + PLACES) + HIDDEN + HIDDEN + 1
+STRIDE = 4  # of prototypes
+
+
+def dynamic_masks(
+    prototypes: Floats,
+    coefficients: Floats,
+    boxes: Floats,
+    *,
+    content_size: Size,
+    source_size: Size,
+) -> tuple[Rle, ...]:
+    """Return the mask of each object, inside its box.
+
+    Args:
+        prototypes: (12, H / 4, W / 4) float32 of the network input.
+        coefficients: (K, 129) float32, the objects' networks: see `object_logits`.
+        boxes: (K, 4) float32 left, top, right, bottom in pixels of the network input.
+        content_size: (width, height) of the scaled image, at the top left of the input.
+        source_size: (width, height) of the source image.
+
+    Returns:
+        K COCO run-length masks of the source image's size.
+
+    Raises:
+        ResultError: an array has another shape or type.
+    """
+    check_array("prototypes", prototypes, shape=(PROTOTYPES, "h", "w"), dtype=np.float32)
+    check_array("boxes", boxes, shape=("k", 4), dtype=np.float32)
+    check_array("coefficients", coefficients, shape=(len(boxes), COEFFICIENTS), dtype=np.float32)
+    content, source = check_image_size(content_size), check_image_size(source_size)
+    scale = np.array([s / c for s, c in zip(source, content, strict=True)], np.float32)
+    return tuple(
+        _mask(prototypes, weights, box, scale, source)
+        for weights, box in zip(coefficients, boxes, strict=True)
+    )
+
+
+def object_logits(prototypes: Floats, coefficients: Floats, across: Floats, down: Floats) -> Floats:
+    """Run one object's network: logits (h, w), above 0 where the object is.
+
+    Args:
+        prototypes: (12, h, w), a window of the prototypes.
+        coefficients: (129,): weights (8, 14) of prototypes, x and y, biases (8,), weights (8,)
+            of the hidden units and a bias.
+        across: (w,) x of the window's columns, -1 at the left side of the box, 1 at the right.
+        down: (h,) y of the window's rows, -1 at the top of the box, 1 at the bottom.
+    """
+    _, height, width = prototypes.shape
+    inputs = PROTOTYPES + PLACES
+    weights = coefficients[: HIDDEN * inputs].reshape(HIDDEN, inputs)
+    bias, last = coefficients[HIDDEN * inputs : -1].reshape(2, HIDDEN)
+    x, y = weights[:, PROTOTYPES:].T
+    hidden = weights[:, :PROTOTYPES] @ prototypes.reshape(PROTOTYPES, -1)
+    hidden = hidden.reshape(HIDDEN, height, width)
+    hidden += (np.outer(x, across) + bias[:, None])[:, None]
+    hidden += np.outer(y, down)[:, :, None]
+    np.maximum(hidden, 0, out=hidden)
+    logits: Floats = (last @ hidden.reshape(HIDDEN, -1)).reshape(height, width) + coefficients[-1]
+    return logits
+
+
+def _mask(prototypes: Floats, weights: Floats, box: Floats, scale: Floats, source: Size) -> Rle:
+    _, height, width = prototypes.shape
+    first, stop = _pixels(box * np.tile(scale, 2), source)
+    columns, share = _cells(np.arange(first[0], stop[0]), scale[0], width)
+    rows, _ = _cells(np.array([first[1], stop[1] - 1]), scale[1], height)
+    left, right = columns[0], min(columns[-1] + 2, width)
+    top, bottom = rows[0], min(rows[-1] + 2, height)
+    window = prototypes[:, top:bottom, left:right]
+    across, down = np.arange(left, right), np.arange(top, bottom)
+    logits = object_logits(
+        window, weights, _in_box(across, box[0], box[2]), _in_box(down, box[1], box[3])
+    )
+    low = columns - left
+    high = np.minimum(low + 1, right - left - 1)
+    lines = logits.T[low] * (1 - share[:, None]) + logits.T[high] * share[:, None]
+    centres = (down + np.float32(0.5)) * (STRIDE * scale[1])
+    return runs_of_columns(lines, centres, first[0], (first[1], stop[1]), source)
+
+
+def _pixels(box: Floats, source: Size) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the first pixel of a box and the one after its last, (x, y); at least one pixel."""
+    sides = np.rint(box).astype(np.int64)
+    first = np.clip(sides[:2], 0, np.array(source) - 1)
+    stop = np.clip(sides[2:], first + 1, np.array(source))
+    return (int(first[0]), int(first[1])), (int(stop[0]), int(stop[1]))
+
+
+def _cells(
+    pixels: NDArray[np.int64], scale: np.float32, count: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """Return the cell on whose far side a pixel's centre lies, and its share of the next cell."""
+    place = (pixels + np.float32(0.5)) / (STRIDE * scale) - np.float32(0.5)
+    place = np.clip(place, 0, count - 1).astype(np.float32)
+    cell = place.astype(np.int64)
+    return cell, place - cell
+
+
+def _in_box(cells: NDArray[np.int64], low: np.float32, high: np.float32) -> Floats:
+    """Map the centres of cells to -1 ... 1 between two sides of a box."""
+    half = np.maximum((high - low) / 2, np.float32(0.5))
+    places: Floats = ((cells + np.float32(0.5)) * STRIDE - (low + high) / 2) / half
+    return places.astype(np.float32)
