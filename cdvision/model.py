@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.analysis import AnalysisResult, analyze_streams
+from cdvision.analysis import BATCH_SIZE, AnalysisResult, StreamItems, analyze_streams
 from cdvision.engines import create_engine
 from cdvision.entropy.hyperprior import Latents
-from cdvision.errors import BitstreamError, CdvisionError, UnsupportedTask
+from cdvision.errors import BitstreamError, CdvisionError
 from cdvision.opened import Stream
 from cdvision.package.loader import ModelPackage, load_package
 from cdvision.package.registry import DEFAULT_MODEL, model_folder
@@ -128,23 +128,23 @@ class Model:
 
     def analyze(
         self,
-        streams: Iterable[bytes],
+        streams: StreamItems,
         tasks: Sequence[str] = ("detect",),
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         **options: Any,
     ) -> Iterator[AnalysisResult]:
         """Answer several tasks for many streams, in order; a bad stream yields its error.
 
+        Batches run side by side; streams are read only as results are taken. See ``Analyzer``.
+
         Args:
-            streams: bytes of streams.
+            streams: bytes of streams, or (key, bytes) pairs.
             tasks: any of the card's tasks.
             batch_size: streams of one input size that the engine takes at once.
-            options: ``confidence`` and ``top``, as for ``detect`` and ``classify``.
+            options: ``confidence`` and ``top``, as for ``detect`` and ``classify``;
+                ``ordered=False`` for results as they come; ``workers``, batches at once.
         """
-        unknown = [task for task in tasks if self.card.tail_for(task) is None]
-        if unknown:
-            raise UnsupportedTask(self.no_task_message(unknown[0]))
-        return analyze_streams(self, streams, tuple(tasks), batch_size, **options)
+        return analyze_streams(self, streams, tasks, batch_size, **options)
 
     def no_task_message(self, task: str) -> str:
         """Say that this model cannot answer a task, and what it can."""

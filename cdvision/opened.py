@@ -116,6 +116,8 @@ class Stream:
     ) -> Detections:
         """Detect objects with a mask each; arguments, units and errors are those of ``detect``.
 
+        Whoever wants boxes too should ask for masks first: they bring the boxes with them.
+
         Returns:
             Boxes and, in ``mask``, run-length encoded masks of the source image's size.
         """
@@ -123,7 +125,7 @@ class Stream:
 
     def _objects(self, task: str, confidence: float, iou: float, most: int) -> Detections:
         tail = self.tail_for(task)
-        spec, dense = self.model.card.tails[tail], self.dense(tail)
+        spec, dense = self.model.card.tails[tail], self._dense_for(task)
         geometry = {
             "input_size": self.input_size,
             "content_size": self.content_size,
@@ -138,8 +140,10 @@ class Stream:
         }
         if spec.head == "two_stage":
             return self._two_stage(tail, spec, dense, masks=task == "segment", **options)
-        from cdvision.heads.dense_detection import detect_from_dense
+        from cdvision.heads.dense_detection import MaskOutputs, detect_from_dense
 
+        if task == "segment":
+            options["masks"] = MaskOutputs(dense["coefficients"], dense["prototypes"])
         return detect_from_dense(dense["scores"], dense["distances"], **options)
 
     def _two_stage(
@@ -169,9 +173,19 @@ class Stream:
     def dense(self, tail: str) -> dict[str, Array]:
         """Return the dense outputs of a tail's head, before post-processing."""
         if tail not in self._dense:
-            outputs = self.model.engine.run(f"answer.{tail}", self.graph_inputs(tail))
-            self.keep_outputs(tail, {name: value[0] for name, value in outputs.items()})
+            self._run(tail, f"answer.{tail}")
         return self._dense[tail]
+
+    def _dense_for(self, task: str) -> dict[str, Array]:
+        """Return the dense outputs that answer a task; those with masks hold all others."""
+        ((tail, graph),) = self.model.card.graphs_for([task]).items()
+        if graph.startswith("segment.") and "coefficients" not in self._dense.get(tail, {}):
+            self._run(tail, graph)
+        return self.dense(tail)
+
+    def _run(self, tail: str, graph: str) -> None:
+        outputs = self.model.engine.run(graph, self.graph_inputs(tail))
+        self.keep_outputs(tail, {name: value[0] for name, value in outputs.items()})
 
     def keep_outputs(self, tail: str, outputs: dict[str, Array]) -> None:
         """Store what a graph computed for this stream: its features and its dense outputs."""

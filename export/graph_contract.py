@@ -73,9 +73,7 @@ def named_axes(card: ModelCard, graph: str, name: str, found: Sequence[str | int
 
 def _known_axes(card: ModelCard, graph: str) -> Mapping[str, tuple[str, ...]]:
     axes = {"image": ("batch", "height", "width", "rgb"), "quality": ("batch",)}
-    for name, stride in zip(
-        LATENTS, (card.latents.stride, card.hyper_latents.stride), strict=True
-    ):
+    for name, stride in zip(LATENTS, (card.latents.stride, card.hyper_latents.stride), strict=True):
         axes[name] = ("batch", "channels", f"h{stride}", f"w{stride}")
     tail = card.tails.get(tail_of(graph) or "")
     if tail is not None:
@@ -90,7 +88,9 @@ def _window_stride(tail: TailSpec) -> Any:
     return tail.settings.get("pool_stride", tail.features.stride)
 
 
-def concrete_shape(axes: Axes, *, batch: int, height: int, width: int, regions: int = 1) -> Axes:
+def concrete_shape(
+    axes: Axes, *, batch: int, height: int, width: int, regions: int = 1
+) -> tuple[int, ...]:
     """Shape of an input for a batch of network inputs.
 
     >>> concrete_shape(("batch", 128, "h16", "w16"), batch=2, height=416, width=320)

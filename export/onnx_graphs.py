@@ -124,6 +124,30 @@ def _share_weights(model: onnx.ModelProto, weights: Path) -> None:
         model.graph.node.insert(position, node)
 
 
+def repoint_weights(path: Path, weights: Path) -> None:
+    """Look every weight of a written graph up again: new tensors in the file shift the old ones.
+
+    Args:
+        path: a graph that ``export_graph`` wrote.
+        weights: the safetensors file beside it, which still holds the tensors of the graph.
+
+    Raises:
+        ModelError: a tensor is gone, or has another shape.
+    """
+    model, places = onnx.load(path, load_external_data=False), _places(weights)
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        name = tensor.name.removeprefix(PREFIX).removesuffix(".fp16")
+        place, expected = places.get(name), tuple(tensor.dims)
+        if place is None or place.shape != expected:
+            found = "none" if place is None else place.shape
+            raise ModelError(f"{weights}: expected {name} of shape {expected}, found {found}")
+        tensor.CopyFrom(_external(tensor.name, weights.name, place))
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(str(path))
+
+
 def _strip_traces(model: onnx.ModelProto) -> None:
     """Drop the exporter's source traces: they are ten times the graph, and name our folders."""
     del model.graph.value_info[:]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
+from onnx import helper
 
 from cdvision.errors import CdvisionError, ModelError
 from cdvision.export.recorded_inputs import Inputs
@@ -46,14 +47,19 @@ def quantised_graph(
         ModelError: ONNX Runtime cannot quantise this graph.
     """
     if not runs:
-        raise CdvisionError("INT8 needs calibration photos that reach this graph: pass more of them")
+        raise CdvisionError(
+            "INT8 needs calibration photos that reach this graph: pass more of them"
+        )
     nodes = quantisable_nodes(model)
     if not nodes:
         return model
     try:
-        return _quantised(model, _thinned(runs), nodes, for_tensorrt=for_tensorrt)
+        quantised = _quantised(model, _thinned(runs), nodes, for_tensorrt=for_tensorrt)
     except Exception as error:  # the quantiser raises ValueError, RuntimeError and protobuf's own
         raise ModelError(f"{model.doc_string}: INT8 quantisation failed ({error})") from error
+    helper.set_model_props(quantised, {prop.key: prop.value for prop in model.metadata_props})
+    quantised.doc_string = model.doc_string
+    return quantised
 
 
 def quantisable_nodes(model: onnx.ModelProto) -> list[str]:
@@ -93,7 +99,9 @@ def _quantised(
                 str(target),
                 _Reader(runs),
                 quant_format=q.QuantFormat.QDQ,
-                op_types_to_quantize=sorted({n.op_type for n in model.graph.node if n.name in chosen}),
+                op_types_to_quantize=sorted(
+                    {n.op_type for n in model.graph.node if n.name in chosen}
+                ),
                 nodes_to_quantize=sorted(chosen),
                 per_channel=True,
                 activation_type=q.QuantType.QInt8,

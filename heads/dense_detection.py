@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.heads.distribution_boxes import BINS, SIDES, cell_grid, decode_boxes
+from cdvision.heads.dynamic_masks import STRIDE, dynamic_masks
 from cdvision.heads.suppression import suppress_overlaps, top_candidates
 from cdvision.results.checks import check_array, check_image_size
 from cdvision.results.detections import Detections
+from cdvision.results.masks import Rle
 
 Size = tuple[int, int]
 
 # The better candidates of a crowded picture; more of them changes AP by nothing and costs time.
 _CANDIDATES = 1000
+
+
+class MaskOutputs(NamedTuple):
+    """What a dense mask branch gives beside scores and distances."""
+
+    coefficients: NDArray[np.float32]  # (M, 129): every cell's own network
+    prototypes: NDArray[np.float32]  # (12, H / 4, W / 4)
 
 
 def detect_from_dense(
@@ -29,6 +39,7 @@ def detect_from_dense(
     confidence: float = 0.05,
     iou: float = 0.6,
     max_detections: int = 100,
+    masks: MaskOutputs | None = None,
 ) -> Detections:
     """Find the boxes of one image in what its dense head gave.
 
@@ -43,6 +54,7 @@ def detect_from_dense(
         confidence: scores must be larger than this.
         iou: overlap from which the weaker of two boxes of a class is dropped.
         max_detections: at most this many boxes.
+        masks: what a mask branch gave; each detection then has a mask.
 
     Raises:
         ResultError: the arrays do not have the shapes that `input_size` and `class_names` imply.
@@ -63,6 +75,29 @@ def detect_from_dense(
         class_id=class_id[kept],
         class_name=np.array(class_names, dtype=np.str_)[class_id[kept]],
         image_size=source_size,
+        mask=None
+        if masks is None
+        else _masks(masks, cell[kept], boxes[kept], (input_size, content_size, source_size)),
+    )
+
+
+def _masks(
+    masks: MaskOutputs,
+    cell: NDArray[np.int64],
+    boxes: NDArray[np.float32],
+    sizes: tuple[Size, Size, Size],
+) -> tuple[Rle, ...]:
+    """Return the masks of chosen cells; sizes are those of input, content and source."""
+    (width, height), content, source = sizes
+    cells, expected = len(cell_grid(height, width)), (height // STRIDE, width // STRIDE)
+    check_array("coefficients", masks.coefficients, shape=(cells, "c"), dtype=np.float32)
+    check_array("prototypes", masks.prototypes, shape=("k", *expected), dtype=np.float32)
+    return dynamic_masks(
+        masks.prototypes,
+        masks.coefficients[cell],
+        boxes,
+        content_size=content,
+        source_size=source,
     )
 
 

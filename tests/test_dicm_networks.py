@@ -322,10 +322,10 @@ class TestTransformer:
         parts["hyper_decoder"].eval()(blank(192, 4, 4))
         assert seen == [(7, 32), (5, 16), (5, 8), (5, 8), (5, 16), (7, 32)]
         seen.clear()
-        for _ in range(100):
+        for _ in range(40):
             parts["hyper_encoder"].train()(blank(192, 4, 4))
         finest = [keep for side, keep in seen if side == 7]
-        assert (min(finest) >= 16, max(finest) < 64, len(set(finest)) > 20) == (True,) * 3
+        assert (min(finest) >= 16, max(finest) < 64, len(set(finest)) > 10) == (True,) * 3
         for hook in hooks:
             hook.remove()
 
@@ -359,13 +359,23 @@ class TestCost:
         for part, (parameters, multiply_adds) in PUBLISHED.items():
             assert table[part].parameters / 1e6 == pytest.approx(parameters, rel=0.05), part
             assert table[part].multiply_adds / 1e9 == pytest.approx(multiply_adds, rel=0.05), part
-        sender = sum(c.multiply_adds for c in table.values() if "sender" in c.sides)
+        sender = sum(table[part].multiply_adds for part in set(PUBLISHED) - {"codec decoder"})
         assert sender / 1e9 == pytest.approx(15.8, rel=0.05)
 
+    def test_streams_meet_no_part_of_the_float_entropy_model(self) -> None:
+        table = {cost.part: cost for cost in cost_table("dicm")}
+        replaced = [table[name] for name in PUBLISHED if table[name].sides == ("training",)]
+        assert {cost.part for cost in replaced} == {
+            "hyper-decoder", "context transformer", "parameter network"
+        }  # fmt: skip
+        ours = table["tables and means"]
+        assert ours.sides == ("sender", "receiver")
+        assert 0 < ours.multiply_adds < sum(cost.multiply_adds for cost in replaced) / 10
+
     def test_the_short_profile_is_cheap_to_send(self) -> None:
-        sender = [cost for cost in cost_table("dicm-re") if cost.sides == ("sender",)]
-        assert sum(c.multiply_adds for c in sender) / 1e9 == pytest.approx(2.5, rel=0.05)
-        assert sum(c.parameters for c in sender) / 1e6 == pytest.approx(1.6, rel=0.05)
+        sender = [cost for cost in cost_table("dicm-re", 192, 256) if "sender" in cost.sides]
+        assert sum(c.multiply_adds for c in sender) / 1e9 == pytest.approx(0.75 * 2.5, rel=0.05)
+        assert sum(c.parameters for c in sender) / 1e6 == pytest.approx(1.7, rel=0.1)
 
     def test_layers_are_counted_as_the_textbook_does(self) -> None:
         x = torch.zeros(1, 6, 8, 10)

@@ -16,12 +16,16 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
+import cdvision
 from cdvision.errors import ModelError
 from cdvision.heads.detectron2_zoo import convert_zoo_checkpoint
 
 needs_detectron2 = pytest.mark.skipif(
-    find_spec("detectron2") is None, reason="Detectron2 is not installed"
+    find_spec("detectron2") is None or find_spec("pkg_resources") is None,
+    reason="Detectron2 and its model zoo (setuptools < 81) are not installed",
 )
+PACKAGE = Path(__file__).parent / "packages" / "test-dicm-re"
+CHANNELS = 16  # of that package's features
 FPN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 C4 = "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"
 ALL_ON_CPU = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.NUM_CLASSES", 5,
@@ -38,11 +42,11 @@ def config_of(name: str):
     return cfg
 
 
-def narrow_config(channels: int):
+def narrow_config(channels: int = CHANNELS):
     """Return the FPN config with few channels, for features of so many."""
     from cdvision.heads.detectron2 import stream_config
 
-    cfg = stream_config(config_of(FPN), channels=channels)
+    cfg = stream_config(config_of(FPN), channels=channels, model=str(PACKAGE))
     cfg.merge_from_list(["MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.FPN.OUT_CHANNELS", 8,
                          "MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_MASK_HEAD.CONV_DIM", 8,
                          "MODEL.ROI_MASK_HEAD.NUM_CONV", 1])  # fmt: skip
@@ -139,7 +143,7 @@ def test_a_network_on_features_trains():
     from detectron2.utils.events import EventStorage
 
     torch.manual_seed(0)
-    cfg = narrow_config(16)
+    cfg = narrow_config()
     cfg.merge_from_list(["INPUT.MASK_FORMAT", "bitmask", "MODEL.RESNETS.NORM", "BN"])
     model = build_model(cfg).train()
     objects = Instances((90, 120))
@@ -148,14 +152,43 @@ def test_a_network_on_features_trains():
     mask = torch.zeros(1, 90, 120, dtype=torch.bool)
     mask[0, 10:80, 20:90] = True
     objects.gt_masks = BitMasks(mask)
-    features = torch.randn(16, 32, 32, requires_grad=True)
+    features = torch.randn(CHANNELS, 32, 32, requires_grad=True)
     item = {"features": features, "image_size": (90, 120), "instances": objects}
     with EventStorage():
-        losses = model([item, {**item, "features": torch.randn(16, 24, 32)}])
+        losses = model([item, {**item, "features": torch.randn(CHANNELS, 24, 32)}])
     assert {"loss_mask", "loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"} == set(losses)
     sum(losses.values()).backward()
     assert features.grad is not None
     assert features.grad.abs().sum() > 0
+
+
+@needs_detectron2
+def test_a_predictor_takes_bytes_and_a_mapper_takes_their_file(tmp_path):
+    from detectron2.structures import BoxMode
+
+    from cdvision.heads.detectron2 import CdvisionPredictor, map_stream
+
+    photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    bits = cdvision.encode(photo, model=PACKAGE)
+    found = CdvisionPredictor(narrow_config())(bits)
+    assert found.image_size == (90, 120)
+    assert len(found) > 0
+    assert found.pred_masks.shape == (len(found), 90, 120)
+    assert float(found.pred_boxes.tensor[:, 2].max()) <= 120
+    (tmp_path / "photo.cdv").write_bytes(bits)
+    objects = [
+        {"bbox": [20, 10, 60, 40], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 3},
+        {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1, "iscrowd": 1},
+    ]
+    record = {"file_name": str(tmp_path / "photo.cdv"), "annotations": objects}
+    item = map_stream(record, narrow_config())
+    height, width = item["image_size"]
+    scale = torch.tensor([width / 120, height / 90] * 2)
+    box = torch.tensor([[20.0, 10, 80, 50]])
+    torch.testing.assert_close(item["instances"].gt_boxes.tensor, box * scale)
+    assert item["instances"].gt_classes.tolist() == [3]
+    with pytest.raises(ModelError, match="expected features of 32 channels at stride 4"):
+        map_stream(record, narrow_config(32))
 
 
 @needs_detectron2
@@ -166,7 +199,7 @@ def test_configs_and_weights_that_do_not_fit_are_refused(tmp_path):
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     with pytest.raises(ModelError, match=r"META_ARCHITECTURE: expected.*found 'RetinaNet'"):
         stream_config(cfg)
-    narrow = narrow_config(16)
+    narrow = narrow_config()
     narrow.MODEL.WEIGHTS = str(tmp_path / "model.pkl")
     with pytest.raises(ModelError, match="convert_zoo_checkpoint"):
         CdvisionPredictor(narrow)

@@ -229,7 +229,7 @@ def test_analysis_reads_its_input_as_it_goes(model: cdvision.Model, small_stream
             taken += 1
             yield small_stream
 
-    results = model.analyze(endless(), ["classify"], batch_size=4)
+    results = model.analyze(endless(), ["classify"], batch_size=4, workers=1)
     assert [next(results).index for _ in range(5)] == [0, 1, 2, 3, 4]
     assert taken <= 3 * 4
 

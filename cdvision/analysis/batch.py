@@ -73,10 +73,10 @@ def answer_batch(
     failed: dict[int, CdvisionError] = {}
     for entry in entries:
         _attempt(_decode, [entry], failed)
-    for tail in dict.fromkeys(model.card.tail_for(task) for task in questions.tasks):
+    for tail, graph in model.card.graphs_for(questions.tasks).items():
         left = [entry for entry in entries if entry.blank.index not in failed]
-        if tail is not None and left:
-            _attempt(partial(_run_graph, model, tail), left, failed)
+        if left:
+            _attempt(partial(_run_graph, model, tail, graph), left, failed)
     return [_answer(entry, failed.get(entry.blank.index), questions) for entry in entries]
 
 
@@ -101,11 +101,11 @@ def _decode(streams: Sequence[Stream]) -> None:
         stream.latents()
 
 
-def _run_graph(model: Model, tail: str, streams: Sequence[Stream]) -> None:
+def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
     """Run one tail's graph once for all streams and hand each its share."""
     single = [stream.graph_inputs(tail) for stream in streams]
     inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
-    outputs = model.engine.run(f"answer.{tail}", inputs)
+    outputs = model.engine.run(graph, inputs)
     for position, stream in enumerate(streams):
         stream.keep_outputs(tail, {name: values[position] for name, values in outputs.items()})
 

@@ -27,7 +27,7 @@ class Schedule:
     Args:
         submit: starts the work on a batch, in another thread.
         batch_size: streams of a full batch.
-        most: batches that may be under way; ``make_room`` waits for one to end.
+        most: batches that may be under way; ``add`` waits for one to end.
         ordered: results leave in the order in which their streams came.
     """
 
@@ -39,10 +39,33 @@ class Schedule:
         self._running: set[Future[list[AnalysisResult]]] = set()
         self._results: dict[int, AnalysisResult] = {}
 
-    def add(self, entry: Entry) -> None:
-        """Take one stream in; what is already an error needs no batch."""
+    def add(self, entry: Entry) -> Iterator[AnalysisResult]:
+        """Take one stream in, and let results leave until there is room for the next one.
+
+        Where too many batches are under way it waits: this is what holds a fast source back.
+        """
+        self._take(entry)
+        self._collect()
+        while len(self._running) >= self._most:
+            self._wait()
+        yield from self._ready()
+        while self._held() > self._limit:
+            self._start_what_is_waited_for()
+            self._wait()
+            yield from self._ready()
+
+    def finish(self) -> Iterator[AnalysisResult]:
+        """Start what waits for mates that will not come, and let all results leave."""
+        for size in list(self._buckets):
+            self._start(size)
+        yield from self._ready()
+        while self._running:
+            self._wait()
+            yield from self._ready()
+
+    def _take(self, entry: Entry) -> None:
         size = entry.input_size
-        if size is None:
+        if size is None:  # already an error: it needs no batch
             self._results[entry.blank.index] = entry.blank
             return
         bucket = self._buckets.setdefault(size, [])
@@ -50,21 +73,7 @@ class Schedule:
         if len(bucket) == self._batch_size:
             self._start(size)
 
-    def make_room(self) -> None:
-        """Wait until another stream may be read: this is what holds a fast source back."""
-        self._collect()
-        while len(self._running) >= self._most:
-            self._wait()
-        while self._held() > self._limit:
-            self._start_oldest()
-            self._wait()
-
-    def flush(self) -> None:
-        """Start what waits for mates that will not come: the source has ended."""
-        for size in list(self._buckets):
-            self._start(size)
-
-    def ready(self) -> Iterator[AnalysisResult]:
+    def _ready(self) -> Iterator[AnalysisResult]:
         """Let results leave, as far as their order allows."""
         while self._results:
             index = self._next if self._ordered else next(iter(self._results))
@@ -73,29 +82,25 @@ class Schedule:
             self._next += 1
             yield self._results.pop(index)
 
-    def remaining(self) -> Iterator[AnalysisResult]:
-        """Let all results leave, waiting for the batches under way."""
-        while self._running:
-            self._wait()
-            yield from self.ready()
-        yield from self.ready()
-
     def _held(self) -> int:
-        """Streams without mates and results whose turn has not come."""
+        """Streams without mates, and results whose turn has not come."""
         return sum(map(len, self._buckets.values())) + len(self._results)
+
+    def _start_what_is_waited_for(self) -> None:
+        """Start the bucket of the oldest stream, unless the others wait for one under way."""
+        size = min(self._buckets, key=lambda size: self._buckets[size][0].blank.index, default=None)
+        if size is None:
+            return
+        oldest = self._buckets[size][0].blank.index
+        if oldest == self._next or not self._ordered:
+            self._start(size)
 
     def _start(self, size: Size) -> None:
         self._running.add(self._submit(self._buckets.pop(size)))
 
-    def _start_oldest(self) -> None:
-        """Start the bucket of the stream that has waited longest: in order, others wait for it."""
-        if self._buckets:
-            self._start(min(self._buckets, key=lambda size: self._buckets[size][0].blank.index))
-
     def _wait(self) -> None:
-        if self._running:
-            wait(self._running, return_when=FIRST_COMPLETED)
-            self._collect()
+        wait(self._running, return_when=FIRST_COMPLETED)
+        self._collect()
 
     def _collect(self) -> None:
         for future in [future for future in self._running if future.done()]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cdvision
+from cdvision.cli.bench_analyze import analyze
 from cdvision.cli.bench_rate import rate
+from cdvision.cli.bench_service import service
 from cdvision.cli.command_line import BAD_INPUT
 from cdvision.cli.opener import Opener, model_options, quality_option
 from cdvision.errors import CdvisionError
@@ -28,6 +30,8 @@ def bench() -> None:
 
 
 bench.add_command(rate)
+bench.add_command(analyze)
+bench.add_command(service)
 
 
 @bench.command()

@@ -23,10 +23,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("cdvision.cli.answer", "Say what is in a picture, from its stream."),
     "detect": ("cdvision.cli.answer", "Say what is where in a picture, from its stream."),
     "segment": ("cdvision.cli.answer", "Outline what is in a picture, from its stream."),
+    "analyze": ("cdvision.cli.analyze", "Answer for many streams, into one file of results."),
     "inspect": ("cdvision.cli.inspect", "Show the header of streams; needs no model."),
     "models": ("cdvision.cli.models", "List the models that are installed."),
+    "serve": ("cdvision.cli.serve", "Answer streams over HTTP, with a page to see it."),
     "eval": ("cdvision.cli.evaluate", "Measure accuracy and bytes on labelled photos."),
     "train": ("cdvision.cli.train", "Train a model, and build its package."),
+    "export": ("cdvision.cli.export", "Write a model for other runtimes: ONNX, TensorRT, Triton."),
     "bench": ("cdvision.cli.bench", "Time the parts, plot rate and accuracy, or fuzz the decoder."),
 }
 

@@ -14,7 +14,7 @@ import cdvision
 if TYPE_CHECKING:
     from cdvision import Model, Stream
 
-ENGINES = ("onnx", "torch")
+ENGINES = ("onnx", "torch", "tensorrt")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvision.cli.train_dicm import dicm
-from cdvision.cli.train_masks import masks
+from cdvision.cli.train_masks import add_masks, masks
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def train() -> None:
 
 train.add_command(dicm)
 train.add_command(masks)
+train.add_command(add_masks)
 
 
 @train.command()

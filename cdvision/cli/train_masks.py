@@ -1,4 +1,4 @@
-"""`cdvision train masks`: the mask branch of `small`, on a finished run or package."""
+"""`cdvision train masks`: the mask branch of `small`, on a finished package."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 _EXISTING = click.Path(exists=True, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("start", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("start", type=_FOLDER)
 @click.argument("photos", nargs=-1, required=True, type=_EXISTING)
 @click.option(
     "--boxes",
@@ -40,21 +41,37 @@ def masks(
     device: str,
     seed: int,
 ) -> None:
-    """Train the mask branch of START, a finished run or package of `small`, on labelled PHOTOS.
+    """Train the mask branch of START, a package of `small`, on labelled PHOTOS.
 
     PHOTOS are folders or tars that hold the photos of all --boxes. No byte of any stream changes;
     started again, it resumes.
     """
     import torch
 
+    from cdvision.package.loader import load_package
     from cdvision.training.dicm.stage_run import Plan, run_stage
     from cdvision.training.labelled_boxes import read_labelled
-    from cdvision.training.masks import MaskStage, banks_with_masks, finished_small
+    from cdvision.training.masks import MaskStage, banks_with_masks
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     plan = Plan(minutes, batch, torch.device(chosen), steps=steps, seed=seed)
-    model = finished_small(start)
+    package = load_package(start)
     sets = [read_labelled(labels, photos).photos for labels in boxes]
     banks = banks_with_masks(sets, short=short, long=long, device=plan.device)
-    run_stage(MaskStage(model, banks, plan), out, plan, {"boxes": [path.name for path in boxes]})
+    run_stage(MaskStage(package, banks, plan), out, plan, {"boxes": [path.name for path in boxes]})
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+
+
+@click.command("add-masks")
+@click.argument("package", type=_FOLDER)
+@click.argument("run", type=_FOLDER)
+@click.option("-o", "--out", type=Path, required=True, help="Folder of the new package.")
+def add_masks(package: Path, run: Path, out: Path) -> None:
+    """Write PACKAGE again with the mask branch of RUN, which was trained on it.
+
+    Streams, and all that the package answers without masks, stay the same to the bit.
+    """
+    from cdvision.package.mask_branch import add_mask_branch
+
+    card = add_mask_branch(package, run, out)
+    click.echo(f"{out}: {card.name} {card.fingerprint[:8]}: {', '.join(card.tasks)}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 
-ENGINES = ("onnx", "torch")
+ENGINES = ("onnx", "torch", "tensorrt")
 
 
 class Engine(Protocol):
@@ -31,9 +31,9 @@ def create_engine(
     """Make an engine for a package; nothing is loaded before the first run.
 
     Args:
-        name: ``"onnx"`` or ``"torch"``.
+        name: ``"onnx"``, ``"torch"`` or ``"tensorrt"``.
         package: the model package whose graphs it runs.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"`` or ``"cuda"``; TensorRT knows GPUs alone, and takes both as the first one.
         threads: threads of one run; the engine's default where None.
 
     Raises:
@@ -47,4 +47,8 @@ def create_engine(
         from cdvision.engines.torch_engine import TorchEngine
 
         return TorchEngine(package, device=device, threads=threads)
+    if name == "tensorrt":
+        from cdvision.engines.tensorrt_engine import TensorrtEngine
+
+        return TensorrtEngine(package, device="cuda" if device == "cpu" else device)
     raise EngineError(f"unknown engine {name!r}: expected one of {', '.join(ENGINES)}")

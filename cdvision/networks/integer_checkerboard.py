@@ -17,7 +17,43 @@ from cdvision.networks.checkerboard_mean import odd_cells
 from cdvision.networks.integer_hyper import ACTIVATION_BOUND, IntegerConv2d
 from cdvision.networks.quantisation import straight_through
 
-Source = tuple[IntegerConv2d, nn.Parameter | None]  # a layer, and its biases a quality
+
+class NeighbourConv2d(IntegerConv2d):
+    """1x1 convolution over a cell's features and what its twelve neighbours tell.
+
+    The weights are stored as the runtime reads them, (out, F + 12 * S, 1, 1), neighbour by
+    neighbour, and spread over a 5x5 window: shifted copies of a map cost an engine more than the
+    zeros in the window do, and an exporter minutes.
+
+    Args:
+        features: F.
+        told: S.
+        out: output channels.
+        shift: bits dropped after the sum.
+        low: least output value.
+        high: greatest output value.
+    """
+
+    window: Tensor
+
+    def __init__(
+        self, features: int, told: int, out: int, *, shift: int, low: int, high: int
+    ) -> None:
+        super().__init__(features + len(OFFSETS) * told, out, 1, shift=shift, low=low, high=high)
+        self.split = features
+        side = 2 * REACH + 1
+        places = torch.tensor([(r + REACH) * side + c + REACH for r, c in OFFSETS])
+        window = F.one_hot(places, side**2).float().view(-1, side, side)
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, features: Tensor, told: Tensor, extra_bias: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve (N, F, h, w) and (N, S, h, w); ``extra_bias`` is (N, out), in output units."""
+        weight = self.integer_weight()
+        own, others = weight[:, : self.split], weight[:, self.split :]
+        by_neighbour = others.reshape(len(weight), len(OFFSETS), -1)
+        spread = torch.einsum("onc,nyx->ocyx", by_neighbour, self.window)
+        total = F.conv2d(features, own, self.integer_bias())
+        return self.requantise(total + F.conv2d(told, spread, padding=REACH), extra_bias)
 
 
 class IntegerCheckerboard(nn.Module):
@@ -59,14 +95,14 @@ class IntegerCheckerboard(nn.Module):
         context: int = 96,
     ) -> None:
         super().__init__()
-        self.bound, seen = bound, features + len(OFFSETS) * told
+        self.bound = bound
         inner, last = {"low": 0, "high": ACTIVATION_BOUND}, {"low": 0, "high": levels - 1}
         self.conv1 = IntegerConv2d(hyper_channels, 4 * hidden, 3, shift=4, **inner)
         self.conv2 = IntegerConv2d(hidden, hidden, 3, shift=7, **inner)
         self.conv3 = IntegerConv2d(hidden, 4 * features, 1, shift=7, **inner)
         self.first = IntegerConv2d(features, channels, 1, shift=8, **last)
         self.squeeze = IntegerConv2d(channels, told, 1, shift=6, **inner)
-        self.gather = IntegerConv2d(seen, context, 1, shift=8, **inner)
+        self.gather = NeighbourConv2d(features, told, context, shift=8, **inner)
         self.second = IntegerConv2d(context, channels, 1, shift=8, **last)
         self.first_bias = nn.Parameter(torch.zeros(qualities, channels))
         self.gather_bias = nn.Parameter(torch.zeros(qualities, context))
@@ -112,13 +148,7 @@ class IntegerCheckerboard(nn.Module):
             quality: (N,) int64.
         """
         told = self.squeeze(self._magnitude(symbols)) * odd_cells(symbols)
-        padded, (height, width) = F.pad(told, [REACH] * 4), symbols.shape[2:]
-        neighbours = [
-            padded[:, :, REACH + down :, REACH + right :][:, :, :height, :width]
-            for down, right in OFFSETS
-        ]
-        seen = torch.cat([features, *neighbours], dim=1)
-        hidden = self.gather(seen, self.gather_bias[quality])
+        hidden = self.gather(features, told, self.gather_bias[quality])
         index: Tensor = self.second(hidden, self.second_bias[quality])
         return index
 

@@ -51,6 +51,10 @@ class IntegerConv2d(nn.Module):
     def forward(self, x: Tensor, extra_bias: Tensor | None = None) -> Tensor:
         """Convolve integers (N, C, H, W); ``extra_bias`` (N, out), in output units, is added."""
         total = F.conv2d(x, self.integer_weight(), self.integer_bias(), padding="same")
+        return self.requantise(total, extra_bias)
+
+    def requantise(self, total: Tensor, extra_bias: Tensor | None = None) -> Tensor:
+        """Shift and clip sums (N, out, H, W)."""
         if extra_bias is not None:
             total = total + round_straight_through(extra_bias * 2**self.shift)[:, :, None, None]
         scaled = total * 2**-self.shift

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cdvision.heads.mask_head import MaskHead
 from cdvision.networks.graphs import SIDE, Axes, Graph, latent_axes
+from cdvision.networks.nanodet import NanoDetTail
 from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
 
 
@@ -38,6 +41,11 @@ def graphs(model: Small) -> dict[str, Graph]:
         ("reference.nanodet_plus_m", ReferenceGraph(model), pixels,
          ("scores", "distances"), (uint8,)),
     ]  # fmt: skip
+    if model.masks is not None:
+        tables.append(
+            ("segment.nanodet_plus_m", SegmenterGraph(model), latents,
+             ("features", "scores", "distances", "coefficients", "prototypes"), integers)
+        )  # fmt: skip
     return {
         name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
         for name, module, inputs, outputs, dtypes in tables
@@ -91,6 +99,24 @@ class DetectorGraph(TapGraph):
         (features,) = super().forward(*inputs)
         dense = self.tails["nanodet_plus_m"](features)
         return features, torch.sigmoid(dense.scores), dense.distances
+
+
+class SegmenterGraph(DetectorGraph):
+    """The detector with its mask branch; a graph of its own, so that detecting costs no more."""
+
+    def __init__(self, model: Small) -> None:
+        super().__init__(model)
+        self.masks = model.masks
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return what the detector does, coefficients (N, M, 129), prototypes (N, 12, H/4, W/4)."""
+        (features,) = TapGraph.forward(self, *inputs)
+        tail = cast(NanoDetTail, self.tails["nanodet_plus_m"])
+        pyramid = tail.pyramid(features)
+        embeddings = tail.head.embeddings(pyramid)
+        scores, distances = tail.head.outputs(embeddings)
+        coefficients, prototypes = cast(MaskHead, self.masks)(features, pyramid, embeddings)
+        return features, torch.sigmoid(scores), distances, coefficients, prototypes
 
 
 class ClassifierGraph(TapGraph):

@@ -21,23 +21,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import LevelMapper
 
 from cdvision.errors import ModelError
-from cdvision.heads.two_stage.config import BOX_CELLS, MASK_CELLS, TwoStageConfig
+from cdvision.heads.two_stage.config import TwoStageConfig
+from cdvision.networks.two_stage_parts import proposal_network, two_stage_heads
 
 ImageSize = tuple[int, int]
-_RATIOS = (0.5, 1.0, 2.0)
-_SAMPLES = 2  # in RoIAlign, a side of a cell
-_IOU, _CONFIDENCE, _DETECTIONS = 0.5, 0.05, 100
 
 
 class TwoStageDetector(nn.Module):
@@ -207,61 +202,12 @@ def build_two_stage_detector(
         fpn=FeaturePyramidNetwork(
             list(channels), out_channels, LastLevelMaxPool() if extra_level else None
         ),
-        rpn=_proposal_network(out_channels, anchor_sizes, proposals_per_level, proposals),
-        roi_heads=_roi_heads(
+        rpn=proposal_network(out_channels, anchor_sizes, proposals_per_level, proposals),
+        roi_heads=two_stage_heads(
             classes + 1, len(strides), out_channels, representation, mask_channels, settings
         ),
         strides=strides,
     )
-
-
-def _proposal_network(
-    channels: int, anchor_sizes: Sequence[float], before: int, after: int
-) -> RegionProposalNetwork:
-    anchors = AnchorGenerator(tuple((s,) for s in anchor_sizes), (_RATIOS,) * len(anchor_sizes))
-    return RegionProposalNetwork(
-        anchors,
-        RPNHead(channels, len(_RATIOS)),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=256,
-        positive_fraction=0.5,
-        pre_nms_top_n={"training": 2000, "testing": before},
-        post_nms_top_n={"training": 2000, "testing": after},
-        nms_thresh=0.7,
-    )
-
-
-def _roi_heads(
-    outputs: int,
-    levels: int,
-    channels: int,
-    representation: int,
-    mask_channels: Sequence[int] | None,
-    settings: dict[str, Any],
-) -> RoIHeads:
-    names = [str(number) for number in range(levels)]
-    heads = RoIHeads(
-        MultiScaleRoIAlign(names, BOX_CELLS, _SAMPLES),
-        TwoMLPHead(channels * BOX_CELLS**2, representation),
-        FastRCNNPredictor(representation, outputs),
-        **{
-            "fg_iou_thresh": 0.5,
-            "bg_iou_thresh": 0.5,
-            "batch_size_per_image": 512,
-            "positive_fraction": 0.25,
-            "bbox_reg_weights": None,
-            "score_thresh": _CONFIDENCE,
-            "nms_thresh": _IOU,
-            "detections_per_img": _DETECTIONS,
-            **settings,
-        },
-    )
-    if mask_channels is not None:
-        heads.mask_roi_pool = MultiScaleRoIAlign(names, MASK_CELLS, _SAMPLES)
-        heads.mask_head = MaskRCNNHeads(channels, mask_channels, 1)
-        heads.mask_predictor = MaskRCNNPredictor(mask_channels[-1], mask_channels[-1], outputs)
-    return heads
 
 
 def _fix_scales(pool: MultiScaleRoIAlign, strides: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,21 @@ class ModelCard:
     def tail_for(self, task: str) -> str | None:
         """Return the name of the tail that answers a task, or None."""
         return next((name for name, tail in self.tails.items() if task in tail.tasks), None)
+
+    def graphs_for(self, tasks: Iterable[str]) -> dict[str, str]:
+        """Return the graph that each tail has to run for tasks: name of the graph by tail.
+
+        A dense detector has a graph with masks beside the one without: detecting alone costs less.
+        """
+        graphs: dict[str, str] = {}
+        for task in tasks:
+            tail = self.tail_for(task)
+            if tail is None:
+                continue
+            masks = task == "segment" and self.tails[tail].head == "distribution"
+            if masks or tail not in graphs:
+                graphs[tail] = f"{'segment' if masks else 'answer'}.{tail}"
+        return graphs
 
     def to_json(self) -> str:
         """Serialise for ``model.json``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -21,6 +22,9 @@ from cdvision.package.builder import (
 from cdvision.package.card import FeatureSpec, InputSpec, LatentSpec, ModelCard, TailSpec
 from cdvision.package.codecs import HYPERPRIOR
 
+DETECTOR = "nanodet_plus_m"  # its tail
+DESCRIPTION = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
+
 
 def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
     """Write the package of ``small``.
@@ -39,7 +43,17 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
     def save(path: Path) -> None:
         save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
 
-    return write_package(_card(), build_coder(model), folder, facts, save)
+    card = _card() if model.masks is None else with_masks(_card())
+    return write_package(card, build_coder(model), folder, facts, save)
+
+
+def with_masks(card: ModelCard) -> ModelCard:
+    """Return the card of ``small`` with a mask branch: its detector answers ``segment`` too."""
+    tail = card.tails[DETECTOR]
+    tails = {**card.tails, DETECTOR: replace(tail, tasks=("detect", "segment"))}
+    origin = {"part": "masks", "initialised_from": "random numbers", "licence": "Apache-2.0"}
+    provenance = tuple(entry for entry in card.provenance if entry["part"] != "masks")
+    return replace(card, tails=tails, provenance=(*provenance, origin), description=DESCRIPTION)
 
 
 def build_coder(model: Small) -> HyperpriorCoder:
@@ -66,7 +80,7 @@ def _card() -> ModelCard:
         hyper_latents=LatentSpec(HYPER_CHANNELS, 64),
         input=InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116, 104)),
         tails={
-            "nanodet_plus_m": TailSpec(
+            DETECTOR: TailSpec(
                 ("detect",), FeatureSpec(116, 8), "coco", "NanoDet-Plus-m after stage 2",
                 head="distribution",
             ),

@@ -11,15 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cdvision.engines import Engine
 from cdvision.heads.distribution_boxes import cell_grid, decode_boxes
 from cdvision.networks.nanodet import DenseDetections
 from cdvision.networks.small import Small
 from cdvision.training.labelled_boxes import LabelledBank, LabelledBatch
 from cdvision.training.receiver import QUALITY_SHARES
 
+DETECTOR = "nanodet_plus_m"  # the tail
 SAMPLES = 32  # a side: points in a box at which a mask is compared
 CELLS_PER_OBJECT = 3
 LEAST_OVERLAP = 0.5  # of a cell's box with the object's
@@ -66,13 +69,20 @@ class _Found(NamedTuple):
     number: Tensor
 
 
-@torch.no_grad()
-def receive(model: Small, image: Tensor, quality: Tensor) -> Received:
-    """Send (N, 3, H, W) RGB 0..255 through a stream of each one's quality (N,), 0 to 7."""
-    image = image.contiguous(memory_format=torch.channels_last)
-    latents = model.encode(image, quality)
-    y = model.dequantiser(latents.symbols, latents.hyper, quality)
-    return read_features(model, model.detector_tap(y))
+def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> Tensor:
+    """Send (N, 3, H, W) RGB 0..255 through streams; return the features (N, 116, H/8, W/8).
+
+    An engine does it, since it takes a seventh of the time that training's own modules take.
+
+    Args:
+        engine: of a package of `small`.
+        images: network inputs, H and W multiples of 32.
+        quality: (N,) of each one, 0 to 7.
+    """
+    pixels = images.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    latents = engine.run("encoder", {"image": pixels, "quality": quality})
+    features = engine.run(f"tap.{DETECTOR}", {**latents, "quality": quality})["features"]
+    return torch.from_numpy(features).to(images.device)
 
 
 @torch.no_grad()
@@ -85,14 +95,14 @@ def read_features(model: Small, features: Tensor) -> Received:
 
 
 def draw_example(
-    model: Small, bank: LabelledBank, batch: int, rng: np.random.Generator
+    engine: Engine, model: Small, bank: LabelledBank, batch: int, rng: np.random.Generator
 ) -> MaskExample:
     """Draw photos and qualities, send them, and look which cells find objects with masks."""
     photos = bank.batch(batch, rng)
     shares = np.array(QUALITY_SHARES) / sum(QUALITY_SHARES)
-    quality = torch.from_numpy(rng.choice(len(shares), size=batch, p=shares))
-    received = receive(model, photos.images, quality.to(photos.images.device))
-    return example_of(received, photos)
+    quality = rng.choice(len(shares), size=batch, p=shares)
+    features = receive(engine, photos.images, quality)
+    return example_of(read_features(model, features), photos)
 
 
 @torch.no_grad()
@@ -135,7 +145,7 @@ def sample_in_boxes(maps: Tensor, image: Tensor, boxes: Tensor, *, stride: int) 
         part = F.grid_sample(
             maps[number : number + 1], points, padding_mode="border", align_corners=False
         )
-        parts.append(part.view(-1, len(own), SAMPLES, SAMPLES).transpose(0, 1))
+        parts.append(part.view(maps.shape[1], len(own), SAMPLES, SAMPLES).transpose(0, 1))
     return torch.cat(parts)[torch.argsort(torch.cat(rows))]
 
 

@@ -5,27 +5,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdvision.engines import create_engine
 from cdvision.errors import CdvisionError
 from cdvision.heads.dynamic_masks import HIDDEN, PLACES, PROTOTYPES, STRIDE
 from cdvision.heads.mask_head import MaskHead
-from cdvision.networks.small import Small
-from cdvision.package.loader import WEIGHTS_FILE
+from cdvision.networks.small_graphs import load
+from cdvision.package.loader import ModelPackage
 from cdvision.training.dicm.stage_run import Plan, Stage
 from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
-from cdvision.training.mask_examples import SAMPLES, MaskExample, draw_example, sample_in_boxes
+from cdvision.training.mask_examples import MaskExample, draw_example, sample_in_boxes
 
 LEARNING_RATE = 2e-3
 AVERAGE = 0.998
-ROUND_BATCHES, ROUND_PASSES = 24, 3  # a round is drawn once and learned from so many times
+ROUND_BATCHES, ROUND_PASSES = 24, 4  # a round is drawn once and learned from so many times
 
 
 class Steps(nn.Module):
@@ -42,7 +41,7 @@ class MaskStage(Stage):
     """The mask branch on frozen streams.
 
     Args:
-        model: a finished `small`; it gets a new mask branch where it has none.
+        start: a package of `small`, which gets a new mask branch where it has none.
         banks: groups of photos with masks, see ``banks_with_masks``.
         plan: how long and where.
         learning_rate: of the branch.
@@ -52,17 +51,18 @@ class MaskStage(Stage):
 
     def __init__(
         self,
-        model: Small,
+        start: ModelPackage,
         banks: Sequence[LabelledBank],
         plan: Plan,
         *,
         learning_rate: float = LEARNING_RATE,
     ) -> None:
+        model = load(start.weights_path)
         if model.masks is None:
             torch.manual_seed(plan.seed)
             model.add_masks()
-        self.model = model.to(device=plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.eval().requires_grad_(False)
+        self.engine = create_engine("onnx", start, threads=torch.get_num_threads())
+        self.model = model.to(plan.device).eval().requires_grad_(False)
         self.branch = cast(MaskHead, model.masks).requires_grad_(True)
         self.average = copy.deepcopy(self.branch).requires_grad_(False)
         self.steps, self.banks, self.plan = Steps(), banks, plan
@@ -122,7 +122,10 @@ class MaskStage(Stage):
         rng = np.random.default_rng((self.plan.seed, number))
         shares = np.array([(len(b.landscape) + len(b.portrait)) ** 0.6 for b in self.banks])
         chosen = rng.choice(len(self.banks), size=ROUND_BATCHES, p=shares / shares.sum())
-        return [draw_example(self.model, self.banks[i], self.plan.batch, rng) for i in chosen]
+        return [
+            draw_example(self.engine, self.model, self.banks[i], self.plan.batch, rng)
+            for i in chosen
+        ]
 
 
 def mask_logits(prototypes: Tensor, coefficients: Tensor) -> Tensor:
@@ -154,22 +157,6 @@ def mask_losses(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
     guess, truth = torch.sigmoid(logits).flatten(1), masks.flatten(1)
     shared, total = (guess * truth).sum(1), guess.square().sum(1) + truth.square().sum(1)
     return {"entropy": entropy, "dice": (1 - 2 * shared / (total + 1e-3)).mean()}
-
-
-def finished_small(start: Path) -> Small:
-    """Load the `small` of a run's or package's folder.
-
-    Raises:
-        CdvisionError: the folder holds no weights of `small`.
-    """
-    path = start / WEIGHTS_FILE
-    try:
-        return Small.from_state({k: v.float() for k, v in load_file(path).items()})
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CdvisionError(
-            f"{path}: expected the weights of a run or package of `small` ({reason})"
-        ) from error
 
 
 def banks_with_masks(

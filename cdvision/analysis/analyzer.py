@@ -1,0 +1,121 @@
+"""Many streams at once: batches side by side in threads, results in order or as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from cdvision.analysis.batch import Entry, Questions, answer_batch, open_entry
+from cdvision.analysis.result import AnalysisResult, StreamItems
+from cdvision.analysis.schedule import Schedule
+from cdvision.analysis.workers import choose_workers, model_for_workers
+from cdvision.errors import CdvisionError, UnsupportedTask
+
+if TYPE_CHECKING:
+    from cdvision.model import Model
+
+BATCH_SIZE = 16
+
+
+class Analyzer:
+    """Asks the same questions of every stream that it is given; ``Model.analyze`` makes one.
+
+    ::
+
+        source ─ headers ─ buckets ─▶ worker: entropy decoding ─ engine ─ post-processing ─▶ results
+        (the caller's thread)         worker: the same, of another batch
+
+    Whoever takes the results drives it: the source is read in the caller's thread, only as far as
+    the workers need, so that a slow consumer stops everything and a million streams take no more
+    memory than a thousand. Entropy decoding of one batch overlaps with the networks of the other,
+    as both release Python's lock. When the iterator is closed or an exception passes, batches that
+    have not started are dropped, those under way end, and no thread stays.
+
+    >>> import cdvision, numpy as np
+    >>> model = cdvision.load("small")
+    >>> bits = model.encode(np.zeros((96, 128, 3), np.uint8), quality=1)
+    >>> analyzer = Analyzer(model, ["classify"], batch_size=2)
+    >>> [(r.name, r.error is None) for r in analyzer([("a", bits), ("b", b"?"), ("c", bits)])]
+    [('a', True), ('b', False), ('c', True)]
+
+    Args:
+        model: a loaded model.
+        tasks: any of the card's tasks.
+        batch_size: streams of one input size that the engine takes at once.
+        workers: batches that run at once. Where None, as many as there are cores (8 at most), each
+            with one thread of the engine; one, with all threads, for a list of a single batch.
+        ordered: False lets results leave as they come; their ``index`` and ``key`` say whose.
+        confidence: least confidence of a box.
+        top: how many classes.
+
+    Raises:
+        UnsupportedTask: the model has no tail for a task.
+        CdvisionError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tasks: Sequence[str] = ("detect",),
+        *,
+        batch_size: int = BATCH_SIZE,
+        workers: int | None = None,
+        ordered: bool = True,
+        confidence: float = 0.3,
+        top: int = 5,
+    ) -> None:
+        unknown = [task for task in tasks if model.card.tail_for(task) is None]
+        if unknown:
+            raise UnsupportedTask(model.no_task_message(unknown[0]))
+        for name, value in (("batch_size", batch_size), ("workers", workers)):
+            if value is not None and value < 1:
+                raise CdvisionError(f"{name}: expected at least 1, found {value}")
+        self.model, self.batch_size, self.workers = model, batch_size, workers
+        self.ordered, self.questions = ordered, Questions(tuple(tasks), confidence, top)
+
+    def __call__(self, streams: StreamItems) -> Iterator[AnalysisResult]:
+        """Yield one result for each stream.
+
+        Args:
+            streams: bytes, or (key, bytes) pairs; an error in place of the bytes passes through.
+        """
+        workers = self.workers or choose_workers(self.model, streams, self.batch_size)
+        model = model_for_workers(self.model, workers)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="cdvision-analyze")
+
+        def submit(entries: Sequence[Entry]) -> Future[list[AnalysisResult]]:
+            return pool.submit(answer_batch, model, entries, self.questions)
+
+        # One batch more than workers: none of them waits while the caller looks at results.
+        schedule = Schedule(submit, self.batch_size, workers + 1, ordered=self.ordered)
+        try:
+            for index, item in enumerate(streams):
+                yield from schedule.add(open_entry(model, index, item))
+            yield from schedule.finish()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def analyze_streams(
+    model: Model,
+    streams: StreamItems,
+    tasks: Sequence[str],
+    batch_size: int = BATCH_SIZE,
+    *,
+    workers: int | None = None,
+    ordered: bool = True,
+    confidence: float = 0.3,
+    top: int = 5,
+) -> Iterator[AnalysisResult]:
+    """Yield one result a stream; see ``Model.analyze`` and ``Analyzer``."""
+    analyzer = Analyzer(
+        model,
+        tasks,
+        batch_size=batch_size,
+        workers=workers,
+        ordered=ordered,
+        confidence=confidence,
+        top=top,
+    )
+    return analyzer(streams)

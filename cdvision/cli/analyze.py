@@ -1,0 +1,98 @@
+"""`cdvision analyze`: many streams, from files and tables into one file or JSON lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdvision.cli.command_line import BAD_INPUT
+from cdvision.cli.opener import Opener, model_options
+
+if TYPE_CHECKING:
+    from cdvision.analysis import AnalysisResult
+
+STDOUT = "-"
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--to",
+    "target",
+    default=STDOUT,
+    metavar="FILE",
+    help="Results: .jsonl, .csv, .parquet or .json (COCO); default: JSON lines on stdout.",
+)
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    type=click.Choice(("detect", "segment", "classify")),
+    help="What to ask; may be given several times (default: detect).",
+)
+@click.option("--confidence", type=click.FloatRange(0, 1), default=0.3, show_default=True)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), help="Streams of one engine run.")
+@click.option("--workers", type=click.IntRange(1), help="Batches that run at once.")
+@click.option("--as-completed", is_flag=True, help="Write results as they come, not in order.")
+@click.option("--column", default="stream", show_default=True, help="Of a Parquet source.")
+@click.option("--key", default="key", show_default=True, help="Column of names, likewise.")
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@model_options
+def analyze(
+    sources: tuple[str, ...],
+    target: str,
+    tasks: tuple[str, ...],
+    column: str,
+    key: str,
+    force: bool,
+    as_completed: bool,
+    **how: Any,
+) -> None:
+    """Answer for many streams at once, and write one file of results.
+
+    A SOURCE is a folder, a glob, a WebDataset .tar, a .parquet file with a binary column, or a
+    stream. A bad stream is a record with an error, and the exit status is then 2.
+    """
+    from cdvision.pipelines.sinks import Sink
+    from cdvision.pipelines.sources import read_sources
+
+    options = {name: how.pop(name) for name in ("confidence", "top", "batch_size", "workers")}
+    given = {name: value for name, value in options.items() if value is not None}
+    model = Opener(**how).model_for_evaluation()
+    streams = read_sources(sources, column=column, key=key)
+    results = model.analyze(streams, tasks or ("detect",), ordered=not as_completed, **given)
+    if target == STDOUT:
+        failed = _print_lines(results)
+    else:
+        with Sink(Path(target), force=force) as sink:
+            for result in _with_progress(results):
+                sink.write(result)
+        failed = sink.written.errors
+        click.echo(f"{sink.written.results:,} results, {failed:,} errors: {target}", err=True)
+    if failed:
+        raise click.exceptions.Exit(BAD_INPUT)
+
+
+def _print_lines(results: Iterable[AnalysisResult]) -> int:
+    """Print JSON lines as they come; returns how many were errors."""
+    from cdvision.pipelines.text_sinks import json_line
+
+    failed = 0
+    for result in results:
+        failed += result.error is not None
+        click.echo(json_line(result))
+    return failed
+
+
+def _with_progress(results: Iterator[AnalysisResult]) -> Iterable[AnalysisResult]:
+    if not sys.stderr.isatty():
+        return results
+    from tqdm import tqdm
+
+    shown: Iterable[AnalysisResult] = tqdm(results, unit="stream", leave=False, dynamic_ncols=True)
+    return shown

@@ -1,0 +1,127 @@
+"""`cdvision export`: a model as files for other runtimes; the work is done in cdvision.export."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import cdvision
+from cdvision.errors import CdvisionError
+
+if TYPE_CHECKING:
+    from cdvision import Model
+    from cdvision.export.report import ExportReport
+
+TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender")
+PRECISIONS = ("fp32", "fp16", "int8")
+CALIBRATION_PHOTOS = 32
+PARITY_PHOTOS = 8
+Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class Triple(click.ParamType):
+    """One number, or smallest, usual and largest with commas between: 1,4,16."""
+
+    name = "MIN,OPT,MAX"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """Return three whole numbers; one given number stands for all three."""
+        parts = str(value).split(",")
+        if len(parts) not in (1, 3) or not all(part.strip().isdigit() for part in parts):
+            self.fail(f"expected one number or MIN,OPT,MAX, found {value!r}", param, ctx)
+        numbers = tuple(int(part) for part in parts)
+        return numbers if len(numbers) == 3 else numbers * 3
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="What for.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option(
+    "--weights",
+    "--precision",
+    "precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of the weights; for TensorRT also of the arithmetic.",
+)
+@click.option("--photos", type=Folder, help="Photos for parity and times (default: drawn ones).")
+@click.option("--calibration", type=Folder, help="Photos that set the ranges of int8.")
+@click.option("--engines", type=Folder, help="Triton: TensorRT engines built on the server.")
+@click.option("--sizes", type=Triple(), help="TensorRT: sides of the network input, in pixels.")
+@click.option("--batches", type=Triple(), help="TensorRT: batch sizes (default: 1,4,16).")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+def export(model: str, target: str, folder: Path, as_json: bool, **options: Any) -> None:
+    """Write MODEL (a name or package folder) into DIR for another runtime."""
+    if options["precision"] == "int8" and options["calibration"] is None:
+        raise click.UsageError("--weights int8 needs --calibration PHOTOS")
+    if target in ("jetson", "sender"):
+        _write_bundle(target, model, folder)
+        return
+    report = EXPORTS[target](cdvision.load(model), folder, **options)
+    click.echo(json.dumps(report.to_dict()) if as_json else str(report))
+
+
+def _onnx(model: Model, folder: Path, **options: Any) -> ExportReport:
+    write_onnx = _part("onnx_artefacts").write_onnx
+    report: ExportReport = write_onnx(
+        model, folder, precision=options["precision"], **_photos(options)
+    )
+    return report
+
+
+def _tensorrt(model: Model, folder: Path, **options: Any) -> ExportReport:
+    builder, profiles = _part("tensorrt_builder"), _part("tensorrt_profiles")
+    shapes = profiles.ShapeRange.for_card(model.card, options["sizes"], options["batches"])
+    chosen = builder.TensorrtOptions(options["precision"], shapes)
+    report: ExportReport = builder.write_tensorrt(model, folder, chosen, **_photos(options))
+    return report
+
+
+def _triton(model: Model, folder: Path, **options: Any) -> ExportReport:
+    report: ExportReport = _part("triton").write_triton(
+        model,
+        folder,
+        precision=options["precision"],
+        engines=options["engines"],
+        **_photos(options),
+    )
+    return report
+
+
+EXPORTS: dict[str, Callable[..., ExportReport]] = {
+    "onnx": _onnx,
+    "tensorrt": _tensorrt,
+    "triton": _triton,
+}
+
+
+def _photos(options: dict[str, Any]) -> dict[str, Sequence[Path]]:
+    from cdvision.export.recorded_inputs import photos_in
+
+    return {
+        name: photos_in(options[name], most) if options[name] is not None else ()
+        for name, most in (("photos", PARITY_PHOTOS), ("calibration", CALIBRATION_PHOTOS))
+    }
+
+
+def _part(module: str) -> Any:
+    """Import a part of cdvision.export; the package onnx comes with the extra."""
+    try:
+        return importlib.import_module(f"cdvision.export.{module}")
+    except ImportError as error:
+        raise CdvisionError(
+            f"this export needs {error.name}: install it with `pip install 'cdvision[export]'`"
+        ) from error
+
+
+def _write_bundle(target: str, model: str, folder: Path) -> None:
+    bundles = importlib.import_module("cdvision.export.bundles")
+    write = {"jetson": "write_receiver_bundle", "sender": "write_sender_bundle"}[target]
+    click.echo(getattr(bundles, write)(model, folder))

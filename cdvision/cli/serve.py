@@ -1,0 +1,129 @@
+"""`cdvision serve`: the HTTP service and its page."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+import click
+
+from cdvision.cli.opener import ENGINES
+from cdvision.errors import CdvisionError
+
+SHUTDOWN_SECONDS = 30
+LOOPBACK = "127.0.0.1"
+BACKLOG = 2048
+
+
+@click.command()
+@click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--model",
+    "models",
+    metavar="NAME|FOLDER",
+    multiple=True,
+    help="Model to serve; may be repeated, the first one encodes (default: small).",
+)
+@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="Where the engine runs.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the engine.")
+@click.option(
+    "--max-body-mib", type=click.FloatRange(0, min_open=True), default=16.0, show_default=True
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="At work at once; one more is told to come back (503).",
+)
+@click.option("--max-batch", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--batch-window-ms",
+    type=click.FloatRange(0),
+    default=4.0,
+    show_default=True,
+    help="How long a stream waits for others to share its run.",
+)
+@click.option(
+    "--api-key",
+    envvar="CDVISION_API_KEY",
+    help="Ask for this key (better in the variable CDVISION_API_KEY: others see options).",
+)
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Let pages of this origin call the service (default: none).",
+)
+def serve(host: str, port: int, **how: Any) -> None:
+    """Answer streams over HTTP, with a page at / to see it; listens on this machine only.
+
+    Logs are JSON lines on stderr, without payloads. SIGTERM and Ctrl-C let requests at work end.
+    """
+    uvicorn = _require_extra()
+    from cdvision.serving.app import create_app
+    from cdvision.serving.logs import log_config
+
+    app = create_app(_settings(**how))
+    with _bound(host, port) as listening:
+        address = listening.getsockname()
+        click.echo(f"cdvision: serving on http://{_shown(address[0])}:{address[1]}", err=True)
+        config = uvicorn.Config(
+            app,
+            log_config=log_config(),
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends a server
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _require_extra() -> Any:
+    """Return uvicorn, or say what to install."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise CdvisionError(
+            f"serve needs {error.name}: install it with `pip install 'cdvision[serve]'`"
+        ) from error
+    return uvicorn
+
+
+def _settings(
+    *, models: tuple[str, ...], max_body_mib: float, batch_window_ms: float, **others: Any
+) -> Any:
+    from cdvision.serving.settings import MEBIBYTE, ServiceSettings
+
+    if models:
+        others["models"] = models
+    return ServiceSettings(
+        max_body_bytes=max(1, round(max_body_mib * MEBIBYTE)),
+        batch_window=batch_window_ms / 1000,
+        **others,
+    )
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Listen before the models load, so that a port in use is told at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise CdvisionError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listening
+
+
+def _shown(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,116 @@
+"""Runs a package's graphs on TensorRT engines that ``cdvision export --to tensorrt`` built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from cdvision.engines import Arrays
+from cdvision.engines.plan_cache import (
+    PlanCache,
+    PlanKey,
+    default_folder,
+    model_sha256,
+    usable_plan,
+)
+from cdvision.errors import EngineError
+
+if TYPE_CHECKING:
+    from cdvision.engines.tensorrt_runtime import Profile
+    from cdvision.package.loader import ModelPackage
+
+
+class OpenPlan(Protocol):
+    """An engine in memory."""
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run on named arrays and return named outputs."""
+        ...
+
+
+class PlanRuntime(Protocol):
+    """What builds and opens plans; TensorRT's is ``TensorrtRuntime``."""
+
+    @property
+    def version(self) -> str:
+        """Version that plans are tied to."""
+
+    @property
+    def compute_capability(self) -> str:
+        """Of the device that plans are tied to."""
+
+    def build_plan(
+        self, graph: Path, profile: Profile, *, workspace_bytes: int, timing_cache: Path
+    ) -> bytes:
+        """Build a serialised engine from an ONNX file."""
+        ...
+
+    def open_plan(self, plan: bytes) -> OpenPlan:
+        """Deserialise an engine."""
+        ...
+
+
+class TensorrtEngine:
+    """Opens each graph's plan when it is first asked for; the one built last that fits.
+
+    It runs what it is given and waits for it: decoding the next streams while the network works on
+    the current ones is ``Model.analyze``'s business, for every engine alike.
+
+    Args:
+        package: the model package.
+        device: ``"cuda"``, or ``"cuda:1"`` for the second GPU.
+        folder: of the plans; ``$CDVISION_ENGINES`` or the user's cache where None.
+        runtime: TensorRT's where None.
+
+    Raises:
+        EngineError: TensorRT or the device is missing.
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        *,
+        device: str = "cuda",
+        folder: Path | None = None,
+        runtime: PlanRuntime | None = None,
+    ) -> None:
+        number = _device_number(device)
+        if runtime is None:
+            from cdvision.engines.tensorrt_runtime import TensorrtRuntime
+
+            runtime = TensorrtRuntime(number)
+        self._package, self._runtime = package, runtime
+        self._cache = PlanCache(default_folder() if folder is None else folder)
+        self._wanted = {
+            "model_sha256": model_sha256(package.card),
+            "tensorrt": runtime.version,
+            "compute_capability": runtime.compute_capability,
+        }
+        self._keys: dict[str, list[PlanKey]] = {}
+        self._open: dict[str, OpenPlan] = {}
+
+    def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one graph on named arrays and return its named outputs.
+
+        Raises:
+            EngineError: no plan was built here for this graph and these shapes.
+        """
+        self._package.graph_path(graph)  # an unknown graph is a ModelError, not a missing plan
+        if graph not in self._keys:
+            self._keys[graph] = self._cache.plans(graph)
+        name = self._package.card.name
+        build = f"cdvision export {name} --to tensorrt {self._cache.folder}"
+        shapes = {key: value.shape for key, value in inputs.items()}
+        key = usable_plan(self._keys[graph], self._wanted, shapes, build=build)
+        if key.digest not in self._open:
+            self._open[key.digest] = self._runtime.open_plan(self._cache.read(key))
+        return self._open[key.digest].run(inputs)
+
+
+def _device_number(device: str) -> int:
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise EngineError(f"the tensorrt engine runs on 'cuda' or 'cuda:N', not on {device!r}")
+    return int(number or 0)

@@ -1,0 +1,138 @@
+"""The web application: routes, health, metrics and the page, behind the gate and the observer."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from cdvision.serving.errors import add_error_handlers
+from cdvision.serving.limits import RETRY, Gate
+from cdvision.serving.metrics import Metrics
+from cdvision.serving.observer import Observer
+from cdvision.serving.routes import router
+from cdvision.serving.service import Service
+from cdvision.serving.settings import ServiceSettings
+from cdvision.version import __version__
+
+FOLDER = Path(__file__).parent / "page"
+PAGES = {"/": "index.html", "/docs": "docs.html"}
+DESCRIPTION = "Answers from compressed streams of learned features, without rebuilding pixels."
+ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key")
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """Return the ASGI application of a service; its models load when it starts.
+
+    Args:
+        settings: limits, models and who may call.
+
+    Raises:
+        ModelError: a model is missing or damaged.
+        EngineError: the engine or device is not available.
+    """
+    service = Service(settings)
+    app = FastAPI(
+        title="cdvision",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(router)
+    _add_operations(app, service)
+    _add_pages(app)
+    add_error_handlers(app)
+    _add_middleware(app, service)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    starting = asyncio.create_task(service.start())
+    yield
+    await starting
+    await service.close()
+
+
+def _add_operations(app: FastAPI, service: Service) -> None:
+    @app.get("/health/live", responses={503: {"description": "The models cannot be loaded."}})
+    async def live() -> Response:
+        """Tell whether the process should go on: 503 where its models could not be loaded."""
+        if service.failed:
+            return JSONResponse({"status": "failed"}, 503)
+        return JSONResponse({"status": "live"})
+
+    @app.get("/health/ready", responses={503: {"description": "The models are being loaded."}})
+    async def ready() -> Response:
+        """Tell whether requests will be answered: 200, or 503 while the models load."""
+        if service.ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "loading"}, 503, RETRY)
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Return counters and times in Prometheus's text format."""
+        return Response(service.metrics.exposition(), media_type=Metrics.content_type)
+
+
+def _add_pages(app: FastAPI) -> None:
+    for path, file in PAGES.items():
+        page = (FOLDER / file).read_text(encoding="utf-8")
+        app.add_api_route(path, _page_route(page), include_in_schema=False)
+
+
+def _page_route(page: str) -> Callable[[], Awaitable[HTMLResponse]]:
+    headers = {
+        "Content-Security-Policy": content_security_policy(page),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
+    async def show() -> HTMLResponse:
+        return HTMLResponse(page, headers=headers)
+
+    return show
+
+
+def content_security_policy(page: str) -> str:
+    """Allow a page its own inline script and style, by hash, requests to us, and nothing else."""
+    hashes = {
+        tag: " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        )
+        for tag in ("script", "style")
+    }
+    return (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Wrap the app; what is added last meets a request first."""
+    settings = service.settings
+    app.add_middleware(Gate, settings=settings, ready=lambda: service.ready)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=("Server-Timing", "X-Request-Id"),
+        )
+    paths = {*app.openapi()["paths"], *PAGES}
+    app.add_middleware(Observer, metrics=service.metrics, paths=paths)

@@ -1,0 +1,153 @@
+"""Dynamic batching: streams that arrive within a few milliseconds share a run of the networks.
+
+::
+
+    answer() ─┐
+    answer() ─┼▶ queue ─ wait until window or full ─ group by question ─ thread: Model.analyze
+    answer() ─┘                                                             │
+       ▲────────────────────────── future of each stream ───────────────────┘
+
+While one batch runs, the next one gathers: the busier the service, the larger its batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+from cdvision.analysis import AnalysisResult
+from cdvision.analysis.workers import usable_cores
+from cdvision.model import Model
+from cdvision.serving.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a stream; streams with equal questions can share a batch."""
+
+    model: Model
+    task: str
+    confidence: float = 0.3
+    top: int = 5
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer for one stream, with the seconds that it waited and that its batch ran."""
+
+    result: AnalysisResult
+    waited: float
+    ran: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    question: Question
+    bits: bytes
+    pixels: int
+    arrived: float
+    future: asyncio.Future[Reply]
+
+
+class Batcher:
+    """Gathers streams and runs them in one worker thread.
+
+    Args:
+        metrics: where batches are counted.
+        max_batch: streams that share a run at most.
+        window: seconds that the first stream of a batch waits for others.
+    """
+
+    def __init__(self, metrics: Metrics, *, max_batch: int, window: float) -> None:
+        self._metrics, self._max_batch, self._window = metrics, max_batch, window
+        self._queue: asyncio.Queue[_Job] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cdvision-answers")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to answer, on the running event loop."""
+        self._task = asyncio.create_task(self._work())
+
+    async def close(self) -> None:
+        """Stop; called when no request is at work any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._thread.shutdown(wait=True)
+
+    async def answer(self, question: Question, bits: bytes, pixels: int) -> Reply:
+        """Answer one stream.
+
+        Args:
+            question: what to ask of it.
+            bits: the stream.
+            pixels: of its network input; a batch has no more of them than a full one usually has.
+        """
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Job(question, bits, pixels, perf_counter(), future))
+        return await future
+
+    async def _work(self) -> None:
+        while True:
+            jobs = [await self._queue.get()]
+            await asyncio.sleep(max(0.0, jobs[0].arrived + self._window - perf_counter()))
+            while len(jobs) < self._max_batch and not self._queue.empty():
+                jobs.append(self._queue.get_nowait())
+            for batch in _batches(jobs, self._max_batch):
+                await self._run(batch)
+
+    async def _run(self, jobs: Sequence[_Job]) -> None:
+        loop, question, begin = asyncio.get_running_loop(), jobs[0].question, perf_counter()
+        streams = [job.bits for job in jobs]
+        outcomes = await loop.run_in_executor(self._thread, _outcomes, question, streams)
+        ran = perf_counter() - begin
+        self._metrics.batch.labels(question.task).observe(len(jobs))
+        self._metrics.batch_seconds.labels(question.task).observe(ran)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if job.future.done():  # whoever asked has gone
+                continue
+            if isinstance(outcome, Exception):
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(Reply(outcome, begin - job.arrived, ran))
+
+
+def _batches(jobs: Sequence[_Job], max_batch: int) -> Iterator[list[_Job]]:
+    """Group jobs by question, and split groups of inputs so large that memory would grow."""
+    groups: dict[Question, list[_Job]] = {}
+    for job in jobs:
+        if not job.future.done():
+            groups.setdefault(job.question, []).append(job)
+    for question, group in groups.items():
+        room = max_batch * question.model.card.input.size**2
+        batch: list[_Job] = []
+        for job in group:
+            if batch and sum(other.pixels for other in batch) + job.pixels > room:
+                yield batch
+                batch = []
+            batch.append(job)
+        yield batch
+
+
+def _outcomes(question: Question, streams: Sequence[bytes]) -> list[AnalysisResult | Exception]:
+    """Answer a batch; where that fails as a whole, each alone, so that one cannot hurt others."""
+    try:
+        return list(_analyze(question, streams))
+    except Exception as error:  # of the engine, for example: whose fault it is shows one by one
+        if len(streams) == 1:
+            return [error]
+        return [outcome for bits in streams for outcome in _outcomes(question, [bits])]
+
+
+def _analyze(question: Question, streams: Sequence[bytes]) -> Iterator[AnalysisResult]:
+    """Share a batch out to the cores: small runs side by side beat one large run on all of them."""
+    return question.model.analyze(
+        streams,
+        tasks=(question.task,),
+        batch_size=-(-len(streams) // usable_cores()),
+        confidence=question.confidence,
+        top=question.top,
+    )

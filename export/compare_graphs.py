@@ -1,0 +1,119 @@
+"""Runs exported graphs beside a reference on recorded inputs: differences and times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from cdvision.engines import Engine
+from cdvision.errors import EngineError
+from cdvision.export.differences import Difference, Outputs, differences, worst
+from cdvision.export.recorded_inputs import Inputs
+from cdvision.package.loader import ModelPackage
+
+TIMED_ROUNDS = 10
+COMPARED_RUNS = 12
+
+
+class OpenGraph(Protocol):
+    """One graph that can be run."""
+
+    def run(self, inputs: Inputs) -> Outputs:
+        """Run on named arrays and return named outputs."""
+        ...
+
+
+class OnnxGraph:
+    """A stand-alone ONNX file in ONNX Runtime.
+
+    Args:
+        source: path of the file, or its bytes.
+        threads: inside a run; the runtime's default where None.
+    """
+
+    def __init__(self, source: str | bytes, *, threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises a family without a public base
+            raise EngineError(f"ONNX Runtime cannot open the exported graph: {error}") from error
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Inputs) -> Outputs:
+        """Run on named arrays and return named outputs."""
+        return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
+
+
+def reference_engine(package: ModelPackage) -> tuple[str, Engine]:
+    """Return PyTorch on the package's weights, or the package's own graphs where it is missing."""
+    try:
+        from cdvision.engines.torch_engine import TorchEngine
+    except EngineError:
+        from cdvision.engines.onnx_engine import OnnxEngine
+
+        return "package graphs in ONNX Runtime", OnnxEngine(package)
+    return "PyTorch", TorchEngine(package)
+
+
+def compared(
+    graph: str, candidate: OpenGraph, reference: Engine, runs: Sequence[Inputs]
+) -> dict[str, Difference]:
+    """Return the largest differences of every output over single runs and one batch."""
+    found: dict[str, Difference] = {}
+    for inputs in [*spread(runs, COMPARED_RUNS), *batched(runs)]:
+        expected = reference.run(graph, inputs)
+        for item in differences(candidate.run(inputs), expected):
+            found[item.output] = worst(found.get(item.output), item)
+    return found
+
+
+def spread(runs: Sequence[Inputs], most: int) -> list[Inputs]:
+    """Return at most so many runs, spread evenly over all."""
+    count = min(len(runs), most)
+    return [runs[number * len(runs) // count] for number in range(count)]
+
+
+def batched(runs: Sequence[Inputs]) -> list[Inputs]:
+    """Join the first two runs of one shape into a batch: what only batches break must show."""
+    seen: dict[tuple[tuple[int, ...], ...], Inputs] = {}
+    for inputs in runs:
+        shape = tuple(value.shape[1:] for value in inputs.values())
+        if shape in seen:
+            first = seen[shape]
+            return [{n: np.concatenate([first[n], inputs[n]]) for n in inputs}]
+        seen[shape] = inputs
+    return []
+
+
+def paired_milliseconds(
+    candidates: Mapping[str, OpenGraph], runs: Sequence[Inputs], *, rounds: int = TIMED_ROUNDS
+) -> dict[str, float]:
+    """Median milliseconds of a run of each candidate, all of them in every round.
+
+    What slows the machine down for a while slows all of them alike: only such figures compare.
+    """
+    chosen = list(_cycled(spread(runs, rounds), rounds))
+    for candidate in candidates.values():  # the first run of a shape allocates
+        candidate.run(chosen[0])
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for inputs in chosen:
+        for name, candidate in candidates.items():
+            start = perf_counter()
+            candidate.run(inputs)
+            times[name].append(perf_counter() - start)
+    return {name: round(1e3 * float(np.median(values)), 3) for name, values in times.items()}
+
+
+def _cycled(runs: Sequence[Inputs], count: int) -> Iterable[Inputs]:
+    return (runs[number % len(runs)] for number in range(count))

@@ -1,0 +1,232 @@
+"""``cdvision export --to tensorrt``: graphs, build script and, where TensorRT is, checked engines.
+
+::
+
+    stand-alone graph ─ precision in its types ─ ONNX file ─┬─ build_engines.sh
+                                                           └─ build ─ parity ─ keep or refuse
+
+An engine is kept only when its outputs agree with a reference on real inputs: releases of TensorRT
+have been silently wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from cdvision.engines import Engine
+from cdvision.engines.plan_cache import PlanCache, PlanKey, covers, model_sha256
+from cdvision.engines.tensorrt_engine import PlanRuntime
+from cdvision.errors import CdvisionError, ModelError
+from cdvision.export.compare_graphs import (
+    OnnxGraph,
+    OpenGraph,
+    compared,
+    paired_milliseconds,
+    reference_engine,
+)
+from cdvision.export.differences import TOLERANCES, Difference, Outputs, check
+from cdvision.export.half_precision import half_graph
+from cdvision.export.onnx_artefacts import (
+    PRECISIONS,
+    ExportInputs,
+    graph_report,
+    write_graph,
+)
+from cdvision.export.operator_support import unsupported
+from cdvision.export.quantise import quantised_graph
+from cdvision.export.recorded_inputs import Inputs
+from cdvision.export.report import ExportReport, GraphReport
+from cdvision.export.standalone_graph import graph_names, standalone_graph
+from cdvision.export.tensorrt_profiles import Profile, ShapeRange
+from cdvision.export.trtexec_script import PlannedBuild, write_script
+from cdvision.model import Model
+from cdvision.photo import ImageLike
+
+WORKSPACE = 2**30  # bytes
+
+
+@dataclass(frozen=True)
+class TensorrtOptions:
+    """How engines are built.
+
+    Attributes:
+        precision: ``"fp32"``, ``"fp16"`` (computed in half precision), or ``"int8"``.
+        shapes: what the engines must take.
+        workspace_bytes: scratch memory that tactics may use.
+    """
+
+    precision: str
+    shapes: ShapeRange
+    workspace_bytes: int = WORKSPACE
+
+
+def typed_graph(
+    model: Model, graph: str, precision: str, calibration: Sequence[Inputs] = ()
+) -> onnx.ModelProto:
+    """Return the graph whose types ask a strongly typed engine for a precision.
+
+    Raises:
+        ModelError: an operator or type that TensorRT's parser does not take.
+    """
+    proto = standalone_graph(model.package, graph)
+    if precision == "fp16":
+        proto = half_graph(proto)
+    elif precision == "int8":
+        proto = quantised_graph(proto, calibration, for_tensorrt=True)
+    faults = unsupported(proto)
+    if faults:
+        raise ModelError(f"{model.name}: {graph}: TensorRT does not take {'; '.join(faults[:5])}")
+    return proto
+
+
+def write_tensorrt(
+    model: Model,
+    folder: Path,
+    options: TensorrtOptions,
+    *,
+    photos: Sequence[ImageLike] = (),
+    calibration: Sequence[ImageLike] = (),
+    runtime: PlanRuntime | None = None,
+) -> ExportReport:
+    """Write typed ONNX files and ``build_engines.sh``; build, check and keep engines where it can.
+
+    Args:
+        model: on any engine.
+        folder: of the ONNX files; the engines lie in it too, and are found there when
+            ``CDVISION_ENGINES`` names it.
+        options: precision, shapes and memory.
+        photos: for parity; three drawn pictures where empty.
+        calibration: photos that set the ranges of INT8.
+        runtime: what builds; TensorRT's where it is installed, and none otherwise.
+
+    Raises:
+        ModelError: an engine's outputs differ from the reference by too much: it is not kept.
+        EngineError: TensorRT cannot build a graph.
+    """
+    if options.precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ModelError(f"precision: expected one of {known}, found {options.precision!r}")
+    runtime = _found_runtime() if runtime is None else runtime
+    inputs = ExportInputs.from_photos(
+        model, photos, calibration if options.precision == "int8" else ()
+    )
+    builder = _Builder(model, folder, options, inputs, runtime)
+    reports = tuple(builder.export(graph) for graph in graph_names(model.package))
+    write_script(folder, builder.planned, workspace_bytes=options.workspace_bytes)
+    report = ExportReport(
+        model.name,
+        "tensorrt",
+        options.precision,
+        builder.reference_name,
+        inputs.photos,
+        reports,
+        folder,
+        {"engines": "built and checked" if runtime else "not built: no TensorRT here"},
+    )
+    report.write()
+    return report
+
+
+def _found_runtime() -> PlanRuntime | None:
+    from cdvision.engines.tensorrt_runtime import TensorrtRuntime, tensorrt_installed
+
+    return TensorrtRuntime() if tensorrt_installed() else None
+
+
+class _Builder:
+    """One export: what all of its graphs share."""
+
+    def __init__(
+        self,
+        model: Model,
+        folder: Path,
+        options: TensorrtOptions,
+        inputs: ExportInputs,
+        runtime: PlanRuntime | None,
+    ) -> None:
+        self._model, self._folder, self._options = model, folder, options
+        self._inputs, self._runtime = inputs, runtime
+        self._cache = PlanCache(folder)
+        self.reference_name, self._reference = reference_engine(model.package)
+        self.planned: list[PlannedBuild] = []
+
+    def export(self, graph: str) -> GraphReport:
+        """Write one graph's ONNX file, and build its engine where there is a runtime."""
+        precision = self._options.precision
+        calibration = self._inputs.calibration.get(graph, ())
+        proto = typed_graph(self._model, graph, precision, calibration)
+        path = write_graph(proto, self._folder / precision / f"{graph}.onnx")
+        profile = self._options.shapes.profile(proto)
+        onnx_file = path.relative_to(self._folder)
+        plan = Path("trtexec") / f"{graph}-{precision}.plan"
+        self.planned.append(PlannedBuild(onnx_file, plan, profile))
+        report = graph_report(proto, path, self._folder)
+        return (
+            report if self._runtime is None else self._build(report, path, profile, self._runtime)
+        )
+
+    def _build(
+        self, report: GraphReport, path: Path, profile: Profile, runtime: PlanRuntime
+    ) -> GraphReport:
+        key = PlanKey(
+            self._model.name,
+            model_sha256(self._model.card),
+            report.graph,
+            self._options.precision,
+            runtime.version,
+            runtime.compute_capability,
+            profile,
+        )
+        timing = f"timing-trt{key.tensorrt}-sm{key.compute_capability.replace('.', '')}.cache"
+        plan = runtime.build_plan(
+            path,
+            profile,
+            workspace_bytes=self._options.workspace_bytes,
+            timing_cache=self._folder / timing,
+        )
+        engine = runtime.open_plan(plan)
+        runs = self._runs_within(report.graph, profile)
+        parity = self._parity(report.graph, path, engine, runs)
+        check(f"{self._model.name}: {report.graph}", parity, TOLERANCES[key.precision])
+        apart = {name: item.relative for name, item in parity.items()}
+        stored = self._cache.store(key, plan, {"largest_differences": apart})
+        return replace(
+            report,
+            file=stored.name,
+            bytes=len(plan),
+            parity=tuple(parity.values()),
+            milliseconds=paired_milliseconds({"engine": engine}, runs),
+        )
+
+    def _runs_within(self, graph: str, profile: Profile) -> list[Inputs]:
+        runs = self._inputs.recorded.get(graph, [])
+        fitting = [r for r in runs if covers(profile, {n: v.shape for n, v in r.items()})]
+        if not fitting:
+            raise CdvisionError(
+                f"{graph}: no engine is kept unchecked, and no photo's inputs fit the sizes and "
+                "batches asked for: allow a batch of 1 and the photos' sizes, or pass other photos"
+            )
+        return fitting
+
+    def _parity(
+        self, graph: str, path: Path, engine: OpenGraph, runs: Sequence[Inputs]
+    ) -> dict[str, Difference]:
+        """Compare with the model's reference; an INT8 engine with the graph it was built from."""
+        int8 = self._options.precision == "int8"
+        reference: Engine = _SameGraph(OnnxGraph(str(path))) if int8 else self._reference
+        return compared(graph, engine, reference, runs)
+
+
+class _SameGraph:
+    """One graph in the place of an engine that knows many."""
+
+    def __init__(self, graph: OpenGraph) -> None:
+        self._graph = graph
+
+    def run(self, graph: str, inputs: Inputs) -> Outputs:
+        """Run the graph, whatever its name."""
+        return self._graph.run(inputs)

@@ -1,0 +1,214 @@
+"""``cdvision export --to triton``: a model repository for the Triton inference server.
+
+::
+
+    STREAM ─ <model>_decode ─▶ <model>_answer_<tail> ─▶ <model>_<task>_write ─ ANSWER
+             (Python: tables)   (ONNX Runtime or TensorRT)  (Python: numpy)
+
+One ensemble a task, ``<model>_<task>``, ties the three: bytes of a stream in, JSON out. The answer
+graph's requests are batched by the server, streams of one input size with each other.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cdvision.engines.plan_cache import PlanCache, model_sha256
+from cdvision.errors import ModelError
+from cdvision.export.compare_graphs import reference_engine
+from cdvision.export.graph_contract import tail_of
+from cdvision.export.onnx_artefacts import PRECISIONS, ExportInputs, export_graph_file
+from cdvision.export.report import ExportReport, GraphReport
+from cdvision.export.standalone_graph import graph_names
+from cdvision.export.triton_config import ServedModel, Step, Tensor
+from cdvision.model import Model
+from cdvision.package.card import CARD_FILE
+from cdvision.package.loader import CLASSES_FILE, TABLES_FILE
+from cdvision.photo import ImageLike
+
+CODE = Path(__file__).parent
+LARGEST_BATCH = 16
+LATENTS = ("symbols", "hyper", "quality")
+STREAM, ANSWER = Tensor("STREAM", "string", (1,)), Tensor("ANSWER", "string", (1,))
+OPTIONS = {"detect": {"confidence": 0.3}, "segment": {"confidence": 0.3}, "classify": {"top": 5}}
+
+
+def write_triton(
+    model: Model,
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    photos: Sequence[ImageLike] = (),
+    calibration: Sequence[ImageLike] = (),
+    engines: Path | None = None,
+) -> ExportReport:
+    """Write a model repository, and ``report.json`` beside its models.
+
+    Args:
+        model: on any engine.
+        folder: of the repository.
+        precision: of the graphs, see ``write_onnx``.
+        photos: for parity and times; three drawn pictures where empty.
+        calibration: photos that set the ranges of INT8.
+        engines: folder of TensorRT engines that were built on the server, see ``write_tensorrt``:
+            they take the place of the ONNX graphs.
+
+    Raises:
+        ModelError: a graph differs from the reference by too much, or an engine is missing.
+    """
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
+    repository = _Repository(model, folder, engines)
+    inputs = ExportInputs.from_photos(model, photos, calibration if precision == "int8" else ())
+    name, reference = reference_engine(model.package)
+    reports = []
+    for graph in graph_names(model.package):
+        if graph.partition(".")[0] not in ("encoder", "tap"):  # the sender's; and a part of answers
+            path = folder / repository.name_of(graph) / "1" / "model.onnx"
+            reports.append(
+                export_graph_file(model, graph, path, folder, precision, inputs, reference)
+            )
+    repository.write(reports)
+    report = ExportReport(
+        model.name, "triton", precision, name, inputs.photos, tuple(reports), folder
+    )
+    report.write()
+    return report
+
+
+class _Repository:
+    """The folders of one model."""
+
+    def __init__(self, model: Model, folder: Path, engines: Path | None) -> None:
+        self._model, self._folder, self._engines = model, folder, engines
+        self._name = model.name.replace(".", "_")
+
+    def name_of(self, graph: str) -> str:
+        """Name of a graph's model on the server."""
+        return f"{self._name}_{graph.replace('.', '_')}"
+
+    def write(self, reports: Sequence[GraphReport]) -> None:
+        """Write configurations, Python models, ensembles and the package's tables."""
+        graphs = {report.graph: self._write_graph(report) for report in reports}
+        self._write_python(self._decode(graphs), "triton_decode_model.py")
+        self._write_tables(self._folder / f"{self._name}_decode" / "package")
+        for task in self._model.card.tasks:
+            tail = self._model.card.tail_for(task) or ""
+            answer, parts = graphs[f"answer.{tail}"], self._parts(graphs, tail)
+            writer = self._writer(task, tail, answer, parts)
+            self._write_python(writer, "triton_answer_model.py")
+            self._write_config(self._ensemble(task, tail, answer, writer))
+
+    def _write_graph(self, report: GraphReport) -> ServedModel:
+        regions = report.graph.startswith(("box.", "mask."))
+        batch = 0 if regions else LARGEST_BATCH
+        name = self.name_of(report.graph)
+        backend = "onnxruntime" if self._engines is None else "tensorrt"
+        inputs = [_tensor(n, text, batched=bool(batch)) for n, text in report.inputs.items()]
+        outputs = [_tensor(n, text, batched=bool(batch)) for n, text in report.outputs.items()]
+        served = ServedModel(name, inputs, outputs, backend, batch)
+        self._write_config(served)
+        if self._engines is not None:
+            self._place_plan(report.graph, self._folder / name / "1", self._engines)
+        return served
+
+    def _place_plan(self, graph: str, version: Path, engines: Path) -> None:
+        cache, digest = PlanCache(engines), model_sha256(self._model.card)
+        keys = [key for key in cache.plans(graph) if key.model_sha256 == digest]
+        if not keys:
+            raise ModelError(
+                f"{engines}: no engine of {self._model.name} for {graph}: build them on the server "
+                f"with `cdvision export {self._model.name} --to tensorrt {engines}`"
+            )
+        (version / "model.plan").write_bytes(cache.read(keys[0]))
+        (version / "model.onnx").unlink()
+
+    def _decode(self, graphs: dict[str, ServedModel]) -> ServedModel:
+        outputs: dict[str, Tensor] = {}
+        for graph, served in graphs.items():
+            if graph.startswith("answer."):
+                for tensor in served.inputs:
+                    name = self._decoded_name(tail_of(graph) or "", tensor.name)
+                    outputs[name] = replace(tensor, name=name, scalar=False)
+        return ServedModel(
+            f"{self._name}_decode",
+            [STREAM],
+            list(outputs.values()),
+            "python",
+            LARGEST_BATCH,
+            {"package": "package"},
+        )
+
+    def _decoded_name(self, tail: str, name: str) -> str:
+        return name if name in LATENTS else f"{tail}_{name}"
+
+    def _parts(self, graphs: dict[str, ServedModel], tail: str) -> dict[str, ServedModel]:
+        heads = (f"box.{tail}", f"mask.{tail}")
+        return {graph: served for graph, served in graphs.items() if graph in heads}
+
+    def _writer(
+        self, task: str, tail: str, answer: ServedModel, parts: dict[str, ServedModel]
+    ) -> ServedModel:
+        dense = [tensor for tensor in answer.outputs if tensor.name != "features"]
+        called = {
+            graph: {"model": part.name, "outputs": [tensor.name for tensor in part.outputs]}
+            for graph, part in parts.items()
+        }
+        parameters = {
+            "package": f"../{self._name}_decode/package",
+            "task": task,
+            "tail": tail,
+            "inputs": json.dumps([tensor.name for tensor in dense]),
+            "graphs": json.dumps(called),
+            "options": json.dumps(OPTIONS[task]),
+        }
+        name = f"{self._name}_{task}_write"
+        return ServedModel(name, [STREAM, *dense], [ANSWER], "python", LARGEST_BATCH, parameters)
+
+    def _ensemble(
+        self, task: str, tail: str, answer: ServedModel, writer: ServedModel
+    ) -> ServedModel:
+        taken = {t.name: self._decoded_name(tail, t.name) for t in answer.inputs}
+        dense = {t.name: f"{tail}_{t.name}" for t in writer.inputs if t.name != STREAM.name}
+        steps = [
+            Step(
+                f"{self._name}_decode",
+                {STREAM.name: STREAM.name},
+                {name: f"decoded_{name}" for name in taken.values()},
+            ),
+            Step(answer.name, {n: f"decoded_{value}" for n, value in taken.items()}, dense),
+            Step(writer.name, {STREAM.name: STREAM.name, **dense}, {ANSWER.name: ANSWER.name}),
+        ]
+        name = f"{self._name}_{task}"
+        return ServedModel(name, [STREAM], [ANSWER], None, LARGEST_BATCH, steps=steps)
+
+    def _write_python(self, served: ServedModel, source: str) -> None:
+        self._write_config(served)
+        shutil.copyfile(CODE / source, self._folder / served.name / "1" / "model.py")
+
+    def _write_config(self, served: ServedModel) -> None:
+        place = self._folder / served.name
+        (place / "1").mkdir(parents=True, exist_ok=True)  # an ensemble too has an (empty) version
+        (place / "config.pbtxt").write_text(served.text(), encoding="utf-8")
+
+    def _write_tables(self, folder: Path) -> None:
+        """Write the part of the package that decodes and names classes: no weights, no graphs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        card, source = self._model.card, self._model.package.folder
+        kept = {name: card.files[name] for name in (TABLES_FILE, CLASSES_FILE)}
+        for name in kept:
+            shutil.copyfile(source / name, folder / name)
+        text = replace(card, files=kept).to_json()
+        (folder / CARD_FILE).write_text(text, encoding="utf-8")
+
+
+def _tensor(name: str, described: str, *, batched: bool) -> Tensor:
+    """Read a tensor from what a report says of it: ``int32 (batch, 128, h16, w16): ...``."""
+    dtype, _, rest = described.partition(" (")
+    axes = rest.partition(")")[0].split(", ")
+    dims = tuple(int(axis) if axis.isdigit() else -1 for axis in axes)[1 if batched else 0 :]
+    return Tensor(name, dtype, dims or (1,), scalar=not dims)
