@@ -169,7 +169,7 @@ def load(
 
     >>> import cdvision
     >>> cdvision.load("small").card.tasks
-    ('detect', 'classify')
+    ('detect', 'segment', 'classify')
 
     Args:
         name: an installed model or a folder with ``model.json``.

@@ -143,7 +143,7 @@ class Stream:
         from cdvision.heads.dense_detection import MaskOutputs, detect_from_dense
 
         if task == "segment":
-            options["masks"] = MaskOutputs(dense["coefficients"], dense["prototypes"])
+            options["masks"] = MaskOutputs(*(dense[name] for name in MaskOutputs._fields))
         return detect_from_dense(dense["scores"], dense["distances"], **options)
 
     def _two_stage(
@@ -179,7 +179,7 @@ class Stream:
     def _dense_for(self, task: str) -> dict[str, Array]:
         """Return the dense outputs that answer a task; those with masks hold all others."""
         ((tail, graph),) = self.model.card.graphs_for([task]).items()
-        if graph.startswith("segment.") and "coefficients" not in self._dense.get(tail, {}):
+        if graph.startswith("segment.") and "prototypes" not in self._dense.get(tail, {}):
             self._run(tail, graph)
         return self.dense(tail)
 

@@ -63,7 +63,7 @@ class _Halver:
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:
-            return node.input[1].startswith(PARAMETERS)
+            return str(node.input[1]).startswith(PARAMETERS)
         if node.op_type not in PASSING or not self._floats(node):
             return False
         data = [name for name in self._floats(node) if name not in self._constants]

@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from cdvision.engines import Engine
 from cdvision.engines.plan_cache import PlanCache, PlanKey, covers, model_sha256
@@ -28,7 +30,7 @@ from cdvision.export.compare_graphs import (
     paired_milliseconds,
     reference_engine,
 )
-from cdvision.export.differences import TOLERANCES, Difference, Outputs, check
+from cdvision.export.differences import TOLERANCES, Difference, check
 from cdvision.export.half_precision import half_graph
 from cdvision.export.onnx_artefacts import (
     PRECISIONS,
@@ -227,6 +229,6 @@ class _SameGraph:
     def __init__(self, graph: OpenGraph) -> None:
         self._graph = graph
 
-    def run(self, graph: str, inputs: Inputs) -> Outputs:
+    def run(self, graph: str, inputs: Inputs) -> dict[str, NDArray[Any]]:
         """Run the graph, whatever its name."""
-        return self._graph.run(inputs)
+        return dict(self._graph.run(inputs))

@@ -24,7 +24,8 @@ _CANDIDATES = 1000
 class MaskOutputs(NamedTuple):
     """What a dense mask branch gives beside scores and distances."""
 
-    coefficients: NDArray[np.float32]  # (M, 129): every cell's own network
+    codes: NDArray[np.float32]  # (64, M): of every cell
+    control: NDArray[np.float32]  # (129, 65): turns codes into the cells' own networks
     prototypes: NDArray[np.float32]  # (12, H / 4, W / 4)
 
 
@@ -90,14 +91,13 @@ def _masks(
     """Return the masks of chosen cells; sizes are those of input, content and source."""
     (width, height), content, source = sizes
     cells, expected = len(cell_grid(height, width)), (height // STRIDE, width // STRIDE)
-    check_array("coefficients", masks.coefficients, shape=(cells, "c"), dtype=np.float32)
+    codes, control = masks.codes, masks.control
+    check_array("codes", codes, shape=("c", cells), dtype=np.float32)
+    check_array("control", control, shape=("k", len(codes) + 1), dtype=np.float32)
     check_array("prototypes", masks.prototypes, shape=("k", *expected), dtype=np.float32)
+    coefficients = codes[:, cell].T @ control[:, :-1].T + control[:, -1]
     return dynamic_masks(
-        masks.prototypes,
-        masks.coefficients[cell],
-        boxes,
-        content_size=content,
-        source_size=source,
+        masks.prototypes, coefficients, boxes, content_size=content, source_size=source
     )
 
 

@@ -52,9 +52,10 @@ def dynamic_masks(
     check_array("coefficients", coefficients, shape=(len(boxes), COEFFICIENTS), dtype=np.float32)
     content, source = check_image_size(content_size), check_image_size(source_size)
     scale = np.array([s / c for s, c in zip(source, content, strict=True)], np.float32)
+    pixels = _pixels(boxes * np.tile(scale, 2), source)
     return tuple(
-        _mask(prototypes, weights, box, scale, source)
-        for weights, box in zip(coefficients, boxes, strict=True)
+        _mask(prototypes, weights, box, sides, scale, source)
+        for weights, box, sides in zip(coefficients, boxes, pixels.tolist(), strict=True)
     )
 
 
@@ -82,41 +83,50 @@ def object_logits(prototypes: Floats, coefficients: Floats, across: Floats, down
     return logits
 
 
-def _mask(prototypes: Floats, weights: Floats, box: Floats, scale: Floats, source: Size) -> Rle:
+def _mask(
+    prototypes: Floats,
+    weights: Floats,
+    box: Floats,
+    sides: list[int],
+    scale: Floats,
+    source: Size,
+) -> Rle:
     _, height, width = prototypes.shape
-    first, stop = _pixels(box * np.tile(scale, 2), source)
-    columns, share = _cells(np.arange(first[0], stop[0]), scale[0], width)
-    rows, _ = _cells(np.array([first[1], stop[1] - 1]), scale[1], height)
-    left, right = columns[0], min(columns[-1] + 2, width)
-    top, bottom = rows[0], min(rows[-1] + 2, height)
-    window = prototypes[:, top:bottom, left:right]
-    across, down = np.arange(left, right), np.arange(top, bottom)
+    first, top, stop, bottom = sides
+    columns, share = _cells(np.arange(first, stop), scale[0], width)
+    rows, _ = _cells(np.array([top, bottom - 1]), scale[1], height)
+    across = np.arange(columns[0], min(columns[-1] + 2, width))
+    down = np.arange(rows[0], min(rows[-1] + 2, height))
     logits = object_logits(
-        window, weights, _in_box(across, box[0], box[2]), _in_box(down, box[1], box[3])
-    )
-    low = columns - left
-    high = np.minimum(low + 1, right - left - 1)
-    lines = logits.T[low] * (1 - share[:, None]) + logits.T[high] * share[:, None]
+        prototypes[:, down[0] : down[-1] + 1, across[0] : across[-1] + 1],
+        weights,
+        _in_box(across, box[0], box[2]),
+        _in_box(down, box[1], box[3]),
+    ).T.copy()
+    low = columns - columns[0]
+    lines = logits[low]
+    lines += share[:, None] * (logits[np.minimum(low + 1, len(across) - 1)] - lines)
     centres = (down + np.float32(0.5)) * (STRIDE * scale[1])
-    return runs_of_columns(lines, centres, first[0], (first[1], stop[1]), source)
+    return runs_of_columns(lines, centres, first, (top, bottom), source)
 
 
-def _pixels(box: Floats, source: Size) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the first pixel of a box and the one after its last, (x, y); at least one pixel."""
-    sides = np.rint(box).astype(np.int64)
-    first = np.clip(sides[:2], 0, np.array(source) - 1)
-    stop = np.clip(sides[2:], first + 1, np.array(source))
-    return (int(first[0]), int(first[1])), (int(stop[0]), int(stop[1]))
+def _pixels(boxes: Floats, source: Size) -> NDArray[np.int64]:
+    """Return first column and row, and those after the last (K, 4); at least one pixel each."""
+    sides = np.rint(boxes).astype(np.int64)
+    limit = np.array(source)
+    first = np.clip(sides[:, :2], 0, limit - 1)
+    stop = np.minimum(np.maximum(sides[:, 2:], first + 1), limit)
+    return np.concatenate([first, stop], axis=1)
 
 
 def _cells(
     pixels: NDArray[np.int64], scale: np.float32, count: int
 ) -> tuple[NDArray[np.int64], Floats]:
     """Return the cell on whose far side a pixel's centre lies, and its share of the next cell."""
-    place = (pixels + np.float32(0.5)) / (STRIDE * scale) - np.float32(0.5)
-    place = np.clip(place, 0, count - 1).astype(np.float32)
+    place = (pixels + np.float32(0.5)) * (1 / (STRIDE * scale)) - np.float32(0.5)
+    place = np.minimum(np.maximum(place, 0), count - 1).astype(np.float32)
     cell = place.astype(np.int64)
-    return cell, place - cell
+    return cell, (place - cell).astype(np.float32)
 
 
 def _in_box(cells: NDArray[np.int64], low: np.float32, high: np.float32) -> Floats:

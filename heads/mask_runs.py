@@ -37,9 +37,10 @@ def runs_of_columns(
     edges = _edges(lines, centres, column, place, rows)
     positions = (column + first) * height + edges
     # A run of no pixel begins where it ends, and the end of a column is the start of the next.
-    values, times = np.unique(positions, return_counts=True)
-    kept = values[times % 2 == 1]
-    counts = np.diff(np.concatenate([[0], kept, [width * height]]))
+    if (positions[1:] == positions[:-1]).any():
+        values, times = np.unique(positions, return_counts=True)
+        positions = values[times % 2 == 1]
+    counts = np.diff(np.concatenate([[0], positions, [width * height]]))
     if counts[-1] == 0:  # the last run is foreground to the last pixel
         counts = counts[:-1]
     return Rle(size=[height, width], counts=compress_counts(counts.astype(np.int64)))
@@ -62,4 +63,5 @@ def _edges(
     crossing = centres[above] + share * (centres[below] - centres[above])
     edges = np.ceil(crossing - np.float32(0.5)).astype(np.int64)
     edges[place == 0], edges[place == last + 1] = top, bottom
-    return np.clip(edges, top, bottom)
+    inside: NDArray[np.int64] = np.minimum(np.maximum(edges, top), bottom)
+    return inside

@@ -183,15 +183,15 @@ def test_the_schedule_holds_a_bounded_number_whatever_the_shapes(ordered: bool) 
     with ThreadPoolExecutor(3) as pool:
 
         def submit(entries: Sequence[Entry]) -> Future[list[AnalysisResult]]:
-            return pool.submit(answer, entries, pauses.exponential(0.0005))
+            return pool.submit(answer, entries, pauses.exponential(0.0002))
 
         schedule = Schedule(submit, 4, 4, ordered=ordered)
-        for index in range(2000):
+        for index in range(600):
             stream: Any = Shape(int(rng.integers(40)))
             left += [result.index for result in schedule.add(Entry(AnalysisResult(index), stream))]
             most = max(most, index + 1 - len(left))
         left += [result.index for result in schedule.finish()]
-    assert sorted(left) == list(range(2000))
+    assert sorted(left) == list(range(600))
     assert (left == sorted(left)) == ordered
     assert most <= 4 * (HELD_BATCHES + 4)
 

@@ -290,7 +290,7 @@ class TestTransformer:
     @pytest.mark.parametrize("keep", [3, 50])
     def test_attention_is_dense_attention_to_the_strongest_keys(self, keep: int) -> None:
         torch.manual_seed(0)
-        attention = SparseAttention(7)
+        attention = SparseAttention(7).requires_grad_(False)
         attention.position.table.data.normal_()
         tokens, size = torch.randn(2, 20, 384), (4, 5)
         q, k, v = attention.project_in(tokens).view(2, 20, 3, 6, 64).permute(2, 0, 3, 1, 4)

@@ -236,8 +236,8 @@ def test_analysis_reads_its_input_as_it_goes(model: cdvision.Model, small_stream
 
 def test_analysis_of_nothing_and_of_an_unknown_task(model: cdvision.Model) -> None:
     assert list(model.analyze([])) == []
-    with pytest.raises(UnsupportedTask, match="segment"):
-        model.analyze([], ["detect", "segment"])
+    with pytest.raises(UnsupportedTask, match="attributes"):
+        model.analyze([], ["detect", "attributes"])
     with pytest.raises(CdvisionError, match="batch_size: expected at least 1, found 0"):
         list(model.analyze([b""], batch_size=0))
 

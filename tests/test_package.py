@@ -262,7 +262,7 @@ def test_the_registry_finds_names_and_folders(package: Path) -> None:
     assert model_folder(str(package)) == package
     (info,) = [info for info in installed_models() if info.name == "small"]
     assert info.path == SMALL
-    assert info.tasks == ("detect", "classify")
+    assert info.tasks == ("detect", "segment", "classify")
     assert info.size_bytes == sum(path.stat().st_size for path in SMALL.iterdir())
     assert cdvision.models() == installed_models()
 

@@ -13,11 +13,12 @@ import cdvision
 from cdvision.results.masks import mask_runs
 
 pytest.importorskip("fastapi")
-pytest.importorskip("httpx")
 pytest.importorskip("playwright")
 
 from playwright import sync_api
-from serving_server import Server, serving
+
+from cdvision.serving.background import BackgroundService, serve_in_background
+from cdvision.serving.settings import ServiceSettings
 
 TINY = str(Path(__file__).parent / "packages" / "test-dicm-re")
 SYSTEM_BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
@@ -28,8 +29,8 @@ SCREENSHOTS = os.environ.get("CDVISION_SCREENSHOTS")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving(models=("small", TINY)) as running:
+def server() -> Iterator[BackgroundService]:
+    with serve_in_background(ServiceSettings(models=("small", TINY), threads=1)) as running:
         yield running
 
 
@@ -46,7 +47,7 @@ def browser() -> Iterator[sync_api.Browser]:
 
 
 @pytest.fixture
-def page(browser: sync_api.Browser, server: Server) -> Iterator[sync_api.Page]:
+def page(browser: sync_api.Browser, server: BackgroundService) -> Iterator[sync_api.Page]:
     """Open the page; a request elsewhere or an error in the console fails the test."""
     wrong: list[str] = []
     context = browser.new_context(viewport=WIDE)
@@ -93,7 +94,7 @@ def test_a_photo_is_encoded_and_its_boxes_follow_the_slider(
     page.locator("#quality").focus()
     page.keyboard.press("Home")  # the keyboard alone is enough
     smallest = len(model.encode(photo, quality=1))
-    page.wait_for_function(f"document.querySelector('#bytes').textContent === '{smallest:,}'")
+    sync_api.expect(page.locator("#bytes")).to_have_text(f"{smallest:,}", timeout=PATIENCE)
     with page.expect_download() as begun:
         page.locator("#download").click()
     begun.value.save_as(tmp_path / "got.cdv")
@@ -116,11 +117,9 @@ def test_a_stream_shows_its_boxes_without_a_photo_and_masks_where_the_model_has_
     assert len(masks) > 0
     bits = tmp_path / "cat.cdv"
     bits.write_bytes(tiny.encode(photos[1], size=224))
-    page.wait_for_function("typeof loadModels === 'function'")
     page.evaluate(
         "loadModels().then(() => { document.getElementById('model').value = 'test-dicm-re'; })"
     )
-    page.wait_for_function("document.getElementById('model').value === 'test-dicm-re'")
     page.set_input_files("#file", bits)
     page.wait_for_selector(".box", state="attached")
     assert page.locator(".box").count() == len(masks)
@@ -134,7 +133,7 @@ def test_a_stream_shows_its_boxes_without_a_photo_and_masks_where_the_model_has_
 
 
 def test_what_is_neither_photo_nor_stream_is_told_on_the_page(
-    browser: sync_api.Browser, server: Server, tmp_path: Path
+    browser: sync_api.Browser, server: BackgroundService, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "notes.txt"
     wrong.write_text("not a photo")

@@ -151,7 +151,7 @@ def test_coco_json_is_what_pycocotools_loads(tmp_path: Path, results: list[Analy
     errors = (tmp_path / "out.json.errors.jsonl").read_text().splitlines()
     assert json.loads(errors[0])["error"] == "cut off"
     truth = coco.COCO()
-    truth.dataset = {"images": [{"id": 139}], "annotations": [], "info": {}}
+    truth.dataset = {"images": [{"id": 139}], "annotations": [], "categories": [], "info": {}}
     truth.createIndex()
     assert len(truth.loadRes(str(tmp_path / "out.json")).anns) == 2
     with pytest.raises(CdvisionError, match="image 139 came before"):

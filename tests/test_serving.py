@@ -7,9 +7,14 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,16 +28,52 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("httpx")
 
-from serving_server import Server, serving, wait_until
+import httpx
 
 from cdvision.bench.service import announce_too_large, bench_service, send_endless
+from cdvision.serving.background import BackgroundService, serve_in_background
 from cdvision.serving.batching import Question, _batches, _Job
 from cdvision.serving.logs import LOGGER, JsonFormatter
+from cdvision.serving.service import Service
 from cdvision.serving.settings import ServiceSettings
 
+WAIT_SECONDS = 300.0  # a busy machine takes its time
 TINY = str(Path(__file__).parent / "packages" / "test-dicm-re")
 LIMIT = 200_000
 KEY = "a-key-for-tests"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running service and a client of it."""
+
+    running: BackgroundService
+    client: httpx.Client
+
+    @property
+    def service(self) -> Service:
+        return self.running.service
+
+    def post(self, path: str, content: bytes = b"", **options: Any) -> httpx.Response:
+        return self.client.post(path, content=content, **options)
+
+
+@contextmanager
+def serving(**settings: Any) -> Iterator[Server]:
+    # Two threads that wait for each other are slow where something else runs on the machine.
+    chosen = ServiceSettings(threads=1, **settings)
+    with (
+        serve_in_background(chosen) as running,
+        httpx.Client(base_url=running.url, timeout=WAIT_SECONDS, trust_env=False) as client,
+    ):
+        yield Server(running, client)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +186,9 @@ def test_picture_codecs_are_measured_at_the_pixels_of_the_network(
     assert sizes["webp"] < sizes["jpeg"]
 
 
-def test_models_are_listed_with_the_default_first(server: Server) -> None:
+def test_models_are_listed_with_the_default_first(server: Server, model: cdvision.Model) -> None:
     first, second = server.client.get("/v1/models").json()["models"]
-    assert (first["name"], first["tasks"]) == ("small", ["detect", "classify"])
+    assert (first["name"], first["tasks"]) == ("small", list(model.card.tasks))
     assert "segment" in second["tasks"]
 
 
@@ -167,18 +208,17 @@ def test_a_damaged_stream_is_refused_with_offset_and_field(server: Server, strea
 
 
 def test_no_mutated_stream_is_a_fault_of_the_service(server: Server, streams: list[bytes]) -> None:
-    for index in range(150):
-        _, body = mutate(streams, 7, index)
+    bodies = [mutate(streams, 7, index)[1] for index in range(120)]
+    with ThreadPoolExecutor(12) as pool:
         for path in ("/v1/detect", "/v1/inspect"):
-            status = server.post(path, body).status_code
-            assert status in (200, 422), (index, path)
+            answers = pool.map(partial(server.post, path), bodies)
+            assert {answer.status_code for answer in answers} <= {200, 422}
 
 
 @pytest.mark.parametrize(
     ("path", "status", "type_"),
     [
         ("/v1/attributes", 422, "UnsupportedTask"),
-        ("/v1/segment", 422, "UnsupportedTask"),  # of this stream's model
         ("/v1/detect?model=other", 404, "NotFound"),
         ("/v1/detect?model=test-dicm-re", 422, "BitstreamError"),
         ("/v1/detect?confidence=2", 422, "ParameterError"),
@@ -233,7 +273,7 @@ def test_a_bad_form_is_refused(server: Server, content_type: str, body: bytes) -
 
 
 def test_a_body_over_the_limit_is_refused_unread(server: Server) -> None:
-    address = ("127.0.0.1", server.port)
+    address = ("127.0.0.1", server.running.port)
     assert announce_too_large(address, "/v1/detect") == 413  # none of it was sent
     sent = send_endless(address, "/v1/detect")
     assert sent < 2**26  # what the system's buffers swallow: the service stopped reading
@@ -241,7 +281,7 @@ def test_a_body_over_the_limit_is_refused_unread(server: Server) -> None:
 
 def test_one_request_too_many_is_told_to_come_back(stream: bytes) -> None:
     with serving(models=(TINY,), max_requests=1, body_seconds=2) as server:
-        with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        with socket.create_connection(("127.0.0.1", server.running.port)) as slow:
             slow.sendall(b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
             wait_until(lambda: at_work(server) == 1)
             refused = server.post("/v1/inspect", stream)
@@ -285,7 +325,7 @@ def test_a_request_at_work_ends_before_the_service_does(photos: list[Path]) -> N
     with serving(models=(TINY,), batch_window=0.5) as server, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, "/v1/detect", bits)
         wait_until(lambda: at_work(server) == 1)
-        server.uvicorn.should_exit = True
+        server.running.stop()
         assert answer.result().status_code == 200
 
 
@@ -358,7 +398,7 @@ def test_a_page_loads_nothing_from_elsewhere(server: Server, path: str) -> None:
 
 
 def test_the_benchmark_finds_no_fault(server: Server, streams: list[bytes]) -> None:
-    report = bench_service(server.url, streams, seconds=0.5, clients=4, malformed=40)
+    report = bench_service(server.running.url, streams, seconds=0.5, clients=4, malformed=40)
     assert report.ok, str(report)
     assert report.requests > 0
     assert report.too_large_status == 413
@@ -374,7 +414,7 @@ def test_serve_without_its_extra_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_serve_tells_in_one_line_that_a_port_is_taken(server: Server) -> None:
-    arguments = ["serve", "--model", TINY, "--port", str(server.port)]
+    arguments = ["serve", "--model", TINY, "--port", str(server.running.port)]
     done = CliRunner().invoke(command_line, arguments)
     assert done.exit_code == 2
     assert "cannot listen on 127.0.0.1" in done.stderr

@@ -127,6 +127,10 @@ class Client:
             self._connection.close()  # opens again with the next request
             raise CdvisionError(f"no answer from {self.address}: {error!r}") from error
 
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
     def resident_mib(self) -> float:
         """Return the service's resident memory, from its metrics."""
         _, text = self.ask("/metrics")
@@ -163,6 +167,8 @@ def bench_service(
     before = connected[0].resident_mib()
     statuses, wrong = _send_malformed(connected, path, streams, malformed)
     after = connected[0].resident_mib()
+    for client in connected:
+        client.close()
     return LoadReport(
         machine=machine(),
         load_average=round(average, 2),

@@ -21,21 +21,19 @@ TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_PHOTOS = 32
 PARITY_PHOTOS = 8
+RANGE = "MIN,OPT,MAX"
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-class Triple(click.ParamType):
-    """One number, or smallest, usual and largest with commas between: 1,4,16."""
-
-    name = "MIN,OPT,MAX"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        """Return three whole numbers; one given number stands for all three."""
-        parts = str(value).split(",")
-        if len(parts) not in (1, 3) or not all(part.strip().isdigit() for part in parts):
-            self.fail(f"expected one number or MIN,OPT,MAX, found {value!r}", param, ctx)
-        numbers = tuple(int(part) for part in parts)
-        return numbers if len(numbers) == 3 else numbers * 3
+def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
+    """Read smallest, usual and largest from ``1,4,16``; one number stands for all three."""
+    if value is None:
+        return None
+    parts = value.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdigit() for part in parts):
+        raise click.BadParameter(f"expected one number or MIN,OPT,MAX, found {value!r}")
+    numbers = tuple(int(part) for part in parts)
+    return numbers if len(numbers) == 3 else numbers * 3
 
 
 @click.command()
@@ -54,15 +52,23 @@ class Triple(click.ParamType):
 @click.option("--photos", type=Folder, help="Photos for parity and times (default: drawn ones).")
 @click.option("--calibration", type=Folder, help="Photos that set the ranges of int8.")
 @click.option("--engines", type=Folder, help="Triton: TensorRT engines built on the server.")
-@click.option("--sizes", type=Triple(), help="TensorRT: sides of the network input, in pixels.")
-@click.option("--batches", type=Triple(), help="TensorRT: batch sizes (default: 1,4,16).")
+@click.option(
+    "--sizes",
+    callback=_triple,
+    metavar=RANGE,
+    help="TensorRT: sides of the network input, in pixels.",
+)
+@click.option(
+    "--batches", callback=_triple, metavar=RANGE, help="TensorRT: batch sizes (default: 1,4,16)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def export(model: str, target: str, folder: Path, as_json: bool, **options: Any) -> None:
     """Write MODEL (a name or package folder) into DIR for another runtime."""
     if options["precision"] == "int8" and options["calibration"] is None:
         raise click.UsageError("--weights int8 needs --calibration PHOTOS")
     if target in ("jetson", "sender"):
-        _write_bundle(target, model, folder)
+        write = {"jetson": "write_receiver_bundle", "sender": "write_sender_bundle"}[target]
+        click.echo(getattr(_part("bundles"), write)(cdvision.load(model), folder))
         return
     report = EXPORTS[target](cdvision.load(model), folder, **options)
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))
@@ -120,8 +126,3 @@ def _part(module: str) -> Any:
             f"this export needs {error.name}: install it with `pip install 'cdvision[export]'`"
         ) from error
 
-
-def _write_bundle(target: str, model: str, folder: Path) -> None:
-    bundles = importlib.import_module("cdvision.export.bundles")
-    write = {"jetson": "write_receiver_bundle", "sender": "write_sender_bundle"}[target]
-    click.echo(getattr(bundles, write)(model, folder))

@@ -209,7 +209,7 @@ class _Buffer:
         if self._used > self._capacity or not self._capacity:
             self._grow(max(1, self._used))
         memory = (ctypes.c_ubyte * self._capacity).from_address(self.host)
-        found: NDArray[Any] = np.frombuffer(memory, np.uint8)[: self._used].view(dtype)
+        found: NDArray[Any] = np.frombuffer(memoryview(memory), np.uint8)[: self._used].view(dtype)
         return found.reshape(shape)
 
     def to_device(self, stream: Any) -> None:

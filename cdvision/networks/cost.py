@@ -103,10 +103,11 @@ def _dicm(height: int, width: int) -> list[_Part]:
     from cdvision.networks import entroformer
     from cdvision.networks.feature_codec import FeatureAnalysis, FeatureSynthesis
     from cdvision.networks.resnet50 import ResNet50Tail
+    from cdvision.networks.transformer import WIDTH
 
     at = _Sizes(height, width)
     features, y, z = at.map(256, 4), at.map(192, 16), at.map(192, 64)
-    side, visible = at.map(entroformer.WIDTH, 16), at.map(1, 16).bool()
+    side, visible = at.map(WIDTH, 16), at.map(1, 16).bool()
     both, training = (SENDER, RECEIVER), (TRAINING,)
     bottleneck = _bottleneck("dicm")
     return [

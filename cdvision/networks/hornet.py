@@ -60,7 +60,8 @@ class GlobalLocalFilter(nn.Module):
         size = spectrum.shape[2:]
         real, imaginary = F.interpolate(learned, size, mode="bilinear", align_corners=True)
         spectrum = spectrum * torch.complex(real, imaginary)
-        return torch.fft.irfft2(spectrum, s=(height, width), norm="ortho").to(x.dtype)
+        filtered: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
+        return filtered.to(x.dtype)
 
 
 class GatedConvolution(nn.Module):

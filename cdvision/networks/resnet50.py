@@ -112,10 +112,11 @@ def split_resnet50(weights: str | Path | None = None) -> tuple[ResNet50Front, Re
         >>> tail(front(torch.zeros(1, 3, 64, 64))).shape
         torch.Size([1, 1000])
     """
+    classes: int | None = IMAGENET_CLASSES
     if weights is None:
-        network, classes = resnet50(), IMAGENET_CLASSES
+        network = resnet50()
     elif str(weights) in ResNet50_Weights.__members__:
-        network, classes = _downloaded(ResNet50_Weights[str(weights)]), IMAGENET_CLASSES
+        network = _downloaded(ResNet50_Weights[str(weights)])
     else:
         network, classes = _filled(_read(Path(weights)), Path(weights))
     return ResNet50Front(network).eval(), ResNet50Tail(classes, network).eval()

@@ -76,8 +76,9 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to (N, out, H/stride, W/stride)."""
         activated = self.activation(x)
-        kept: Tensor = x if self.shortcut is None else self.shortcut(activated)
-        return kept + self.branch(activated)
+        kept = x if self.shortcut is None else self.shortcut(activated)
+        out: Tensor = kept + self.branch(activated)
+        return out
 
 
 class Stage(nn.Sequential):

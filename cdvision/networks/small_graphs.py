@@ -44,7 +44,7 @@ def graphs(model: Small) -> dict[str, Graph]:
     if model.masks is not None:
         tables.append(
             ("segment.nanodet_plus_m", SegmenterGraph(model), latents,
-             ("features", "scores", "distances", "coefficients", "prototypes"), integers)
+             ("features", "scores", "distances", "codes", "control", "prototypes"), integers)
         )  # fmt: skip
     return {
         name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
@@ -109,14 +109,14 @@ class SegmenterGraph(DetectorGraph):
         self.masks = model.masks
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return what the detector does, coefficients (N, M, 129), prototypes (N, 12, H/4, W/4)."""
+        """Return what the detector does, and what ``MaskHead`` does."""
         (features,) = TapGraph.forward(self, *inputs)
         tail = cast(NanoDetTail, self.tails["nanodet_plus_m"])
         pyramid = tail.pyramid(features)
         embeddings = tail.head.embeddings(pyramid)
         scores, distances = tail.head.outputs(embeddings)
-        coefficients, prototypes = cast(MaskHead, self.masks)(features, pyramid, embeddings)
-        return features, torch.sigmoid(scores), distances, coefficients, prototypes
+        masks = cast(MaskHead, self.masks)(features, pyramid, embeddings)
+        return features, torch.sigmoid(scores), distances, *masks
 
 
 class ClassifierGraph(TapGraph):

@@ -92,12 +92,13 @@ def compress_counts(counts: NDArray[np.int64]) -> bytes:
     """
     deltas = counts.astype(np.int64)
     deltas[3:] -= counts[1:-2]
-    shifts = 5 * np.arange(_MAX_GROUPS)
+    largest = max(abs(int(deltas.max())), abs(int(deltas.min())))
+    shifts = 5 * np.arange(largest.bit_length() // 5 + 1)  # one more bit is the sign's
     groups = (deltas[:, None] >> shifts) & _GROUP_BITS
     # A number ends at the first group after which only copies of its sign bit would follow.
     rest = deltas[:, None] >> (shifts + 4)
     used = 1 + ((rest != 0) & (rest != -1)).sum(axis=1)
-    position = np.arange(_MAX_GROUPS)
+    position = np.arange(len(shifts))
     groups += np.where(position < used[:, None] - 1, _MORE_BIT, 0) + _FIRST_CHARACTER
     text: bytes = groups[position < used[:, None]].astype(np.uint8).tobytes()
     return text

@@ -200,7 +200,7 @@ def _place(
         "labels": torch.from_numpy(photo.labels[kept]),
     }
     if with_masks:
-        dense, known = _dense([photo.masks[i] for i in np.flatnonzero(kept)], source)
+        dense, known = _dense([photo.masks[i] for i in np.flatnonzero(kept).tolist()], source)
         target["masks"] = (cut(dense, torch.zeros(1, 1, 1, 1))[0] > 0.5).to(torch.uint8)
         target["masked"] = known
     image = cut(photo.pixels[None].float(), torch.tensor(PADDING).float().view(1, 3, 1, 1))

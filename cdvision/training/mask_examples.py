@@ -1,7 +1,7 @@
 """What a mask branch learns from: photos as a receiver has them, and the masks of what it finds.
 
-The networks before the branch are frozen. They cost twice what the branch costs, so a round of
-batches is prepared once and learned from several times.
+The networks before the branch are frozen, and cost more than it does: so a round of batches is
+prepared once and learned from several times.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MaskExample(NamedTuple):
     Attributes:
         features: (N, 116, H/8, W/8).
         pyramid: maps at 1/8, 1/16 and 1/32.
-        cells: embeddings (p, 96) of the cells, a level each; P rows in all.
+        cells: embeddings (p, 96) of the cells, a level each; P cells in all.
         image: (P,) int64, which picture of the batch.
         boxes: (P, 4) the cells' own boxes in pixels.
         masks: (P, 32, 32) the object's mask at points spread over the box, 0 ... 1.
@@ -72,7 +72,7 @@ class _Found(NamedTuple):
 def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> Tensor:
     """Send (N, 3, H, W) RGB 0..255 through streams; return the features (N, 116, H/8, W/8).
 
-    An engine does it, since it takes a seventh of the time that training's own modules take.
+    The package's own graphs do it: the latents are those that its streams carry.
 
     Args:
         engine: of a package of `small`.
@@ -154,7 +154,8 @@ def _grid(boxes: Tensor, sides: Tensor) -> Tensor:
     points = (torch.arange(SAMPLES, device=boxes.device) + 0.5) / SAMPLES
     low, extent = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
     x, y = (2 * (low + points[None, :, None] * extent) / sides - 1).unbind(2)
-    return torch.stack(torch.broadcast_tensors(x[:, None], y[:, :, None]), dim=3)
+    across, down = x[:, None].expand(-1, SAMPLES, -1), y[:, :, None].expand(-1, -1, SAMPLES)
+    return torch.stack([across, down], dim=3)
 
 
 def _cell_boxes(distances: Tensor, size: Sequence[int]) -> Tensor:

@@ -88,7 +88,7 @@ class MaskStage(Stage):
         prototypes = self.branch.prototypes(example.features, example.pyramid)
         logits = mask_logits(
             sample_in_boxes(prototypes, example.image, example.boxes, stride=STRIDE),
-            self.branch.coefficients(example.cells),
+            self.branch.coefficients(self.branch.cell_codes(example.cells)),
         )
         terms = mask_losses(logits, example.masks)
         return terms["entropy"] + terms["dice"], terms
@@ -116,7 +116,7 @@ class MaskStage(Stage):
             self._rounds = {number: self._rounds[number], number + 1: following}
         turn, place = divmod(place, ROUND_BATCHES)
         order = np.random.default_rng((self.plan.seed, number, turn)).permutation(ROUND_BATCHES)
-        return self._rounds[number].result()[order[place]]
+        return self._rounds[number].result()[int(order[place])]
 
     def _drawn(self, number: int) -> list[MaskExample]:
         rng = np.random.default_rng((self.plan.seed, number))

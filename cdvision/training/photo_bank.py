@@ -51,7 +51,7 @@ class PhotoBank:
         """Return (size, 3, S, S) float32 in 0..255, S drawn from the plan's sides."""
         side = int(rng.choice(self.plan.sides))
         chosen = rng.integers(len(self.photos), size=size)
-        return self.crops(chosen, side, rng)
+        return self.crops(chosen.tolist(), side, rng)
 
     def crops(self, chosen: Sequence[int], side: int, rng: np.random.Generator) -> Tensor:
         """Return one crop of each chosen photo: (n, 3, side, side) float32 in 0..255."""

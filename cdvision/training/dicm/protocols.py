@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Transmission(Protocol):
@@ -96,6 +98,13 @@ def freeze(*modules: nn.Module) -> None:
     """Stop training modules: no gradients to their weights, no new batch statistics."""
     for module in modules:
         module.requires_grad_(False).eval()
+
+
+def lay_out(module: Network, device: torch.device) -> Network:
+    """Move a network to a device, in the layout that convolutions like (see below)."""
+    module.to(device)
+    module.to(memory_format=torch.channels_last)
+    return module
 
 
 def channels_last(image: Tensor, device: torch.device) -> Tensor:

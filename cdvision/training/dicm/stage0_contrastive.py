@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.training.dicm.moco import EMBEDDING, QUEUE, MomentumContrast, ProjectionHead
-from cdvision.training.dicm.protocols import Backbone, channels_last, pool
+from cdvision.training.dicm.protocols import Backbone, channels_last, lay_out, pool
 from cdvision.training.dicm.stage_run import Plan, Stage
 from cdvision.training.dicm.views import ViewBank
 
@@ -42,7 +42,7 @@ class ContrastiveStage(Stage):
         learning_rate: float = LEARNING_RATE,
     ) -> None:
         self.plan, self.bank = plan, bank
-        self.backbone = backbone.to(plan.device, memory_format=torch.channels_last)
+        self.backbone = lay_out(backbone, plan.device)
         self.backbone.train().requires_grad_(True)
         head = ProjectionHead(channels, EMBEDDING).to(plan.device)
         self.contrast = MomentumContrast(self.backbone, head, queue=queue).to(plan.device)

@@ -15,6 +15,7 @@ from cdvision.training.dicm.protocols import (
     as_module,
     channels_last,
     freeze,
+    lay_out,
 )
 from cdvision.training.dicm.rates import bits_per_pixel, ramp, rate_groups, rate_term, spread
 from cdvision.training.dicm.redundancy_start import start_redundancy
@@ -59,7 +60,7 @@ class RedundancyStage(Stage):
         self.head_start = head_start
         self.model, self.banks, self.plan = model, banks, plan
         self.qualities, self.feature_losses = qualities, feature_losses
-        network = as_module(model).to(plan.device, memory_format=torch.channels_last)
+        network = lay_out(as_module(model), plan.device)
         network.train()
         freeze(model.front, model.tail)
         self.rate = rate_term(spread(RATE_WEIGHT, qualities), targets).to(plan.device)

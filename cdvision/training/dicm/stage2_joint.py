@@ -18,6 +18,7 @@ from cdvision.training.dicm.protocols import (
     as_module,
     channels_last,
     freeze,
+    lay_out,
     pool,
     stages_of,
 )
@@ -45,7 +46,7 @@ class _RateStage(Stage):
         rate_weight: float,
     ) -> None:
         self.model, self.plan, self.qualities = model, plan, qualities
-        self.network = as_module(model).to(plan.device, memory_format=torch.channels_last)
+        self.network = lay_out(as_module(model), plan.device)
         self.network.train().requires_grad_(True)
         self.rate = rate_term(spread(rate_weight, qualities), targets).to(plan.device)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.training.dicm.distortions import codec_distortion, feature_errors
-from cdvision.training.dicm.protocols import CodecModel, as_module, channels_last, freeze
+from cdvision.training.dicm.protocols import CodecModel, as_module, channels_last, freeze, lay_out
 from cdvision.training.dicm.rates import bits_per_pixel, ramp, rate_groups, rate_term, spread
 from cdvision.training.dicm.stage1_redundancy import draw_batch, draw_qualities
 from cdvision.training.dicm.stage_run import Plan, Stage
@@ -50,7 +50,7 @@ class CodecStage(Stage):
     ) -> None:
         self.model, self.banks, self.plan = model, banks, plan
         self.qualities, self.normalised = qualities, normalised
-        network = as_module(model).to(plan.device, memory_format=torch.channels_last)
+        network = lay_out(as_module(model), plan.device)
         network.train()
         freeze(as_module(model.re))
         weight = NORMALISED_RATE_WEIGHT if normalised else RATE_WEIGHT

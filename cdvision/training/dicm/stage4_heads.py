@@ -18,6 +18,7 @@ from cdvision.training.dicm.protocols import (
     RedundancyModel,
     channels_last,
     freeze,
+    lay_out,
     pool,
     stages_of,
 )
@@ -119,8 +120,8 @@ class HeadsStage(Stage):
             if isinstance(head, TwoStageDetector):
                 keep_boxes_exact(head)
         self.network = nn.ModuleDict(heads | {"tail": tail})
-        self.network.to(plan.device, memory_format=torch.channels_last).train()
-        freeze(source.to(plan.device, memory_format=torch.channels_last))
+        lay_out(self.network, plan.device).train()
+        freeze(lay_out(source, plan.device))
         self.tail = tail.requires_grad_(train_tail).eval()
         trained = [p for head in heads.values() for p in head.parameters()]
         groups: list[dict[str, Any]] = [{"params": trained, "lr": learning_rate}]

@@ -68,7 +68,8 @@ class ViewBank:
 
     def _cut(self, index: int, rng: np.random.Generator) -> Tensor:
         photo = self.photos[index]
-        crop = draw_crop(*photo.shape[1:], self.boxes.box(index), rng)
+        height, width = photo.shape[1:]
+        crop = draw_crop(height, width, self.boxes.box(index), rng)
         rows = slice(crop.top, crop.top + crop.height)
         columns = slice(crop.left, crop.left + crop.width)
         return shrink(photo[:, rows, columns], self.side)[0]
