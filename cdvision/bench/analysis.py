@@ -26,7 +26,7 @@ LOOP = "loop of detect, one at a time"
 SETTLED = 1_000
 """Streams after which memory has to stay: all sessions are open, all buffers have their size."""
 
-Settings = Mapping[str, int]
+Settings = Mapping[str, Any]
 DEFAULTS: Settings = {}
 
 

@@ -125,4 +125,3 @@ def _part(module: str) -> Any:
         raise CdvisionError(
             f"this export needs {error.name}: install it with `pip install 'cdvision[export]'`"
         ) from error
-

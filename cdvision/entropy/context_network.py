@@ -194,7 +194,8 @@ class ContextNetwork:
 
 def _magnitudes(symbols: NDArray[np.integer]) -> Bytes:
     largest = len(MAGNITUDES) - 1
-    return MAGNITUDES[np.abs(np.clip(symbols, -largest, largest))]
+    magnitudes: Bytes = MAGNITUDES[np.abs(np.clip(symbols, -largest, largest))]
+    return magnitudes
 
 
 def _on_cells(network: IntegerNetwork, columns: Bytes, quality: int) -> Bytes:

@@ -72,7 +72,7 @@ class CheckerboardMean(nn.Module):
     def _from_neighbours(
         self, deviation: Tensor, base: Tensor, odd: Tensor, quality: Tensor
     ) -> Tensor:
-        linear = self.strength[quality][:, :, None, None] * self.linear(deviation)
+        linear: Tensor = self.strength[quality][:, :, None, None] * self.linear(deviation)
         hidden = self.activation(self.gather(self.told(deviation) * odd) + self.hyper(base))
         correction: Tensor = self.correct(hidden)
         return linear + correction

@@ -73,7 +73,7 @@ class FloatHyperDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return what the hyper-latent tells of every position of y2."""
         keep = _keys(training=self.training)
-        x = self.blocks[0](self.embed(z), keep >> len(self.ups))
+        x: Tensor = self.blocks[0](self.embed(z), keep >> len(self.ups))
         for number, up in enumerate(self.ups, start=1):
             x = self.blocks[number](up(x), keep >> (len(self.ups) - number))
         return x
@@ -96,7 +96,7 @@ class ContextTransformer(nn.Module):
                 training.
         """
         keep = _keys(training=self.training)
-        x = self.embed(y.masked_fill(~visible, 0.0))
+        x: Tensor = self.embed(y.masked_fill(~visible, 0.0))
         for block in self.blocks:
             x = block(x, keep, visible)
         return x.masked_fill(visible, 0.0)

@@ -130,4 +130,5 @@ class TransformerBlock(nn.Module):
         keys = None if visible is None else visible.flatten(1)
         tokens = tokens + self.attention(self.norm(tokens), (height, width), keep, keys)
         tokens = tokens + self.mlp(tokens)
-        return tokens.mT.unflatten(2, (height, width))
+        mapped: Tensor = tokens.mT.unflatten(2, (height, width))
+        return mapped

@@ -138,7 +138,7 @@ def column_values(batch: Batch, name: str) -> list[Any]:
     names = list(getattr(batch, "column_names", batch))
     if name not in names:
         raise CdvisionError(f"expected a column {name!r}, found: {', '.join(map(str, names))}")
-    values: Any = batch[name]  # type: ignore[index]
+    values: Any = batch[name]
     return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
 
 

@@ -113,4 +113,4 @@ class Gate:
 
 
 def _is_work(scope: Scope) -> bool:
-    return scope["method"] == "POST" and scope["path"].startswith("/v1/")
+    return bool(scope["method"] == "POST" and scope["path"].startswith("/v1/"))

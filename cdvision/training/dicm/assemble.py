@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
+from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.networks.dicm_package import DicmPackage, DicmSettings
 from cdvision.training.dicm.models import CODEC, CONTRASTIVE, HEADS
 from cdvision.training.dicm.stage_run import RECORD, WEIGHTS
@@ -74,7 +75,7 @@ def _fill(
     for task, head in ((DETECT, network.detector), (CLASSIFY, network.classifier)):
         if head is not None:
             run = tasks[task][0]
-            target = head.fc if task == CLASSIFY else head
+            target = head.fc if isinstance(head, PooledClassifier) else head
             _load(target, _below(_tensors(run), f"{task}."), run)
 
 

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from cdvision.networks.bottleneck import HyperpriorBottleneck
 from cdvision.networks.conv2former import ChannelNorm
-from cdvision.networks.dicm import DicmRe
 from cdvision.networks.redundancy import RedundancyDecoder, RedundancyEncoder
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, index_of
 from cdvision.training.dicm.protocols import RedundancyModel, stages_of
@@ -43,12 +42,13 @@ def start_redundancy(model: RedundancyModel, images: Tensor) -> None:
     decoder = cast(RedundancyDecoder, model.decoder)
     metric = _metric(model, images[:CHUNK])
     with torch.no_grad():
-        features = torch.cat([model.front(part) for part in images.split(CHUNK)])
+        features = torch.cat([model.front(part) for part in torch.split(images, CHUNK)])
         maps = _start_encoder(encoder, features, metric)
         deviations = _cells(maps[-1]).std(0)
         _start_decoder(decoder, features, maps)
-        if isinstance(model, DicmRe):
-            _start_bottleneck(cast(HyperpriorBottleneck, model.bottleneck), deviations)
+        bottleneck = getattr(model, "bottleneck", None)
+        if isinstance(bottleneck, HyperpriorBottleneck):
+            _start_bottleneck(bottleneck, deviations)
 
 
 def _start_bottleneck(bottleneck: HyperpriorBottleneck, deviations: Tensor) -> None:
@@ -71,7 +71,7 @@ def _metric(model: RedundancyModel, images: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad((deepest * probe).sum(), features)
     moment = _second_moment(_cells(gradient.double()))
     values, vectors = torch.linalg.eigh(moment / moment.diagonal().mean())
-    root = vectors * (values.clamp_min(0) + FLOOR).sqrt() @ vectors.T
+    root: Tensor = vectors * (values.clamp_min(0) + FLOOR).sqrt() @ vectors.T
     return root.float()
 
 
