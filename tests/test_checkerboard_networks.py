@@ -105,8 +105,8 @@ def test_gradients_reach_every_parameter_and_both_inputs() -> None:
 
 
 def loud_patches(count: int, generator: torch.Generator) -> Tensor:
-    """Symbols whose scale changes from patch to patch, by 1 to 8, and z is silent about it."""
-    loudness = torch.rand((count, 1, 6, 6), generator=generator) * math.log(8.0)
+    """Symbols whose scale changes from patch to patch, by 1 to 40, and z is silent about it."""
+    loudness = torch.rand((count, 1, 4, 4), generator=generator) * math.log(40.0)
     scale = torch.exp(nn.functional.interpolate(loudness, size=12, mode="bilinear"))
     return torch.round(torch.randn((count, 4, 12, 12), generator=generator) * scale)
 
@@ -131,13 +131,13 @@ def test_context_lowers_the_rate_of_the_second_pass() -> None:
         rates = [gaussian_bits(symbols, 0.11 * torch.exp(0.101 * i)) for i in (alone, informed)]
         return tuple((2 * rate * even).mean() for rate in rates)
 
-    for _ in range(120):
+    for _ in range(100):
         optimiser.zero_grad()
         sum(bits(loud_patches(16, generator))).backward()
         optimiser.step()
     with torch.no_grad():
         alone, informed = bits(loud_patches(256, generator))
-    assert informed < 0.97 * alone
+    assert informed < 0.93 * alone
 
 
 def mean_network(channels: int = 3) -> CheckerboardMean:

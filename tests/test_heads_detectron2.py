@@ -30,7 +30,7 @@ FPN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 C4 = "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"
 ALL_ON_CPU = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.NUM_CLASSES", 5,
               "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 20,
-              "MODEL.RPN.POST_NMS_TOPK_TEST", 100]  # fmt: skip
+              "MODEL.RPN.POST_NMS_TOPK_TEST", 100, "MODEL.PIXEL_STD", [58.0, 57.0, 57.0]]  # fmt: skip
 
 
 @cache
@@ -40,6 +40,14 @@ def config_of(name: str):
     cfg = model_zoo.get_config(name)
     cfg.merge_from_list(ALL_ON_CPU)
     return cfg
+
+
+def calm(model: torch.nn.Module) -> torch.nn.Module:
+    """Keep random residual blocks from doubling what they get, which saturates every box."""
+    for name, layer in model.named_modules():
+        if name.endswith("conv3.norm"):
+            layer.weight.fill_(0.2)
+    return model
 
 
 def narrow_config(channels: int = CHANNELS):
@@ -114,7 +122,7 @@ def test_the_same_boxes_from_res2_features_as_from_pixels(tmp_path, name, padded
     from cdvision.heads.detectron2.predictor import load_weights
 
     torch.manual_seed(0)
-    pixels = build_model(config_of(name)).eval()
+    pixels = calm(build_model(config_of(name))).eval()
     weights = {key: value.contiguous() for key, value in pixels.state_dict().items()}
     save_file(weights, tmp_path / "random.safetensors")
     streams = build_model(stream_config(config_of(name))).eval()

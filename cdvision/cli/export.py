@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cdvision import Model
     from cdvision.export.report import ExportReport
 
-TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender")
+TARGETS = ("onnx", "tensorrt", "triton")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_PHOTOS = 32
 PARITY_PHOTOS = 8
@@ -66,10 +66,6 @@ def export(model: str, target: str, folder: Path, as_json: bool, **options: Any)
     """Write MODEL (a name or package folder) into DIR for another runtime."""
     if options["precision"] == "int8" and options["calibration"] is None:
         raise click.UsageError("--weights int8 needs --calibration PHOTOS")
-    if target in ("jetson", "sender"):
-        write = {"jetson": "write_receiver_bundle", "sender": "write_sender_bundle"}[target]
-        click.echo(getattr(_part("bundles"), write)(cdvision.load(model), folder))
-        return
     report = EXPORTS[target](cdvision.load(model), folder, **options)
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))
 

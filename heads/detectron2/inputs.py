@@ -61,7 +61,7 @@ def map_stream(record: dict[str, Any], cfg: Any) -> dict[str, Any]:
         height, width = inputs["image_size"]
         scale = ResizeTransform(inputs["height"], inputs["width"], height, width)
         objects = [
-            detection_utils.transform_instance_annotations(deepcopy(item), [scale], (height, width))
+            detection_utils.transform_instance_annotations(_copied(item), [scale], (height, width))
             for item in record["annotations"]
             if not item.get("iscrowd", 0)
         ]
@@ -70,6 +70,11 @@ def map_stream(record: dict[str, Any], cfg: Any) -> dict[str, Any]:
         )
         inputs["instances"] = detection_utils.filter_empty_instances(found)
     return inputs
+
+
+def _copied(annotation: dict[str, Any]) -> dict[str, Any]:
+    """Copy an annotation, its box as floats: Detectron2 scales integers to integers."""
+    return {**deepcopy(annotation), "bbox": [float(side) for side in annotation["bbox"]]}
 
 
 def _check_features(stream: Stream, tail: str, channels: int) -> None:
