@@ -30,7 +30,8 @@ FPN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 C4 = "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"
 ALL_ON_CPU = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.NUM_CLASSES", 5,
               "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 20,
-              "MODEL.RPN.POST_NMS_TOPK_TEST", 100, "MODEL.PIXEL_STD", [58.0, 57.0, 57.0]]  # fmt: skip
+              "MODEL.RPN.POST_NMS_TOPK_TEST", 100,
+              "MODEL.PIXEL_STD", [58.0, 57.0, 57.0]]  # fmt: skip
 
 
 @cache
