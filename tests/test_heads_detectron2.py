@@ -28,10 +28,10 @@ PACKAGE = Path(__file__).parent / "packages" / "test-dicm-re"
 CHANNELS = 16  # of that package's features
 FPN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 C4 = "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"
-ALL_ON_CPU = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.NUM_CLASSES", 5,
-              "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 20,
-              "MODEL.RPN.POST_NMS_TOPK_TEST", 100,
-              "MODEL.PIXEL_STD", [58.0, 57.0, 57.0]]  # fmt: skip
+SETTINGS = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.NUM_CLASSES", 5,
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 20,
+            "MODEL.RPN.POST_NMS_TOPK_TEST", 100,
+            "MODEL.PIXEL_STD", [58.0, 57.0, 57.0]]  # fmt: skip
 
 
 @cache
@@ -39,7 +39,7 @@ def config_of(name: str):
     from detectron2 import model_zoo
 
     cfg = model_zoo.get_config(name)
-    cfg.merge_from_list(ALL_ON_CPU)
+    cfg.merge_from_list(SETTINGS)
     return cfg
 
 
