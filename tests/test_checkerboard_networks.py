@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import cache
 from pathlib import Path
 
@@ -111,6 +112,7 @@ def loud_patches(count: int, generator: torch.Generator) -> Tensor:
     return torch.round(torch.randn((count, 4, 12, 12), generator=generator) * scale)
 
 
+@pytest.mark.skipif(not os.environ.get("CDVISION_SLOW"), reason="set CDVISION_SLOW: it trains")
 def test_context_lowers_the_rate_of_the_second_pass() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -229,17 +231,14 @@ class Sender(nn.Module):
         return decoded, self.indices.second_index(features, latents, quality)
 
 
+@pytest.mark.skipif(not os.environ.get("CDVISION_SLOW"), reason="set CDVISION_SLOW: an export")
 def test_exported_with_dynamic_sizes_it_is_the_same(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    module, dim = Sender().eval(), torch.export.Dim
+    module, any_size = Sender().eval(), torch.export.Dim.DYNAMIC
     z, latents = random_inputs(0, 8, 12, count=2)
-    batch, sizes = dim("n"), [dim("h"), dim("w")]
-    shapes = (
-        {0: batch, 2: dim("hz"), 3: dim("wz")},
-        {0: batch, 2: sizes[0], 3: sizes[1]},
-        {0: batch},
-    )
+    map_shape = {0: any_size, 2: any_size, 3: any_size}
+    shapes = (map_shape, map_shape, {0: any_size})
     program = torch.onnx.export(
         module, (z, latents, torch.tensor([1, 2])), dynamo=True, dynamic_shapes=shapes,
         input_names=["z", "latents", "quality"], opset_version=18, optimize=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -186,6 +187,7 @@ def test_a_detector_that_cannot_be_split_is_refused():
         split_torchvision_detector(model)
 
 
+@pytest.mark.skipif(not os.environ.get("CDVISION_SLOW"), reason="set CDVISION_SLOW: an export")
 def test_exported_graphs_give_what_the_modules_give(tmp_path: Path):
     shape = {"channels": CHANNELS[1:3], "strides": (8, 16), "anchor_sizes": (32, 64, 128)}
     detector = small_detector(**shape)
