@@ -217,7 +217,9 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
 def test_an_interrupt_is_one_line_and_130(tmp_path: Path) -> None:
     (tmp_path / "good.cdv").write_bytes(header_only_stream())
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
     process = start("inspect", "--json", str(tmp_path / "good.cdv"), "-", **pipes)
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     process.stdout.readline()  # it waits for stdin next
     process.send_signal(signal.SIGINT)

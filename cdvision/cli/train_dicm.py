@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cdvision.cli.train_dicm_package import package
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from cdvision.training.dicm.models import Start
-    from cdvision.training.dicm.stage_run import Plan
     from cdvision.training.photo_bank import PhotoBank
+    from cdvision.training.stage_run import Plan
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXISTING = click.Path(exists=True, path_type=Path)
@@ -125,11 +127,15 @@ def contrastive(**options: Any) -> None:
 @click.option("--head-start", is_flag=True, help="Begin as principal components, not at random.")
 def redundancy(**options: Any) -> None:
     """Stage 1: the RE networks of `dicm-re` alone."""
-    from cdvision.training.dicm.models import make_redundancy
+    from cdvision.training.dicm.models import CONTRASTIVE, make_redundancy
     from cdvision.training.dicm.stage1_redundancy import RedundancyStage
 
     plan, start = _planned(options), _begin(options)
     _require_weights(start, options)
+    if options["head_start"] and start.stage not in ("", CONTRASTIVE):
+        raise click.UsageError(
+            f"--head-start would undo the RE networks of {options['start']}: leave one of both out"
+        )
     stage = RedundancyStage(
         make_redundancy(start),
         _crops(options, plan, side=224),
@@ -229,7 +235,7 @@ def heads(**options: Any) -> None:
 
 
 def _run(stage: Any, options: dict[str, Any], plan: Plan, start: Start, **facts: Any) -> None:
-    from cdvision.training.dicm.stage_run import run_stage
+    from cdvision.training.stage_run import run_stage
 
     out: Path = options["out"]
     run_stage(stage, out, plan, {"backbone": start.backbone, "origin": start.origin, **facts})
@@ -240,7 +246,7 @@ def _planned(options: dict[str, Any]) -> Plan:
     import torch
 
     from cdvision.cli.train import _place
-    from cdvision.training.dicm.stage_run import Plan
+    from cdvision.training.stage_run import Plan
 
     device = _place(options["device"])
     bf16 = device.type == "cuda" if options["bf16"] is None else options["bf16"]
@@ -326,44 +332,4 @@ def _groups(options: dict[str, Any], device: torch.device) -> Sequence[Sequence[
     return groups
 
 
-@dicm.command()
-@click.argument("codec_run", metavar="CODEC", type=EXISTING)
-@click.argument("head_runs", metavar="[HEADS]...", nargs=-1, type=EXISTING)
-@click.option("-o", "--out", type=Path, required=True, help="Folder of the package.")
-@click.option("--name", help="Of the model (default: its profile).")
-@click.option("--licence", default="Apache-2.0", show_default=True, help="Of initial weights.")
-@click.option("--metrics", type=EXISTING, help="JSON list of measured figures for the card.")
-def package(
-    codec_run: Path,
-    head_runs: tuple[Path, ...],
-    out: Path,
-    name: str | None,
-    licence: str,
-    metrics: Path | None,
-) -> None:
-    """Build a model package from finished runs: tables, proof, graphs, parity, card."""
-    import json
-
-    from cdvision.package.builder import PackageFacts
-    from cdvision.package.dicm_builder import DicmFacts, build_dicm
-    from cdvision.training.dicm.assemble import assemble
-
-    found = assemble(codec_run, head_runs)
-    settings = found.network.settings
-    names = DicmFacts(
-        name or settings.profile,
-        f"Photos: {settings.backbone} features after stage 1 in a stream.",
-        (
-            {
-                "part": "front, tail",
-                "initialised_from": str(found.training["codec"]["origin"]),
-                "licence": licence,
-            },
-            {"part": "everything else", "initialised_from": "random numbers", "licence": "-"},
-        ),
-    )
-    measured = () if metrics is None else tuple(json.loads(metrics.read_text(encoding="utf-8")))
-    card = build_dicm(
-        found.network, out, names, PackageFacts(found.classes, found.training, measured)
-    )
-    click.echo(f"{out}: {card.name}, {', '.join(card.tasks) or 'features only'}")
+dicm.add_command(package)

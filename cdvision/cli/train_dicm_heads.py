@@ -27,7 +27,7 @@ from cdvision.training.labelled_classes import read_class_bank
 
 if TYPE_CHECKING:
     from cdvision.training.dicm.models import Start
-    from cdvision.training.dicm.stage_run import Plan
+    from cdvision.training.stage_run import Plan
 
 SMOKE = DetectorShape(width=16, representation=32, masks=1, samples=16)
 SMOKE_SIDE = 64

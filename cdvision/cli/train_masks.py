@@ -49,9 +49,9 @@ def masks(
     import torch
 
     from cdvision.package.loader import load_package
-    from cdvision.training.dicm.stage_run import Plan, run_stage
     from cdvision.training.labelled_boxes import read_labelled
     from cdvision.training.masks import MaskStage, banks_with_masks
+    from cdvision.training.stage_run import Plan, run_stage
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     plan = Plan(minutes, batch, torch.device(chosen), steps=steps, seed=seed)

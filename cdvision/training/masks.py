@@ -18,9 +18,9 @@ from cdvision.heads.dynamic_masks import HIDDEN, PLACES, PROTOTYPES, STRIDE
 from cdvision.heads.mask_head import MaskHead
 from cdvision.networks.small_graphs import load
 from cdvision.package.loader import ModelPackage
-from cdvision.training.dicm.stage_run import Plan, Stage
 from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
 from cdvision.training.mask_examples import MaskExample, draw_example, sample_in_boxes
+from cdvision.training.stage_run import Plan, Stage
 
 LEARNING_RATE = 2e-3
 AVERAGE = 0.998

@@ -15,7 +15,7 @@ from cdvision.errors import CdvisionError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.networks.dicm_package import DicmPackage, DicmSettings
 from cdvision.training.dicm.models import CODEC, CONTRASTIVE, HEADS
-from cdvision.training.dicm.stage_run import RECORD, WEIGHTS
+from cdvision.training.stage_run import RECORD, WEIGHTS
 
 DETECT, CLASSIFY = "detect", "classify"  # tasks of a heads run, and prefixes of its weights
 LISTS = {DETECT: "detector", CLASSIFY: "classifier"}  # names of a package's lists of classes

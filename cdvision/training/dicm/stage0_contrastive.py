@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cdvision.training.dicm.moco import EMBEDDING, QUEUE, MomentumContrast, ProjectionHead
 from cdvision.training.dicm.protocols import Backbone, channels_last, lay_out, pool
-from cdvision.training.dicm.stage_run import Plan, Stage
 from cdvision.training.dicm.views import ViewBank
+from cdvision.training.stage_run import Plan, Stage
 
 LEARNING_RATE = 0.03  # for 256 photos a step; scaled with the batch
 WEIGHT_DECAY = 1e-4

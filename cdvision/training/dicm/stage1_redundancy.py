@@ -7,27 +7,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdvision.training.dicm.distortions import L1_WEIGHT, feature_errors, mean_absolute_error
-from cdvision.training.dicm.protocols import (
-    RedundancyModel,
-    as_module,
-    channels_last,
-    freeze,
-    lay_out,
-)
-from cdvision.training.dicm.rates import bits_per_pixel, ramp, rate_groups, rate_term, spread
+from cdvision.training.dicm.protocols import RedundancyModel, as_module, freeze
+from cdvision.training.dicm.rate_stage import RateStage, count_photos, draw_batch, pixels_of
+from cdvision.training.dicm.rates import ramp, rate_groups
 from cdvision.training.dicm.redundancy_start import start_redundancy
-from cdvision.training.dicm.stage_run import Plan, Stage
 from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.stage_run import Plan
 
 LEARNING_RATE = 1e-4
 START_CROPS = 80  # of each group of photos, from which a head start is computed
 RATE_WEIGHT = 1.0  # the paper's; qualities spread around it
 
 
-class RedundancyStage(Stage):
+class RedundancyStage(RateStage):
     """Train RE with 128 mean|f1 - f2| + λ R(y1).
 
     Args:
@@ -57,14 +52,13 @@ class RedundancyStage(Stage):
         learning_rate: float = LEARNING_RATE,
         head_start: bool = False,
     ) -> None:
-        self.head_start = head_start
-        self.model, self.banks, self.plan = model, banks, plan
-        self.qualities, self.feature_losses = qualities, feature_losses
-        network = lay_out(as_module(model), plan.device)
-        network.train()
+        super().__init__(
+            as_module(model), plan, qualities=qualities, rate_weight=RATE_WEIGHT, targets=targets
+        )
+        self.model, self.banks = model, banks
+        self.feature_losses, self.head_start = feature_losses, head_start
         freeze(model.front, model.tail)
-        self.rate = rate_term(spread(RATE_WEIGHT, qualities), targets).to(plan.device)
-        self.optimizer = torch.optim.Adam(rate_groups(network, learning_rate), fused=True)
+        self.optimizer = torch.optim.Adam(rate_groups(self.network, learning_rate), fused=True)
 
     def begin(self, rng: np.random.Generator) -> None:
         """Set the start of a new run."""
@@ -74,36 +68,23 @@ class RedundancyStage(Stage):
             crops = torch.cat([batch[:, :, :least, :least] for batch in batches])
             start_redundancy(self.model, crops.to(self.plan.device))
 
-    def modules(self) -> dict[str, nn.Module]:
-        """Return what a checkpoint holds."""
-        return {"model": as_module(self.model), "rate": self.rate}
-
-    def result(self) -> nn.Module:
-        """Return the RE model, backbone included."""
-        return as_module(self.model)
-
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Distortion and rate of one batch."""
-        image = channels_last(draw_batch(self.banks, self.plan.batch, rng), self.plan.device)
-        quality = draw_qualities(self.qualities, len(image), rng, self.plan.device)
+        image = self.draw_crops(self.banks, rng)
+        quality = self.draw_qualities(len(image), rng)
         with self.plan.autocast():
             with torch.no_grad():
                 features = self.model.front(image)
             sent = self.model.transmit(features, quality)
             terms = self._distortion(sent.features, features)
-        pixels = image.shape[2] * image.shape[3]
         weight = 1.0 if self.head_start else ramp(done)
-        rate = weight * self.rate(sent.noisy_bits, sent.bits, quality, pixels)
+        rate = weight * self.rate(sent.noisy_bits, sent.bits, quality, pixels_of(image))
         return torch.stack([*terms.values(), rate]).sum(), terms | {"rate": rate}
-
-    def watched(self) -> dict[str, Any]:
-        """Return the running rates."""
-        return {"bpp": [round(bpp, 4) for bpp in bits_per_pixel(self.rate)]}
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""
         return {
-            "photos": sum(len(bank.photos) for bank in self.banks),
+            "photos": count_photos(self.banks),
             "feature_losses": self.feature_losses,
             "head_start": self.head_start,
             **self.watched(),
@@ -113,16 +94,3 @@ class RedundancyStage(Stage):
         if self.feature_losses:
             return feature_errors(self.model.tail, found, wanted)
         return {"l1": L1_WEIGHT * mean_absolute_error(found, wanted)}
-
-
-def draw_batch(banks: Sequence[PhotoBank], size: int, rng: np.random.Generator) -> Tensor:
-    """Draw a group by its share and a batch (size, 3, S, S) of crops from it."""
-    shares = np.array([bank.plan.share for bank in banks])
-    return banks[rng.choice(len(banks), p=shares / shares.sum())].batch(size, rng)
-
-
-def draw_qualities(
-    qualities: int, size: int, rng: np.random.Generator, device: torch.device
-) -> Tensor:
-    """Draw (size,) int64 qualities, 0-based."""
-    return torch.from_numpy(rng.integers(qualities, size=size)).to(device)

@@ -18,15 +18,14 @@ from cdvision.training.dicm.protocols import (
     as_module,
     channels_last,
     freeze,
-    lay_out,
     pool,
     stages_of,
 )
-from cdvision.training.dicm.rates import bits_per_pixel, rate_groups, rate_term, spread
-from cdvision.training.dicm.stage1_redundancy import draw_batch, draw_qualities
-from cdvision.training.dicm.stage_run import Plan, Stage
+from cdvision.training.dicm.rate_stage import RateStage, count_photos, pixels_of
+from cdvision.training.dicm.rates import rate_groups
 from cdvision.training.dicm.views import ViewBank
 from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.stage_run import Plan
 
 RATE_WEIGHT, L1_WEIGHT = 0.1, 0.1
 LEARNING_RATE = 1e-3  # of SGD, for 256 photos a step; scaled with the batch
@@ -34,36 +33,7 @@ DISTILLATION_RATE = 1e-4  # of Adam
 WEIGHT_DECAY = 1e-4
 
 
-class _RateStage(Stage):
-    """What both variants share: the model, its rate, and what they leave behind."""
-
-    def __init__(
-        self,
-        model: RedundancyModel,
-        plan: Plan,
-        qualities: int,
-        targets: Sequence[float] | None,
-        rate_weight: float,
-    ) -> None:
-        self.model, self.plan, self.qualities = model, plan, qualities
-        self.network = lay_out(as_module(model), plan.device)
-        self.network.train().requires_grad_(True)
-        self.rate = rate_term(spread(rate_weight, qualities), targets).to(plan.device)
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Return what a checkpoint holds."""
-        return {"model": self.network, "rate": self.rate}
-
-    def result(self) -> nn.Module:
-        """Return the RE model, backbone included."""
-        return self.network
-
-    def watched(self) -> dict[str, Any]:
-        """Return the running rates."""
-        return {"bpp": [round(bpp, 4) for bpp in bits_per_pixel(self.rate)]}
-
-
-class JointStage(_RateStage):
+class JointStage(RateStage):
     """InfoNCE + 0.1 R(y1) + 0.1 mean|f1 - f2|, both views at the same quality."""
 
     name = "joint"
@@ -80,8 +50,11 @@ class JointStage(_RateStage):
         targets: Sequence[float] | None = None,
         learning_rate: float = LEARNING_RATE,
     ) -> None:
-        super().__init__(model, plan, qualities, targets, RATE_WEIGHT)
-        self.bank = bank
+        super().__init__(
+            as_module(model), plan, qualities=qualities, rate_weight=RATE_WEIGHT, targets=targets
+        )
+        self.network.requires_grad_(True)
+        self.model, self.bank = model, bank
         head = ProjectionHead(channels, EMBEDDING).to(plan.device)
         self.contrast = MomentumContrast(self.network, head, queue=queue).to(plan.device)
         trained = [*self.network.parameters(), *self.contrast.head.parameters()]
@@ -99,7 +72,7 @@ class JointStage(_RateStage):
             self._refresh(done)
         views = self.bank.views(self.plan.batch, rng)
         first, second = (channels_last(view, self.plan.device) for view in views)
-        quality = draw_qualities(self.qualities, len(first), rng, self.plan.device)
+        quality = self.draw_qualities(len(first), rng)
         with self.plan.autocast():
             features = self.model.front(first)
             sent = self.model.transmit(features, quality)
@@ -107,7 +80,7 @@ class JointStage(_RateStage):
             self._key = self.contrast.key(second, lambda n, v, at: _pooled(n, v, quality[at]))
             contrast = self.contrast.loss(query, self._key)
             filtered = L1_WEIGHT * mean_absolute_error(sent.features, features)
-        rate = self.rate(sent.noisy_bits, sent.bits, quality, first.shape[2] * first.shape[3])
+        rate = self.rate(sent.noisy_bits, sent.bits, quality, pixels_of(first))
         terms = {"info_nce": contrast, "rate": rate, "l1": filtered}
         return contrast + rate + filtered, terms
 
@@ -133,7 +106,7 @@ class JointStage(_RateStage):
         self.network.train()
 
 
-class DistillationStage(_RateStage):
+class DistillationStage(RateStage):
     """Stage 2 from pretrained weights: the stages behind f2 against the network that it began as.
 
     Replaces InfoNCE, needs no queue, no views and no long schedule, and loses what is learned
@@ -153,8 +126,11 @@ class DistillationStage(_RateStage):
         learning_rate: float = DISTILLATION_RATE,
     ) -> None:
         # The distortion is normalised as in stage 1 with feature losses, and so is the rate.
-        super().__init__(model, plan, qualities, targets, rate_weight=1.0)
-        self.banks = banks
+        super().__init__(
+            as_module(model), plan, qualities=qualities, rate_weight=1.0, targets=targets
+        )
+        self.network.requires_grad_(True)
+        self.model, self.banks = model, banks
         self.teacher = Backbone(copy.deepcopy(model.front), copy.deepcopy(model.tail))
         freeze(self.teacher)
         # Batch statistics stay: the receiver's tail sees decoded features at any quality.
@@ -168,20 +144,20 @@ class DistillationStage(_RateStage):
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Errors of f2 and of every stage against the teacher, and the rate."""
-        image = channels_last(draw_batch(self.banks, self.plan.batch, rng), self.plan.device)
-        quality = draw_qualities(self.qualities, len(image), rng, self.plan.device)
+        image = self.draw_crops(self.banks, rng)
+        quality = self.draw_qualities(len(image), rng)
         with self.plan.autocast():
             with torch.no_grad():
                 wanted = self.teacher.front(image)
                 stages = stages_of(self.teacher.tail, wanted)
             sent = self.model.transmit(self.model.front(image), quality)
             terms = feature_errors(self.model.tail, sent.features, wanted, stages)
-        rate = self.rate(sent.noisy_bits, sent.bits, quality, image.shape[2] * image.shape[3])
+        rate = self.rate(sent.noisy_bits, sent.bits, quality, pixels_of(image))
         return torch.stack([*terms.values(), rate]).sum(), terms | {"rate": rate}
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""
-        return {"photos": sum(len(bank.photos) for bank in self.banks), **self.watched()}
+        return {"photos": count_photos(self.banks), **self.watched()}
 
 
 def _pooled(network: nn.Module, view: Tensor, quality: Tensor) -> Tensor:

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdvision.training.dicm.distortions import codec_distortion, feature_errors
-from cdvision.training.dicm.protocols import CodecModel, as_module, channels_last, freeze, lay_out
-from cdvision.training.dicm.rates import bits_per_pixel, ramp, rate_groups, rate_term, spread
-from cdvision.training.dicm.stage1_redundancy import draw_batch, draw_qualities
-from cdvision.training.dicm.stage_run import Plan, Stage
+from cdvision.training.dicm.protocols import CodecModel, as_module, freeze
+from cdvision.training.dicm.rate_stage import RateStage, count_photos, pixels_of
+from cdvision.training.dicm.rates import ramp, rate_groups
 from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.stage_run import Plan
 
 LEARNING_RATE = 1e-4
 RATE_WEIGHT = 0.08  # the released script's; qualities spread from 0.64 to 0.02
 NORMALISED_RATE_WEIGHT = 1.0
 
 
-class CodecStage(Stage):
+class CodecStage(RateStage):
     """Train the codec with λ R + 2048 MSE(f2, f3) + Σ λi MSE(Fi(f2), Fi(f3)).
 
     Args:
@@ -48,42 +48,28 @@ class CodecStage(Stage):
         targets: Sequence[float] | None = None,
         learning_rate: float = LEARNING_RATE,
     ) -> None:
-        self.model, self.banks, self.plan = model, banks, plan
-        self.qualities, self.normalised = qualities, normalised
-        network = lay_out(as_module(model), plan.device)
-        network.train()
-        freeze(as_module(model.re))
         weight = NORMALISED_RATE_WEIGHT if normalised else RATE_WEIGHT
-        self.rate = rate_term(spread(weight, qualities), targets).to(plan.device)
-        self.optimizer = torch.optim.AdamW(rate_groups(network, learning_rate), fused=True)
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Return what a checkpoint holds."""
-        return {"model": as_module(self.model), "rate": self.rate}
-
-    def result(self) -> nn.Module:
-        """Return the whole model."""
-        return as_module(self.model)
+        super().__init__(
+            as_module(model), plan, qualities=qualities, rate_weight=weight, targets=targets
+        )
+        self.model, self.banks, self.normalised = model, banks, normalised
+        freeze(as_module(model.re))
+        self.optimizer = torch.optim.AdamW(rate_groups(self.network, learning_rate), fused=True)
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Distortion and rate of one batch."""
-        image = channels_last(draw_batch(self.banks, self.plan.batch, rng), self.plan.device)
-        quality = draw_qualities(self.qualities, len(image), rng, self.plan.device)
+        image = self.draw_crops(self.banks, rng)
+        quality = self.draw_qualities(len(image), rng)
         distortion = feature_errors if self.normalised else codec_distortion
         with self.plan.autocast():
             with torch.no_grad():
                 filtered = self.model.re.transmit(self.model.re.front(image), quality).features
             sent = self.model.transmit(filtered, quality)
             terms = distortion(self.model.re.tail, sent.features, filtered)
-        pixels = image.shape[2] * image.shape[3]
-        rate = ramp(done) * self.rate(sent.noisy_bits, sent.bits, quality, pixels)
+        rate = ramp(done) * self.rate(sent.noisy_bits, sent.bits, quality, pixels_of(image))
         return torch.stack([*terms.values(), rate]).sum(), terms | {"rate": rate}
-
-    def watched(self) -> dict[str, Any]:
-        """Return the running rates."""
-        return {"bpp": [round(bpp, 4) for bpp in bits_per_pixel(self.rate)]}
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""
-        photos = sum(len(bank.photos) for bank in self.banks)
+        photos = count_photos(self.banks)
         return {"photos": photos, "normalised": self.normalised, **self.watched()}

@@ -22,10 +22,10 @@ from cdvision.training.dicm.protocols import (
     pool,
     stages_of,
 )
-from cdvision.training.dicm.stage1_redundancy import draw_qualities
-from cdvision.training.dicm.stage_run import Plan, Stage
+from cdvision.training.dicm.rate_stage import draw_qualities
 from cdvision.training.labelled_boxes import LabelledBank
 from cdvision.training.labelled_classes import ClassBank
+from cdvision.training.stage_run import Plan, Stage
 
 HEAD_RATE, TAIL_RATE = 2e-4, 2e-5  # of AdamW; a tail that knows much learns slowly
 WEIGHT_DECAY = 1e-4
