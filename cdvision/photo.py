@@ -85,10 +85,16 @@ def fit_photo(photo: Image, spec: InputSpec, size: int | None = None) -> FittedP
     width, height = network_input(photo.size, spec, size)
     content = content_size(photo.size, (width, height), spec.multiple)
     scaled = photo.resize(content, Image.Resampling.BILINEAR)  # copies where nothing changes
-    pixels = np.empty((height, width, 3), np.uint8)
-    pixels[:] = spec.padding
-    pixels[: content[1], : content[0]] = np.asarray(scaled)
-    return FittedPhoto(pixels, photo.size)
+    return FittedPhoto(_padded_pixels(np.asarray(scaled), (width, height), spec), photo.size)
+
+
+def _padded_pixels(content: NDArray[np.uint8], size: Size, spec: InputSpec) -> NDArray[np.uint8]:
+    pixels = np.empty((size[1], size[0], 3), np.uint8)
+    height, width = content.shape[:2]
+    pixels[:height, :width] = content
+    pixels[height:] = spec.padding
+    pixels[:height, width:] = spec.padding
+    return pixels
 
 
 def working_size(source: Size, spec: InputSpec) -> int:
@@ -133,14 +139,16 @@ def _scaled(side: int, numerator: int, denominator: int) -> int:
 
 
 def _upright_rgb(image: Image) -> Image:
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
     _check_pixels(*image.size)
-    upright = ImageOps.exif_transpose(image)
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1  # else it would be copied
+    upright = ImageOps.exif_transpose(image) if turned else image
     if upright.mode.startswith("I"):  # Pillow would clip 16-bit grey: all but black turns white
         grey = np.asarray(upright) >> 8
         upright = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    return upright.convert("RGB")
+    upright.load()  # while its file is open
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -33,17 +33,20 @@ def runs_of_columns(
     inside = np.zeros((len(lines), count + 2), dtype=np.bool_)
     np.greater(lines, 0, out=inside[:, 1:-1])
     changes = np.flatnonzero(inside[:, 1:] != inside[:, :-1])
-    column, place = np.divmod(changes, count + 1)
+    column = changes // (count + 1)
+    place = changes - column * (count + 1)
     edges = _edges(lines, centres, column, place, rows)
     positions = (column + first) * height + edges
     # A run of no pixel begins where it ends, and the end of a column is the start of the next.
     if (positions[1:] == positions[:-1]).any():
         values, times = np.unique(positions, return_counts=True)
         positions = values[times % 2 == 1]
-    counts = np.diff(np.concatenate([[0], positions, [width * height]]))
+    counts = np.empty(len(positions) + 1, np.int64)
+    counts[:-1], counts[-1] = positions, width * height
+    counts[1:] -= positions
     if counts[-1] == 0:  # the last run is foreground to the last pixel
         counts = counts[:-1]
-    return Rle(size=[height, width], counts=compress_counts(counts.astype(np.int64)))
+    return Rle(size=[height, width], counts=compress_counts(counts))
 
 
 def _edges(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cdvision.analysis.result import AnalysisResult, StreamItem
+from cdvision.engines.onnx_engine import OnnxEngine
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -102,7 +103,19 @@ def _decode(streams: Sequence[Stream]) -> None:
 
 
 def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
-    """Run one tail's graph once for all streams and hand each its share."""
+    """Run one tail's graph on all streams, and hand each its share.
+
+    Where a run has one core, it takes one stream: the maps of one photo fit that core's cache, those
+    of 16 do not, and a batch gains nothing else there (two cores: 7.7 ms a photo instead of 8.0).
+    """
+    engine = model.engine
+    alone = isinstance(engine, OnnxEngine) and engine.device == "cpu" and engine.threads == 1
+    step = 1 if alone else len(streams)
+    for start in range(0, len(streams), step):
+        _run_together(model, tail, graph, streams[start : start + step])
+
+
+def _run_together(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
     single = [stream.graph_inputs(tail) for stream in streams]
     inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
     outputs = model.engine.run(graph, inputs)

@@ -20,7 +20,8 @@ from cdvision.results import Detections
 
 JPEG_QUALITY, AVIF_QUALITY = 85, 65
 
-ENCODE, ENCODER = "encode (photo to stream)", "encoder network"
+ENCODE, ENCODER = "encode (pixels to stream)", "encoder network"
+TRANSCODE = "encode (photo file to stream)"
 ENTROPY, NETWORKS, POST = "entropy decoding", "tap + tail + head", "post-processing"
 DETECT, CLASSIFY = "detect(stream)", "classify(stream)"
 UNCOMPRESSED = "uncompressed network"
@@ -78,9 +79,11 @@ def _stream_parts(
     size, tail = sum(map(len, streams)), opened[0].tail_for("detect")
     inputs = _joined([stream.graph_inputs(tail) for stream in opened])
     image = {"image": np.stack([_fitted(p, s).pixels for p, s in zip(photos, opened, strict=True)])}
+    frames = [content_pixels(photo, s) for photo, s in zip(photos, opened, strict=True)]
     run = model.engine.run
     return {
-        ENCODE: Part(lambda: [model.encode(photo, quality) for photo in photos], size),
+        ENCODE: Part(lambda: [model.encode(frame, quality) for frame in frames], size),
+        TRANSCODE: Part(lambda: [model.encode(photo, quality) for photo in photos], size),
         ENCODER: Part(lambda: run("encoder", {**image, "quality": inputs["quality"]})),
         ENTROPY: Part(lambda: [model.open(bits).latents() for bits in streams], size),
         NETWORKS: Part(lambda: run(f"answer.{tail}", inputs)),

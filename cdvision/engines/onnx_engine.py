@@ -45,6 +45,7 @@ class OnnxEngine:
         self._package, self.device, self.threads = package, device, threads
         self._providers = PROVIDERS[device]
         self._sessions: dict[str, InferenceSession] = {}
+        self._outputs: dict[str, list[str]] = {}  # asking a session takes longer than looking here
         self._opening = Lock()  # runs may be called from several threads
         self._single: OnnxEngine | None = None
 
@@ -61,8 +62,7 @@ class OnnxEngine:
             outputs = session.run(None, dict(inputs))
         except Exception as error:  # onnxruntime raises a family without a public base
             raise EngineError(f"graph {graph!r} failed in ONNX Runtime: {error}") from error
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, outputs, strict=True))
+        return dict(zip(self._outputs[graph], outputs, strict=True))
 
     def _opened(self, graph: str) -> InferenceSession:
         with self._opening:
@@ -83,6 +83,7 @@ class OnnxEngine:
             session = ort.InferenceSession(str(path), options, providers=self._providers)
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime cannot open {path}: {error}") from error
+        self._outputs[graph] = [output.name for output in session.get_outputs()]
         self._sessions[graph] = session
         return session
 

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
@@ -165,8 +165,7 @@ class LatentCoder(ABC, Generic[Network]):
 
     def _hyper_index(self, shape: tuple[int, ...], quality: int) -> NDArray[np.uint16]:
         first = quality * self.hyper_channels
-        channel = np.arange(first, first + self.hyper_channels, dtype=np.uint16)
-        return np.broadcast_to(channel[:, None, None], shape)
+        return _channel_index(first, (self.hyper_channels, *shape[1:]))
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Give the arrays of ``tables.npz``."""
@@ -195,6 +194,15 @@ class LatentCoder(ABC, Generic[Network]):
     @abstractmethod
     def _network_from(arrays: Mapping[str, NDArray[np.generic]]) -> Network:
         """Rebuild the network, proof included; raises ModelError."""
+
+
+@lru_cache(maxsize=64)  # a camera's streams have one size
+def _channel_index(first: int, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Index (C, h, w) of tables ``first`` and following, one a channel."""
+    channel = np.arange(first, first + shape[0], dtype=np.uint16)
+    index = np.repeat(channel, shape[1] * shape[2]).reshape(shape)
+    index.flags.writeable = False
+    return index
 
 
 def named_parts(

@@ -110,9 +110,7 @@ def split(x: Tensor) -> tuple[Tensor, ...]:
 
 def join(phases: tuple[Tensor, ...]) -> Tensor:
     """Undo ``split``."""
-    _, c, h, w = phases[0].shape
-    square = torch.cat(phases, dim=1).view(-1, 2, 2, c, h, w)
-    return square.permute(0, 3, 4, 1, 5, 2).reshape(-1, c, 2 * h, 2 * w)
+    return F.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), 2)
 
 
 # A map, padded by its own edge, and the window of each cell's neighbours in it. Cells at the edge

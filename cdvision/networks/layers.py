@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class ConvAct(nn.Sequential):
@@ -54,6 +55,18 @@ class ResidualBlock(nn.Module):
         """Return ``x`` plus its refinement."""
         residual: Tensor = self.project(self.expand(self.spatial(x)))
         return x + residual
+
+
+def expand_and_shuffle(conv: nn.Conv2d, x: Tensor, factor: int) -> Tensor:
+    """``pixel_shuffle(conv(x), factor)`` of a 1x1 convolution, as one transposed convolution.
+
+    An engine shuffles element by element, which takes it as long as the product itself. The bias
+    differs between the places of a cell, so it enters as the weights of a channel of ones.
+    """
+    weight = torch.cat([conv.weight.flatten(1), cast(Tensor, conv.bias)[:, None]], dim=1)
+    kernel = weight.view(-1, factor, factor, weight.shape[1]).permute(3, 0, 1, 2)
+    with_ones = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    return F.conv_transpose2d(with_ones, kernel, stride=factor)
 
 
 def channel_shuffle(x: Tensor) -> Tensor:

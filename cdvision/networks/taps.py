@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cdvision.networks.layers import ResidualBlock
+from cdvision.networks.layers import ResidualBlock, expand_and_shuffle
 
 
 class UpsamplingTap(nn.Module):
@@ -26,7 +25,7 @@ class UpsamplingTap(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Map (N, C, h, w) to (N, features, 2h, 2w)."""
-        return F.pixel_shuffle(self.expand(self.context(y)), 2)
+        return expand_and_shuffle(self.expand, self.context(y), 2)
 
 
 class ResamplingTap(nn.Module):
@@ -51,7 +50,7 @@ class ResamplingTap(nn.Module):
             rows: (N, side, 2h) weights of the source rows at 1/8.
             columns: (N, side, 2w) weights of the source columns at 1/8.
         """
-        x = F.pixel_shuffle(self.expand(self.context(y)), 2)
+        x = expand_and_shuffle(self.expand, self.context(y), 2)
         x = torch.matmul(rows[:, None], x)
         x = torch.matmul(x, columns[:, None].transpose(2, 3))
         features: Tensor = self.project(self.refine(x))

@@ -94,13 +94,14 @@ def compress_counts(counts: NDArray[np.int64]) -> bytes:
     deltas[3:] -= counts[1:-2]
     largest = max(abs(int(deltas.max())), abs(int(deltas.min())))
     shifts = 5 * np.arange(largest.bit_length() // 5 + 1)  # one more bit is the sign's
-    groups = (deltas[:, None] >> shifts) & _GROUP_BITS
-    # A number ends at the first group after which only copies of its sign bit would follow.
-    rest = deltas[:, None] >> (shifts + 4)
-    used = 1 + ((rest != 0) & (rest != -1)).sum(axis=1)
-    position = np.arange(len(shifts))
-    groups += np.where(position < used[:, None] - 1, _MORE_BIT, 0) + _FIRST_CHARACTER
-    text: bytes = groups[position < used[:, None]].astype(np.uint8).tobytes()
+    column = deltas[:, None]
+    groups = ((column >> shifts) & _GROUP_BITS) + _FIRST_CHARACTER
+    # Another group follows until only copies of the sign bit would: until the number fits.
+    follows = (column ^ (column >> 63)) >> (shifts + 4) != 0
+    groups[follows] += _MORE_BIT
+    used = np.empty_like(follows)
+    used[:, 0], used[:, 1:] = True, follows[:, :-1]
+    text: bytes = groups[used].astype(np.uint8).tobytes()
     return text
 
 

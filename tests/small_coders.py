@@ -1,0 +1,106 @@
+"""Two small coders with random weights whose indices reach every table, the skipped one too."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.entropy import gaussian_tables, tables_from_probabilities
+from cdvision.entropy.checkerboard import CheckerboardCoder
+from cdvision.entropy.context_network import OFFSETS, ContextNetwork
+from cdvision.entropy.hyperprior import HyperpriorCoder
+from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
+from cdvision.entropy.latent_coder import Latents
+
+QUALITIES, CHANNELS, HYPER_CHANNELS, BOUND, LEVELS = 3, 5, 2, 4, 12
+FEATURES, TOLD, CONTEXT = 4, 3, 6  # widths of the context network
+Arrays = dict[str, NDArray[np.generic]]
+Coder = HyperpriorCoder | CheckerboardCoder
+
+
+@cache
+def small_hyperprior() -> HyperpriorCoder:
+    rng = np.random.default_rng(11)
+    layers = (
+        IntegerLayer(
+            rng.integers(-40, 41, (16, HYPER_CHANNELS, 3, 3)).astype(np.int8),
+            rng.integers(0, 300, (1, 16)).astype(np.int32), 4, 0, 127, 2,
+        ),
+        IntegerLayer(
+            rng.integers(-40, 41, (4 * CHANNELS, 4, 3, 3)).astype(np.int8),
+            rng.integers(0, 2000, (QUALITIES, 4 * CHANNELS)).astype(np.int32), 9, 0, LEVELS - 1, 2,
+        ),
+    )  # fmt: skip
+    prior = rng.dirichlet(np.ones(2 * BOUND + 1), QUALITIES * HYPER_CHANNELS)
+    return HyperpriorCoder(
+        symbol_tables=gaussian_tables(np.geomspace(0.11, 40.0, LEVELS)),
+        hyper_tables=tables_from_probabilities(prior, -BOUND, escape=False),
+        network=IntegerNetwork(layers, BOUND),
+        qualities=QUALITIES,
+        channels=CHANNELS,
+    )
+
+
+def _layer(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    bias: NDArray[np.integer],
+    shift: int,
+    high: int,
+    upsample: int = 1,
+) -> IntegerLayer:
+    weight = rng.integers(-40, 41, shape).astype(np.int8)
+    return IntegerLayer(weight, bias.astype(np.int32), shift, 0, high, upsample)
+
+
+@cache
+def small_context() -> ContextNetwork:
+    rng, out = np.random.default_rng(5), LEVELS - 1
+    seen = FEATURES + len(OFFSETS) * TOLD
+
+    def bias(rows: int, columns: int, high: int) -> NDArray[np.integer]:
+        return rng.integers(0, high, (rows, columns))
+
+    hyper = (
+        _layer(rng, (16, HYPER_CHANNELS, 3, 3), bias(1, 16, 600), 4, 127, 2),
+        _layer(rng, (4 * FEATURES, 4, 3, 3), bias(1, 4 * FEATURES, 4000), 6, 127, 2),
+    )
+    first = _layer(rng, (CHANNELS, FEATURES, 1, 1), bias(QUALITIES, CHANNELS, 4000), 9, out)
+    squeeze = _layer(rng, (TOLD, CHANNELS, 1, 1), bias(1, TOLD, 400), 4, 127)
+    gather = _layer(rng, (CONTEXT, seen, 1, 1), bias(QUALITIES, CONTEXT, 8000), 7, 127)
+    second = _layer(rng, (CHANNELS, CONTEXT, 1, 1), bias(QUALITIES, CHANNELS, 4000), 9, out)
+    return ContextNetwork(
+        hyper=IntegerNetwork(hyper, BOUND),
+        first=IntegerNetwork((first,), 127),
+        squeeze=IntegerNetwork((squeeze,), 32),
+        second=IntegerNetwork((gather, second), 127),
+    )
+
+
+@cache
+def small_checkerboard() -> CheckerboardCoder:
+    prior = np.random.default_rng(11).dirichlet(np.ones(2 * BOUND + 1), QUALITIES * HYPER_CHANNELS)
+    return CheckerboardCoder(
+        symbol_tables=gaussian_tables(np.geomspace(0.11, 40.0, LEVELS)),
+        hyper_tables=tables_from_probabilities(prior, -BOUND, escape=False),
+        network=small_context(),
+        qualities=QUALITIES,
+        channels=CHANNELS,
+    )
+
+
+def random_latents(seed: int, height: int, width: int, spread: float = 3.0) -> Latents:
+    """Symbols with heavy tails and uniform hyper-latents; both coders take them."""
+    rng, coder = np.random.default_rng(seed), small_hyperprior()
+    hyper = rng.integers(-BOUND, BOUND + 1, (HYPER_CHANNELS, *coder.hyper_size(height, width)))
+    heavy = rng.standard_cauchy((CHANNELS, height, width)) * spread
+    symbols = np.clip(np.rint(heavy), 1 - 2**20, 2**20 - 1)
+    return Latents(symbols.astype(np.int32), hyper.astype(np.int32))
+
+
+def same(first: Latents, second: Latents) -> bool:
+    """Whether two latents are equal, dtypes included."""
+    pairs = zip(first, second, strict=True)
+    return all(a.dtype == b.dtype == np.int32 and np.array_equal(a, b) for a, b in pairs)
