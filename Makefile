@@ -12,10 +12,10 @@ COUNT   ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typed-tree fuzz bench clean
+.PHONY: help demo test lint typed-tree test-aarch64 aarch64-lock fuzz bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## encode examples/photos, print bytes, classes and boxes, draw out/demo.png
 	@$(PY) examples/demo.py
@@ -32,6 +32,12 @@ lint: $(DEV) typed-tree ## ruff and mypy
 typed-tree:
 	@rm -rf build/typed && mkdir -p build/typed/cdvision
 	@ln -s $(CURDIR)/cdvision/* $(CURDIR)/heads $(CURDIR)/export build/typed/cdvision/
+
+test-aarch64: $(DEV) ## golden streams, every codec and a receiver bundle on an emulated aarch64 (needs qemu-user-static)
+	@$(PY) tests/aarch64/emulate.py
+
+aarch64-lock: $(DEV) ## ask the index again for the pins and aarch64 wheels of the bundles
+	@$(PY) -m cdvision.export.refresh_lock
 
 fuzz: $(BASE) ## read COUNT mutated streams (100,000): a result or a BitstreamError, nothing else
 	@$(VENV)/bin/cdvision bench fuzz --count $(COUNT)

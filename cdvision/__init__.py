@@ -25,13 +25,27 @@ from cdvision.errors import (
 from cdvision.version import __version__
 
 if TYPE_CHECKING:
-    from cdvision.api import classify, detect, encode, inspect, load, models, open, segment
+    from cdvision.api import (
+        attributes,
+        classify,
+        crop_face,
+        detect,
+        encode,
+        fit,
+        inspect,
+        load,
+        models,
+        open,
+        reconstruct,
+        segment,
+    )
     from cdvision.model import Model
     from cdvision.opened import Stream
-    from cdvision.results import Classification, Detections
+    from cdvision.results import Attributes, Classification, Detections
     from cdvision.stream import StreamLimits
 
 __all__ = [
+    "Attributes",
     "BitstreamError",
     "CdvisionError",
     "Classification",
@@ -44,30 +58,38 @@ __all__ = [
     "StreamLimits",
     "UnsupportedTask",
     "__version__",
+    "attributes",
     "classify",
+    "crop_face",
     "detect",
     "encode",
+    "fit",
     "inspect",
     "load",
     "models",
     "open",
+    "reconstruct",
     "segment",
 ]
 
 _HOMES = {
     "cdvision.api": (
+        "attributes",
         "classify",
+        "crop_face",
         "detect",
         "encode",
+        "fit",
         "inspect",
         "load",
         "models",
         "open",
+        "reconstruct",
         "segment",
     ),
     "cdvision.model": ("Model",),
     "cdvision.opened": ("Stream",),
-    "cdvision.results": ("Classification", "Detections"),
+    "cdvision.results": ("Attributes", "Classification", "Detections"),
     "cdvision.stream": ("StreamLimits",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

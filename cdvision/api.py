@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cdvision.model import Model, load
 from cdvision.opened import Stream
@@ -12,11 +15,28 @@ from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint, ins
 from cdvision.stream import inspect, read_stream
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from PIL.Image import Image
+
     from cdvision.package.registry import ModelInfo
     from cdvision.photo import ImageLike
-    from cdvision.results import Classification, Detections
+    from cdvision.results import Attributes, Classification, Detections
+    from cdvision.training.fit.report import FitReport
 
-__all__ = ["classify", "detect", "encode", "inspect", "load", "models", "open", "segment"]
+__all__ = [
+    "attributes",
+    "classify",
+    "crop_face",
+    "detect",
+    "encode",
+    "fit",
+    "inspect",
+    "load",
+    "models",
+    "open",
+    "reconstruct",
+    "segment",
+]
 
 ModelLike = Model | str | Path | None
 
@@ -75,6 +95,72 @@ def segment(bits: bytes, *, model: ModelLike = None, **options: Any) -> Detectio
 def classify(bits: bytes, *, top: int = 5, model: ModelLike = None) -> Classification:
     """Classify a photo from its stream, without rebuilding pixels; see ``Stream.classify``."""
     return open(bits, model=model).classify(top=top)
+
+
+def attributes(bits: bytes, *, all_attributes: bool = False, model: ModelLike = None) -> Attributes:
+    """Tell the attributes of a face from its stream; see ``Stream.attributes``."""
+    return open(bits, model=model).attributes(all_attributes=all_attributes)
+
+
+def reconstruct(bits: bytes, *, model: ModelLike = None) -> NDArray[np.uint8]:
+    """Rebuild a picture (H, W, 3) RGB, where a model can; see ``Stream.reconstruct``."""
+    return open(bits, model=model).reconstruct()
+
+
+def crop_face(
+    image: Image | NDArray[np.uint8], landmarks: ArrayLike | None = None, size: int = 128
+) -> NDArray[np.uint8]:
+    """Cut out and align a face for the models of faces; see ``cdvision.faces.crop.crop_face``."""
+    from cdvision.faces.crop import crop_face as crop
+
+    return crop(image, landmarks, size)
+
+
+def fit(
+    network: Any,
+    split: str | None = None,
+    *,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    model: str | Path = DEFAULT_MODEL,
+    weights: str | Path | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    range: float | None = None,
+    order: str | None = None,
+    **options: Any,
+) -> FitReport:
+    """Fit a tap, so that a model's streams feed a network of your own; needs the ``train`` extra.
+
+    The encoder and every stream stay as they are. ``load(model, taps=[out])`` then answers
+    ``stream.features(NAME)`` and ``stream.dense(NAME)``, NAME being the folder's.
+
+    Args:
+        network: a PyTorch module, a pair of modules (front, tail), or what ``cdvision fit
+            --network`` takes: ``"torchvision:resnet50"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``,
+            ``"FILE.onnx"``.
+        split: name of the module (or ONNX tensor) whose output the tap is to give.
+        images: folders or tars of photos, without labels.
+        out: folder of the tap; started again with the same arguments, a stopped run goes on.
+        model: whose streams.
+        weights: a file, or a name that torchvision or timm knows.
+        mean: of the network's input; where None what is known of it, else ImageNet's.
+        std: as ``mean``.
+        range: value of white in the network's input; 1 where None.
+        order: ``"rgb"`` or ``"bgr"``.
+        options: fields of ``FitOptions``: ``minutes``, ``size``, ``tune_tail``, ``device`` ...
+
+    Raises:
+        CdvisionError: something does not fit; the message says what to do.
+    """
+    from cdvision.training.fit.fitting import fit_tap
+    from cdvision.training.fit.options import FitOptions
+    from cdvision.training.fit.sources import NetworkRequest
+
+    request = NetworkRequest(network, split, weights, mean, std, range, order)
+    sources = [images] if isinstance(images, (str, Path)) else images
+    chosen = FitOptions(**options)
+    return fit_tap(request, [Path(s) for s in sources], Path(out), model=model, options=chosen)
 
 
 def models() -> list[ModelInfo]:

@@ -11,18 +11,16 @@ from numpy.typing import NDArray
 
 from cdvision.analysis import BATCH_SIZE, AnalysisResult, StreamItems, analyze_streams
 from cdvision.engines import create_engine
-from cdvision.entropy.hyperprior import Latents
-from cdvision.errors import BitstreamError, CdvisionError
+from cdvision.errors import BitstreamError, CdvisionError, ImageError
 from cdvision.opened import Stream
-from cdvision.package.loader import ModelPackage, load_package
-from cdvision.package.registry import DEFAULT_MODEL, model_folder
+from cdvision.package.loader import ModelPackage
+from cdvision.package.registry import DEFAULT_MODEL
+from cdvision.package.tap import load_with_taps
 from cdvision.photo import ImageLike, fit_photo, read_photo
-from cdvision.stream import Layer, StreamLimits, read_stream, write_stream
+from cdvision.stream import StreamLimits, read_stream, write_stream
 
 if TYPE_CHECKING:
-    from cdvision.results import Classification, Detections
-
-BASE_LAYER = 0
+    from cdvision.results import Attributes, Classification, Detections
 
 
 class Model:
@@ -71,28 +69,42 @@ class Model:
         quality = self._checked_quality(quality)
         spec = self.card.input
         fitted = fit_photo(read_photo(image), spec, size)
+        codec, (height, width) = self.package.codec, fitted.pixels.shape[:2]
         latents = self._run_encoder(fitted.pixels, quality)
-        height, width = fitted.pixels.shape[:2]
         return write_stream(
             codec=self.card.codec,
-            fingerprint=self.package.coder.fingerprint[:4],
+            fingerprint=codec.fingerprint[:4],
             width=fitted.source_size[0],
             height=fitted.source_size[1],
             input_width=width,
             input_height=height,
             quality=quality,
-            layers=[Layer(BASE_LAYER, self.package.coder.encode(latents, quality - 1))],
+            layers=codec.write(latents, quality),
+            compact=codec.compact,
         )
 
-    def encode_latents(self, pixels: NDArray[np.uint8], quality: int) -> Latents:
-        """Run the encoder on a network input (H, W, 3) and return what a receiver will decode."""
-        return self.package.coder.keep_coded(self._run_encoder(pixels, quality), quality - 1)
+    def encode_latents(self, pixels: NDArray[np.uint8], quality: int) -> Any:
+        """Run the encoder on a network input (H, W, 3) and return what a receiver will decode.
 
-    def _run_encoder(self, pixels: NDArray[np.uint8], quality: int) -> Latents:
+        ``Latents`` of a codec of maps; one int32 array a layer of a codec of several.
+        """
+        return self.package.codec.kept(self._run_encoder(pixels, quality), quality)
+
+    def _run_encoder(self, pixels: NDArray[np.uint8], quality: int) -> Any:
         quality_index = np.array([quality - 1], np.int64)
         inputs: dict[str, NDArray[Any]] = {"image": pixels[None], "quality": quality_index}
         outputs = self.engine.run("encoder", inputs)
-        return Latents(outputs["symbols"][0], outputs["hyper"][0])
+        if self.card.input.least_score is not None:
+            self._check_score(float(outputs["score"][0]), self.card.input.least_score)
+        return self.package.codec.latents_from(outputs)
+
+    def _check_score(self, score: float, least: float) -> None:
+        if score < least:
+            raise ImageError(
+                f"model {self.name!r} codes faces, and this picture does not look like one: "
+                f"expected a score of {least:.2f} or more, found {score:.2f}; cut the face out "
+                "first, see cdvision.crop_face"
+            )
 
     def open(self, bits: bytes | bytearray | memoryview) -> Stream:
         """Parse a stream for answering; entropy decoding waits until it is needed.
@@ -101,7 +113,7 @@ class Model:
             BitstreamError: the bytes are damaged, or another model wrote them.
         """
         parsed = read_stream(bits, limits=self.limits)
-        header, fingerprint = parsed.header, self.package.coder.fingerprint[:4]
+        header, fingerprint = parsed.header, self.package.codec.fingerprint[:4]
         for field, expected, found in (
             ("codec", self.card.codec, header.codec),
             ("model fingerprint", fingerprint.hex(), header.fingerprint.hex()),
@@ -125,6 +137,14 @@ class Model:
     def classify(self, bits: bytes, *, top: int = 5) -> Classification:
         """Classify the photo; see ``Stream.classify``."""
         return self.open(bits).classify(top=top)
+
+    def attributes(self, bits: bytes, *, all_attributes: bool = False) -> Attributes:
+        """Tell the attributes of a face; see ``Stream.attributes``."""
+        return self.open(bits).attributes(all_attributes=all_attributes)
+
+    def reconstruct(self, bits: bytes) -> NDArray[np.uint8]:
+        """Rebuild a picture (H, W, 3) RGB; see ``Stream.reconstruct``."""
+        return self.open(bits).reconstruct()
 
     def analyze(
         self,
@@ -160,6 +180,7 @@ class Model:
 def load(
     name: str | Path = DEFAULT_MODEL,
     *,
+    taps: Sequence[str | Path] = (),
     engine: str = "onnx",
     device: str = "cpu",
     threads: int | None = None,
@@ -172,15 +193,17 @@ def load(
     ('detect', 'segment', 'classify')
 
     Args:
-        name: an installed model or a folder with ``model.json``.
-        engine: ``"onnx"`` (default) or ``"torch"``.
+        name: an installed model, a folder with ``model.json``, or the folder of a tap, which is
+            then loaded with its model.
+        taps: folders of taps that ``cdvision fit`` wrote for this model.
+        engine: ``"onnx"`` (default), ``"torch"`` or ``"tensorrt"``.
         device: ``"cpu"`` or ``"cuda"``.
         threads: threads inside one run of the engine; its default where None.
         limits: the largest streams that will be opened.
 
     Raises:
-        ModelError: no such model, or the package is damaged.
+        ModelError: no such model, the package is damaged, or a tap belongs to another model.
         EngineError: the engine or device is not available here.
     """
-    package = load_package(model_folder(name))
+    package = load_with_taps(name, taps)
     return Model(package, engine=engine, device=device, threads=threads, limits=limits)

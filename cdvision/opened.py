@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.hyperprior import Latents
 from cdvision.errors import BitstreamError, UnsupportedTask
 from cdvision.package.card import TailSpec
 from cdvision.photo import Size, content_size, network_input
@@ -16,7 +15,7 @@ from cdvision.windows import window_inputs
 
 if TYPE_CHECKING:
     from cdvision.model import Model
-    from cdvision.results import Classification, Detections
+    from cdvision.results import Attributes, Classification, Detections
 
 Array = NDArray[Any]
 
@@ -34,8 +33,8 @@ class Stream:
         self.header: StreamHeader = parsed.header
         self.complete: bool = parsed.complete
         self.model = model
-        self._layers = {layer.id: layer for layer in parsed.layers}
-        self._latents: Latents | None = None
+        self._layers = {layer.id: layer.body for layer in parsed.layers}
+        self._latents: Any = None
         self._features: dict[str, Array] = {}
         self._dense: dict[str, dict[str, Array]] = {}
         _check_input(self.header, model)
@@ -53,30 +52,29 @@ class Stream:
     @property
     def content_size(self) -> Size:
         """(width, height) of the photo inside the network input, anchored at the top left."""
-        multiple = self.model.card.input.multiple
-        return content_size(self.source_size, self.input_size, multiple)
+        spec = self.model.card.input
+        if spec.fit == "square":
+            return self.input_size
+        return content_size(self.source_size, self.input_size, spec.multiple)
 
-    def latents(self) -> Latents:
-        """Entropy-decode the stream: int32 ``symbols`` (C, H/16, W/16) and ``hyper`` (C_z, ...).
+    def latents(self) -> Any:
+        """Entropy-decode the stream.
+
+        Returns:
+            ``Latents`` of a codec of maps: int32 ``symbols`` (C, H / stride, W / stride) and
+            ``hyper`` (C_z, ...). Of a codec of several layers, a tuple with one int32 array for
+            each layer that has arrived.
 
         Raises:
             BitstreamError: the layer's bytes are no such latents.
         """
         if self._latents is None:
-            self._latents = self._decode()
+            self._latents = self.model.package.codec.read(self._layers, self.header)
         return self._latents
 
-    def keep_latents(self, latents: Latents) -> None:
+    def keep_latents(self, latents: Any) -> None:
         """Store latents that were decoded elsewhere, in another thread for example."""
         self._latents = latents
-
-    def _decode(self) -> Latents:
-        if 0 not in self._layers:
-            raise BitstreamError("base layer", expected="layer 0", found="none: the stream was cut")
-        stride = self.model.card.latents.stride
-        width, height = self.input_size
-        coder, quality = self.model.package.coder, self.header.quality - 1
-        return coder.decode(self._layers[0].body, height // stride, width // stride, quality)
 
     def features(self, tail: str) -> Array:
         """Return the features at one tail's split point, float32 (channels, h, w).
@@ -170,6 +168,43 @@ class Stream:
         logits = self.dense(tail)["logits"]
         return classification_from_logits(logits, self._class_names(tail), top=top)
 
+    def attributes(self, *, all_attributes: bool = False) -> Attributes:
+        """Tell the attributes of a face, from as many layers as have arrived.
+
+        Args:
+            all_attributes: also those that judge a person, or that a picture tells badly; the
+                report is limited to plainly visible ones otherwise.
+
+        Returns:
+            A calibrated probability for each, and whether the attribute counts as present.
+
+        Raises:
+            UnsupportedTask: the model does not code faces.
+            BitstreamError: a layer's bytes are damaged.
+        """
+        from cdvision.heads.attribute_answers import AttributeCalibration, attributes_from_logits
+
+        tail = self.tail_for("attributes")
+        return attributes_from_logits(
+            self.dense(tail)["logits"],
+            self._class_names(tail),
+            calibration=AttributeCalibration.from_settings(self.model.card.tails[tail].settings),
+            layers=len(self.latents()),
+            all_attributes=all_attributes,
+        )
+
+    def reconstruct(self) -> Array:
+        """Rebuild a picture, the better the more layers have arrived.
+
+        Returns:
+            (H, W, 3) uint8 RGB of the network input's size.
+
+        Raises:
+            UnsupportedTask: the model answers questions only.
+            BitstreamError: a layer's bytes are damaged.
+        """
+        return self.dense(self.tail_for("reconstruct"))["image"]
+
     def dense(self, tail: str) -> dict[str, Array]:
         """Return the dense outputs of a tail's head, before post-processing."""
         if tail not in self._dense:
@@ -201,10 +236,9 @@ class Stream:
 
     def graph_inputs(self, tail: str) -> dict[str, Array]:
         """Return what a tail's graphs take, with a batch axis of one."""
-        latents, spec = self.latents(), self.model.card.tails[tail]
+        spec = self.model.card.tails[tail]
         return {
-            "symbols": latents.symbols[None],
-            "hyper": latents.hyper[None],
+            **self.model.package.codec.graph_inputs(self.latents()),
             "quality": np.array([self.header.quality - 1], np.int64),
             **window_inputs(spec, self.content_size, self.input_size),
         }

@@ -82,6 +82,11 @@ def fit_photo(photo: Image, spec: InputSpec, size: int | None = None) -> FittedP
     from PIL import Image
 
     size = working_size(photo.size, spec) if size is None else size
+    if spec.fit == "square":
+        from cdvision.faces.crop import crop_face
+
+        width, _ = network_input(photo.size, spec, size)
+        return FittedPhoto(crop_face(photo, size=width), photo.size)
     width, height = network_input(photo.size, spec, size)
     content = content_size(photo.size, (width, height), spec.multiple)
     scaled = photo.resize(content, Image.Resampling.BILINEAR)  # copies where nothing changes
@@ -113,6 +118,8 @@ def network_input(source: Size, spec: InputSpec, size: int) -> Size:
         raise ImageError(
             f"size: expected a multiple of {spec.multiple} up to {spec.max_size}, found {size}"
         )
+    if spec.fit == "square":
+        return size, size
     width, height = content_size(source, (size, size), spec.multiple)
     return _padded(width, spec.multiple), _padded(height, spec.multiple)
 

@@ -56,14 +56,15 @@ class OnnxGraph:
 
 
 def reference_engine(package: ModelPackage) -> tuple[str, Engine]:
-    """Return PyTorch on the package's weights, or the package's own graphs where it is missing."""
+    """Return PyTorch on the package's weights, or the package's own graphs where one is missing."""
     try:
         from cdvision.engines.torch_engine import TorchEngine
+
+        return "PyTorch", TorchEngine(package)
     except EngineError:
         from cdvision.engines.onnx_engine import OnnxEngine
 
         return "package graphs in ONNX Runtime", OnnxEngine(package)
-    return "PyTorch", TorchEngine(package)
 
 
 def compared(

@@ -18,10 +18,13 @@ LATENTS = ("symbols", "hyper")
 _STRIDED = re.compile(r"([hw])(\d+)")
 
 MEANINGS = {
-    "image": "photo inside the network input, RGB, 0 to 255",
+    "image": "picture of the network input's size, RGB, 0 to 255",
     "quality": "rate knob, counted from 0 (a stream's quality less one)",
     "symbols": "quantised latents; what the entropy model skips is 0",
     "hyper": "quantised hyper-latents, which choose the entropy tables",
+    "layer": "quantised latents of one layer; zeros where it has not arrived",
+    "layers": "how many layers have arrived",
+    "score": "how much the picture looks like what the model is for",
     "rows": "weights of rows: what part of the photo the classifier looks at",
     "columns": "weights of columns: what part of the photo the classifier looks at",
     "regions": "features pooled from the pyramid, one entry a proposal",
@@ -37,11 +40,11 @@ MEANINGS = {
 
 
 def meaning(name: str) -> str:
-    """Say what an input or output holds; levels are numbered (``pyramid0``)."""
+    """Say what an input or output holds; levels and layers are numbered (``pyramid0``)."""
     stem = name.rstrip("0123456789")
     level = name[len(stem) :]
     text = MEANINGS.get(name) or MEANINGS.get(stem, "")
-    return f"{text} (level {level})" if level and name not in MEANINGS else text
+    return f"{text} (number {level})" if level and name not in MEANINGS else text
 
 
 def tail_of(graph: str) -> str | None:
@@ -73,8 +76,9 @@ def named_axes(card: ModelCard, graph: str, name: str, found: Sequence[str | int
 
 def _known_axes(card: ModelCard, graph: str) -> Mapping[str, tuple[str, ...]]:
     axes = {"image": ("batch", "height", "width", "rgb"), "quality": ("batch",)}
-    for name, stride in zip(LATENTS, (card.latents.stride, card.hyper_latents.stride), strict=True):
-        axes[name] = ("batch", "channels", f"h{stride}", f"w{stride}")
+    for name, spec in zip(LATENTS, (card.latents, card.hyper_latents), strict=True):
+        if spec is not None:  # a codec of layers has fixed shapes, which stand in the file
+            axes[name] = ("batch", "channels", f"h{spec.stride}", f"w{spec.stride}")
     tail = card.tails.get(tail_of(graph) or "")
     if tail is not None:
         stride, windows = tail.features.stride, _window_stride(tail)

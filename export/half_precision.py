@@ -3,7 +3,8 @@
 TensorRT 11 takes every type from the graph and chooses none itself. So the layers with learned
 weights, and what only passes their values on, become float16 here; the rest stays float32: the
 integer hyper-decoder (exact up to 2^24, which float16 does not hold), rounding, norms,
-exponentials, and everything that graphs take and return.
+exponentials, and everything that graphs take and return. In an INT8 graph the quantised layers
+stay as they are (their weights come from a DequantizeLinear), and the heads become float16.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LARGEST = 65504.0
 
 
 def half_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a stand-alone float32 graph that computes in float16."""
+    """Return a copy of a stand-alone float32 or INT8 graph that computes in float16."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _Halver(copy).rewrite()
@@ -63,7 +64,7 @@ class _Halver:
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:
-            return str(node.input[1]).startswith(PARAMETERS)
+            return node.input[1].startswith(PARAMETERS) and node.input[1] in self._constants
         if node.op_type not in PASSING or not self._floats(node):
             return False
         data = [name for name in self._floats(node) if name not in self._constants]

@@ -2,7 +2,10 @@
 
 ::
 
-    package ─ stand-alone graph ─ (quantise) ─ check ─ write ─ parity ─ report.json
+    package ─ stand-alone graph ─ (quantise) ─ check ─ write ─ parity ─ model.json, report.json
+
+The folder is a model package again: `cdvision.load(DIR)` answers from the exported graphs, and
+`cdvision eval --model DIR` measures them.
 
 Starts from the package's ONNX files, not from a trace: PyTorch only serves as the reference, where
 it is installed.
@@ -11,7 +14,7 @@ it is installed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -25,7 +28,8 @@ from cdvision.export.compare_graphs import (
     paired_milliseconds,
     reference_engine,
 )
-from cdvision.export.differences import FINITE, TOLERANCES, check
+from cdvision.export.differences import FINITE, TOLERANCES, Difference, check
+from cdvision.export.package_part import copy_tables, write_card
 from cdvision.export.quantise import quantisable_nodes, quantised_graph
 from cdvision.export.recorded_inputs import Inputs, Recorded, drawn_photos, record_inputs
 from cdvision.export.report import ExportReport, GraphReport
@@ -71,7 +75,7 @@ def write_onnx(
     photos: Sequence[ImageLike] = (),
     calibration: Sequence[ImageLike] = (),
 ) -> ExportReport:
-    """Write every graph of a model as a stand-alone ONNX file, and ``report.json``.
+    """Write every graph of a model as a stand-alone ONNX file; a package, with ``report.json``.
 
     Args:
         model: on any engine.
@@ -95,6 +99,10 @@ def write_onnx(
         )
         for graph in graph_names(model.package)
     ]
+    files = [*copy_tables(model.package, folder), *(graph.file for graph in reports)]
+    # The card's figures were measured in float: INT8 has to be measured again.
+    measured = () if precision == "int8" else model.card.metrics
+    write_card(replace(model.card, metrics=measured), folder, files)
     report = ExportReport(
         model.name, "onnx", precision, name, inputs.photos, tuple(reports), folder
     )
@@ -130,12 +138,7 @@ def export_graph_file(
     candidate = OnnxGraph(str(path))
     runs = inputs.recorded.get(graph, [])
     parity = compared(graph, candidate, reference, runs) if runs else {}
-    try:
-        tolerance = FINITE if precision == "int8" else TOLERANCES[precision]
-        check(f"{model.name}: {graph}", parity, tolerance)
-    except ModelError:
-        path.unlink()
-        raise
+    keep_if_close(path, f"{model.name}: {graph}", parity, precision)
     candidates: dict[str, OpenGraph] = {precision: candidate}
     notes: dict[str, object] = {}
     if precision == "int8":
@@ -151,6 +154,19 @@ def export_graph_file(
         milliseconds=paired_milliseconds(candidates, runs) if runs else {},
         notes=notes,
     )
+
+
+def keep_if_close(path: Path, name: str, parity: Mapping[str, Difference], precision: str) -> None:
+    """Remove a written graph and raise ModelError where it differs by too much.
+
+    How far INT8 is from float only accuracy tells: there nothing but NaN is refused.
+    """
+    tolerance = FINITE if precision == "int8" else TOLERANCES[precision]
+    try:
+        check(name, parity, tolerance)
+    except ModelError:
+        path.unlink()
+        raise
 
 
 def graph_of_precision(

@@ -47,7 +47,7 @@ def check_parity(graph: Graph, path: Path, *, tolerance: float = 2e-4) -> list[P
             ours = graph.module(*(torch.from_numpy(arrays[name]) for name in graph.inputs))
         for name, a, b in zip(graph.outputs, theirs, ours, strict=True):
             difference = _difference(name, a, b.numpy())
-            _check(path, difference, tolerance, integer=a.dtype.kind == "i")
+            _check(path, difference, tolerance, integer=a.dtype.kind in "iu")
             found[name] = _worse(found.get(name), difference)
     return list(found.values())
 

@@ -6,7 +6,7 @@ regions. Rather than rebuild them by hand, the model works as always and a witne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, NDArray[Any]]
 Recorded = dict[str, list[Inputs]]
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
+STREAM_SUFFIX = ".cdv"
 ALL_BOXES = 0.0  # confidence: every proposal reaches the graphs behind it
 
 
@@ -46,7 +47,8 @@ def record_inputs(
 
     Args:
         model: on any engine; it is left as it was.
-        photos: paths, bytes, PIL images or arrays.
+        photos: paths, bytes, PIL images or arrays; a path that ends in ``.cdv`` is a stream, all
+            that a receiver without the encoder can take.
         qualities: at which each photo is encoded; the smallest, the default and the largest
             where None, so that calibration sees every range of values.
     """
@@ -56,33 +58,42 @@ def record_inputs(
     model.engine = recorder
     try:
         for photo in photos:
-            for quality in chosen:
-                _ask_everything(model, model.encode(photo, quality))
+            for bits in _streams_of(model, photo, chosen):
+                _ask_everything(model, bits)
     finally:
         model.engine = engine
     return recorder.recorded
+
+
+def _streams_of(model: Model, photo: ImageLike, qualities: Sequence[int]) -> Iterator[bytes]:
+    if isinstance(photo, Path) and photo.suffix.lower() == STREAM_SUFFIX:
+        yield photo.read_bytes()
+        return
+    for quality in qualities:
+        yield model.encode(photo, quality)
 
 
 def _ask_everything(model: Model, bits: bytes) -> None:
     stream = model.open(bits)
     for name in model.card.tails:
         stream.features(name)
-    for task in model.card.tasks:
-        if task == "classify":
-            stream.classify()
-        elif task in ("detect", "segment"):
+        if f"answer.{name}.onnx" in model.card.files:  # the tap of a user's network may end there
+            stream.dense(name)
+    for task in ("detect", "segment"):  # masks, and the heads behind proposals
+        if task in model.card.tasks:
             getattr(stream, task)(confidence=ALL_BOXES)
 
 
 def photos_in(folder: Path, most: int | None = None) -> list[Path]:
-    """Photos below a folder, by name, spread evenly where there are more than ``most``.
+    """Photos and streams below a folder, by name, spread evenly if there are more than ``most``.
 
     Raises:
         CdvisionError: there is none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    suffixes = (*PHOTO_SUFFIXES, STREAM_SUFFIX)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
     if not found:
-        kinds = ", ".join(PHOTO_SUFFIXES)
+        kinds = ", ".join(suffixes)
         raise CdvisionError(f"{folder} holds no photo: expected files that end in {kinds}")
     count = len(found) if most is None else min(most, len(found))
     return [found[number * len(found) // count] for number in range(count)]

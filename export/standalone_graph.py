@@ -17,10 +17,10 @@ from onnx.reference import ReferenceEvaluator
 
 from cdvision.errors import ModelError
 from cdvision.export.graph_contract import Axes, meaning, named_axes
+from cdvision.export.shared_weights import HALF
 from cdvision.package.loader import ModelPackage
 from cdvision.version import __version__
 
-HALF = ".fp16"  # ends the names of half-precision weights, see onnx_graphs.py
 REFERENCE = "reference."  # graphs of the benchmark: no part of sender or receiver
 FOLDED_BYTES = 2**26  # larger constants are left as expressions
 

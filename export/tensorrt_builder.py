@@ -36,6 +36,7 @@ from cdvision.export.onnx_artefacts import (
     PRECISIONS,
     ExportInputs,
     graph_report,
+    keep_if_close,
     write_graph,
 )
 from cdvision.export.operator_support import unsupported
@@ -49,6 +50,7 @@ from cdvision.model import Model
 from cdvision.photo import ImageLike
 
 WORKSPACE = 2**30  # bytes
+NOT_BUILT = "not built here; the graphs for them were compared in ONNX Runtime"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class TensorrtOptions:
     """How engines are built.
 
     Attributes:
-        precision: ``"fp32"``, ``"fp16"`` (computed in half precision), or ``"int8"``.
+        precision: ``"fp32"``, ``"fp16"`` (computed in half precision), or ``"int8"`` (with heads
+            in half precision).
         shapes: what the engines must take.
         workspace_bytes: scratch memory that tactics may use.
     """
@@ -78,7 +81,7 @@ def typed_graph(
     if precision == "fp16":
         proto = half_graph(proto)
     elif precision == "int8":
-        proto = quantised_graph(proto, calibration, for_tensorrt=True)
+        proto = half_graph(quantised_graph(proto, calibration, for_tensorrt=True))
     faults = unsupported(proto)
     if faults:
         raise ModelError(f"{model.name}: {graph}: TensorRT does not take {'; '.join(faults[:5])}")
@@ -93,8 +96,11 @@ def write_tensorrt(
     photos: Sequence[ImageLike] = (),
     calibration: Sequence[ImageLike] = (),
     runtime: PlanRuntime | None = None,
+    elsewhere: bool = False,
 ) -> ExportReport:
     """Write typed ONNX files and ``build_engines.sh``; build, check and keep engines where it can.
+
+    Where nothing is built, the typed graphs are compared with the reference in ONNX Runtime.
 
     Args:
         model: on any engine.
@@ -104,15 +110,18 @@ def write_tensorrt(
         photos: for parity; three drawn pictures where empty.
         calibration: photos that set the ranges of INT8.
         runtime: what builds; TensorRT's where it is installed, and none otherwise.
+        elsewhere: the files are for another machine: build nothing here.
 
     Raises:
-        ModelError: an engine's outputs differ from the reference by too much: it is not kept.
+        ModelError: an engine's or a graph's outputs differ from the reference by too much: it is
+            not kept.
         EngineError: TensorRT cannot build a graph.
     """
     if options.precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise ModelError(f"precision: expected one of {known}, found {options.precision!r}")
-    runtime = _found_runtime() if runtime is None else runtime
+    if runtime is None and not elsewhere:
+        runtime = _found_runtime()
     inputs = ExportInputs.from_photos(
         model, photos, calibration if options.precision == "int8" else ()
     )
@@ -127,7 +136,7 @@ def write_tensorrt(
         inputs.photos,
         reports,
         folder,
-        {"engines": "built and checked" if runtime else "not built: no TensorRT here"},
+        {"engines": "built and checked" if runtime else NOT_BUILT},
     )
     report.write()
     return report
@@ -167,9 +176,18 @@ class _Builder:
         plan = Path("trtexec") / f"{graph}-{precision}.plan"
         self.planned.append(PlannedBuild(onnx_file, plan, profile))
         report = graph_report(proto, path, self._folder)
-        return (
-            report if self._runtime is None else self._build(report, path, profile, self._runtime)
-        )
+        if self._runtime is None:
+            return self._compared(report, path)
+        return self._build(report, path, profile, self._runtime)
+
+    def _compared(self, report: GraphReport, path: Path) -> GraphReport:
+        """Compare the graph that an engine will be built from: its types may lose too much."""
+        runs = self._inputs.recorded.get(report.graph, [])
+        if not runs:  # nothing reached it: the encoder, where streams came in place of photos
+            return report
+        parity = compared(report.graph, OnnxGraph(str(path)), self._reference, runs)
+        keep_if_close(path, f"{self._model.name}: {report.graph}", parity, self._options.precision)
+        return replace(report, parity=tuple(parity.values()))
 
     def _build(
         self, report: GraphReport, path: Path, profile: Profile, runtime: PlanRuntime

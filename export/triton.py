@@ -22,19 +22,24 @@ from cdvision.errors import ModelError
 from cdvision.export.compare_graphs import reference_engine
 from cdvision.export.graph_contract import tail_of
 from cdvision.export.onnx_artefacts import PRECISIONS, ExportInputs, export_graph_file
+from cdvision.export.package_part import copy_tables, write_card
 from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names
 from cdvision.export.triton_config import ServedModel, Step, Tensor
 from cdvision.model import Model
-from cdvision.package.card import CARD_FILE
-from cdvision.package.loader import CLASSES_FILE, TABLES_FILE
 from cdvision.photo import ImageLike
 
 CODE = Path(__file__).parent
 LARGEST_BATCH = 16
 LATENTS = ("symbols", "hyper", "quality")
 STREAM, ANSWER = Tensor("STREAM", "string", (1,)), Tensor("ANSWER", "string", (1,))
-OPTIONS = {"detect": {"confidence": 0.3}, "segment": {"confidence": 0.3}, "classify": {"top": 5}}
+# Of the answers in JSON; pictures (`reconstruct`) are not served.
+OPTIONS: dict[str, dict[str, float]] = {
+    "detect": {"confidence": 0.3},
+    "segment": {"confidence": 0.3},
+    "classify": {"top": 5},
+    "attributes": {},
+}
 
 
 def write_triton(
@@ -96,7 +101,7 @@ class _Repository:
         graphs = {report.graph: self._write_graph(report) for report in reports}
         self._write_python(self._decode(graphs), "triton_decode_model.py")
         self._write_tables(self._folder / f"{self._name}_decode" / "package")
-        for task in self._model.card.tasks:
+        for task in [task for task in self._model.card.tasks if task in OPTIONS]:
             tail = self._model.card.tail_for(task) or ""
             answer, parts = graphs[f"answer.{tail}"], self._parts(graphs, tail)
             writer = self._writer(task, tail, answer, parts)
@@ -197,13 +202,7 @@ class _Repository:
 
     def _write_tables(self, folder: Path) -> None:
         """Write the part of the package that decodes and names classes: no weights, no graphs."""
-        folder.mkdir(parents=True, exist_ok=True)
-        card, source = self._model.card, self._model.package.folder
-        kept = {name: card.files[name] for name in (TABLES_FILE, CLASSES_FILE)}
-        for name in kept:
-            shutil.copyfile(source / name, folder / name)
-        text = replace(card, files=kept).to_json()
-        (folder / CARD_FILE).write_text(text, encoding="utf-8")
+        write_card(self._model.card, folder, copy_tables(self._model.package, folder))
 
 
 def _tensor(name: str, described: str, *, batched: bool) -> Tensor:

@@ -219,6 +219,11 @@ def test_attributes_come_back_exactly() -> None:
     class Face:
         name = ("Smiling", "Bald")
         probability = np.array([0.7, 0.1], np.float32)
+        present = np.array([False, True])  # thresholds are the model's own
 
     plain = json.loads(json.dumps(ATTRIBUTES.write(Face())))
-    assert ATTRIBUTES.read(plain) == {"Smiling": float(np.float32(0.7)), "Bald": pytest.approx(0.1)}
+    assert ATTRIBUTES.read(plain) == {
+        "Smiling": (float(np.float32(0.7)), False), "Bald": (pytest.approx(0.1), True)
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="true or false"):
+        ATTRIBUTES.read({"Smiling": [0.7, 1]})

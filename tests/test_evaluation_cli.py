@@ -17,14 +17,18 @@ from PIL import Image
 
 import cdvision
 from cdvision.cli import command_line
+from cdvision.errors import CdvisionError
 from cdvision.evaluation.accuracy import measure_accuracy
 from cdvision.evaluation.attribute_scoring import AttributeScoring, AttributeTable
 from cdvision.evaluation.coco_ap import CocoScoring
 from cdvision.evaluation.coco_labels import read_coco_labels
 from cdvision.evaluation.curve import LabelledSet
 from cdvision.evaluation.labelled import LabelledPhoto
+from cdvision.evaluation.layers import LayerSender
+from cdvision.evaluation.records import format_attributes
 from cdvision.results import Detections
 from cdvision.results.masks import decode_mask, encode_mask
+from cdvision.stream import Layer, read_stream, write_stream
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 NAMES = ("cat", "noise", "waves", "grey")
@@ -144,6 +148,39 @@ def test_classification_from_a_table_and_from_folders(invoke: Invoke) -> None:
     assert (found["task"], found["photos"], found["top5"]) == ("classify", 1, 1.0)
 
 
+def test_layers_are_cut_from_streams_that_are_encoded_once() -> None:
+    encoded: list[bytes] = []
+
+    def encode(image: bytes) -> bytes:
+        encoded.append(image)
+        layers = [Layer(0, image), Layer(1, b"1" * 20)]
+        size = dict.fromkeys(("width", "height", "input_width", "input_height"), 128)
+        return write_stream(
+            codec=3, fingerprint=b"face", quality=1, layers=layers, compact=True, **size
+        )
+
+    sender = LayerSender(encode)
+    sent = [[sender.send(face, layers=count) for count in (2, 1)] for face in (b"a", b"bb")]
+    assert encoded == [b"a", b"bb"]
+    assert {len(whole) - len(cut) for whole, cut in sent} == {len(sent[0][0]) - len(sent[0][1])}
+    assert len(sent[0][0]) >= len(sent[0][1]) + 20
+    assert [len(cut) for _, cut in sent] == [len(sent[0][1]), len(sent[0][1]) + 1]
+    assert [layer.body for layer in read_stream(sent[1][1]).layers] == [b"bb"]
+    assert sender.send(b"a") == sent[0][0]
+    with pytest.raises(CdvisionError, match="cannot keep 3 layers: this stream holds 2"):
+        sender.send(b"a", layers=3)
+
+
+def test_layers_are_named_in_the_records(invoke: Invoke) -> None:
+    table = ("--classes", "DATA/classes.csv", "--images", "DATA/photos", "--limit", "1")
+    options = ("-q", "2", "--resamples", "0", "-o", "x.json", "--no-cache")
+    whole, cut = (invoke(*table, *options, *more) for more in ((), ("--layers", "1")))
+    assert "| cdvision small, 1 layer | 2 " in cut.stdout
+    assert whole.stdout.split("|")[-6:] == cut.stdout.split("|")[-6:], "small has one layer"
+    assert json.loads(Path("x.json").read_text())[0]["layers"] == 1
+    assert "cannot keep 2 layers" in line_of(invoke(*table, *options, "--layers", "2"))
+
+
 def test_answers_are_kept_between_runs(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -183,6 +220,7 @@ def test_answers_are_kept_between_runs(
         ([*COCO, "--label", "class"], "--label names a column of --classes"),
         ([*COCO, "-q", "1,x"], "expected qualities such as 1-8 or 1,4,8, found '1,x'"),
         ([*COCO, "-q", "8-1"], "expected qualities such as 1-8"),
+        ([*COCO, "--layers", "1,x"], "expected layers such as 1-8 or 1,4,8, found '1,x'"),
         ([*COCO, "-q", "9"], "--quality: this model has 1 to 8, found 9."),
         ([*COCO, "-o", "x.csv"], "-o: expected a name that ends with .json."),
         ([*COCO, "--plot", "x.png"], "--plot: expected a name that ends with .svg."),
@@ -272,10 +310,15 @@ def test_attributes_are_measured_from_any_probabilities() -> None:
     photos = [LabelledPhoto(str(n), bytes([n]), n) for n in range(4)]
 
     def answer(photo: bytes) -> tuple[Any, int]:
-        return SimpleNamespace(name=["Smiling"], probability=[0.9 if photo[0] < 1 else 0.2]), 50
+        smile = photo[0] < 1
+        said = SimpleNamespace(name=["Smiling"], probability=[0.9 * smile], present=[smile])
+        return said, 50
 
     found = measure_accuracy(photos, AttributeScoring(table), answer, resamples=40)
     assert (found["task"], found["mean_bytes"]) == ("attributes", 50.0)
     assert found["accuracy"] == found["balanced_accuracy"] == 0.75
     assert found["accuracy_low"] < 0.75 < found["accuracy_high"]
     assert found["accuracy.Smiling"] == 0.75
+    assert found["majority_accuracy"] == 0.5
+    assert "| Smiling | 0.750 (" in format_attributes(found)
+    assert format_attributes(found).startswith("| attribute | accuracy | balanced accuracy | AP | ")

@@ -14,6 +14,8 @@ import pytest
 
 from cdvision.errors import CdvisionError
 from cdvision.evaluation import class_index
+from cdvision.evaluation.answer_formats import AttributeVerdict
+from cdvision.evaluation.attribute_ranking import AttributeRanking
 from cdvision.evaluation.attribute_scoring import AttributeScoring
 from cdvision.evaluation.class_index import ClassIndex
 from cdvision.evaluation.coco_labels import read_coco_labels
@@ -297,14 +299,21 @@ def test_a_limit_spreads_over_the_set(tmp_path: Path) -> None:
 def test_attributes_are_compared_with_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Smiling: 3 of 4 right; 1/2 of the smiles, 2/2 of the others. Bald: never there."""
+    """Smiling: 3 of 4 right; 1/2 of the smiles, 2/2 of the others. Bald: never there.
+
+    The smiles rank first and third (precision 1 and 2/3); the model's threshold lies at 0.55.
+    """
     rows = "0.jpg,val,1,0,1\n1.jpg,val,1,0,0\n2.jpg,val,0,0,1\n3.jpg,val,0,0,0\n4.jpg,train,1,1,1\n"
     table = written(tmp_path / "x.csv", "file,split,Smiling,Bald,Unheard\n" + rows)
     images = place(tmp_path, *(f"{n}.jpg" for n in range(5)))
     photos, attributes = attribute_photos(table, images, where={"split": "val"})
     assert attributes.names == ("Smiling", "Bald", "Unheard")
-    said_of = [(0.9, 0.1), (0.4, 0.6), (0.2, 0.2), (0.1, 0.0)]
-    answers = [dict(zip(("Smiling", "Bald"), values, strict=True)) for values in said_of]
+    said_of = [(0.9, 0.1), (0.4, 0.6), (0.52, 0.2), (0.1, 0.0)]
+    answers = [
+        {name: AttributeVerdict(value, value > 0.55)
+         for name, value in zip(("Smiling", "Bald"), values, strict=True)}
+        for values in said_of
+    ]  # fmt: skip
     scoring = AttributeScoring(attributes)
     scorer = scoring.scorer([photo.label for photo in photos], answers)
     assert said(capsys).endswith("the model does not answer Unheard")
@@ -314,16 +323,40 @@ def test_attributes_are_compared_with_the_table(
     assert np.isnan(figures["balanced_accuracy.Bald"])
     assert figures["accuracy"] == 0.75
     assert figures["balanced_accuracy"] == 0.75
+    assert figures["average_precision.Smiling"] == pytest.approx((1 + 2 / 3) / 2)
+    assert figures["average_precision"] == figures["average_precision.Smiling"]
+    assert np.isnan(figures["average_precision.Bald"])
+    assert (figures["majority_accuracy.Smiling"], figures["majority_accuracy.Bald"]) == (0.5, 1)
+    assert figures["majority_accuracy"] == 0.75
     weighted = scorer(np.array([[0.0, 2, 1, 1]]))
     assert weighted["accuracy.Smiling"][0] == 0.5
     assert weighted["balanced_accuracy.Smiling"][0] == 0.5
+    assert weighted["average_precision.Smiling"][0] == pytest.approx(2 / 3)
+    assert weighted["majority_accuracy.Smiling"][0] == 0.5
+
+
+def test_average_precision_of_ties_and_of_ignorance() -> None:
+    """Equal probabilities share a place, in whatever order the photos come; as scikit-learn's."""
+    present = np.array([True, False, True, False])
+    one = np.ones((1, 4))
+    tied = AttributeRanking.of(np.array([0.5, 0.5, 0.5, 0.5]), present)
+    assert tied.figure(one)[0] == 0.5
+    half_tied = AttributeRanking.of(np.array([0.2, 0.9, 0.9, 0.1]), present)
+    assert half_tied.figure(one)[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert np.isnan(half_tied.figure(np.array([[0.0, 1, 0, 1]]))[0])
+    random = np.random.default_rng(0)
+    scores, present = random.integers(0, 9, 30).astype(float), random.random(30) < 0.4
+    ranking, weights = AttributeRanking.of(scores, present), random.integers(0, 3, (5, 30))
+    for row, found in zip(weights, ranking.figure(weights.astype(float)), strict=True):
+        again = AttributeRanking.of(np.repeat(scores, row), np.repeat(present, row))
+        assert found == pytest.approx(again.figure(np.ones((1, row.sum())))[0])
 
 
 def test_a_model_that_answers_none_of_the_attributes_is_told(tmp_path: Path) -> None:
     table = written(tmp_path / "x.csv", "file,Smiling\na.jpg,1\n")
     _, attributes = attribute_photos(table, place(tmp_path, "a.jpg"), where={})
     with pytest.raises(CdvisionError, match="answers none of Smiling"):
-        AttributeScoring(attributes).scorer([0], [{"Bald": 0.5}])
+        AttributeScoring(attributes).scorer([0], [{"Bald": AttributeVerdict(0.5, True)}])
 
 
 def test_a_csv_without_attributes_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 import cdvision
 from cdvision.cli import command_line
 from cdvision.engines.onnx_engine import OnnxEngine
-from cdvision.errors import CdvisionError, ModelError
+from cdvision.errors import CdvisionError, EngineError, ModelError
 from cdvision.package.loader import ModelPackage, load_package
 
 onnx = pytest.importorskip("onnx")
@@ -94,6 +94,19 @@ def test_a_file_needs_nothing_beside_it_and_explains_itself(exported: tuple[Path
     symbols = "int32 (batch, 16, h32, w32): quantised latents; what the entropy model skips is 0"
     assert described["input.symbols"] == symbols
     assert described["output.logits"] == "float (batch, 3): class logits"
+
+
+def test_the_folder_is_a_package_that_answers_alike(
+    exported: tuple[Path, Report], tiny: cdvision.Model
+) -> None:
+    model, photo = cdvision.load(exported[0], threads=1), drawn_photos()[1]
+    bits = model.encode(photo)
+    assert bits == tiny.encode(photo)
+    found, expected = model.classify(bits), tiny.classify(bits)
+    assert found.class_name.tolist() == expected.class_name.tolist()
+    np.testing.assert_allclose(found.probability, expected.probability, atol=1e-4)
+    with pytest.raises(EngineError, match=r"without weights\.safetensors"):
+        cdvision.load(exported[0], engine="torch")
 
 
 def test_int8_without_calibration_photos_is_one_line(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ graphs, profiles, parity, cache and engine are the real ones, and really compute
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+import threading
+import types
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,9 @@ from cdvision.errors import CdvisionError, EngineError, ModelError
 pytest.importorskip("onnx")
 
 from cdvision.export.compare_graphs import OnnxGraph
+from cdvision.export.differences import TOLERANCES
 from cdvision.export.recorded_inputs import drawn_photos, record_inputs
-from cdvision.export.tensorrt_builder import TensorrtOptions, write_tensorrt
+from cdvision.export.tensorrt_builder import TensorrtOptions, typed_graph, write_tensorrt
 from cdvision.export.tensorrt_profiles import ShapeRange
 
 TINY = Path(__file__).parent / "packages" / "test-dicm-re"
@@ -117,6 +121,32 @@ def test_sizes_and_batches_are_checked_against_the_model(tiny: cdvision.Model) -
     assert ShapeRange.for_card(tiny.card).sides[2] == tiny.card.input.size
 
 
+def test_graphs_for_another_machine_are_compared_and_not_built(
+    tiny: cdvision.Model, tmp_path: Path
+) -> None:
+    options = TensorrtOptions("fp16", SHAPES)
+    report = write_tensorrt(tiny, tmp_path, options, photos=drawn_photos()[:1], elsewhere=True)
+    assert "not built" in report.notes["engines"]
+    assert not list(tmp_path.rglob("*.plan"))
+    for graph in report.graphs:
+        assert graph.file == f"fp16/{graph.graph}.onnx"
+        assert 0 <= max(item.relative for item in graph.parity) <= TOLERANCES["fp16"].differing
+
+
+def test_int8_keeps_its_heads_in_half_precision(tiny: cdvision.Model) -> None:
+    runs = record_inputs(tiny, drawn_photos()[:1], [4])["answer.detector"]
+    proto = typed_graph(tiny, "answer.detector", "int8", runs)  # TensorRT's operators, or an error
+    producers = {out: node.op_type for node in proto.graph.node for out in node.output}
+    weights = [n.input[1] for n in proto.graph.node if n.op_type == "Conv"]
+    quantised = [name for name in weights if producers.get(name) == "DequantizeLinear"]
+    heads = [name for name in weights if ".head." in name]
+    assert quantised
+    assert heads
+    assert all(name.endswith(".half") for name in heads)
+    outputs = OnnxGraph(proto.SerializeToString(), threads=1).run(runs[0])
+    assert all(np.isfinite(value).all() for value in outputs.values())
+
+
 # --- the script for machines without TensorRT's Python
 
 
@@ -161,6 +191,52 @@ def test_the_engine_answers_as_the_onnx_engine_does(built: Path, tiny: cdvision.
         for name, value in expected.items():
             if value.dtype.kind == "f":
                 assert np.abs(found[name] - value).max() <= 5e-3 * np.abs(value).max()
+
+
+class _Timeline(OnnxPlans):
+    """Holds every run back until the next stream is decoded; counts runs at once."""
+
+    def __init__(self, streams: int) -> None:
+        super().__init__()
+        self.streams, self.decoded, self.runs, self.running, self.most = streams, 0, 0, 0, 0
+        self.ahead: list[bool] = []
+        self.changed = threading.Condition()
+
+    def counted(self, decode: Callable[..., Any], *arguments: Any) -> Any:
+        latents = decode(*arguments)
+        with self.changed:
+            self.decoded += 1
+            self.changed.notify_all()
+        return latents
+
+    def open_plan(self, plan: bytes) -> Any:
+        return types.SimpleNamespace(run=partial(self.run, super().open_plan(plan)))
+
+    def run(self, graph: _Spoiled, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        with self.changed:
+            self.running, self.runs = self.running + 1, self.runs + 1
+            self.most, next_one = max(self.most, self.running), self.runs + 1
+            if next_one <= self.streams:
+                self.ahead.append(self.changed.wait_for(lambda: self.decoded >= next_one, 10))
+        outputs = graph.run(inputs)
+        with self.changed:
+            self.running -= 1
+        return outputs
+
+
+def test_the_next_streams_are_decoded_while_the_network_works(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, timeline = cdvision.load(TINY, threads=1), _Timeline(streams=4)
+    bits = model.encode(drawn_photos()[0], 4)
+    expected = model.classify(bits).class_name.tolist()
+    coder = model.package.coder
+    monkeypatch.setattr(coder, "decode", partial(timeline.counted, coder.decode))
+    model.engine = TensorrtEngine(model.package, folder=built, runtime=timeline)
+    results = list(model.analyze(iter([bits] * 4), ["classify"], batch_size=1))
+    assert [r.classification.class_name.tolist() for r in results] == [expected] * 4
+    assert timeline.ahead == [True] * 3
+    assert timeline.most == 1  # a plan has one set of buffers: runs take turns
 
 
 def test_engines_from_elsewhere_are_named(built: Path, tiny: cdvision.Model) -> None:

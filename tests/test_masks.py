@@ -358,7 +358,7 @@ def test_a_graph_finds_its_weights_in_a_longer_file(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
 
-    from cdvision.export.onnx_graphs import repoint_weights
+    from cdvision.export.shared_weights import repoint_weights
 
     weights = load_file(SMALL / "weights.safetensors")
     graph, file = tmp_path / "tap.nanodet_plus_m.onnx", tmp_path / "weights.safetensors"

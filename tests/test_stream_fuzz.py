@@ -31,6 +31,15 @@ SEEDS = [
     write_stream(**PICTURE, layers=[Layer(i, RNG.randbytes(size)) for i, size in enumerate(sizes)])
     for sizes in ([0], [700], [300, 20], [40, 1, 500])
 ]
+FACE = {**PICTURE, "codec": 3, "input_width": 128, "input_height": 128}
+SEEDS += [
+    write_stream(
+        **{**FACE, "width": side, "height": side},
+        layers=[Layer(i, RNG.randbytes(size)) for i, size in enumerate(sizes)],
+        compact=True,
+    )
+    for side, sizes in ((128, [60]), (200, [40, 300, 90]))
+]
 
 
 def read_inspect_truncate(data: bytes) -> object:

@@ -10,7 +10,7 @@ import pytest
 
 from cdvision.errors import BitstreamError, CdvisionError
 from cdvision.stream import Layer, StreamLimits, inspect, read_stream, write_stream
-from cdvision.stream.header import header_checksum
+from cdvision.stream.checksums import CHECKSUMS
 from cdvision.stream.varint import encode_varint
 
 PICTURE: dict[str, Any] = {
@@ -24,6 +24,7 @@ PICTURE: dict[str, Any] = {
 }
 LAYERS = [Layer(0, b"base"), Layer(3, b"edges")]
 STREAM = write_stream(**PICTURE, layers=LAYERS)
+header_checksum = CHECKSUMS[1].header.of
 # Offsets of STREAM's fields, as docs/format.md lays them out.
 VERSION, WIDTH, HEIGHT, INPUT_WIDTH, INPUT_HEIGHT, QUALITY = 3, 9, 11, 13, 14, 15
 COUNT, LENGTH_0, ID_1, CHECKSUM, HEADER_BYTES = 16, 18, 19, 21, 23
@@ -72,8 +73,14 @@ def test_two_byte_checksum_sees_every_single_flip_in_the_longest_header() -> Non
     ("data", "field", "offset", "expected", "found"),
     [
         (b"JFIF" + STREAM[4:], "magic", 0, "b'CDV'", "b'JFI'"),
-        (patched(VERSION, 1, b"\x02"), "format version", 3, "upgrade cdvision", "2"),
-        (patched(VERSION, 1, b"\x00"), "format version", 3, "1, which this release reads", "0"),
+        (patched(VERSION, 1, b"\x03"), "format version", 3, "upgrade cdvision", "3"),
+        (
+            patched(VERSION, 1, b"\x00"),
+            "format version",
+            3,
+            "1 or 2, which this release reads",
+            "0",
+        ),
         (patched(WIDTH, 2, b"\x00"), "width", 9, "from 1 to 4294967295", "0"),
         (patched(HEIGHT, 2, b"\x00"), "height", 11, "from 1 to 4294967295", "0"),
         (patched(INPUT_WIDTH, 1, b"\x00"), "input_width", 13, "a multiple of 8 from 8", "0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from cdvision.training.distillation import (  # noqa: E402
 )
 from cdvision.training.photo_bank import CropPlan, PhotoBank, plan_for, read_photos  # noqa: E402
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl  # noqa: E402
+from cdvision.training.receiver import tune_receiver  # noqa: E402
 from cdvision.training.recipe import FROZEN, WEIGHTS, Recipe  # noqa: E402
 from cdvision.training.run import train_small  # noqa: E402
 from cdvision.training.small import SmallTrainer  # noqa: E402
@@ -144,6 +146,26 @@ def test_a_run_whose_time_is_spent_trains_no_further(
     train_small([bank], weights, run, Recipe(minutes=2.0, batch=2), CPU)
     after = load_file(run / "checkpoint.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before | after)
+
+
+def test_a_receiver_is_tuned_beside_its_masks(
+    run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    model = Small()
+    model.add_masks()
+    with_masks = tmp_path / "with-masks"
+    shutil.copytree(run, with_masks)
+    masks = {k: v.half() for k, v in model.state_dict().items() if k.startswith("masks.")}
+    assert masks
+    before = load_file(run / "weights.safetensors") | masks
+    save_file(before, with_masks / "weights.safetensors")
+    out = tmp_path / "tuned"
+    tune_receiver([bank], weights, with_masks, out, minutes=1e-4, batch=2, device=CPU)
+    after = load_file(out / "weights.safetensors")
+    assert set(after) == set(before)
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert {name.split(".")[0] for name in changed} == {"taps", "tails"}
 
 
 def test_a_run_writes_safetensors_only(run: Path) -> None:

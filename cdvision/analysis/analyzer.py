@@ -41,7 +41,7 @@ class Analyzer:
 
     Args:
         model: a loaded model.
-        tasks: any of the card's tasks.
+        tasks: any of the card's tasks but ``reconstruct``.
         batch_size: streams of one input size that the engine takes at once.
         workers: batches that run at once. Where None, as many as there are cores (8 at most), each
             with one thread of the engine; one, with all threads, for a list of a single batch.
@@ -68,6 +68,8 @@ class Analyzer:
         unknown = [task for task in tasks if model.card.tail_for(task) is None]
         if unknown:
             raise UnsupportedTask(model.no_task_message(unknown[0]))
+        if "reconstruct" in tasks:
+            raise UnsupportedTask("an analysis gives answers; pictures come from `reconstruct`")
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None and value < 1:
                 raise CdvisionError(f"{name}: expected at least 1, found {value}")

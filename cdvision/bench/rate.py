@@ -116,15 +116,7 @@ class RateBenchmark:
 
     @cached_property
     def _digest(self) -> str:
-        """SHA-256 over labels, photos, and how answers are scored."""
-        scoring = (self.data.task, type(self.data.scoring).__name__, self.data.resamples)
-        digest = hashlib.sha256(repr(scoring).encode())
-        if self.labels.is_file():
-            digest.update(self.labels.read_bytes())
-        for photo in self.data.photos:
-            content = hashlib.sha256(photo.data).hexdigest()
-            digest.update(repr((photo.name, photo.label, content)).encode())
-        return digest.hexdigest()
+        return data_digest(self.data, self.labels)
 
     def _measured(self, log: RecordLog, one: Measurement) -> Record:
         """Return a record of the log, or measure it and keep it there.
@@ -192,6 +184,18 @@ class RateBenchmark:
             "networks": path.reference.digest(),
         }
         return Measurement(key, answer, partial(rival_record, path, self.data, jobs=self.jobs))
+
+
+def data_digest(data: LabelledSet, labels: Path) -> str:
+    """SHA-256 over labels, photos, and how answers are scored."""
+    scoring = (data.task, type(data.scoring).__name__, data.resamples)
+    digest = hashlib.sha256(repr(scoring).encode())
+    if labels.is_file():
+        digest.update(labels.read_bytes())
+    for photo in data.photos:
+        content = hashlib.sha256(photo.data).hexdigest()
+        digest.update(repr((photo.name, photo.label, content)).encode())
+    return digest.hexdigest()
 
 
 def chosen_rivals(names: Sequence[str]) -> tuple[list[Rival], dict[str, str]]:

@@ -88,7 +88,7 @@ def write_report(facts: Mapping[str, Any], folder: Path) -> str:
     text = format_report(facts, comparisons)
     (folder / "rate.md").write_text(text + "\n", encoding="utf-8")
     content = {**facts, "comparisons": [asdict(one) for one in comparisons]}
-    (folder / "rate.json").write_text(_to_json(content), encoding="utf-8")
+    (folder / "rate.json").write_text(strict_json(content), encoding="utf-8")
     _draw(folder / "rate.svg", facts)
     return text
 
@@ -214,7 +214,7 @@ def _signed(value: float | None) -> str:
     return "—" if value is None else f"{value:+.3f}"
 
 
-def _to_json(content: Any) -> str:
+def strict_json(content: Any) -> str:
     """Return strict JSON: figures that are undefined become null."""
     plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
     return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

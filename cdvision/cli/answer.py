@@ -1,4 +1,4 @@
-"""`cdvision classify`, `detect` and `segment`: questions to streams, one answer for each input."""
+"""`cdvision classify`, `detect`, `segment`, `attributes`: one answer for each stream."""
 
 from __future__ import annotations
 
@@ -110,6 +110,27 @@ def segment(**how: Any) -> None:
     and is what --draw draws on.
     """
     _find_objects(lambda stream, confidence: stream.segment(confidence=confidence), **how)
+
+
+@click.command()
+@inputs_argument
+@click.option("--all", "all_attributes", is_flag=True, help="All attributes, not only plain ones.")
+@quality_option
+@size_option
+@model_options
+@json_option
+def attributes(inputs: tuple[str, ...], all_attributes: bool, as_json: bool, **how: Any) -> None:
+    """Tell the attributes of a face, from its stream: from its first layer, better from all.
+
+    Takes .cdv streams of a model of faces; an image file is encoded first, for convenience: give
+    the model then.
+    """
+    _answer_each(
+        expand_all(inputs),
+        lambda _, opened: opened.stream.attributes(all_attributes=all_attributes),
+        as_json,
+        how,
+    )
 
 
 def _find_objects(

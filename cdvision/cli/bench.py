@@ -11,6 +11,7 @@ import click
 
 import cdvision
 from cdvision.cli.bench_analyze import analyze
+from cdvision.cli.bench_faces import faces
 from cdvision.cli.bench_rate import rate
 from cdvision.cli.bench_service import service
 from cdvision.cli.command_line import BAD_INPUT
@@ -30,6 +31,7 @@ def bench() -> None:
 
 
 bench.add_command(rate)
+bench.add_command(faces)
 bench.add_command(analyze)
 bench.add_command(service)
 

@@ -29,9 +29,16 @@ REFERENCE_TASKS = ("detect", "classify")
 
 
 class QualityList(_QualityType):
-    """Qualities such as ``1-8`` or ``1,4,8``, as a sorted tuple."""
+    """Qualities (or layers) such as ``1-8`` or ``1,4,8``, as a sorted tuple.
+
+    Args:
+        noun: what is counted.
+    """
 
     name = "LIST"
+
+    def __init__(self, noun: str = "qualities") -> None:
+        self._noun = noun
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the tuple; click also passes through what is one already."""
@@ -41,8 +48,15 @@ class QualityList(_QualityType):
         spans = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
         found = {quality for first, last in spans for quality in range(first, last + 1)}
         if None in parts or not found:
-            self.fail(f"expected qualities such as 1-8 or 1,4,8, found {value!r}.", param, ctx)
+            self.fail(f"expected {self._noun} such as 1-8 or 1,4,8, found {value!r}.", param, ctx)
         return tuple(sorted(found))
+
+
+layers_option = click.option(
+    "--layers",
+    type=QualityList("layers"),
+    help="Cut the streams after so many layers, such as 1,2,3 (default: whole streams).",
+)
 
 
 @click.command("eval")
@@ -54,6 +68,7 @@ class QualityList(_QualityType):
     type=QualityList(),
     help="Qualities to measure, such as 1-8 or 1,4,8 (default: all).",
 )
+@layers_option
 @size_option
 @click.option(
     "--initial-weights",
@@ -67,6 +82,7 @@ class QualityList(_QualityType):
 @model_options
 def evaluate(
     qualities: tuple[int, ...] | None,
+    layers: tuple[int, ...] | None,
     size: int | None,
     initial_weights: Path | None,
     out: Path | None,
@@ -80,7 +96,7 @@ def evaluate(
     Answers are kept: an interrupted evaluation goes on where it was.
     """
     from cdvision.evaluation.curve import stream_curve
-    from cdvision.evaluation.records import format_records
+    from cdvision.evaluation.records import format_attributes, format_records
 
     source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
     source.check()
@@ -91,10 +107,12 @@ def evaluate(
     if initial_weights is not None and data.task not in REFERENCE_TASKS:
         raise click.UsageError(f"--initial-weights: those networks do not {data.task}.")
     kept = None if no_cache else _cache_folder(cache, digest)
-    records = stream_curve(model, data, chosen, size=size, cache=kept)
+    records = stream_curve(model, data, chosen, layers=layers, size=size, cache=kept)
     if initial_weights is not None:
         records.append(_reference_record(model, initial_weights, data, size, kept))
     click.echo(format_records(records))
+    if data.task == "attributes":
+        click.echo(f"\nAttributes of the last row:\n\n{format_attributes(records[-1])}")
     files.write(records, title=f"{model.name} on {data.name}, {records[0]['photos']} photos")
 
 

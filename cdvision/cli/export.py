@@ -16,12 +16,14 @@ from cdvision.errors import CdvisionError
 if TYPE_CHECKING:
     from cdvision import Model
     from cdvision.export.report import ExportReport
+    from cdvision.export.tensorrt_builder import TensorrtOptions
 
-TARGETS = ("onnx", "tensorrt", "triton")
+TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_PHOTOS = 32
 PARITY_PHOTOS = 8
 RANGE = "MIN,OPT,MAX"
+MEBIBYTE = 2**20
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -47,7 +49,7 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
     type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Of the weights; for TensorRT also of the arithmetic.",
+    help="Of the weights; for TensorRT also of the arithmetic (jetson: of its TensorRT graphs).",
 )
 @click.option("--photos", type=Folder, help="Photos for parity and times (default: drawn ones).")
 @click.option("--calibration", type=Folder, help="Photos that set the ranges of int8.")
@@ -61,9 +63,25 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
 @click.option(
     "--batches", callback=_triple, metavar=RANGE, help="TensorRT: batch sizes (default: 1,4,16)."
 )
+@click.option(
+    "--workspace",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="TensorRT: scratch memory of a build, in MiB.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def export(model: str, target: str, folder: Path, as_json: bool, **options: Any) -> None:
-    """Write MODEL (a name or package folder) into DIR for another runtime."""
+    """Write MODEL (a name or package folder) into DIR for another runtime.
+
+    onnx: stand-alone graphs, a model package again. tensorrt: engines, or what builds them. triton:
+    a model repository. jetson: a receiver that installs by itself. sender: the camera's side.
+    """
+    if target == "sender" and options["precision"] != "fp32":
+        raise click.UsageError(
+            "--to sender takes the model's encoder as it is: make a model with other weights by "
+            "--to onnx first, and its sender then"
+        )
     if options["precision"] == "int8" and options["calibration"] is None:
         raise click.UsageError("--weights int8 needs --calibration PHOTOS")
     report = EXPORTS[target](cdvision.load(model), folder, **options)
@@ -79,10 +97,29 @@ def _onnx(model: Model, folder: Path, **options: Any) -> ExportReport:
 
 
 def _tensorrt(model: Model, folder: Path, **options: Any) -> ExportReport:
+    write_tensorrt = _part("tensorrt_builder").write_tensorrt
+    chosen = _tensorrt_options(model, options)
+    report: ExportReport = write_tensorrt(model, folder, chosen, **_photos(options))
+    return report
+
+
+def _tensorrt_options(model: Model, options: dict[str, Any]) -> TensorrtOptions:
     builder, profiles = _part("tensorrt_builder"), _part("tensorrt_profiles")
     shapes = profiles.ShapeRange.for_card(model.card, options["sizes"], options["batches"])
-    chosen = builder.TensorrtOptions(options["precision"], shapes)
-    report: ExportReport = builder.write_tensorrt(model, folder, chosen, **_photos(options))
+    workspace = options["workspace"] * MEBIBYTE
+    chosen: TensorrtOptions = builder.TensorrtOptions(options["precision"], shapes, workspace)
+    return chosen
+
+
+def _jetson(model: Model, folder: Path, **options: Any) -> ExportReport:
+    write_receiver_bundle = _part("bundle").write_receiver_bundle
+    chosen = _tensorrt_options(model, options)
+    report: ExportReport = write_receiver_bundle(model, folder, chosen, **_photos(options))
+    return report
+
+
+def _sender(model: Model, folder: Path, **_: Any) -> ExportReport:
+    report: ExportReport = _part("bundle").write_sender_bundle(model, folder)
     return report
 
 
@@ -101,6 +138,8 @@ EXPORTS: dict[str, Callable[..., ExportReport]] = {
     "onnx": _onnx,
     "tensorrt": _tensorrt,
     "triton": _triton,
+    "jetson": _jetson,
+    "sender": _sender,
 }
 
 

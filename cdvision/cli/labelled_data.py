@@ -114,8 +114,13 @@ class LabelledData:
         from cdvision.evaluation.accuracy import TopScoring
         from cdvision.evaluation.attribute_scoring import AttributeScoring
 
-        names, images = _class_names(model, self.task), self.images or Path()
+        images = self.images or Path()
         where = dict(condition.split("=", 1) for condition in self.where)
+        if self.attributes is not None:
+            _check_task(model, self.task)
+            photos, table = labelled.attribute_photos(self.attributes, images, where=where)
+            return photos, AttributeScoring(table)
+        names = _class_names(model, self.task)
         if self.folder is not None:
             return labelled.folder_photos(self.folder, names), TopScoring()
         if self.classes is not None:
@@ -123,9 +128,6 @@ class LabelledData:
                 self.classes, images, where=where, label=self.label, class_names=names
             )
             return photos, TopScoring()
-        if self.attributes is not None:
-            photos, table = labelled.attribute_photos(self.attributes, images, where=where)
-            return photos, AttributeScoring(table)
         return self._objects(names, images)
 
     def _objects(self, names: tuple[str, ...], images: Path) -> tuple[LabelledPhotos, Scoring]:
@@ -146,11 +148,15 @@ class LabelledData:
         return coco_photos(labels, images), CocoScoring(labels)
 
 
+def _check_task(model: Model, task: str) -> None:
+    if task not in model.card.tasks:
+        raise UnsupportedTask(model.no_task_message(task))
+
+
 def _class_names(model: Model, task: str) -> tuple[str, ...]:
     """Return the classes of a model's answers to a task."""
-    tail = model.card.tail_for(task)
-    if tail is None:
-        raise UnsupportedTask(model.no_task_message(task))
+    _check_task(model, task)
+    tail = model.card.tail_for(task) or ""
     return model.package.classes[model.card.tails[tail].classes]
 
 

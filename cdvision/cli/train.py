@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvision.cli.train_dicm import dicm
+from cdvision.cli.train_faces import faces
+from cdvision.cli.train_hsc import hsc
 from cdvision.cli.train_masks import add_masks, masks
+from cdvision.cli.train_style_layers import style_layers
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ def train() -> None:
 
 
 train.add_command(dicm)
+train.add_command(faces)
+faces.add_command(style_layers)
+faces.add_command(hsc)
 train.add_command(masks)
 train.add_command(add_masks)
 

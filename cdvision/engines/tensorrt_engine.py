@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
@@ -55,8 +56,9 @@ class PlanRuntime(Protocol):
 class TensorrtEngine:
     """Opens each graph's plan when it is first asked for; the one built last that fits.
 
-    It runs what it is given and waits for it: decoding the next streams while the network works on
-    the current ones is ``Model.analyze``'s business, for every engine alike.
+    Runs of several threads take turns, as a plan has one set of buffers; while one of them waits
+    for the GPU, the others decode. So ``Model.analyze``, which has two batches under way on every
+    engine that is not the CPU's, decodes the next streams while the network works on these.
 
     Args:
         package: the model package.
@@ -90,6 +92,7 @@ class TensorrtEngine:
         }
         self._keys: dict[str, list[PlanKey]] = {}
         self._open: dict[str, OpenPlan] = {}
+        self._turn = Lock()
 
     def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run one graph on named arrays and return its named outputs.
@@ -98,6 +101,10 @@ class TensorrtEngine:
             EngineError: no plan was built here for this graph and these shapes.
         """
         self._package.graph_path(graph)  # an unknown graph is a ModelError, not a missing plan
+        with self._turn:
+            return self._plan_for(graph, inputs).run(inputs)
+
+    def _plan_for(self, graph: str, inputs: Arrays) -> OpenPlan:
         if graph not in self._keys:
             self._keys[graph] = self._cache.plans(graph)
         name = self._package.card.name
@@ -106,7 +113,7 @@ class TensorrtEngine:
         key = usable_plan(self._keys[graph], self._wanted, shapes, build=build)
         if key.digest not in self._open:
             self._open[key.digest] = self._runtime.open_plan(self._cache.read(key))
-        return self._open[key.digest].run(inputs)
+        return self._open[key.digest]
 
 
 def _device_number(device: str) -> int:

@@ -27,13 +27,27 @@ class TorchEngine:
         package: the model package; its card names the network.
         device: a PyTorch device such as ``"cpu"`` or ``"cuda"``.
         threads: threads inside a run, for the whole process (PyTorch knows no other way).
+
+    Raises:
+        EngineError: the device is not there, or the package or a tap of it holds only graphs.
     """
 
     def __init__(
         self, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
     ) -> None:
         from cdvision.networks.graphs import graph_modules, load_network
+        from cdvision.package.loader import WEIGHTS_FILE
 
+        if WEIGHTS_FILE not in package.card.files:
+            raise EngineError(
+                f"{package.folder}: a package without {WEIGHTS_FILE} is for ONNX Runtime and "
+                "TensorRT alone: load the whole package for the torch engine"
+            )
+        if package.attached:
+            raise EngineError(
+                f"{', '.join(package.attached)}: taps for networks of your own are graphs only: "
+                "load them with engine='onnx'"
+            )
         if threads is not None:
             torch.set_num_threads(threads)
         try:

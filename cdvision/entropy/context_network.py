@@ -167,7 +167,7 @@ class ContextNetwork:
         self, features: Bytes, symbols: NDArray[np.integer], board: Board, quality: int
     ) -> Bytes:
         """Return the indices of the even cells (C, m) from the odd cells' ``symbols`` (C, n)."""
-        told = _on_cells(self.squeeze, _magnitudes(symbols), quality)
+        told = _on_cells(self.squeeze, symbol_magnitudes(symbols), quality)
         outside = np.zeros((1, len(told)), np.uint8)
         neighbours = np.concatenate([told.T, outside])[board.neighbours]
         seen = [features[:, board.even].T, neighbours.reshape(len(board.even), -1)]
@@ -192,7 +192,8 @@ class ContextNetwork:
         return cls(**{name: IntegerNetwork.from_arrays(part) for name, part in chains.items()})
 
 
-def _magnitudes(symbols: NDArray[np.integer]) -> Bytes:
+def symbol_magnitudes(symbols: NDArray[np.integer]) -> Bytes:
+    """Return what the network is shown of symbols, of any shape."""
     largest = len(MAGNITUDES) - 1
     magnitudes: Bytes = MAGNITUDES[np.abs(np.clip(symbols, -largest, largest))]
     return magnitudes

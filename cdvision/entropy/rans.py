@@ -45,7 +45,7 @@ def encode_segments(segments: Sequence[Segment]) -> bytes:
         CodingError: a symbol is outside its table's range and the table has no escape (or the
             symbol is 2^20 or more in magnitude), an index names no table, or shapes differ.
     """
-    checked = [_checked_segment(segment) for segment in segments]
+    checked = [checked_segment(segment) for segment in segments]
     # A symbol takes at most 12 + 4 + 24 bits (an escape of six nibbles): 3 words are ample.
     capacity = 3 * sum(len(symbols) for symbols, _, _ in checked) + 2 * LANES
     words, pointer = np.empty(capacity, np.uint16), np.uint64(capacity)
@@ -54,7 +54,7 @@ def encode_segments(segments: Sequence[Segment]) -> bytes:
         failed, pointer = kernels.encode_backwards(
             symbols,
             index,
-            _lookups(tables).entries,
+            table_lookups(tables).entries,
             tables.low,
             tables.high,
             states,
@@ -62,7 +62,7 @@ def encode_segments(segments: Sequence[Segment]) -> bytes:
             pointer,
         )
         if failed >= 0:
-            _raise_not_codable(int(symbols[failed]), int(index[failed]), tables)
+            raise_not_codable(int(symbols[failed]), int(index[failed]), tables)
     return states.astype("<u4").tobytes() + words[int(pointer) :].astype("<u2").tobytes()
 
 
@@ -101,8 +101,8 @@ class RansDecoder:
     def read(self, index: ArrayLike, tables: SymbolTables) -> NDArray[np.int32]:
         """Decode one symbol per entry of ``index``, the table of each; int32 of index's shape."""
         shape = np.shape(index)
-        flat = _checked_index(index, tables)
-        symbols, lookups = np.empty(len(flat), np.int32), _lookups(tables)
+        flat = checked_index(index, tables)
+        symbols, lookups = np.empty(len(flat), np.int32), table_lookups(tables)
         outcome, position = kernels.decode(
             self._words,
             np.uint64(self._end),
@@ -155,7 +155,7 @@ def decode_latents(
 
 
 @dataclass(frozen=True)
-class _Lookups:
+class TableLookups:
     """How the kernels want tables.
 
     slots: uint8, table << 12 | slot -> code: symbol + 128, or 0 for an escape.
@@ -167,30 +167,33 @@ class _Lookups:
 
 
 @lru_cache(maxsize=32)  # tables hash by identity: a few models' worth stay ready
-def _lookups(tables: SymbolTables) -> _Lookups:
+def table_lookups(tables: SymbolTables) -> TableLookups:
+    """Give tables in the form that the kernels want."""
     frequency = tables.frequencies.astype(np.int64)
     owner = np.repeat(np.arange(len(tables)), tables.escapes - tables.starts + 1)
     start = np.cumsum(frequency) - frequency - owner * TOTAL
     code = tables.table_symbols + 128
     entries = np.zeros((len(tables), 256), np.uint32)
     entries[owner, code] = np.where(frequency > 0, frequency << 16 | start, 0)
-    return _Lookups(np.repeat(code, frequency).astype(np.uint8), entries.ravel())
+    return TableLookups(np.repeat(code, frequency).astype(np.uint8), entries.ravel())
 
 
-def _checked_segment(
+def checked_segment(
     segment: Segment,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint16], SymbolTables]:
+    """Return flat symbols, flat index and tables in the kernels' types; raises CodingError."""
     symbols = np.asarray(segment.symbols)
     if symbols.shape != np.shape(segment.index):
         raise CodingError(
             f"segment: expected an index of shape {symbols.shape}, found {np.shape(segment.index)}"
         )
-    index = _checked_index(segment.index, segment.tables)
+    index = checked_index(segment.index, segment.tables)
     _check_bounds("symbols", symbols, -(2**31), 2**31 - 1)
     return np.ascontiguousarray(symbols, np.int32).ravel(), index, segment.tables
 
 
-def _checked_index(index: ArrayLike, tables: SymbolTables) -> NDArray[np.uint16]:
+def checked_index(index: ArrayLike, tables: SymbolTables) -> NDArray[np.uint16]:
+    """Return the index flat, in the kernels' type; raises CodingError."""
     array = np.asarray(index)
     _check_bounds("table index", array, 0, len(tables) - 1)
     return np.ascontiguousarray(array, np.uint16).ravel()
@@ -209,7 +212,8 @@ def _check_bounds(name: str, array: NDArray[np.generic], low: int, high: int) ->
         )
 
 
-def _raise_not_codable(symbol: int, table: int, tables: SymbolTables) -> None:
+def raise_not_codable(symbol: int, table: int, tables: SymbolTables) -> None:
+    """Raise the CodingError that says why a symbol cannot be coded with its table."""
     low, high = int(tables.low[table]), int(tables.high[table])
     escape = "an escape to 2^20" if tables.frequencies[tables.escapes[table]] else "no escape"
     raise CodingError(f"table {table}: expected [{low}, {high}] with {escape}, found {symbol}")

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cdvision.errors import ImageError
 from cdvision.evaluation.answer_cache import AnswerCache
 from cdvision.evaluation.answer_formats import CLASSES, AnswerFormat
 from cdvision.evaluation.bootstrap import RESAMPLES, Scorer, bootstrap
 from cdvision.evaluation.labelled import LabelledPhoto
+from cdvision.evaluation.notices import notice
 
 # A detector's precision-recall curve needs its weak boxes too; NanoDet's own evaluation uses 0.05.
 EVALUATION_CONFIDENCE = 0.05
@@ -68,6 +70,8 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """Answer every photo and return the record: task, photos, mean bytes, figures, intervals.
 
+    Photos that a model refuses, or that are damaged, are left out, and counted in ``refused``.
+
     Args:
         photos: the set.
         scoring: of its data format.
@@ -75,18 +79,32 @@ def measure_accuracy(
         label: shown beside the progress bar.
         cache: keeps answers as they come, so that an interrupted run goes on from there.
         resamples: draws behind the 95 % intervals; 0 leaves them out.
+
+    Raises:
+        ImageError: all photos were refused.
     """
     labels: list[int] = []
     answers: list[Any] = []
     sizes: list[int] = []
+    refusals: list[ImageError] = []
     for photo in tqdm(photos, desc=label, unit="photo", disable=None):
-        found, size = _answered(photo.data, scoring.format, answer, cache)
+        try:
+            found, size = _answered(photo.data, scoring.format, answer, cache)
+        except ImageError as error:
+            refusals.append(error)
+            continue
         labels.append(photo.label)
         answers.append(found)
         sizes.append(size)
+    if refusals:
+        if not labels:
+            raise refusals[0]
+        notice(f"{label}: {len(refusals)} photos left out: {refusals[0]}")
     scorer = _with_bytes(scoring.scorer(labels, answers), np.array(sizes, np.float64))
     figures = bootstrap(scorer, len(labels), resamples=resamples)
-    return {"task": scoring.task, "photos": len(labels), "resamples": resamples, **figures}
+    refused = {"refused": len(refusals)} if refusals else {}
+    facts = {"task": scoring.task, "photos": len(labels), **refused, "resamples": resamples}
+    return {**facts, **figures}
 
 
 def _answered(

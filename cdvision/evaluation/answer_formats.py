@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,17 @@ class AttributeAnswer(Protocol):
     @property
     def probability(self) -> Sequence[float] | NDArray[np.float32]:
         """Their K probabilities, 0 to 1."""
+
+    @property
+    def present(self) -> Sequence[bool] | NDArray[np.bool_]:
+        """What the model says of each, by thresholds of its own."""
+
+
+class AttributeVerdict(NamedTuple):
+    """What a model says of one attribute of one photo."""
+
+    probability: float
+    present: bool
 
 
 @dataclass(frozen=True)
@@ -87,14 +98,22 @@ def _read_classes(plain: Plain) -> NDArray[np.int64]:
 
 
 def _write_attributes(found: AttributeAnswer) -> Plain:
-    pairs = zip(found.name, found.probability, strict=True)
-    return {str(name): float(probability) for name, probability in pairs}
+    verdicts = zip(found.name, found.probability, found.present, strict=True)
+    return {str(name): [float(value), bool(present)] for name, value, present in verdicts}
 
 
-def _read_attributes(plain: Plain) -> Mapping[str, float]:
-    return {str(name): float(probability) for name, probability in plain.items()}
+def _read_attributes(plain: Plain) -> Mapping[str, AttributeVerdict]:
+    return {name: _verdict(*value) for name, value in plain.items()}
+
+
+def _verdict(probability: float, present: object) -> AttributeVerdict:
+    if not isinstance(present, bool):
+        raise ValueError("expected a probability and true or false for each attribute")
+    return AttributeVerdict(float(probability), present)
 
 
 DETECTIONS: AnswerFormat[Detections] = AnswerFormat(_write_detections, _read_detections)
 CLASSES: AnswerFormat[NDArray[np.int64]] = AnswerFormat(_write_classes, _read_classes)
-ATTRIBUTES: AnswerFormat[Mapping[str, float]] = AnswerFormat(_write_attributes, _read_attributes)
+ATTRIBUTES: AnswerFormat[Mapping[str, AttributeVerdict]] = AnswerFormat(
+    _write_attributes, _read_attributes
+)

@@ -1,4 +1,4 @@
-"""Attributes of a photo, each there or not: accuracy, and accuracy balanced over both cases."""
+"""Attributes of a photo, each there or not: accuracy, balanced accuracy, average precision."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.errors import CdvisionError
-from cdvision.evaluation.answer_formats import ATTRIBUTES
+from cdvision.evaluation.answer_formats import ATTRIBUTES, AttributeVerdict
+from cdvision.evaluation.attribute_ranking import AttributeRanking
 from cdvision.evaluation.bootstrap import Scorer
 from cdvision.evaluation.notices import listed, notice
 from cdvision.evaluation.ranking import mean_over_classes
-
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,16 @@ class AttributeTable:
 
 
 class AttributeScoring:
-    """Accuracy and balanced accuracy, the mean over attributes and of each (``accuracy.Smiling``).
+    """Figures of attributes: the mean over them, and of each (``accuracy.Smiling``).
 
-    An attribute counts as present from a probability of 0.5. Balanced accuracy is the mean of the
-    shares that are right among the photos with and without it; it is undefined, and left out of
-    the mean, where one of them has no photo.
+    * ``accuracy``: share of the photos that are right;
+    * ``balanced_accuracy``: mean of the shares that are right among the photos with and without
+      the attribute;
+    * ``average_precision``: of the probabilities, see ``AttributeRanking``; no threshold decides;
+    * ``majority_accuracy``: what always giving the more frequent answer would reach.
+
+    Where no photo has an attribute, or all have it, balanced accuracy and average precision are
+    undefined, and left out of the means.
     """
 
     format = ATTRIBUTES
@@ -56,32 +60,44 @@ class AttributeScoring:
     def __init__(self, table: AttributeTable) -> None:
         self.table = table
 
-    def scorer(self, labels: Sequence[int], answers: Sequence[Mapping[str, float]]) -> Scorer:
+    def scorer(
+        self, labels: Sequence[int], answers: Sequence[Mapping[str, AttributeVerdict]]
+    ) -> Scorer:
         """Compare once; return what gives the figures for weightings of the photos.
 
         Args:
             labels: rows of the table.
-            answers: probability by attribute, one mapping a photo.
+            answers: probability and verdict by attribute, one mapping a photo.
         """
         names = self._answered(answers)
         columns = [self.table.names.index(name) for name in names]
         present = self.table.present[np.asarray(labels)][:, columns]  # (P, K)
-        said = np.array([[answer[name] >= THRESHOLD for name in names] for answer in answers])
+        said = np.array([[answer[name].present for name in names] for answer in answers])
+        scores = np.array([[answer[name].probability for name in names] for answer in answers])
         right = (said == present).astype(np.float64)
+        rankings = [AttributeRanking.of(*pair) for pair in zip(scores.T, present.T, strict=True)]
 
         def figures(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-            accuracy = _share(weights, right, np.ones_like(right))
-            balanced = (_share(weights, right, present) + _share(weights, right, ~present)) / 2
-            return {
-                "accuracy": mean_over_classes(list(accuracy.T)),
-                "balanced_accuracy": mean_over_classes(list(balanced.T)),
-                **{f"accuracy.{name}": accuracy[:, k] for k, name in enumerate(names)},
-                **{f"balanced_accuracy.{name}": balanced[:, k] for k, name in enumerate(names)},
+            every = np.ones_like(right)
+            found = {
+                "accuracy": _share(weights, right, every),
+                "balanced_accuracy": (
+                    _share(weights, right, present) + _share(weights, right, ~present)
+                ) / 2,
+                "average_precision": np.stack([r.figure(weights) for r in rankings], axis=1),
+                "majority_accuracy": _majority(_share(weights, present.astype(float), every)),
+            }  # fmt: skip
+            means = {name: mean_over_classes(list(value.T)) for name, value in found.items()}
+            each = {
+                f"{name}.{attribute}": value[:, k]
+                for name, value in found.items()
+                for k, attribute in enumerate(names)
             }
+            return {**means, **each}
 
         return figures
 
-    def _answered(self, answers: Sequence[Mapping[str, float]]) -> list[str]:
+    def _answered(self, answers: Sequence[Mapping[str, AttributeVerdict]]) -> list[str]:
         known = [name for name in self.table.names if all(name in answer for answer in answers)]
         unknown = [name for name in self.table.names if name not in known]
         if not known:
@@ -91,6 +107,10 @@ class AttributeScoring:
         if unknown:
             notice(f"{self.table.path}: not measured, the model does not answer {listed(unknown)}")
         return known
+
+
+def _majority(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(share, 1 - share))
 
 
 def _share(

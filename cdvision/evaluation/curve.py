@@ -20,6 +20,7 @@ from cdvision.evaluation.bootstrap import RESAMPLES
 from cdvision.evaluation.coco_ap import CocoScoring
 from cdvision.evaluation.coco_labels import read_coco_labels
 from cdvision.evaluation.labelled import LabelledPhoto, LabelledPhotos
+from cdvision.evaluation.layers import LayerSender, with_layers
 from cdvision.evaluation.reference import PixelPath
 from cdvision.model import Model
 
@@ -101,29 +102,33 @@ def stream_curve(
     data: LabelledSet,
     qualities: Sequence[int],
     *,
+    layers: Sequence[int] | None = None,
     size: int | None = None,
     cache: CacheFolder | None = None,
 ) -> list[Record]:
-    """Measure a model's streams, one record a quality.
+    """Measure a model's streams, one record a quality, and for each number of layers.
 
     Args:
         model: encodes and answers.
         data: the photos.
         qualities: of the model, 1 and up.
+        layers: cut the streams after so many layers; None leaves them whole. The bytes are those
+            of the cut streams.
         size: long side of the network input; the model's own choice where None.
         cache: keeps answers, so that an interrupted measurement goes on where it was.
 
     Raises:
         UnsupportedTask: the model has no answer to what the labels ask.
+        CdvisionError: a stream has fewer layers than were asked for.
     """
-    if model.card.tail_for(data.task) is None:
+    if data.task not in model.card.tasks:
         raise UnsupportedTask(model.no_task_message(data.task))
-    codec = f"cdvision {model.name}"
     ask = _asker(model, data.task)
     records = []
     for quality in qualities:
+        sender = LayerSender(partial(model.encode, quality=quality, size=size))
         key: Key = {
-            "codec": codec,
+            "codec": f"cdvision {model.name}",
             "task": data.task,
             "quality": quality,
             "confidence": EVALUATION_CONFIDENCE,
@@ -132,19 +137,30 @@ def stream_curve(
             "fingerprint": model.card.fingerprint,
             "files": files_digest(model.card.files),
         }
-        found = data.measure(
-            partial(model.encode, quality=quality, size=size),
-            lambda bits, _: ask(bits),
-            ask,
-            f"{model.name} {quality}",
-            cache.open(key, data.scoring.format) if cache is not None else None,
-        )
-        records.append({"codec": codec, "quality": quality, "size": size, **found})
+        for count in layers or [None]:
+            form = data.scoring.format
+            found = data.measure(
+                partial(sender.send, layers=count),
+                lambda bits, _: ask(bits),
+                ask,
+                with_layers(f"{model.name} {quality}", count),
+                cache.open(_with_count(key, count), form) if cache is not None else None,
+            )
+            codec = with_layers(f"cdvision {model.name}", count)
+            entry = _with_count({"codec": codec, "quality": quality, "size": size}, count)
+            records.append({**entry, **found})
     return records
+
+
+def _with_count(key: Key, layers: int | None) -> Key:
+    """Add the number of layers; keys and records of whole streams stay as they always were."""
+    return key if layers is None else {**key, "layers": layers}
 
 
 def _asker(model: Model, task: str) -> Callable[[bytes], Any]:
     """Return the model's method for a task, with the options that measuring needs."""
+    if task == "attributes":
+        return lambda bits: model.open(bits).attributes(all_attributes=True)
     options: dict[str, dict[str, Any]] = {
         "detect": {"confidence": EVALUATION_CONFIDENCE},
         "segment": {"confidence": EVALUATION_CONFIDENCE},

@@ -21,6 +21,8 @@ FIGURES: Mapping[str, str] = MappingProxyType(
         "top5": "top-5",
         "accuracy": "mean accuracy",
         "balanced_accuracy": "balanced accuracy",
+        "average_precision": "mean AP",
+        "majority_accuracy": "majority guess",
     }
 )
 """Figures by name, as people write them; the first that a record holds is its main one."""
@@ -54,6 +56,27 @@ def format_records(records: Sequence[Record]) -> str:
     padded = ([c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines)
     table = [f"| {' | '.join(line)} |" for line in padded]
     return "\n".join([*table, *_footnote(records)])
+
+
+def format_attributes(record: Record) -> str:
+    """Return a Markdown table of a record's figures of each attribute; intervals in brackets."""
+    shown = {name: title for name, title in FIGURES.items() if f"{name}.{_first(record)}" in record}
+    titles = ["attribute", *(title.removeprefix("mean ") for title in shown.values())]
+    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * len(shown)}"]
+    for attribute in attributes_of(record):
+        cells = [_cell(record, f"{name}.{attribute}") for name in shown]
+        lines.append(f"| {' | '.join([attribute.replace('_', ' '), *cells])} |")
+    return "\n".join(lines)
+
+
+def attributes_of(record: Record) -> list[str]:
+    """Return the attributes that a record has figures of."""
+    found = [key.removeprefix("accuracy.") for key in record if key.startswith("accuracy.")]
+    return [name for name in found if not name.endswith(("_low", "_high"))]
+
+
+def _first(record: Record) -> str:
+    return next(iter(attributes_of(record)), "")
 
 
 def _cell(record: Record, name: str) -> str:

@@ -18,7 +18,7 @@ from cdvision.networks.dicm_widths import (
 from cdvision.networks.graphs import Axes, Graph, latent_axes
 from cdvision.networks.two_stage import TwoStageDetector
 from cdvision.networks.two_stage_graphs import dense_outputs, two_stage_graphs
-from cdvision.package.card import LatentSpec
+from cdvision.package.card import FeatureSpec, LatentSpec
 
 CLASSIFIER, DETECTOR = "classifier", "detector"  # names of the tails
 INTEGERS = (torch.int32, torch.int32, torch.int64)
@@ -55,6 +55,11 @@ def graphs(model: DicmPackage) -> dict[str, Graph]:
             if name in parts
         }
     return found
+
+
+def latents_decoder(model: DicmPackage) -> tuple[nn.Module, FeatureSpec]:
+    """Return the decoder, which gives the features at 1/4 of the network that it was made for."""
+    return LatentsDecoder(model), FeatureSpec(model.widths.features, 4)
 
 
 def latent_specs(model: DicmPackage) -> tuple[LatentSpec, LatentSpec]:
@@ -106,6 +111,19 @@ class EncoderGraph(nn.Module):
         """Map (N, H, W, 3) uint8 and (N,) int64 to int32 symbols and hyper-latent."""
         latents = self.codec.encode(image.permute(0, 3, 1, 2).float(), quality)
         return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
+
+
+class LatentsDecoder(nn.Module):
+    """Symbols and hyper-latent to features at 1/4."""
+
+    def __init__(self, model: DicmPackage) -> None:
+        super().__init__()
+        self.codec = model.codec
+
+    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> Tensor:
+        """Map float latents and (N,) int64 qualities to features."""
+        features: Tensor = self.codec.decode(symbols, hyper, quality)
+        return features
 
 
 class TapGraph(nn.Module):

@@ -22,7 +22,7 @@ class FaceWidths:
         mapping_layers: of the mapping network z -> w.
         feature_side: side of the mid-level feature input F.
         trunk: of the inversion encoder, one of ``TRUNKS``.
-        trunk_side: pixels to which the encoder enlarges a face before its trunk.
+        trunk_side: pixels to which the encoder resizes a face before its trunk.
         head: width of the encoder's style head and of the attribute head's hidden layer.
         attributes: answers of the attribute head.
         basic_rows: W+ rows of the first layer of a stream; they alone must carry the attributes.

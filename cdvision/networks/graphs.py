@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from cdvision.errors import ModelError
+from cdvision.package.card import FeatureSpec
 
 SIDE = 28  # cells of the classifier's map
 STRIDES = (4, 8, 16, 32, 64, 128)  # at which some graph has an input
@@ -26,6 +27,7 @@ Axes = Mapping[str, tuple[str | int, ...]]
 NETWORKS = {
     "small": "cdvision.networks.small_graphs",
     "dicm": "cdvision.networks.dicm_graphs",
+    "faces": "cdvision.networks.face_graphs",
 }
 
 
@@ -57,6 +59,15 @@ def load_network(network: str, weights: Path) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def latents_decoder(network: str, model: nn.Module) -> tuple[nn.Module, FeatureSpec]:
+    """Return what every tap of a network starts with, and the map that it gives.
+
+    The module takes float symbols and hyper-latent and (N,) int64 qualities.
+    """
+    decoder: tuple[nn.Module, FeatureSpec] = _home(network).latents_decoder(model)
+    return decoder
+
+
 def _home(network: str) -> Any:
     if network not in NETWORKS:
         known = ", ".join(NETWORKS)
@@ -84,7 +95,8 @@ def example_inputs(
     for name, axes in graph.inputs.items():
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in axes]
         dtype = torch.empty(0, dtype=graph.dtypes[name]).numpy().dtype
-        limit = {"image": 256, "quality": 8}.get(name, 4)
-        random = rng.normal(size=shape) if dtype.kind == "f" else rng.integers(limit, size=shape)
+        low, limit = {"image": (0, 256), "quality": (0, 8), "layers": (1, 3)}.get(name, (0, 4))
+        integers = rng.integers(low, limit, size=shape)
+        random = rng.normal(size=shape) if dtype.kind == "f" else integers
         arrays[name] = random.astype(dtype)
     return arrays

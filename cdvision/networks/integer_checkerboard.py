@@ -147,7 +147,7 @@ class IntegerCheckerboard(nn.Module):
             symbols: (N, C, h, w) integers, skipped ones zero; what even cells hold is not used.
             quality: (N,) int64.
         """
-        told = self.squeeze(self._magnitude(symbols)) * odd_cells(symbols)
+        told = self.squeeze(log_magnitudes(symbols, self.magnitudes)) * odd_cells(symbols)
         hidden = self.gather(features, told, self.gather_bias[quality])
         index: Tensor = self.second(hidden, self.second_bias[quality])
         return index
@@ -162,33 +162,45 @@ class IntegerCheckerboard(nn.Module):
         second = self.second_index(features, symbols, quality)
         return first * odd + second * (1 - odd)
 
-    def _magnitude(self, symbols: Tensor) -> Tensor:
-        """Look magnitudes up; the gradient is that of the logarithm behind the table."""
-        size = symbols.abs().clamp(max=len(self.magnitudes) - 1)
-        return straight_through(8 * torch.log2(1 + size), self.magnitudes[size.long()])
+
+def log_magnitudes(symbols: Tensor, table: Tensor) -> Tensor:
+    """Look magnitudes up in ``MAGNITUDES``; the gradient is that of the logarithm behind it."""
+    size = symbols.abs().clamp(max=len(table) - 1)
+    return straight_through(8 * torch.log2(1 + size), table[size.long()])
 
 
 @torch.no_grad()
 def build_checkerboard_network(twin: IntegerCheckerboard) -> ContextNetwork:
     """Turn the training twin into the runtime's network; raises ModelError without the proofs."""
     return ContextNetwork(
-        hyper=_chain(
-            [_layer(twin.conv1, upsample=2), _layer(twin.conv2), _layer(twin.conv3, upsample=2)],
+        hyper=chain_of(
+            [
+                runtime_layer(twin.conv1, upsample=2),
+                runtime_layer(twin.conv2),
+                runtime_layer(twin.conv3, upsample=2),
+            ],
             bound=twin.bound,
         ),
-        first=_chain([_layer(twin.first, twin.first_bias)]),
-        squeeze=_chain([_layer(twin.squeeze)], bound=int(MAGNITUDES.max())),
-        second=_chain(
-            [_layer(twin.gather, twin.gather_bias), _layer(twin.second, twin.second_bias)]
+        first=chain_of([runtime_layer(twin.first, twin.first_bias)]),
+        squeeze=chain_of([runtime_layer(twin.squeeze)], bound=int(MAGNITUDES.max())),
+        second=chain_of(
+            [
+                runtime_layer(twin.gather, twin.gather_bias),
+                runtime_layer(twin.second, twin.second_bias),
+            ]
         ),
     )
 
 
-def _chain(layers: list[IntegerLayer], bound: int = ACTIVATION_BOUND) -> IntegerNetwork:
+def chain_of(layers: list[IntegerLayer], bound: int = ACTIVATION_BOUND) -> IntegerNetwork:
+    """Chain layers whose inputs lie in [-bound, bound]; raises ModelError without the proof."""
     return IntegerNetwork(tuple(layers), bound)
 
 
-def _layer(conv: IntegerConv2d, extra: Tensor | None = None, *, upsample: int = 1) -> IntegerLayer:
+def runtime_layer(
+    conv: IntegerConv2d, extra: Tensor | None = None, *, upsample: int = 1
+) -> IntegerLayer:
+    """Freeze a convolution; ``extra`` biases (qualities, out) are in output units."""
     bias = conv.integer_bias()[None]
     if extra is not None:
         bias = bias + torch.round(extra * 2**conv.shift)

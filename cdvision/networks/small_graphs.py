@@ -13,6 +13,7 @@ from cdvision.heads.mask_head import MaskHead
 from cdvision.networks.graphs import SIDE, Axes, Graph, latent_axes
 from cdvision.networks.nanodet import NanoDetTail
 from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
+from cdvision.package.card import FeatureSpec
 
 
 def load(weights: Path) -> Small:
@@ -50,6 +51,11 @@ def graphs(model: Small) -> dict[str, Graph]:
         name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
         for name, module, inputs, outputs, dtypes in tables
     }
+
+
+def latents_decoder(model: Small) -> tuple[nn.Module, FeatureSpec]:
+    """Return the dequantiser."""
+    return model.dequantiser, FeatureSpec(LATENT_CHANNELS, 16)
 
 
 class EncoderGraph(nn.Module):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
+from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.entropy.tables import (
     SymbolTables,
     gaussian_tables,
@@ -49,7 +50,7 @@ class PackageFacts:
 
 def write_package(
     card: ModelCard,
-    coder: Coder,
+    coder: Coder | LayeredCoder,
     folder: Path,
     facts: PackageFacts,
     save_weights: Callable[[Path], None],

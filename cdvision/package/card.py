@@ -12,7 +12,8 @@ from cdvision.errors import ModelError
 
 CARD_FILE = "model.json"
 CARD_FORMAT = 1
-HEADS = ("distribution", "classes", "two_stage")
+HEADS = ("distribution", "classes", "two_stage", "raw", "attributes", "picture")
+FITS = ("pad", "square")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class TailSpec:
     """One task network: its features, its tasks, and the names of its classes.
 
     Attributes:
-        tasks: what it answers: ``detect``, ``segment``, ``classify``.
+        tasks: what it answers: ``detect``, ``segment``, ``classify``, ``attributes``,
+            ``reconstruct``.
         features: what it expects at its split point.
         classes: name of its list of classes.
         description: for readers.
@@ -68,6 +70,9 @@ class InputSpec:
         max_size: longest side that a stream may ask for; bounds a receiver's memory.
         padding: RGB colour of the padding.
         least_size: smaller photos are enlarged to this long side; those between are not.
+        fit: ``pad`` keeps the whole photo and its aspect, ``square`` takes its central square.
+        least_score: photos whose ``score``, an output of the encoder's graph, is lower are not
+            what the model is for; None where it takes any.
     """
 
     size: int
@@ -75,11 +80,17 @@ class InputSpec:
     max_size: int
     padding: tuple[int, int, int]
     least_size: int = 224
+    fit: str = "pad"
+    least_score: float | None = None
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything that a runtime has to know of a model, and everything that a reader asks."""
+    """Everything that a runtime has to know of a model, and everything that a reader asks.
+
+    A codec of maps has ``latents`` and ``hyper_latents``; a codec of several layers has neither,
+    but the shape of each of its ``layers``.
+    """
 
     name: str
     description: str
@@ -88,8 +99,8 @@ class ModelCard:
     fingerprint: str
     qualities: int
     default_quality: int
-    latents: LatentSpec
-    hyper_latents: LatentSpec
+    latents: LatentSpec | None
+    hyper_latents: LatentSpec | None
     input: InputSpec
     tails: Mapping[str, TailSpec]
     licence: str
@@ -98,6 +109,7 @@ class ModelCard:
     metrics: tuple[Mapping[str, Any], ...]
     files: Mapping[str, str] = field(default_factory=dict)
     format: int = CARD_FORMAT
+    layers: tuple[tuple[int, ...], ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -159,12 +171,17 @@ def _card_from(values: dict[str, Any]) -> ModelCard:
     parts = {
         "tails": tails,
         "input": InputSpec(**{**picture, "padding": tuple(picture["padding"])}),
-        "latents": LatentSpec(**values["latents"]),
-        "hyper_latents": LatentSpec(**values["hyper_latents"]),
+        "latents": _latents_from(values["latents"]),
+        "hyper_latents": _latents_from(values["hyper_latents"]),
+        "layers": tuple(tuple(shape) for shape in values.get("layers", ())),
         "provenance": tuple(values["provenance"]),
         "metrics": tuple(values["metrics"]),
     }
     return ModelCard(**{**values, **parts})
+
+
+def _latents_from(values: dict[str, Any] | None) -> LatentSpec | None:
+    return None if values is None else LatentSpec(**values)
 
 
 def _check_values(card: ModelCard) -> None:
@@ -185,18 +202,25 @@ def _check_values(card: ModelCard) -> None:
             raise TypeError(f"tails.{name}.tasks: expected a list of names, found {tail.tasks!r}")
         if tail.head not in HEADS:
             raise ValueError(f"tails.{name}.head: expected one of {HEADS}, found {tail.head!r}")
+    if picture.fit not in FITS:
+        raise ValueError(f"input.fit: expected one of {FITS}, found {picture.fit!r}")
+    if (card.latents is None) != bool(card.layers) or (card.latents is None) != (
+        card.hyper_latents is None
+    ):
+        raise ValueError("expected latents and hyper_latents, or layers")
     if picture.least_size % picture.multiple or picture.least_size > picture.size:
         raise ValueError("input.least_size: expected a multiple of input.multiple up to input.size")
 
 
 def _counts(card: ModelCard) -> dict[str, object]:
     specs: dict[str, LatentSpec | FeatureSpec] = {
-        "latents": card.latents,
-        "hyper_latents": card.hyper_latents,
-        **{f"tails.{name}.features": tail.features for name, tail in card.tails.items()},
+        f"tails.{name}.features": tail.features for name, tail in card.tails.items()
     }
+    for name, spec in (("latents", card.latents), ("hyper_latents", card.hyper_latents)):
+        specs |= {} if spec is None else {name: spec}
     picture = card.input
     return {
+        **{f"layers[{n}]": side for n, shape in enumerate(card.layers) for side in shape},
         "codec": card.codec,
         "qualities": card.qualities,
         "default_quality": card.default_quality,

@@ -8,12 +8,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cdvision.entropy.checkerboard import CheckerboardCoder
+from cdvision.entropy.hsc import HscCoder
 from cdvision.entropy.hyperprior import HyperpriorCoder
+from cdvision.entropy.layered_coder import LayeredCoder
+from cdvision.entropy.style_layers import StyleLayersCoder
 from cdvision.errors import ModelError
 
-HYPERPRIOR, CHECKERBOARD = 1, 2
+HYPERPRIOR, CHECKERBOARD, HSC, SFIC_STYLE = 1, 2, 3, 4
 Coder = HyperpriorCoder | CheckerboardCoder
 CODERS: Mapping[int, type[Coder]] = {HYPERPRIOR: HyperpriorCoder, CHECKERBOARD: CheckerboardCoder}
+LAYERED_CODERS: Mapping[int, type[LayeredCoder]] = {
+    HSC: HscCoder,
+    SFIC_STYLE: StyleLayersCoder,
+}
+"""Codecs of several layers and of one input size; the others write one layer, of any size."""
 
 
 def coder_from_arrays(codec: int, arrays: Mapping[str, NDArray[Any]]) -> Coder:
@@ -22,3 +30,11 @@ def coder_from_arrays(codec: int, arrays: Mapping[str, NDArray[Any]]) -> Coder:
         known = ", ".join(map(str, CODERS))
         raise ModelError(f"unknown codec {codec}: this version knows {known}; update cdvision")
     return CODERS[codec].from_arrays(arrays)
+
+
+def layered_coder_from_arrays(codec: int, arrays: Mapping[str, NDArray[Any]]) -> LayeredCoder:
+    """Rebuild the coder of a codec of several layers; raises ModelError."""
+    if codec not in LAYERED_CODERS:
+        known = ", ".join(map(str, LAYERED_CODERS))
+        raise ModelError(f"codec {codec} has no layers of faces: expected one of {known}")
+    return LAYERED_CODERS[codec].from_arrays(arrays)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,43 @@ from numpy.typing import NDArray
 
 from cdvision.errors import ModelError
 from cdvision.package.card import ModelCard, read_card
-from cdvision.package.codecs import Coder, coder_from_arrays
+from cdvision.package.codecs import Coder
+from cdvision.package.stream_codec import MapCodec, StreamCodec, codec_from_arrays
 
 TABLES_FILE = "tables.npz"
 CLASSES_FILE = "classes.json"
 WEIGHTS_FILE = "weights.safetensors"
+ENCODER = "encoder"  # the one graph of the sender; all others are the receiver's
 
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """A checked folder; its parts are read when they are first needed."""
+    """A checked folder; its parts are read when they are first needed.
+
+    Attributes:
+        folder: of the model.
+        card: of the model, with one tail more for each attached tap.
+        attached: folders of the graphs that came with taps, by file name.
+    """
 
     folder: Path
     card: ModelCard
+    attached: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
+    def codec(self) -> StreamCodec:
+        """What turns latents into layers of a stream; its hash must be the card's fingerprint."""
+        path = self.folder / TABLES_FILE
+        return codec_from_arrays(self.card, _read_arrays(path), path)
+
+    @property
     def coder(self) -> Coder:
-        """The entropy model, whose hash must be the card's fingerprint."""
-        card = self.card
-        coder = coder_from_arrays(card.codec, _read_arrays(self.folder / TABLES_FILE))
-        for name, expected, found in (
-            ("fingerprint", card.fingerprint, coder.fingerprint.hex()),
-            ("qualities", card.qualities, coder.qualities),
-            ("channels", card.latents.channels, coder.channels),
-            ("hyper-channels", card.hyper_latents.channels, coder.hyper_channels),
-            ("hyper-stride", card.hyper_latents.stride, card.latents.stride * coder.hyper_step),
-        ):
-            if found != expected:
-                path = self.folder / TABLES_FILE
-                raise ModelError(f"{path}: expected {name} {expected}, found {found}")
-        return coder
+        """The entropy model of a codec of maps; raises ModelError where the codec is another."""
+        if not isinstance(self.codec, MapCodec):
+            raise ModelError(
+                f"model {self.card.name!r} codes no maps, but {len(self.card.layers)} layers"
+            )
+        return self.codec.coder
 
     @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:
@@ -51,7 +59,8 @@ class ModelPackage:
         path = self.folder / CLASSES_FILE
         try:
             lists = json.loads(path.read_text(encoding="utf-8"))
-            return {tail.classes: tuple(lists[tail.classes]) for tail in self.card.tails.values()}
+            wanted = [tail.classes for tail in self.card.tails.values() if tail.classes]
+            return {name: tuple(lists[name]) for name in wanted}
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{path}: not the lists of names that tails need ({error})") from error
 
@@ -64,8 +73,11 @@ class ModelPackage:
         """Path of a dense graph; raises ModelError where the package has none of that name."""
         file = f"{graph}.onnx"
         if file not in self.card.files:
-            raise ModelError(f"model {self.card.name!r} has no graph {graph!r}")
-        return self.folder / file
+            held = ", ".join(n.removesuffix(".onnx") for n in self.card.files if ".onnx" in n)
+            raise ModelError(
+                f"model {self.card.name!r} has no graph {graph!r}: this package holds {held}"
+            )
+        return self.attached.get(file, self.folder) / file
 
 
 def load_package(folder: Path) -> ModelPackage:
@@ -78,7 +90,7 @@ def load_package(folder: Path) -> ModelPackage:
     for name, expected in card.files.items():
         if Path(name).name != name:
             raise ModelError(f"{folder}: expected plain file names in the card, found {name!r}")
-        _check_file(folder / name, expected)
+        check_file(folder / name, expected)
     for name in (TABLES_FILE, CLASSES_FILE):
         if name not in card.files:
             raise ModelError(f"{folder}: the card does not name {name}")
@@ -91,7 +103,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_file(path: Path, expected: str) -> None:
+def check_file(path: Path, expected: str) -> None:
+    """Compare a file with its SHA-256; raises ModelError where it is missing or differs."""
     if not path.is_file():
         raise ModelError(f"{path} is missing: the package is incomplete, install it again")
     found = file_sha256(path)

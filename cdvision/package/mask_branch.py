@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cdvision.errors import ModelError
-from cdvision.export.onnx_graphs import export_graph, repoint_weights
+from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
+from cdvision.export.shared_weights import repoint_weights
 from cdvision.networks.graphs import graph_modules, load_network
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.loader import WEIGHTS_FILE, ModelPackage, file_sha256, load_package

@@ -1,7 +1,8 @@
 """The one table layout of results: the same columns and types whatever was asked or found.
 
-A row is a stream. ``boxes`` and ``classes`` are lists of structs: null where that was not asked for
-or where the stream failed, empty where nothing was found. ``error`` is null where all went well.
+A row is a stream. ``boxes``, ``classes`` and ``attributes`` are lists of structs: null where that
+was not asked for or where the stream failed, empty where nothing was found. ``error`` is null where
+all went well.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cdvision.analysis import AnalysisResult
-    from cdvision.results import Classification, Detections
+    from cdvision.results import Attributes, Classification, Detections
 
 Row = dict[str, Any]
 
-COLUMNS = ("key", "index", "bytes", "width", "height", "boxes", "classes", "error")
+COLUMNS = ("key", "index", "bytes", "width", "height", "boxes", "classes", "attributes", "error")
 
 # What Spark is told, in its own words; `arrow_schema` says the same in Arrow's.
 SPARK_SCHEMA = (
     "key string, index bigint, bytes bigint, width int, height int, "
     "boxes array<struct<left: float, top: float, right: float, bottom: float, confidence: float, "
     "class_id: int, class_name: string, mask: string>>, "
-    "classes array<struct<class_id: int, class_name: string, probability: float>>, error string"
+    "classes array<struct<class_id: int, class_name: string, probability: float>>, "
+    "attributes array<struct<name: string, probability: float, present: boolean>>, error string"
 )
 
 
@@ -46,6 +48,11 @@ def arrow_schema() -> pa.Schema:
         "height": pa.int32(),
         "boxes": pa.list_(pa.struct([*sides, *named, ("mask", pa.string())])),
         "classes": pa.list_(pa.struct([*named, ("probability", pa.float32())])),
+        "attributes": pa.list_(
+            pa.struct(
+                [("name", pa.string()), ("probability", pa.float32()), ("present", pa.bool_())]
+            )
+        ),
         "error": pa.string(),
     }
     return pa.schema([(name, types[name]) for name in COLUMNS])
@@ -69,6 +76,7 @@ def result_row(result: AnalysisResult) -> Row:
         "height": height,
         "boxes": None if result.detections is None else _boxes(result.detections),
         "classes": None if result.classification is None else _classes(result.classification),
+        "attributes": None if result.attributes is None else _attributes(result.attributes),
         "error": None if result.error is None else str(result.error),
     }
 
@@ -95,6 +103,10 @@ def _boxes(detections: Detections) -> list[Row]:
         }
         for box in detections
     ]
+
+
+def _attributes(attributes: Attributes) -> list[Row]:
+    return [row._asdict() for row in attributes]
 
 
 def _classes(classification: Classification) -> list[Row]:

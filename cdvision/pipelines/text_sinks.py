@@ -40,6 +40,8 @@ def json_line(result: AnalysisResult) -> str:
         record["detections"] = result.detections.to_dict()["detections"]
     if result.classification is not None:
         record.update(result.classification.to_dict())
+    if result.attributes is not None:
+        record.update(result.attributes.to_dict())
     if result.error is not None:
         record["error"] = str(result.error)
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
@@ -61,10 +63,12 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """One box or class a line; a stream in which nothing was found, or that failed, has one too.
+    """One box, class or attribute that is present a line.
 
-    ``kind`` is ``box``, ``class``, ``nothing`` or ``error``; ``confidence`` of a class is its
-    probability.
+    A stream in which nothing was found, or that failed, has a line too.
+
+    ``kind`` is ``box``, ``class``, ``attribute``, ``nothing`` or ``error``; ``confidence`` of a
+    class or attribute is its probability.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +97,11 @@ def csv_lines(result: AnalysisResult) -> Iterator[dict[str, Any]]:
         yield {"kind": "box", **{name: _rounded(value) for name, value in box.items()}}
     for label in row["classes"] or ():
         yield {"kind": "class", "confidence": _rounded(label.pop("probability")), **label}
-    if not row["boxes"] and not row["classes"]:
+    present = [attribute for attribute in row["attributes"] or () if attribute["present"]]
+    for attribute in present:
+        confidence = _rounded(attribute["probability"])
+        yield {"kind": "attribute", "class_name": attribute["name"], "confidence": confidence}
+    if not row["boxes"] and not row["classes"] and not present:
         yield {"kind": "nothing"}
 
 

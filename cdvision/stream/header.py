@@ -1,5 +1,7 @@
 """The header: who wrote a stream, of which picture, and where each layer ends.
 
+Format version 1; ``compact`` has the shorter version 2, for pictures of a hundred bytes.
+
 ::
 
     bytes   3     1         v       4             v       v        v         v
@@ -21,23 +23,22 @@ tables by what they *are*, not by a position in a registry.
 from __future__ import annotations
 
 import operator
-import zlib
 from dataclasses import dataclass
 
 from cdvision.errors import CdvisionError
+from cdvision.stream.checksums import CHECKSUMS, Checksums
 from cdvision.stream.varint import VARINT_MAX, encode_varint
 
 MAGIC = b"CDV"
 FORMAT_VERSION = 1
+COMPACT_VERSION = 2
 FINGERPRINT_BYTES = 4
 INPUT_UNIT = 8
-HEADER_CHECKSUM_BYTES = 2
-LAYER_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """One line of the layer table: a layer's id, and the bytes of its payload, CRC included."""
+    """One line of the layer table: a layer's id, and its payload's bytes, checksum included."""
 
     id: int
     length: int
@@ -54,7 +55,7 @@ class StreamHeader:
         input_width, input_height: what the network saw, in pixels, multiples of 8.
         quality: the rate knob, 1 (smallest) to 255.
         layers: the layers that were written, in order; a truncated stream holds fewer of them.
-        version: the format version.
+        version: the format version; 2 is the compact form.
     """
 
     codec: int
@@ -66,6 +67,11 @@ class StreamHeader:
     quality: int
     layers: tuple[LayerEntry, ...]
     version: int = FORMAT_VERSION
+
+    @property
+    def checksums(self) -> Checksums:
+        """What closes this header and the layers behind it."""
+        return CHECKSUMS[self.version]
 
 
 @dataclass(frozen=True)
@@ -109,27 +115,22 @@ LAYER_COUNT = NumberField("number of layers", low=1)
 
 def layer_fields(index: int) -> tuple[NumberField, NumberField]:
     """Return the two fields of line ``index`` of the layer table."""
-    length = NumberField(f"layer {index} length", low=LAYER_CHECKSUM_BYTES)
+    length = NumberField(f"layer {index} length", low=CHECKSUMS[FORMAT_VERSION].layer.size)
     return NumberField(f"layer {index} id"), length
 
 
-def header_checksum(header_bytes: bytes | memoryview) -> bytes:
-    """Return the two bytes that close a header."""
-    return (zlib.crc32(header_bytes) & 0xFFFF).to_bytes(HEADER_CHECKSUM_BYTES, "little")
-
-
 def encode_header(header: StreamHeader) -> bytes:
-    """Return the bytes of ``header``, checksum included.
+    """Return the bytes of ``header`` in format version 1, checksum included.
 
     Raises:
         CdvisionError: a value does not fit its field, or two layers share an id.
     """
-    _check_fingerprint(header.fingerprint)
+    check_fingerprint(header.fingerprint)
     parts = [MAGIC, bytes([FORMAT_VERSION]), CODEC.encode(header.codec), bytes(header.fingerprint)]
     parts += [field.encode(getattr(header, field.name)) for field in PICTURE]
     parts += _encode_layer_table(header.layers)
     covered = b"".join(parts)
-    return covered + header_checksum(covered)
+    return covered + CHECKSUMS[FORMAT_VERSION].header.of(covered)
 
 
 def _encode_layer_table(layers: tuple[LayerEntry, ...]) -> list[bytes]:
@@ -143,7 +144,8 @@ def _encode_layer_table(layers: tuple[LayerEntry, ...]) -> list[bytes]:
     return parts
 
 
-def _check_fingerprint(fingerprint: bytes) -> None:
+def check_fingerprint(fingerprint: bytes) -> None:
+    """Raise CdvisionError where a header cannot hold this fingerprint."""
     is_bytes = isinstance(fingerprint, bytes | bytearray | memoryview)
     if not is_bytes or len(fingerprint) != FINGERPRINT_BYTES:
         raise CdvisionError(

@@ -17,7 +17,7 @@ LayerState: TypeAlias = Literal["ok", "damaged", "cut", "missing"]
 class LayerInfo:
     """One layer: where its payload lies, how long it is written to be, how much of it is here.
 
-    ``state`` is ``"ok"``, ``"damaged"`` (its CRC disagrees), ``"cut"`` or ``"missing"``.
+    ``state`` is ``"ok"``, ``"damaged"`` (its checksum disagrees), ``"cut"`` or ``"missing"``.
     """
 
     id: int

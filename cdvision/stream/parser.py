@@ -3,7 +3,7 @@
 ::
 
     bytes ─ structure ─────────▶ checksum ─▶ meaning ──────────────▶ StreamHeader
-            magic, version,      16 bits     ranges, unique ids,
+            magic, version,      16 bits     ranges, unique ids, one spelling,
             varints, count                   StreamLimits
 
 Meaning comes last, so that a flipped bit is reported as damage and not as an odd picture size. Only
@@ -16,18 +16,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdvision.errors import BitstreamError
+from cdvision.stream.checksums import CHECKSUMS
+from cdvision.stream.compact import FORM, Form, length_field
 from cdvision.stream.header import (
     CODEC,
+    COMPACT_VERSION,
     FINGERPRINT_BYTES,
     FORMAT_VERSION,
-    HEADER_CHECKSUM_BYTES,
     LAYER_COUNT,
     MAGIC,
     PICTURE,
     LayerEntry,
     NumberField,
     StreamHeader,
-    header_checksum,
     layer_fields,
 )
 from cdvision.stream.varint import decode_varint
@@ -40,7 +41,7 @@ class StreamLimits:
     Args:
         max_pixels: of the source image, and of the network input.
         max_layers: lines of the layer table.
-        max_layer_bytes: one layer's payload, CRC included.
+        max_layer_bytes: one layer's payload, checksum included.
     """
 
     max_pixels: int = 2**26
@@ -63,11 +64,12 @@ def decode_header(
     version = _read_magic_and_version(cursor)
     codec = cursor.number(CODEC)
     fingerprint = cursor.take("fingerprint", FINGERPRINT_BYTES)
-    picture = {field.name: cursor.number(field) for field in PICTURE}
-    layers = _read_layer_table(cursor, limits)
-    _read_checksum(cursor)
+    read_rest = _read_compact if version == COMPACT_VERSION else _read_plain
+    picture, layers = read_rest(cursor, limits)
+    _read_checksum(cursor, version)
     cursor.check_ranges()
     header = StreamHeader(codec, fingerprint, **picture, layers=layers, version=version)
+    _check_spelling(header, cursor)
     _check_sizes(header, cursor, limits)
     _check_layers(header, cursor, limits)
     return header, cursor.offset
@@ -111,30 +113,71 @@ def _read_magic_and_version(cursor: _Cursor) -> int:
         raise BitstreamError("magic", offset=0, expected=MAGIC, found=magic)
     start = cursor.offset
     version = cursor.take("format version", 1)[0]
-    if version != FORMAT_VERSION:
-        expected = f"{FORMAT_VERSION}, which this release reads (upgrade cdvision to read newer)"
+    if version not in (FORMAT_VERSION, COMPACT_VERSION):
+        expected = (
+            f"{FORMAT_VERSION} or {COMPACT_VERSION}, which this release reads "
+            "(upgrade cdvision to read newer)"
+        )
         raise BitstreamError("format version", offset=start, expected=expected, found=version)
     return version
 
 
-def _read_layer_table(cursor: _Cursor, limits: StreamLimits) -> tuple[LayerEntry, ...]:
+Rest = tuple[dict[str, int], tuple[LayerEntry, ...]]
+"""Sizes and quality, and the layer table."""
+
+
+def _read_plain(cursor: _Cursor, limits: StreamLimits) -> Rest:
+    picture = {field.name: cursor.number(field) for field in PICTURE}
     count = cursor.number(LAYER_COUNT)
-    if count > limits.max_layers:
-        start = cursor.offset_of(LAYER_COUNT.name)
-        expected = f"at most {limits.max_layers} (StreamLimits.max_layers)"
-        raise BitstreamError(LAYER_COUNT.name, offset=start, expected=expected, found=count)
+    _check_count(count, cursor.offset_of(LAYER_COUNT.name), limits)
     pairs = (layer_fields(index) for index in range(count))
-    return tuple(LayerEntry(cursor.number(id_), cursor.number(length)) for id_, length in pairs)
+    layers = (LayerEntry(cursor.number(id_), cursor.number(length)) for id_, length in pairs)
+    return picture, tuple(layers)
 
 
-def _read_checksum(cursor: _Cursor) -> None:
+def _read_compact(cursor: _Cursor, limits: StreamLimits) -> Rest:
     start = cursor.offset
-    computed = header_checksum(cursor.data[:start])
-    stored = cursor.take("header checksum", HEADER_CHECKSUM_BYTES)
+    form = Form.parsed(cursor.take(FORM, 1)[0])
+    _check_count(form.layers, start, limits)
+    picture = {field.name: cursor.number(field) for field in form.picture_fields()}
+    picture.setdefault("input_height", picture["input_width"])
+    for name in ("width", "height"):
+        picture.setdefault(name, picture[f"input_{name}"])
+    layers = (LayerEntry(k, cursor.number(length_field(k))) for k in range(form.layers))
+    return {**picture, "quality": form.quality}, tuple(layers)
+
+
+def _check_count(count: int, offset: int, limits: StreamLimits) -> None:
+    if count > limits.max_layers:
+        expected = f"at most {limits.max_layers} (StreamLimits.max_layers)"
+        raise BitstreamError(LAYER_COUNT.name, offset=offset, expected=expected, found=count)
+
+
+def _read_checksum(cursor: _Cursor, version: int) -> None:
+    start, checksum = cursor.offset, CHECKSUMS[version].header
+    computed = checksum.of(cursor.data[:start])
+    stored = cursor.take("header checksum", checksum.size)
     if stored != computed:
         raise BitstreamError(
             "header checksum", offset=start, expected=computed.hex(), found=stored.hex()
         )
+
+
+def _check_spelling(header: StreamHeader, cursor: _Cursor) -> None:
+    """Refuse sizes in a compact header that its form byte should have left out."""
+    if header.version != COMPACT_VERSION:
+        return
+    for name, needed, other in (
+        ("input_height", Form.of(header).other_height, "the input width"),
+        ("width", Form.of(header).other_source, "the network input's size"),
+    ):
+        if name in cursor.numbers and not needed:
+            raise BitstreamError(
+                name,
+                offset=cursor.offset_of(name),
+                expected=f"no value, or another than {other}",
+                found=getattr(header, name),
+            )
 
 
 def _check_sizes(header: StreamHeader, cursor: _Cursor, limits: StreamLimits) -> None:
@@ -143,6 +186,7 @@ def _check_sizes(header: StreamHeader, cursor: _Cursor, limits: StreamLimits) ->
         ("network-input size", "input_width", header.input_width, header.input_height),
     )
     for name, first, width, height in sizes:
+        first = first if first in cursor.numbers else "input_width"  # left out where both agree
         if width * height > limits.max_pixels:
             raise BitstreamError(
                 name,

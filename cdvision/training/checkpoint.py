@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from cdvision.errors import CdvisionError
 
 
 @dataclass
@@ -23,25 +25,60 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, modules: dict[str, nn.Module], optimizer: Optimizer, progress: Progress
+    path: Path,
+    modules: dict[str, nn.Module],
+    optimizer: Optimizer,
+    progress: Progress,
+    opponent: Optimizer | None = None,
 ) -> None:
-    """Write atomically: a run that is stopped while saving keeps its previous checkpoint."""
+    """Write atomically: a run that is stopped while saving keeps its previous checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        modules: what it holds, by name.
+        optimizer: of the stage.
+        progress: counters.
+        opponent: the second optimiser of a stage with two players.
+
+    Raises:
+        CdvisionError: the disk is full, or nothing may be written there.
+    """
     tensors = {
         f"{name}/{key}": value.detach().cpu().contiguous().clone()
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).cpu().contiguous().clone()
+    tensors |= _moments(optimizer, "optimizer") | _moments(opponent, "opponent")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress))})
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress))})
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise CdvisionError(
+            f"{path} cannot be written ({' '.join(str(error).split())}): make room and start the "
+            "same command again, it goes on from the checkpoint before this one"
+        ) from error
 
 
-def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> Progress:
-    """Restore modules and optimiser in place and return the counters."""
+def _moments(optimizer: Optimizer | None, prefix: str) -> dict[str, Tensor]:
+    if optimizer is None:
+        return {}
+    return {
+        f"{prefix}/{index}/{key}": torch.as_tensor(value).cpu().contiguous().clone()
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
+def load_checkpoint(
+    path: Path,
+    modules: dict[str, nn.Module],
+    optimizer: Optimizer,
+    opponent: Optimizer | None = None,
+) -> Progress:
+    """Restore modules and optimisers in place and return the counters."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
         progress = Progress(**json.loads(file.metadata()["progress"]))
@@ -50,14 +87,16 @@ def load_checkpoint(path: Path, modules: dict[str, nn.Module], optimizer: Optimi
         module.load_state_dict(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         )
-    _restore_optimizer(optimizer, tensors)
+    _restore_optimizer(optimizer, tensors, "optimizer")
+    if opponent is not None:
+        _restore_optimizer(opponent, tensors, "opponent")
     return progress
 
 
-def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        if name.startswith("optimizer/"):
+        if name.startswith(f"{prefix}/"):
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]

@@ -35,6 +35,7 @@ RATES = {
 # High qualities are drawn more often: there the receiver, and not the rate, is what loses accuracy.
 QUALITY_SHARES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.4, 1.4, 1.6)
 WARMUP_STEPS = 50
+MASKS = "masks."  # begins the names of the mask branch's weights
 
 
 def tune_receiver(
@@ -60,7 +61,7 @@ def tune_receiver(
         device: where to train.
         seed: of crops and qualities.
     """
-    trainer = _finished(weights, run, device)
+    trainer, masks = _finished(weights, run, device)
     optimizer = _optimizer(trainer.model)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -73,19 +74,26 @@ def tune_receiver(
         _step(trainer, optimizer, image, rng)
         steps += 1
         bar.update(round(done * 60 * minutes) - bar.n)
-    _write(trainer.model, run, out, minutes=minutes, steps=steps)
+    _write({**trainer.model.state_dict(), **masks}, run, out, minutes=minutes, steps=steps)
 
 
-def _finished(weights: Path, run: Path, device: torch.device) -> SmallTrainer:
-    """Return a trainer whose model is the run's result, with all but the receiver frozen."""
+def _finished(
+    weights: Path, run: Path, device: torch.device
+) -> tuple[SmallTrainer, dict[str, Tensor]]:
+    """Return a trainer whose model is the run's result, with all but the receiver frozen.
+
+    The weights of a mask branch come beside it: they are kept, and not tuned. They were trained on
+    the features of the receiver as it was, so `cdvision train masks` should follow.
+    """
     teachers = Teachers(load_nanodet(weights), load_mobilenet(weights))
     trainer = SmallTrainer(teachers, Recipe(), device)
     load_checkpoint(run / "checkpoint.safetensors", trainer.modules(), trainer.optimizer)
     result = load_file(run / "weights.safetensors")
+    masks = {name: result.pop(name) for name in list(result) if name.startswith(MASKS)}
     trainer.model.load_state_dict({name: value.float() for name, value in result.items()})
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(RATES)))
-    return trainer
+    return trainer, masks
 
 
 def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -125,9 +133,9 @@ def _step(
         optimizer.step()
 
 
-def _write(model: nn.Module, run: Path, out: Path, *, minutes: float, steps: int) -> None:
+def _write(tensors: dict[str, Tensor], run: Path, out: Path, *, minutes: float, steps: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    state = {k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}
+    state = {k: v.half().cpu().contiguous() for k, v in tensors.items()}
     save_file(state, out / "weights.safetensors")
     record: dict[str, Any] = json.loads((run / "training.json").read_text(encoding="utf-8"))
     record["receiver"] = {"minutes": minutes, "steps": steps}

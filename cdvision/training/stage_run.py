@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from cdvision.errors import CdvisionError
 from cdvision.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from cdvision.training.stopping import stop_between_steps
 
 LOG_EVERY = 20
 MAX_NORM = 60.0  # of gradients; far above the usual, it only catches what would end a run
@@ -67,10 +68,17 @@ class Plan:
 
 
 class Stage(ABC):
-    """One stage of training: what it trains, and the loss of one batch."""
+    """One stage of training: what it trains, and the loss of one batch.
+
+    Attributes:
+        name: of the stage.
+        optimizer: of what it trains.
+        opponent: optimiser of a second player, who moves first in every step (a discriminator).
+    """
 
     name: str
     optimizer: Optimizer
+    opponent: Optimizer | None = None
 
     def begin(self, rng: np.random.Generator) -> None:  # noqa: B027 (most have nothing to do)
         """Prepare a new run; a resumed one is not prepared again."""
@@ -91,6 +99,12 @@ class Stage(ABC):
             rng: the only source of what is drawn, beside torch's own generator.
             done: share of the run that is over.
         """
+
+    def opponent_loss(
+        self, rng: np.random.Generator, done: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the second player's loss of one batch, as ``loss`` does."""
+        raise NotImplementedError(f"{self.name} has one player")
 
     def after_step(self) -> None:  # noqa: B027 - most stages have nothing to do here
         """Follow the optimiser's step."""
@@ -115,17 +129,22 @@ def run_stage(
             precision), ``training.json``, ``log.jsonl`` and the checkpoint.
         plan: how long and where.
         facts: what ``training.json`` keeps beside the stage's own record.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted; its checkpoint is written.
+        CdvisionError: the disk is full, or the checkpoint is another run's.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for group in stage.optimizer.param_groups:
-        group.setdefault("base_rate", group["lr"])
+    for optimizer in _players(stage):
+        for group in optimizer.param_groups:
+            group.setdefault("base_rate", group["lr"])
     progress = Progress()
     if (out / CHECKPOINT).is_file():
         progress = _resume(stage, out)
     else:
         stage.begin(np.random.default_rng(plan.seed))
     _loop(stage, out, plan, progress)
-    save_checkpoint(out / CHECKPOINT, stage.modules(), stage.optimizer, progress)
+    _save(stage, out, progress)
     write_result(stage.result(), out)
     _write_record(stage, out, plan, progress, facts or {})
     return stage.result()
@@ -141,9 +160,22 @@ def write_result(module: nn.Module, out: Path) -> None:
     save_file(tensors, out / WEIGHTS)
 
 
+def _players(stage: Stage) -> list[Optimizer]:
+    """Return the optimisers in the order in which they move."""
+    return [stage.optimizer] if stage.opponent is None else [stage.opponent, stage.optimizer]
+
+
+def _save(stage: Stage, out: Path, progress: Progress) -> None:
+    save_checkpoint(
+        out / CHECKPOINT, stage.modules(), stage.optimizer, progress, opponent=stage.opponent
+    )
+
+
 def _resume(stage: Stage, out: Path) -> Progress:
     try:
-        return load_checkpoint(out / CHECKPOINT, stage.modules(), stage.optimizer)
+        return load_checkpoint(
+            out / CHECKPOINT, stage.modules(), stage.optimizer, opponent=stage.opponent
+        )
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CdvisionError(
@@ -156,7 +188,11 @@ def _loop(stage: Stage, out: Path, plan: Plan, progress: Progress) -> None:
     saved, terms = progress.seconds, list[dict[str, Tensor]]()
     total = plan.steps if plan.steps is not None else round(60 * plan.minutes)
     unit = "step" if plan.steps is not None else "s"
-    with tqdm(total=total, desc=stage.name, unit=unit, disable=None) as bar:
+    stopping, bar = (
+        stop_between_steps(),
+        tqdm(total=total, desc=stage.name, unit=unit, disable=None),
+    )
+    with stopping as stop, bar:
         while (done := plan.done(progress)) < 1:
             started = time.perf_counter()
             terms.append(_step(stage, plan, progress, done))
@@ -165,25 +201,45 @@ def _loop(stage: Stage, out: Path, plan: Plan, progress: Progress) -> None:
             if progress.step % LOG_EVERY == 0 or plan.done(progress) >= 1:
                 _write_log(stage, out, progress, terms)
                 terms = []
-            if progress.seconds - saved > 60 * plan.save_minutes:
-                save_checkpoint(out / CHECKPOINT, stage.modules(), stage.optimizer, progress)
+            if stop.made or progress.seconds - saved > 60 * plan.save_minutes:
+                _save(stage, out, progress)
                 saved = progress.seconds
+            if stop.made:
+                raise KeyboardInterrupt
 
 
 def _step(stage: Stage, plan: Plan, progress: Progress, done: float) -> dict[str, Tensor]:
     torch.manual_seed(plan.seed + 1_000_003 * progress.step)
     rng = np.random.default_rng((plan.seed, progress.step))
+    found: dict[str, Tensor] = {}
+    if stage.opponent is not None:
+        loss, terms = stage.opponent_loss(rng, done)
+        norm = _move(stage.opponent, loss, plan, progress, done)
+        found |= {"opponent": loss.detach(), "opponent_norm": norm} | _detached(terms)
     loss, terms = stage.loss(rng, done)
-    stage.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    trained = [p for group in stage.optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(trained, MAX_NORM)
-    if torch.isfinite(norm):  # one bad batch must not end a run of hours
-        _schedule(stage.optimizer, plan, progress, done)
-        stage.optimizer.step()
+    norm = _move(stage.optimizer, loss, plan, progress, done)
+    if torch.isfinite(norm):
         stage.after_step()
     progress.step += 1
-    return {"loss": loss.detach(), "norm": norm} | {k: v.detach() for k, v in terms.items()}
+    return found | {"loss": loss.detach(), "norm": norm} | _detached(terms)
+
+
+def _move(
+    optimizer: Optimizer, loss: Tensor, plan: Plan, progress: Progress, done: float
+) -> Tensor:
+    """Take one player's step and return the norm of the gradients."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(trained, MAX_NORM)
+    if torch.isfinite(norm):  # one bad batch must not end a run of hours
+        _schedule(optimizer, plan, progress, done)
+        optimizer.step()
+    return norm
+
+
+def _detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in terms.items()}
 
 
 def _schedule(optimizer: Optimizer, plan: Plan, progress: Progress, done: float) -> None:

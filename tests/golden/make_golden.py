@@ -13,10 +13,12 @@ import json
 from pathlib import Path
 
 import cdvision
+from cdvision.stream import read_stream, write_stream
 
 FOLDER = Path(__file__).parent
 PHOTOS = FOLDER.parent.parent / "examples" / "photos"
 PICTURES = (("astronaut.jpg", 1), ("cat.jpg", 4), ("coffee.jpg", 8))
+COMPACT = "astronaut.jpg"
 SIZE = 224  # small files, and a map whose sides no hyper-latent's cell divides
 
 
@@ -26,24 +28,37 @@ def latents_sha256(stream: cdvision.Stream) -> str:
     return hashlib.sha256(b"".join(part.astype("<i4").tobytes() for part in latents)).hexdigest()
 
 
+def as_compact(bits: bytes) -> bytes:
+    """Write the same layers under the compact header, format version 2."""
+    parsed = read_stream(bits)
+    names = ("codec", "fingerprint", "width", "height", "input_width", "input_height", "quality")
+    fields = {name: getattr(parsed.header, name) for name in names}
+    return write_stream(**fields, layers=parsed.layers, compact=True)
+
+
+def written(name: str, photo: str, bits: bytes) -> dict[str, object]:
+    """Write a stream, and return what ``golden.json`` says of it."""
+    (FOLDER / name).write_bytes(bits)
+    stream = cdvision.open(bits)
+    return {
+        "stream": name,
+        "photo": photo,
+        "quality": stream.header.quality,
+        "bytes": len(bits),
+        "model": stream.model.name,
+        "latents_sha256": latents_sha256(stream),
+    }
+
+
 def main() -> None:
     """Encode the pictures, and note what their latents decode to."""
     records = []
     for photo, quality in PICTURES:
         bits = cdvision.encode(PHOTOS / photo, quality=quality, size=SIZE)
-        name = f"{Path(photo).stem}-q{quality}.cdv"
-        (FOLDER / name).write_bytes(bits)
-        stream = cdvision.open(bits)
-        records.append(
-            {
-                "stream": name,
-                "photo": photo,
-                "quality": quality,
-                "bytes": len(bits),
-                "model": stream.model.name,
-                "latents_sha256": latents_sha256(stream),
-            }
-        )
+        name = f"{Path(photo).stem}-q{quality}"
+        records.append(written(f"{name}.cdv", photo, bits))
+        if photo == COMPACT:
+            records.append(written(f"{name}-compact.cdv", photo, as_compact(bits)))
     (FOLDER / "golden.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 

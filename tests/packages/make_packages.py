@@ -1,4 +1,4 @@
-"""Writes the tiny packages `test-dicm-re` and `test-dicm`: the real architectures, few channels.
+"""Writes the tiny `test-*` packages: the real architectures with few channels.
 
     python tests/packages/make_packages.py
 
@@ -9,13 +9,27 @@ about these. Their class names are made up.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from cdvision.heads.attribute_answers import AttributeCalibration
 from cdvision.networks.dicm_package import DicmPackage, DicmSettings
+from cdvision.networks.face_package import FacePackage, FaceSettings
+from cdvision.networks.face_widths import FACE_TINY
+from cdvision.networks.hsc import HscCodec
+from cdvision.networks.hsc_widths import tiny_widths
+from cdvision.networks.style_layers import style_layout
 from cdvision.package.builder import PackageFacts
 from cdvision.package.dicm_builder import DicmFacts, build_dicm
+from cdvision.package.face_builder import FaceFacts, build_faces
+from cdvision.training.faces.face_codes import FaceCodes
+from cdvision.training.faces.hsc_start import start_hsc
+from cdvision.training.faces.style_layers_stage import target_bytes
+from cdvision.training.faces.style_metric import StyleMetric
+from cdvision.training.faces.style_start import start_style_layers
 
 FOLDER = Path(__file__).parent
 CLASSES = {"classifier": ("round", "square", "striped"), "detector": ("thing", "other thing")}
@@ -32,6 +46,41 @@ DETECTOR = {
 }
 
 
+LATER = {"hsc": (1.0,), "sfic-style": (0.6, 0.4)}  # shares of the layers behind the first
+ATTRIBUTES = tuple(f"Attribute_{number}" for number in range(1, 41))
+
+
+def make_faces(profile: str, folder: Path) -> None:
+    """Write the package of a face profile."""
+    torch.manual_seed(0)
+    layout = replace(style_layout(FACE_TINY), width=16, heads=2, blocks=1)
+    codec = tiny_widths() if profile == "hsc" else layout
+    model = FacePackage(FaceSettings(profile, asdict(FACE_TINY), asdict(codec)))
+    model.score.threshold.fill_(-1e4)  # tests code anything
+    spread_symbols(model.eval())
+    rows = np.ones((3, len(ATTRIBUTES)))
+    calibration = AttributeCalibration(rows, 0 * rows, rows / 2, ATTRIBUTES[:5])
+    names = FaceFacts(f"test-{profile}", "For tests: random weights.", "none", (), calibration)
+    build_faces(model, folder, names, PackageFacts({"attributes": ATTRIBUTES}, {"steps": 0}))
+
+
+def spread_symbols(model: FacePackage) -> None:
+    """Set gains and tables by made-up pictures: random ones leave all symbols at zero."""
+    side = model.widths.resolution
+    coarse = 255 * torch.rand(200, 3, 8, 8)
+    with torch.no_grad():
+        codes = model.encoder(torch.nn.functional.interpolate(coarse, (side, side)))
+    faces = FaceCodes(codes.rows, codes.feature.half(), torch.zeros(200, 0))
+    metric = StyleMetric(faces.rows[0].numel())
+    metric.measure(faces.rows[:64], (model.generator.synthesise,))
+    targets = target_bytes((30, 90), (100, 350), later=LATER[model.settings.profile])
+    with torch.no_grad():
+        if isinstance(model.codec, HscCodec):
+            start_hsc(model.codec, metric, model.generator, faces, (targets[0], targets[1]))
+        else:
+            start_style_layers(model.codec, metric, faces.rows, targets)
+
+
 def make(profile: str, folder: Path) -> None:
     """Write one package."""
     torch.manual_seed(0)
@@ -43,7 +92,9 @@ def make(profile: str, folder: Path) -> None:
     build_dicm(model, folder, names, PackageFacts(CLASSES, {"steps": 0}))
 
 
+MAKERS = {"dicm-re": make, "dicm": make, "hsc": make_faces, "sfic-style": make_faces}
+
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    for name in ("dicm-re", "dicm"):
-        make(name, target / f"test-{name}")
+    for name, write in MAKERS.items():
+        write(name, target / f"test-{name}")

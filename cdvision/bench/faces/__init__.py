@@ -1,0 +1,1 @@
+"""``cdvision bench faces``: attributes and pictures of faces at few bytes, beside codecs."""

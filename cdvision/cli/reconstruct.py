@@ -1,0 +1,63 @@
+"""`cdvision reconstruct`: streams back to pictures, for models that can."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cdvision.cli.inputs import STREAM_SUFFIXES, Input, expand_inputs, inputs_argument
+from cdvision.cli.opener import Opener, model_options
+from cdvision.cli.outputs import Outputs
+from cdvision.cli.report import Report, json_option
+from cdvision.stream import truncate_stream
+
+
+@click.command()
+@inputs_argument
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=Path,
+    help="Where PNGs go (default: beside each stream).",
+)
+@click.option("--layers", type=click.IntRange(1), help="Use the first so many layers only.")
+@click.option("--force", is_flag=True, help="Replace pictures that exist.")
+@model_options
+@json_option
+def reconstruct(
+    inputs: tuple[str, ...],
+    output: Path | None,
+    layers: int | None,
+    force: bool,
+    as_json: bool,
+    **model: Any,
+) -> None:
+    """Rebuild pictures from streams, where their model can: better from more layers."""
+    items = expand_inputs(inputs, STREAM_SUFFIXES)
+    outputs = Outputs(items, suffix=".png", folder=output, force=force)
+    opener, report = Opener(**model), Report(as_json=as_json)
+
+    def rebuild(item: Input) -> None:
+        outputs.check(item)
+        data = item.read()
+        bits = data if layers is None else truncate_stream(data, layers)
+        picture = opener.open(bits).reconstruct()
+        path = outputs.write(item, _png(picture))
+        height, width = picture.shape[:2]
+        record = {"output": str(path), "bytes": len(bits), "width": width, "height": height}
+        text = f"{item.name} -> {path}  {width}x{height} from {len(bits):,} bytes"
+        report.answer(item.name, record, text)
+
+    report.each(items, rebuild)
+
+
+def _png(picture: Any) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    return buffer.getvalue()

@@ -1,0 +1,247 @@
+"""`cdvision train faces`: generator, trunk, inversion and face score, each a resumable command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from cdvision.networks.face_widths import FaceWidths
+    from cdvision.training.faces.face_bank import FaceBank
+    from cdvision.training.faces.networks import FaceNetworks
+    from cdvision.training.faces.perceptual import PerceptualLoss
+    from cdvision.training.stage_run import Plan
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+EXISTING = click.Path(exists=True, path_type=Path)
+SMOKE_STEPS, SMOKE_FACES, SMOKE_PHOTOS = 2, 24, 16
+
+
+@click.group()
+def faces() -> None:
+    """Train the face models, stage by stage; a command started again resumes.
+
+    generator (adversarial, wants a GPU) → trunk (attributes) → inversion → score. Without a GPU,
+    leave `generator` out and give `inversion` --tune-generator.
+    """
+
+
+def face_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
+    """Add the options that every stage of the face models takes."""
+
+    def decorate(function: Command) -> Command:
+        for option in (
+            click.option("--start", type=EXISTING, help="Finished run of an earlier stage."),
+            click.option("--labels", type=EXISTING, help="csv: file, split, 0/1 attributes."),
+            click.option("-o", "--out", type=Path, required=True, help="Folder of the run."),
+            click.option("--minutes", type=float, default=minutes, show_default=True),
+            click.option("--steps", type=click.IntRange(1), help="Length in steps instead."),
+            click.option("--batch", type=click.IntRange(2), default=batch, show_default=True),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option(
+                "--bf16/--no-bf16", default=None, help="bfloat16 autocast (default: on for cuda)."
+            ),
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option("--smoke", is_flag=True, help="Tiny everything, two steps: does it run?"),
+        ):
+            function = option(function)
+        return click.argument("faces", type=EXISTING)(function)
+
+    return decorate
+
+
+_RATE = click.option("--learning-rate", type=float, help="Default: the stage's own.")
+_WEIGHTS = click.option(
+    "--initial-weights", type=EXISTING, help="Folder with the ImageNet weights of the trunk."
+)
+_GENERATOR = click.option(
+    "--generator", type=EXISTING, help="Your own StyleGAN2 as safetensors (see docs/faces.md)."
+)
+
+
+@faces.command()
+@face_options(minutes=20.0, batch=64)
+@_RATE
+@click.option("--r1", type=float, default=1.0, show_default=True, help="Weight of R1.")
+@click.option("--path", type=float, default=0.0, show_default=True, help="Of path regularisation.")
+@click.option("--augment/--no-augment", "augmented", default=True, show_default=True)
+def generator(**options: Any) -> None:
+    """Train the style generator on FACES (folder or tar) against a discriminator."""
+    from cdvision.training.faces.stage_generator import GeneratorStage
+
+    plan, networks = planned(options), _networks(options)
+    bank, _ = banks(options, networks, plan)
+    chosen = {name: options[name] for name in ("r1", "path", "augmented")}
+    run(GeneratorStage(networks, bank, plan, **chosen, **_given(options)), options, plan)
+
+
+@faces.command()
+@face_options(minutes=15.0, batch=32)
+@_RATE
+@_WEIGHTS
+@_GENERATOR
+@click.option("--trunk-rate", type=float, help="Learning rate of the trunk.")
+def trunk(**options: Any) -> None:
+    """Fine-tune the encoder's trunk on the attributes of FACES: rows that tell them."""
+    from cdvision.training.faces.stage_trunk import TrunkStage
+
+    plan, networks = planned(options), _networks(options)
+    bank, held_out = banks(options, networks, plan)
+    stage = TrunkStage(networks, bank, held_out, plan, **_given(options, "trunk_rate"))
+    run(stage, options, plan)
+
+
+@faces.command()
+@face_options(minutes=30.0, batch=32)
+@_WEIGHTS
+@_GENERATOR
+@click.option("--tune-generator", is_flag=True, help="Train the generator too.")
+@click.option("--drawn", type=click.FloatRange(0, 0.9), default=0.0, help="Share of drawn faces.")
+@click.option("--freeze-trunk", is_flag=True, help="Of the encoder, train the heads only.")
+@click.option(
+    "--freeze-encoder",
+    is_flag=True,
+    help="Train the generator only: codes stay, and so do codecs that were trained on them.",
+)
+@click.option(
+    "--perceptual",
+    type=click.Choice(["mobilenet_v2", "resnet50v2", "none"]),
+    default="mobilenet_v2",
+    show_default=True,
+    help="ImageNet network of the perceptual loss (its weights: --initial-weights).",
+)
+def inversion(**options: Any) -> None:
+    """Train the inversion encoder: FACES to W+ rows and F, and to pictures again."""
+    from cdvision.training.faces.stage_inversion import InversionStage
+
+    if options["freeze_encoder"] and not options["tune_generator"]:
+        raise click.UsageError("--freeze-encoder leaves nothing to train without --tune-generator")
+    plan, networks = planned(options), _networks(options)
+    bank, held_out = banks(options, networks, plan)
+    stage = InversionStage(
+        networks,
+        bank,
+        held_out,
+        plan,
+        _perceptual(options),
+        tune_generator=options["tune_generator"],
+        drawn=options["drawn"],
+        rates=_frozen(options),
+    )
+    run(stage, options, plan)
+
+
+@faces.command()
+@face_options(minutes=0.0, batch=32)
+@click.argument("photos", type=EXISTING)
+@click.option("--split-table", type=EXISTING, help="csv with file and split, for PHOTOS.")
+def score(**options: Any) -> None:
+    """Fit the face / something else score of a run (--start) on FACES and on PHOTOS."""
+    import json
+
+    from cdvision.cli.train import _splits
+    from cdvision.training.faces.fit_score import fit_score
+    from cdvision.training.photo_bank import read_photos
+    from cdvision.training.stage_run import RECORD, write_result
+
+    if options["start"] is None:
+        raise click.UsageError("expected --start: the run whose encoder is scored")
+    plan, networks = planned(options), _networks(options).to(planned(options).device)
+    bank, held_out = banks(options, networks, plan)
+    splits = _splits(options["split_table"])
+    photos = read_photos(options["photos"], device=plan.device, splits=splits)
+    found = fit_score(
+        networks, bank, held_out, photos[: SMOKE_PHOTOS if options["smoke"] else None], plan
+    )
+    out: Path = options["out"]
+    out.mkdir(parents=True, exist_ok=True)
+    write_result(networks, out)
+    record = json.loads((options["start"] / RECORD).read_text(encoding="utf-8"))
+    record["face_score"] = found
+    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    click.echo(f"faces refused {found['faces_refused']}, photos taken {found['photos_accepted']}")
+
+
+def planned(options: dict[str, Any]) -> Plan:
+    """Return the plan of the options; seeds what new weights are drawn from."""
+    import torch
+
+    from cdvision.cli.train import _place
+    from cdvision.training.stage_run import Plan
+
+    device = _place(options["device"])
+    torch.manual_seed(options["seed"])
+    plan = Plan(
+        minutes=options["minutes"],
+        steps=options["steps"],
+        batch=options["batch"],
+        device=device,
+        bf16=device.type == "cuda" if options["bf16"] is None else options["bf16"],
+        seed=options["seed"],
+    )
+    return replace(plan, steps=SMOKE_STEPS, batch=4) if options["smoke"] else plan
+
+
+def banks(options: dict[str, Any], networks: FaceNetworks, plan: Plan) -> tuple[FaceBank, FaceBank]:
+    """Read the faces to train on and those held out."""
+    from cdvision.training.faces.face_bank import read_face_banks
+
+    return read_face_banks(
+        options["faces"],
+        options["labels"],
+        resolution=networks.widths.resolution,
+        device=plan.device,
+        limit=SMOKE_FACES if options["smoke"] else None,
+    )
+
+
+def run(stage: Any, options: dict[str, Any], plan: Plan) -> None:
+    """Train, and say where the result lies."""
+    from cdvision.training.stage_run import run_stage
+
+    out: Path = options["out"]
+    run_stage(stage, out, plan)
+    click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+
+
+def _networks(options: dict[str, Any]) -> FaceNetworks:
+    from cdvision.training.faces.starts import start_networks
+
+    return start_networks(
+        start=options["start"],
+        trunk_weights=options.get("initial_weights"),
+        generator=options.get("generator"),
+        widths=_widths(options),
+    )
+
+
+def _widths(options: dict[str, Any]) -> FaceWidths:
+    from cdvision.networks.face_widths import FACE, FACE_TINY
+
+    return FACE_TINY if options["smoke"] else FACE
+
+
+def _perceptual(options: dict[str, Any]) -> PerceptualLoss | None:
+    from cdvision.training.faces.perceptual import PerceptualLoss
+
+    if options["perceptual"] == "none":
+        return None
+    if options["initial_weights"] is None and not options["smoke"]:
+        raise click.UsageError("expected --initial-weights: the perceptual loss is made of them")
+    return PerceptualLoss(options["initial_weights"], options["perceptual"])
+
+
+def _frozen(options: dict[str, Any]) -> dict[str, float]:
+    """Return the learning rates that are zero."""
+    parts = ("trunk", "heads") if options["freeze_encoder"] else ("trunk",)
+    frozen = options["freeze_encoder"] or options["freeze_trunk"]
+    return dict.fromkeys(parts, 0.0) if frozen else {}
+
+
+def _given(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    asked = ("learning_rate", *names)
+    return {name: options[name] for name in asked if options.get(name) is not None}

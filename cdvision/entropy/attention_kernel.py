@@ -1,0 +1,59 @@
+"""The compiled loop of integer attention: scores, look-up, exact division, weighted sum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.entropy.kernels import compiled
+
+WEIGHT_BITS = 8
+"""Weights of a query's keys sum to about 2^8."""
+
+_MATRIX = "Array(float32, 2, 'C', readonly=True)"
+_EXPONENTS = "Array(uint16, 1, 'C', readonly=True)"
+
+
+@compiled(f"void({_MATRIX}, int64, int64, int64, {_EXPONENTS}, float32[:, ::1])")
+def attend(
+    projected: NDArray[np.float32],
+    known: int,
+    heads: int,
+    shift: int,
+    exponents: NDArray[np.uint16],
+    attended: NDArray[np.float32],
+) -> None:
+    """Let every token attend to the first ``known`` ones; see ``IntegerBlock``.
+
+    Args:
+        projected: (T, 3 * width) integers held in float32: queries, keys, values.
+        known: tokens that are keys, at least 1.
+        heads: their number divides the width.
+        shift: bits dropped from scores, at least 1.
+        exponents: weight of a key by how far its score lies below the query's best; the last
+            entry stands for all greater distances. The first is above 0.
+        attended: (T, width), written.
+    """
+    tokens, width = attended.shape
+    size, farthest = width // heads, np.int64(len(exponents) - 1)
+    scores, half = np.empty(known, np.int64), np.int64(1) << (shift - 1)
+    for token in range(tokens):
+        for first in range(0, width, size):
+            best, mass = np.int64(-(2**62)), np.int64(0)
+            for key in range(known):
+                total = half
+                for place in range(first, first + size):
+                    product = projected[token, place] * projected[key, width + place]
+                    total += np.int64(product)
+                scores[key] = total >> shift
+                best = max(best, scores[key])
+            for key in range(known):
+                scores[key] = np.int64(exponents[min(best - scores[key], farthest)])
+                mass += scores[key]
+            for key in range(known):  # division that rounds: the nearest weight
+                scores[key] = ((scores[key] << (WEIGHT_BITS + 1)) + mass) // (2 * mass)
+            for place in range(first, first + size):
+                total = np.int64(1) << (WEIGHT_BITS - 1)
+                for key in range(known):
+                    total += scores[key] * np.int64(projected[key, 2 * width + place])
+                attended[token, place] = np.float32(total >> WEIGHT_BITS)

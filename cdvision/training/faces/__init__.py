@@ -1,0 +1,1 @@
+"""Training of the face models: generator, trunk with attributes, inversion encoder."""

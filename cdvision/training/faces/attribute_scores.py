@@ -1,0 +1,56 @@
+"""How well logits answer attributes, with thresholds fitted on held-out training faces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+
+def mean_accuracy(logits: Floats, attributes: Floats) -> float:
+    """Share of right answers at threshold 0, over (M, A) logits and 0/1 attributes."""
+    return float(((logits > 0) == (attributes > 0.5)).mean())
+
+
+def balanced_accuracy(logits: Floats, attributes: Floats) -> float:
+    """Mean over attributes of (recall of ones + recall of zeros) / 2, at threshold 0.
+
+    An attribute that all faces share has one recall only, which then counts alone.
+    """
+    right, ones = (logits > 0) == (attributes > 0.5), attributes > 0.5
+    with np.errstate(invalid="ignore"):
+        recalls = np.stack([(right & side).sum(0) / side.sum(0) for side in (ones, ~ones)])
+    return float(np.nanmean(recalls, axis=0).mean())
+
+
+def majority_accuracy(attributes: Floats) -> float:
+    """Mean accuracy of always giving the more frequent answer."""
+    share = attributes.mean(0)
+    return float(np.maximum(share, 1 - share).mean())
+
+
+def balanced_thresholds(logits: Floats, attributes: Floats, weight: float = 1.0) -> Floats:
+    """Return (A,) thresholds on logits that give the best mix of accuracy and balanced accuracy.
+
+    Args:
+        logits: (M, A), of held-out training faces.
+        attributes: (M, A), 0 or 1.
+        weight: of balanced accuracy; accuracy weighs one.
+    """
+    pairs = zip(logits.T, attributes.T > 0.5, strict=True)
+    return np.array([_threshold(scores, truth, weight) for scores, truth in pairs])
+
+
+def _threshold(scores: Floats, truth: NDArray[np.bool_], weight: float) -> float:
+    order = np.argsort(scores)
+    ranked, ones = scores[order], truth[order]
+    positives, negatives = max(1, int(ones.sum())), max(1, int((~ones).sum()))
+    # After cutting below rank k: ones that are kept, zeros that are refused.
+    kept = ones.sum() - np.concatenate([[0], np.cumsum(ones)])
+    refused = np.concatenate([[0], np.cumsum(~ones)])
+    value = (kept + refused) / len(ones) + weight * (kept / positives + refused / negatives) / 2
+    cuts = np.concatenate([[ranked[0] - 1], (ranked[1:] + ranked[:-1]) / 2, [ranked[-1] + 1]])
+    return float(cuts[int(np.argmax(value))])

@@ -1,0 +1,157 @@
+"""Decoded, aligned training faces with their attributes, kept on the device."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdvision.errors import CdvisionError
+from cdvision.training.photo_bank import IMAGE_SUFFIXES
+
+HELD_OUT = 0.1  # last share of the training faces: thresholds, calibration and looks, no gradients
+SHIFT, ZOOM, JITTER = 0.05, 0.08, 0.15  # of the side, of the size, of brightness and contrast
+
+
+class Faces(NamedTuple):
+    """A batch: images (N, 3, R, R) float32 in 0..255, attributes (N, A) float32, 0 or 1."""
+
+    images: Tensor
+    attributes: Tensor
+
+
+@dataclass(frozen=True)
+class FaceBank:
+    """Faces of one part of a set.
+
+    Attributes:
+        images: (M, 3, R, R) uint8, on one device.
+        attributes: (M, A) float32, 0 or 1; A is 0 without labels.
+        names: of the attributes.
+    """
+
+    images: Tensor
+    attributes: Tensor
+    names: tuple[str, ...]
+
+    def batch(self, size: int, rng: np.random.Generator, *, vary: bool = False) -> Faces:
+        """Draw faces, half of them mirrored.
+
+        Args:
+            size: faces.
+            rng: what is drawn from.
+            vary: also shift, zoom and re-light them a little, as imperfect crops are.
+        """
+        chosen = torch.from_numpy(rng.integers(len(self.images), size=size))
+        chosen = chosen.to(self.images.device)
+        images = self.images[chosen].float()
+        images = torch.where(_drawn(rng, size, images, (0, 1)) < 0.5, images.flip(3), images)
+        return Faces(_vary(images, rng) if vary else images, self.attributes[chosen])
+
+    def batches(self, size: int) -> Iterator[Faces]:
+        """Return all faces in order, as they are."""
+        parts = zip(self.images.split(size), self.attributes.split(size), strict=True)
+        return (Faces(images.float(), attributes) for images, attributes in parts)
+
+
+def read_face_banks(
+    faces: Path, labels: Path | None, *, resolution: int, device: torch.device,
+    limit: int | None = None,
+) -> tuple[FaceBank, FaceBank]:  # fmt: skip
+    """Decode the training faces and return those to train on, and the last tenth, held out.
+
+    Args:
+        faces: a folder or tar of square, aligned faces; sorted by name.
+        labels: csv with a column ``file``, maybe ``split`` (rows other than ``train`` are left
+            out), and one 0/1 column an attribute.
+        resolution: side to which faces are resized.
+        device: where they are kept.
+        limit: read the first faces only.
+
+    Raises:
+        CdvisionError: no face, a face without a label, or a label that is not 0 or 1.
+    """
+    table = {} if labels is None else _read_labels(labels)
+    files = sorted(_files(faces, None if labels is None else table))[:limit]
+    if len(files) < 2:
+        raise CdvisionError(f"{faces}: expected at least two training faces, found {len(files)}")
+    with ThreadPoolExecutor(2) as pool:
+        decoded = list(pool.map(lambda file: _decode(file[1], resolution), files))
+    images = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(device)
+    names = tuple(next(iter(table.values()))) if table else ()
+    values = [[float(table[file][name]) for name in names] for file, _ in files]
+    attributes = torch.tensor(values).view(len(files), len(names)).to(device)
+    kept = len(files) - max(1, round(HELD_OUT * len(files)))
+    return (
+        FaceBank(images[:kept], attributes[:kept], names),
+        FaceBank(images[kept:], attributes[kept:], names),
+    )
+
+
+def _read_labels(path: Path) -> dict[str, dict[str, int]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("split", "train") == "train"]
+    if not rows or "file" not in rows[0]:
+        raise CdvisionError(f"{path}: expected a column `file` and training rows, found none")
+    names = [name for name in rows[0] if name not in ("file", "split")]
+    for row in rows:
+        if any(row[name] not in ("0", "1") for name in names):
+            raise CdvisionError(f"{path}: {row['file']}: expected 0 or 1 for every attribute")
+    return {row["file"]: {name: int(row[name]) for name in names} for row in rows}
+
+
+def _files(source: Path, wanted: Mapping[str, object] | None) -> Iterator[tuple[str, bytes]]:
+    def keep(name: str) -> bool:
+        known = wanted is None or name in wanted
+        return name.lower().endswith(IMAGE_SUFFIXES) and known
+
+    if source.is_dir():
+        yield from ((p.name, p.read_bytes()) for p in source.rglob("*") if keep(p.name))
+        return
+    with tarfile.open(source) as tar:
+        for member in tar:
+            content = tar.extractfile(member) if keep(Path(member.name).name) else None
+            if content is not None:
+                yield Path(member.name).name, content.read()
+
+
+def _decode(data: bytes, resolution: int) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        picture = image.convert("RGB")
+    if picture.size != (resolution, resolution):
+        picture = picture.resize((resolution, resolution), Image.Resampling.BOX)
+    return np.asarray(picture)
+
+
+def _vary(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Shift, zoom and re-light (N, 3, R, R)."""
+    n = len(images)
+    zoom = _drawn(rng, n, images, (-ZOOM, ZOOM)).exp().view(n)
+    theta = torch.zeros(n, 2, 3, device=images.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    for axis in (0, 1):
+        theta[:, axis, 2] = 2 * _drawn(rng, n, images, (-SHIFT, SHIFT)).view(n)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    gain = 1 + _drawn(rng, n, images, (-JITTER, JITTER))
+    light = 255 * _drawn(rng, n, images, (-JITTER, JITTER)) / 2
+    mean = moved.mean((1, 2, 3), keepdim=True)
+    return ((moved - mean) * gain + mean + light).clamp(0, 255)
+
+
+def _drawn(rng: np.random.Generator, size: int, like: Tensor, limits: Sequence[float]) -> Tensor:
+    """Draw one uniform number an image: (size, 1, 1, 1)."""
+    values = rng.uniform(*limits, size=(size, 1, 1, 1)).astype(np.float32)
+    return torch.from_numpy(values).to(like.device)

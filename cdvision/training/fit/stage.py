@@ -1,0 +1,140 @@
+"""The stage of training that fits a tap, and, where asked for, tunes the network's tail."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.networks.fitted_tap import FittedTap, TapShape
+from cdvision.training.fit.examples import ExampleSource, Window
+from cdvision.training.fit.network import SplitNetwork, TorchNetwork
+from cdvision.training.fit.regression import start_from_regression
+from cdvision.training.masks import Steps
+from cdvision.training.stage_run import Plan, Stage
+
+LEARNING_RATE, SOLVED_RATE, TAIL_RATE = 1e-3, 2e-4, 2e-5
+WEIGHT_DECAY = 1e-4
+AVERAGE = 0.998
+SPREAD_CROPS = 256  # from which the spread of each feature is measured
+LEAST_SPREAD = 1e-3  # of the mean one: features that never move count as if they moved so much
+
+
+class FeatureScale(nn.Module):
+    """How much each feature varies: errors are in its unit, or the loudest would win."""
+
+    variance: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("variance", torch.ones(features))
+
+    @torch.no_grad()
+    def measure(self, window: Window, rng: np.random.Generator) -> None:
+        """Measure on crops of a window."""
+        batch = window.batch(SPREAD_CROPS, rng)
+        variance = batch.features.movedim(1, -1)[batch.counts[:, 0] > 0].double().var(0)
+        self.variance.copy_(variance.clamp_min(LEAST_SPREAD * float(variance.mean()) + 1e-12))
+
+    def error(self, found: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Mean squared error over features and cells that count, in units of the variance."""
+        squared = (found.float() - target).square() / self.variance[:, None, None]
+        return (squared * counts).sum() / (counts.sum() * len(self.variance)).clamp_min(1)
+
+
+class TapStage(Stage):
+    """Fits a tap to a network's features.
+
+    Args:
+        shape: of the tap.
+        source: examples.
+        network: whose outputs the tail is tuned for.
+        plan: how long and where.
+        tune_tail: also train a copy of the network's tail; needs a ``TorchNetwork``.
+    """
+
+    name = "fit"
+
+    def __init__(
+        self,
+        shape: TapShape,
+        source: ExampleSource,
+        network: SplitNetwork,
+        plan: Plan,
+        *,
+        tune_tail: bool = False,
+    ) -> None:
+        torch.manual_seed(plan.seed)
+        self.source, self.network, self.plan = source, network, plan
+        layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
+        self.tap = FittedTap(shape).to(**layout)
+        self.average = copy.deepcopy(self.tap).requires_grad_(False)
+        self.scale, self.steps = FeatureScale(shape.features).to(plan.device), Steps()
+        self.tail: nn.Module | None = None
+        groups: list[dict[str, Any]] = [
+            {"params": _solved(self.tap), "lr": SOLVED_RATE},
+            {"params": list(self.tap.blocks.parameters()), "lr": LEARNING_RATE},
+        ]
+        if tune_tail and isinstance(network, TorchNetwork):
+            self.tail = copy.deepcopy(network.named_tail).requires_grad_(True)
+            groups.append({"params": list(self.tail.parameters()), "lr": TAIL_RATE})
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Measure the features and set the tap by regression."""
+        window = self.source.window(0)
+        self.scale.measure(window, rng)
+        start_from_regression(self.tap, window, self.scale.variance.sqrt(), rng)
+        self.average.load_state_dict(self.tap.state_dict())
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what a checkpoint holds."""
+        found: dict[str, nn.Module] = {"tap": self.tap, "average": self.average}
+        found |= {"scale": self.scale, "steps": self.steps}
+        return found if self.tail is None else {**found, "tail": self.tail}
+
+    def result(self) -> nn.Module:
+        """Return tap and tail under the names that the tap's graphs have for them."""
+        parts: dict[str, nn.Module] = {"tap": self.average}
+        return nn.ModuleDict(parts if self.tail is None else {**parts, "tail": self.tail})
+
+    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare the tap's features with the network's, and a tuned tail's outputs with its."""
+        window = self.source.window(int(self.steps.taken))
+        batch = window.batch(self.plan.batch, rng).to(self.plan.device)
+        latents = batch.latents.contiguous(memory_format=torch.channels_last)
+        with self.plan.autocast():
+            found = self.tap(latents, batch.qualities)
+        terms = {"features": self.scale.error(found, batch.features, batch.counts)}
+        if self.tail is not None:
+            terms["outputs"] = self._output_error(found.float(), batch.features)
+        return torch.stack(list(terms.values())).sum(), terms
+
+    def _output_error(self, found: Tensor, features: Tensor) -> Tensor:
+        with torch.no_grad():
+            targets = self.network.outputs(features)
+        with self.plan.autocast():
+            outputs = self.tail(found)  # type: ignore[misc]
+        errors = [
+            F.mse_loss(outputs[name].float(), target) / target.var().clamp_min(1e-12)
+            for name, target in targets.items()
+        ]
+        return torch.stack(errors).mean()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Follow with the average."""
+        self.steps.taken += 1
+        taken = int(self.steps.taken)
+        decay = min(AVERAGE, (1 + taken) / (10 + taken))
+        for mean, value in zip(self.average.parameters(), self.tap.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+
+def _solved(tap: FittedTap) -> list[nn.Parameter]:
+    """Return what starts from a regression: it learns slowly, or the start would be lost."""
+    return [*tap.opening.parameters(), *tap.closing.parameters(), tap.gain, tap.shift]

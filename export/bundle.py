@@ -1,0 +1,153 @@
+"""``cdvision export --to jetson`` and ``--to sender``: folders that install by themselves.
+
+::
+
+    receiver: wheel, requirements, model/ (no encoder), tensorrt/, streams/ + expected.json,
+              smoke_test.py, README.md
+    sender:   wheel, requirements, model/ (the encoder alone), send.py, README.md
+
+Neither needs PyTorch, and every package that they name has a wheel for aarch64.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from cdvision.export.bundle_check import latents_sha256
+from cdvision.export.package_part import write_receiver_package, write_sender_package
+from cdvision.export.recorded_inputs import drawn_photos
+from cdvision.export.report import ExportReport
+from cdvision.export.tensorrt_builder import TensorrtOptions, write_tensorrt
+from cdvision.export.wheel import write_wheel
+from cdvision.export.wheel_lock import ENGINES, RECEIVER, read_lock
+from cdvision.model import Model
+from cdvision.photo import ImageLike
+
+CODE = Path(__file__).parent
+LEAST_CONFIDENCE = 0.1  # of the boxes in expected.json
+CLASSES = 5
+MODEL, STREAMS, GRAPHS = "model", "streams", "tensorrt"
+
+
+def write_receiver_bundle(
+    model: Model,
+    folder: Path,
+    options: TensorrtOptions,
+    *,
+    photos: Sequence[ImageLike] = (),
+    calibration: Sequence[ImageLike] = (),
+) -> ExportReport:
+    """Write everything that a Jetson, or any receiver, needs to answer from streams.
+
+    Args:
+        model: a whole model, on any engine.
+        folder: made where missing.
+        options: of the graphs for TensorRT; the package's own graphs stay as they are.
+        photos: become the streams of the smoke test; three drawn pictures where empty.
+        calibration: photos that set the ranges of INT8.
+
+    Raises:
+        ModelError: the model has no encoder, or a graph loses too much.
+        CdvisionError: INT8 without calibration photos; cdvision is not installed.
+    """
+    receiver = Model(write_receiver_package(model.package, folder / MODEL))
+    streams = write_streams(model, photos or drawn_photos(), folder / STREAMS)
+    answers = expected_answers(receiver, streams)
+    _write(folder / "expected.json", json.dumps(answers, indent=1, ensure_ascii=False))
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = write_tensorrt(
+            receiver,
+            folder / GRAPHS,
+            options,
+            photos=streams,
+            calibration=_calibration_streams(model, calibration, Path(scratch)),
+            elsewhere=True,
+        )
+    engines = read_lock().requirements(ENGINES)
+    _write(folder / "requirements-engines.txt", "\n".join(engines))
+    shutil.copyfile(CODE / "bundle_check.py", folder / "smoke_test.py")
+    _write_install(folder, "receiver_readme.md", model.name, options.precision)
+    placed = [replace(graph, file=f"{GRAPHS}/{graph.file}") for graph in graphs.graphs]
+    return _report(replace(graphs, target="jetson", graphs=tuple(placed), folder=folder))
+
+
+def write_sender_bundle(model: Model, folder: Path) -> ExportReport:
+    """Write everything that a camera's side needs to encode.
+
+    Raises:
+        ModelError: the model has no encoder.
+        CdvisionError: cdvision is not installed.
+    """
+    write_sender_package(model.package, folder / MODEL)
+    shutil.copyfile(CODE / "bundle_send.py", folder / "send.py")
+    _write_install(folder, "sender_readme.md", model.name, "as in the package")
+    report = ExportReport(
+        model.name, "sender", "as in the package", "none: the package's own graph", 0, (), folder
+    )
+    return _report(report)
+
+
+def write_streams(
+    model: Model, photos: Sequence[ImageLike], folder: Path, quality: int | None = None
+) -> list[Path]:
+    """Encode photos into files ``NUMBER-NAME.cdv`` of a folder and return their paths, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, photo in enumerate(photos, 1):
+        name = photo.stem if isinstance(photo, Path) else "drawn"
+        paths.append(folder / f"{number}-{name}.cdv")
+        paths[-1].write_bytes(model.encode(photo, quality))
+    return paths
+
+
+def expected_answers(model: Model, streams: Sequence[Path]) -> dict[str, Any]:
+    """Answer from streams as JSON values; ``bundle_check.py`` compares with them."""
+    records = []
+    for path in streams:
+        stream = model.open(path.read_bytes())
+        record: dict[str, Any] = {"file": path.name, "latents_sha256": latents_sha256(stream)}
+        if "detect" in model.card.tasks:
+            found = stream.detect(confidence=LEAST_CONFIDENCE)
+            record["detect"] = found.to_dict()["detections"]
+        if "classify" in model.card.tasks:
+            record["classify"] = stream.classify(top=CLASSES).to_dict()["classes"]
+        records.append(record)
+    return {"model": model.name, "confidence": LEAST_CONFIDENCE, "streams": records}
+
+
+def _calibration_streams(model: Model, photos: Sequence[ImageLike], folder: Path) -> list[Path]:
+    """Encode each photo at the smallest, the usual and the largest rate: all ranges of values."""
+    qualities = sorted({1, model.card.default_quality, model.card.qualities})
+    return [
+        path
+        for quality in qualities
+        for path in write_streams(model, photos, folder / f"quality-{quality}", quality)
+    ]
+
+
+def _write_install(folder: Path, readme: str, name: str, precision: str) -> None:
+    """Write the wheel, the pinned requirements and the README, whose words are filled in."""
+    wheel = write_wheel(folder)
+    pins = [*read_lock().requirements(RECEIVER), f"./{wheel.name}"]
+    _write(folder / "requirements.txt", "\n".join(pins))
+    template = Template((CODE / readme).read_text(encoding="utf-8"))
+    _write(folder / "README.md", template.substitute(model=name, precision=precision))
+
+
+def _report(report: ExportReport) -> ExportReport:
+    size = sum(path.stat().st_size for path in report.folder.rglob("*") if path.is_file())
+    notes = {**report.notes, "bundle_bytes": size, "aarch64_wheels_checked": read_lock().taken}
+    noted = replace(report, notes=notes)
+    noted.write()
+    return noted
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")

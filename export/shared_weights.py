@@ -1,0 +1,89 @@
+"""Where the graphs of a package find their weights: as external data in one safetensors file.
+
+The graphs hold no weights: their initialisers point into the file beside them, in half precision,
+and a Cast (folded away when a session opens) makes them float32 again. So one file feeds ONNX
+Runtime and PyTorch, and no weight exists twice.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from cdvision.errors import ModelError
+
+PREFIX = "network."  # of every parameter's name in a traced graph
+HALF = ".fp16"  # ends the names of half-precision weights in a graph
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies in a safetensors file, in bytes from the file's start."""
+
+    offset: int
+    length: int
+    shape: tuple[int, ...]
+
+
+def weight_places(weights: Path) -> dict[str, Place]:
+    """Read the header of a safetensors file: the places of its half-precision tensors by name."""
+    with open(weights, "rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+    places = {}
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["dtype"] == "F16":
+            first, last = entry["data_offsets"]
+            places[name] = Place(8 + size + first, last - first, tuple(entry["shape"]))
+    return places
+
+
+def external_tensor(name: str, location: str, place: Place) -> TensorProto:
+    """Return a half-precision initialiser that points into the file ``location``."""
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT16, dims=place.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", place.offset), ("length", place.length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def shared_names(model: onnx.ModelProto) -> Iterator[str]:
+    """Yield the names, in the safetensors file, of the weights that a graph points to."""
+    for tensor in _pointers(model):
+        yield _stored_name(tensor)
+
+
+def repoint_weights(path: Path, weights: Path) -> None:
+    """Look every weight of a written graph up again, in a file whose tensors lie elsewhere.
+
+    Args:
+        path: a graph that ``export_graph`` wrote.
+        weights: the safetensors file beside it, which holds the tensors of the graph.
+
+    Raises:
+        ModelError: a tensor is gone, or has another shape.
+    """
+    model, places = onnx.load(path, load_external_data=False), weight_places(weights)
+    for tensor in _pointers(model):
+        name, expected = _stored_name(tensor), tuple(tensor.dims)
+        place = places.get(name)
+        if place is None or place.shape != expected:
+            found = "none" if place is None else place.shape
+            raise ModelError(f"{weights}: expected {name} of shape {expected}, found {found}")
+        tensor.CopyFrom(external_tensor(tensor.name, weights.name, place))
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(str(path))
+
+
+def _pointers(model: onnx.ModelProto) -> list[TensorProto]:
+    return [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+
+
+def _stored_name(tensor: TensorProto) -> str:
+    return str(tensor.name).removeprefix(PREFIX).removesuffix(HALF)

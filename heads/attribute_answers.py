@@ -1,0 +1,96 @@
+"""From the logits of an attribute head to calibrated answers about a face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.errors import ModelError
+from cdvision.results.attributes import Attributes
+from cdvision.results.checks import ResultError, check_array
+
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeCalibration:
+    """How logits become probabilities, for each number of layers that have arrived.
+
+    Attributes:
+        scale: (layers, K): a probability is the sigmoid of scale * logit + bias.
+        bias: (layers, K).
+        threshold: (layers, K): probability from which an attribute counts as present.
+        report: names that an answer holds unless all are asked for.
+
+    Raises:
+        ModelError: the tables do not have one shape, or are not finite.
+
+    Source of the calibration: Platt, "Probabilistic outputs for support vector machines", 1999.
+    """
+
+    scale: Table
+    bias: Table
+    threshold: Table
+    report: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        tables = (self.scale, self.bias, self.threshold)
+        if any(t.ndim != 2 or t.shape != self.scale.shape for t in tables):
+            raise ModelError("attribute calibration: expected three tables of one shape")
+        if not all(np.isfinite(t).all() for t in tables):
+            raise ModelError("attribute calibration: expected finite numbers")
+
+    def to_settings(self) -> dict[str, Any]:
+        """Return JSON values for a card's ``settings``."""
+        tables = {name: getattr(self, name).tolist() for name in ("scale", "bias", "threshold")}
+        return {**tables, "report": list(self.report)}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> AttributeCalibration:
+        """Read back what ``to_settings`` gave; raises ModelError."""
+        try:
+            scale, bias, threshold = (
+                np.array(settings[name], np.float64) for name in ("scale", "bias", "threshold")
+            )
+            return cls(scale, bias, threshold, report=tuple(settings["report"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"attribute calibration: cannot be read ({error})") from error
+
+
+def attributes_from_logits(
+    logits: NDArray[np.float32],
+    names: Sequence[str],
+    *,
+    calibration: AttributeCalibration,
+    layers: int,
+    all_attributes: bool = False,
+) -> Attributes:
+    """Return the attributes of one face.
+
+    Args:
+        logits: (K,) float32.
+        names: K names.
+        calibration: of the model.
+        layers: how many layers of the stream they come from, 1 or more.
+        all_attributes: those of ``calibration.report`` otherwise.
+
+    Raises:
+        ResultError: logits of another shape or dtype, or not finite.
+    """
+    check_array("logits", logits, shape=(len(names),), dtype=np.float32)
+    if not np.isfinite(logits).all():
+        raise ResultError("logits must be finite, but some are NaN or infinite")
+    row = min(layers, len(calibration.scale)) - 1
+    strength = calibration.scale[row] * logits.astype(np.float64) + calibration.bias[row]
+    probability = (1 / (1 + np.exp(-np.clip(strength, -60, 60)))).astype(np.float32)
+    wanted = set(names if all_attributes else calibration.report)
+    kept = np.array([place for place, name in enumerate(names) if name in wanted], np.int64)
+    return Attributes(
+        name=np.array(names, np.str_)[kept],
+        probability=probability[kept],
+        present=(probability >= calibration.threshold[row])[kept],
+    )

@@ -1,0 +1,304 @@
+"""Bundles for a Jetson and for a camera: they hold what they need, install, and answer alike."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import cdvision
+from cdvision.cli import command_line
+from cdvision.errors import EngineError, ModelError
+
+pytest.importorskip("onnx")
+
+from safetensors import safe_open
+
+from cdvision.export import bundle_check
+from cdvision.export.bundle import write_receiver_bundle, write_sender_bundle
+from cdvision.export.package_part import write_receiver_package
+from cdvision.export.recorded_inputs import drawn_photos, record_inputs
+from cdvision.export.tensorrt_builder import TensorrtOptions
+from cdvision.export.tensorrt_profiles import ShapeRange
+
+TESTS = Path(__file__).parent
+TINY = TESTS / "packages" / "test-dicm-re"
+PHOTOS = TESTS.parent / "examples" / "photos"
+slow = pytest.mark.skipif(not os.environ.get("CDVISION_SLOW"), reason="set CDVISION_SLOW")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> cdvision.Model:
+    return cdvision.load(TINY, threads=1)
+
+
+@pytest.fixture(scope="module")
+def receiver(tiny: cdvision.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("receiver")
+    options = TensorrtOptions("fp16", ShapeRange((32, 416, 416), (1, 1, 2)))
+    write_receiver_bundle(tiny, folder, options, photos=drawn_photos()[:1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sender(tiny: cdvision.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sender")
+    write_sender_bundle(tiny, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(receiver: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What installing the bundle's wheel lays down."""
+    folder = tmp_path_factory.mktemp("site")
+    (wheel,) = receiver.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run_installed(site: Path, script: Path, *arguments: str, **options: Any) -> Any:
+    """Run a bundle's script on the installed wheel; the checkout's cdvision is not reached."""
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True, check=False, **options,
+    )  # fmt: skip
+
+
+# --- the packages
+
+
+def test_each_side_holds_its_graphs_and_no_others(receiver: Path, sender: Path) -> None:
+    at = {path.stem for path in (receiver / "model").glob("*.onnx")}
+    assert {"answer.classifier", "answer.detector", "box.detector", "mask.detector"} <= at
+    assert "encoder" not in at
+    assert {path.stem for path in (sender / "model").glob("*.onnx")} == {"encoder"}
+
+
+def test_weights_are_shared_out_and_none_is_lost(receiver: Path, sender: Path) -> None:
+    names = {}
+    for part in (receiver, sender):
+        with safe_open(part / "model" / "graphs.safetensors", framework="numpy") as tensors:
+            names[part] = set(tensors.keys())
+    with safe_open(TINY / "weights.safetensors", framework="numpy") as tensors:
+        whole = set(tensors.keys())
+    assert names[receiver] | names[sender] <= whole
+    assert any(name.startswith("tails.") or ".fpn." in name for name in names[receiver])
+    sizes = [(part / "model" / "graphs.safetensors").stat().st_size for part in (receiver, sender)]
+    assert max(sizes) < (TINY / "weights.safetensors").stat().st_size
+
+
+def test_the_parts_answer_and_encode_as_the_whole(
+    receiver: Path, sender: Path, tiny: cdvision.Model
+) -> None:
+    photo = drawn_photos()[1]
+    bits = cdvision.load(sender / "model", threads=1).encode(photo)
+    assert bits == tiny.encode(photo)
+    part = cdvision.load(receiver / "model", threads=1)
+    assert part.classify(bits) == tiny.classify(bits)
+    assert part.segment(bits, confidence=0.0) == tiny.segment(bits, confidence=0.0)
+
+
+def test_a_part_says_what_it_lacks(receiver: Path, sender: Path, tiny: cdvision.Model) -> None:
+    part, photo = cdvision.load(receiver / "model"), drawn_photos()[0]
+    with pytest.raises(ModelError, match=r"no graph 'encoder': this package holds tap\."):
+        part.encode(photo)
+    with pytest.raises(ModelError, match=r"no graph 'answer\.classifier': .* holds encoder$"):
+        cdvision.load(sender / "model").classify(tiny.encode(photo))
+    with pytest.raises(EngineError, match="whole package"):
+        cdvision.load(receiver / "model", engine="torch")
+    with pytest.raises(ModelError, match="nothing to receive"):
+        write_receiver_package(cdvision.load(sender / "model").package, receiver / "none")
+
+
+def test_a_receiver_records_its_graphs_inputs_from_streams(
+    receiver: Path, tiny: cdvision.Model
+) -> None:
+    (stream,) = (receiver / "streams").glob("*.cdv")
+    recorded = record_inputs(cdvision.load(receiver / "model"), [stream])
+    expected = record_inputs(tiny, drawn_photos()[:1], [tiny.card.default_quality])
+    assert recorded.keys() == expected.keys() - {"encoder"}
+    for name, value in expected["answer.detector"][0].items():
+        np.testing.assert_array_equal(recorded["answer.detector"][0][name], value)
+
+
+# --- what a Jetson gets
+
+
+def test_the_receiver_is_complete(receiver: Path) -> None:
+    files = {path.relative_to(receiver).as_posix() for path in receiver.rglob("*")}
+    assert {"README.md", "requirements.txt", "requirements-engines.txt", "smoke_test.py",
+            "expected.json", "report.json", "model/tables.npz", "tensorrt/build_engines.sh",
+            "tensorrt/fp16/answer.detector.onnx", "streams/1-drawn.cdv"} <= files  # fmt: skip
+    report = json.loads((receiver / "report.json").read_text())
+    assert report["target"] == "jetson"
+    for graph in report["graphs"]:
+        assert (receiver / graph["file"]).stat().st_size == graph["bytes"]
+        assert graph["parity"]
+    assert not {"encoder"} & {graph["graph"] for graph in report["graphs"]}
+    readme = (receiver / "README.md").read_text()
+    assert readme.startswith("# test-dicm-re: receiver")
+    assert "$PWD" in readme
+    assert "JetPack 7" in readme
+
+
+def test_every_requirement_is_pinned(receiver: Path, sender: Path) -> None:
+    for folder in (receiver, sender):
+        *pins, wheel = (folder / "requirements.txt").read_text().splitlines()
+        assert all(pin.count("==") == 1 for pin in pins)
+        assert {"numpy", "numba", "onnxruntime"} <= {pin.partition("==")[0] for pin in pins}
+        assert not any("torch" in pin for pin in pins)
+        assert (folder / wheel).is_file()
+
+
+def test_the_wheel_is_code_without_models(receiver: Path) -> None:
+    (wheel,) = receiver.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for name in ("cdvision/api.py", "cdvision/py.typed", "cdvision/heads/dense_detection.py",
+                 "cdvision/export/bundle.py", "cdvision/serving/page/index.html"):  # fmt: skip
+        assert name in names
+    assert not [name for name in names if name.startswith("cdvision/models/")]
+    assert not [name for name in names if "__pycache__" in name]
+    assert {Path(n).name for n in names if "/licenses/" in n} == {"LICENSE", "NOTICE"}
+
+
+def test_the_wheel_records_every_file(site: Path) -> None:
+    (about,) = site.glob("*.dist-info")
+    recorded = {}
+    for line in (about / "RECORD").read_text().splitlines():
+        name, digest, size = line.rsplit(",", 2)
+        recorded[name] = (digest, size)
+    paths = [path for path in site.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = {path.relative_to(site).as_posix(): path for path in paths}
+    assert recorded.pop(f"{about.name}/RECORD") == ("", "")
+    assert recorded.keys() == files.keys() - {f"{about.name}/RECORD"}
+    for name, (digest, size) in recorded.items():
+        content = files[name].read_bytes()
+        expected = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        assert (digest, size) == (f"sha256={expected}", str(len(content)))
+
+
+def test_the_smoke_test_passes_on_the_installed_wheel(receiver: Path, site: Path) -> None:
+    done = run_installed(site, receiver / "smoke_test.py", text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("OK: 1 streams as expected\n")
+
+
+@pytest.fixture
+def record(receiver: Path) -> dict[str, Any]:
+    expected = json.loads((receiver / "expected.json").read_text())
+    (found,) = expected["streams"]
+    assert found["detect"]
+    assert found["classify"]
+    return dict(found)
+
+
+def faults(receiver: Path, record: dict[str, Any]) -> str:
+    model = cdvision.load(receiver / "model", threads=1)
+    stream = model.open((receiver / "streams" / record["file"]).read_bytes())
+    return "; ".join(bundle_check.faults_of(stream, record, 0.1))
+
+
+def test_the_smoke_test_finds_other_answers(receiver: Path, record: dict[str, Any]) -> None:
+    assert faults(receiver, record) == ""
+    assert "not exact" in faults(receiver, {**record, "latents_sha256": "0" * 64})
+    box, *others = sorted(record["detect"], key=lambda row: -row["confidence"])
+    moved = {**box, "xyxy": [value + 5 for value in box["xyxy"]]}
+    said = faults(receiver, {**record, "detect": [moved, *others]})
+    assert "missing" in said
+    assert "unexpected" in said
+    near = {**box, "xyxy": [value + 1 for value in box["xyxy"]]}
+    assert faults(receiver, {**record, "detect": [near, *others]}) == ""
+    sure = [{**row, "probability": 1.0} for row in record["classify"]]
+    assert "not 1.00" in faults(receiver, {**record, "classify": sure})
+
+
+# --- what a camera gets
+
+
+def test_the_camera_writes_the_streams_of_the_whole_model(
+    sender: Path, site: Path, tiny: cdvision.Model, tmp_path: Path
+) -> None:
+    photos, streams = tmp_path / "photos", tmp_path / "streams"
+    (photos / "inner").mkdir(parents=True)
+    Image.fromarray(drawn_photos()[0]).save(photos / "inner" / "a.png")
+    (photos / "b.png").write_bytes(b"no picture")
+    arguments = (str(photos), str(streams), "--quality", "2")
+    done = run_installed(site, sender / "send.py", *arguments, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("b: ")
+    (path,) = streams.rglob("*.cdv")
+    assert path == streams / "inner" / "a.cdv"
+    assert path.read_bytes() == tiny.encode(drawn_photos()[0], 2)
+
+
+def test_the_camera_reads_frames(
+    sender: Path, site: Path, tiny: cdvision.Model, tmp_path: Path
+) -> None:
+    frames = drawn_photos()[:1] * 2
+    height, width = frames[0].shape[:2]
+    arguments = ("-", str(tmp_path), "--frame", f"{width}x{height}")
+    content = b"".join(frame.tobytes() for frame in frames) + b"cut"
+    done = run_installed(site, sender / "send.py", *arguments, input=content)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "frame-000001.cdv", "frame-000002.cdv",
+    ]  # fmt: skip
+    assert (tmp_path / "frame-000002.cdv").read_bytes() == tiny.encode(frames[1])
+    done = run_installed(site, sender / "send.py", "-", str(tmp_path))
+    assert done.returncode == 2
+    assert b"--frame" in done.stderr
+
+
+# --- the command
+
+
+def test_the_command_writes_a_sender(tmp_path: Path) -> None:
+    arguments = ["export", str(TINY), "--to", "sender", str(tmp_path)]
+    result = CliRunner().invoke(command_line, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "send.py").is_file()
+    result = CliRunner().invoke(command_line, [*arguments, "--weights", "fp16"])
+    assert result.exit_code == 2
+    assert "as it is" in result.stderr
+
+
+@slow
+def test_a_receivers_environment_has_no_torch_and_answers_identically(tmp_path: Path) -> None:
+    """Builds an environment from the bundle's list; needs the package index."""
+    bundle, environment = tmp_path / "bundle", tmp_path / "env"
+    arguments = ["export", "small", "--to", "jetson", str(bundle), "--photos", str(PHOTOS)]
+    assert CliRunner().invoke(command_line, arguments).exit_code == 0
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "-q", "-r", "requirements.txt"]
+    subprocess.run(pip, cwd=bundle, check=True)
+    script = tmp_path / "answers.py"
+    shutil.copy(TESTS / "receiver_answers.py", script)
+    here, there = (
+        json.loads(subprocess.run(
+            [str(interpreter), str(script), str(bundle), *map(str, model)],
+            capture_output=True, text=True, check=True, cwd=tmp_path,
+        ).stdout)
+        for interpreter, model in ((sys.executable, ["small"]), (python, [bundle / "model"]))
+    )  # fmt: skip
+    assert there["torch"] is False
+    assert there["cdvision"].startswith(str(environment))
+    assert len(here["answers"]) == len(list(PHOTOS.glob("*.jpg")))
+    assert there["answers"] == here["answers"]
+    done = subprocess.run([str(python), str(bundle / "smoke_test.py")], check=False)
+    assert done.returncode == 0

@@ -1,0 +1,192 @@
+"""Distances of pictures: against hand-made cases, closed forms and a peer's figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cdvision.errors import CdvisionError
+from cdvision.evaluation.picture_distance import PictureJudge, frechet_distance, ms_ssim, psnr
+from cdvision.evaluation.picture_distance.structural_similarity import STABLE, WEIGHTS
+
+Pictures = NDArray[np.uint8]
+
+
+def waves(side: int, count: int = 2) -> Pictures:
+    """Return smooth pictures: something for every scale to see."""
+    rows, columns = np.mgrid[0:side, 0:side] / side
+    found = [
+        np.stack([np.sin((3 + k + n) * rows + (7 - n) * columns * (k + 1)) for k in range(3)], -1)
+        for n in range(count)
+    ]
+    return (127.5 + 100 * np.array(found)).astype(np.uint8)
+
+
+def noisy(pictures: Pictures, spread: float, seed: int = 0) -> Pictures:
+    noise = np.random.default_rng(seed).normal(0, spread, pictures.shape)
+    return np.clip(np.rint(pictures + noise), 0, 255).astype(np.uint8)
+
+
+def flat(value: int, side: int = 64) -> Pictures:
+    return np.full((1, side, side, 3), value, np.uint8)
+
+
+# --- PSNR
+
+
+def test_psnr_of_known_errors() -> None:
+    one_channel = flat(100)
+    one_channel[..., 0] += 30  # a mean square error of 900 / 3
+    found = psnr(np.concatenate([flat(101), one_channel, flat(100)]), np.repeat(flat(100), 3, 0))
+    np.testing.assert_allclose(found[:2], [20 * np.log10(255), 10 * np.log10(255**2 / 300)])
+    assert found[2] == np.inf
+
+
+@pytest.mark.parametrize("distance", [psnr, ms_ssim, PictureJudge().judge])
+def test_what_is_no_pair_of_pictures_is_refused(distance: object) -> None:
+    assert callable(distance)
+    with pytest.raises(CdvisionError, match=r"expected the originals' shape \(1, 64, 64, 3\)"):
+        distance(flat(1, 32), flat(1))
+    with pytest.raises(CdvisionError, match=r"expected \(N, H, W, 3\) uint8, found float64"):
+        distance(flat(1) / 2, flat(1))
+    with pytest.raises(CdvisionError, match="expected"):
+        distance(flat(1)[:0], flat(1)[:0])
+
+
+# --- MS-SSIM
+
+
+def test_ms_ssim_of_flat_pictures_is_luminance_alone() -> None:
+    """No contrast and no structure differ; luminance counts at the last scale only."""
+    luminance = (2 * 100 * 150 + STABLE[0]) / (100**2 + 150**2 + STABLE[0])
+    five, three = (ms_ssim(flat(100, side), flat(150, side))[0] for side in (176, 64))
+    assert five == pytest.approx(luminance ** WEIGHTS[4], abs=1e-5)
+    assert three == pytest.approx(luminance ** (WEIGHTS[2] / sum(WEIGHTS[:3])), abs=1e-5)
+
+
+def test_one_scale_is_ssim_by_its_definition() -> None:
+    """Every place's window, one after the other, as the paper writes it."""
+    wanted, found = waves(13, 1), noisy(waves(13, 1), 30)
+    offsets = np.arange(11) - 5
+    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+    places = []
+    for y, x, c in np.ndindex(3, 3, 3):
+        a, b = (p[0, y : y + 11, x : x + 11, c].astype(float) for p in (found, wanted))
+        ma, mb = (window * a).sum(), (window * b).sum()
+        va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
+        cov = (window * (a - ma) * (b - mb)).sum()
+        luminance = (2 * ma * mb + STABLE[0]) / (ma**2 + mb**2 + STABLE[0])
+        places.append(luminance * (2 * cov + STABLE[1]) / (va + vb + STABLE[1]))
+    by_channel = np.reshape(places, (9, 3)).mean(axis=0)
+    np.testing.assert_allclose(ms_ssim(found, wanted)[0], by_channel.mean(), atol=2e-5)
+
+
+def test_ms_ssim_falls_with_noise_and_knows_its_least_size() -> None:
+    wanted = waves(128)
+    figures = np.array([ms_ssim(noisy(wanted, spread), wanted) for spread in (0, 4, 12, 40)])
+    assert (figures[0] == 1).all()
+    assert (np.diff(figures, axis=0) < -0.005).all()
+    np.testing.assert_allclose(ms_ssim(wanted, noisy(wanted, 12)), figures[2], atol=1e-6)
+    assert 0 <= ms_ssim(255 - wanted, wanted)[0] < 0.3, "turned structure counts as none"
+    with pytest.raises(CdvisionError, match="sides of at least 11 pixels, found 10"):
+        ms_ssim(flat(1, 10), flat(1, 10))
+
+
+# --- Fréchet
+
+
+def test_frechet_distance_of_one_axis_is_that_of_means_and_spreads() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.normal(3, 2, (50, 1)), random.normal(-1, 5, (70, 1))
+    means, spreads = ([f(v) for v in (first, second)] for f in (np.mean, lambda v: v.std(ddof=1)))
+    wanted = (means[0] - means[1]) ** 2 + (spreads[0] - spreads[1]) ** 2
+    assert frechet_distance(first, second) == pytest.approx(wanted)
+
+
+def test_frechet_distance_is_that_of_the_matrix_root() -> None:
+    linalg = pytest.importorskip("scipy.linalg")
+    random = np.random.default_rng(1)
+    first, second = (random.normal(size=(40, 6)) @ random.normal(size=(6, 6)) for _ in range(2))
+    one, two = np.cov(first.T), np.cov(second.T)
+    shift = first.mean(0) - second.mean(0)
+    wanted = shift @ shift + np.trace(one + two - 2 * linalg.sqrtm(one @ two).real)
+    assert frechet_distance(first, second) == pytest.approx(wanted)
+    few = random.normal(size=(4, 6))  # singular covariances
+    assert frechet_distance(few, few) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(CdvisionError, match="at least two vectors of one length"):
+        frechet_distance(first[:1], second)
+
+
+# --- features
+
+
+def test_lpips_style_sees_directions_only() -> None:
+    torch = pytest.importorskip("torch")
+    from cdvision.evaluation.picture_distance.feature_distance import lpips_style
+
+    first = torch.tensor([[3.0, 0.0], [0.0, 4.0]]).view(2, 2, 1, 1)
+    across = torch.tensor([[5.0, 0.0], [2.0, 0.0]]).view(2, 2, 1, 1)
+    # Vectors at a right angle lie at a squared distance of 2; a second stage, equal, halves it.
+    assert lpips_style([first, first], [across, 7 * first]).tolist() == [0.0, 1.0]
+    wide = torch.cat([first, first, across], dim=3)[1:], torch.cat([first] * 3, dim=3)[1:]
+    assert lpips_style(*([part] for part in wide)).tolist() == [pytest.approx(2 / 3)]
+
+
+def test_dists_style_has_a_texture_and_a_structure_term() -> None:
+    torch = pytest.importorskip("torch")
+    from cdvision.evaluation.picture_distance.feature_distance import dists_style
+
+    pattern = torch.tensor([1.0, -1.0, 2.0, -2.0]).view(1, 1, 2, 2)
+    cases = {
+        "same": (pattern + 3, 0),
+        "other mean": (pattern + 1, (1 - 2 * 3 * 1 / (9 + 1)) / 2),
+        "other contrast": (2 * pattern + 3, (1 - 2 * 2 / (1 + 4)) / 2),
+        "turned pattern": (3 - pattern, 1),
+    }
+    for name, (found, wanted) in cases.items():
+        assert dists_style([found], [pattern + 3]).item() == pytest.approx(wanted, abs=1e-6), name
+    both = dists_style([pattern + 1, pattern], [pattern + 3, pattern])
+    assert both.item() == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_published_network_judges_noise(shared: Path) -> None:
+    pytest.importorskip("torch")
+    from cdvision.evaluation.picture_distance.feature_network import FeatureNetwork
+
+    judge = PictureJudge(FeatureNetwork(shared / "weights"))
+    wanted = waves(64, 6)
+    exact, little, much = (judge.judge(noisy(wanted, spread), wanted) for spread in (0, 5, 30))
+    for name in ("lpips_style", "dists_style"):
+        np.testing.assert_allclose(exact.each[name], 0, atol=1e-5)
+        assert (exact.each[name] < little.each[name]).all()
+        assert (little.each[name] < much.each[name]).all()
+    assert exact.frechet is not None
+    assert little.frechet is not None
+    assert much.frechet is not None
+    assert abs(exact.frechet) < 1e-6 < little.frechet < much.frechet
+    assert judge.judge(wanted[:1], wanted[:1]).frechet is None
+
+
+def test_a_judge_without_weights_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from cdvision.evaluation.picture_distance.feature_network import FeatureNetwork
+
+    with pytest.raises(CdvisionError, match=r"mobilenet_v2\.safetensors is missing: expected the"):
+        FeatureNetwork(tmp_path)
+    with pytest.raises(CdvisionError, match="expected one of mobilenet_v2, resnet50v2, found 'vgg"):
+        FeatureNetwork(tmp_path, "vgg16")
+
+
+def test_pixels_are_judged_without_any_network() -> None:
+    wanted = waves(32, 40)  # more than a batch
+    judged = PictureJudge().judge(noisy(wanted, 10), wanted)
+    assert set(judged.each) == {"psnr", "ms_ssim"}
+    assert judged.each["psnr"].shape == (40,)
+    np.testing.assert_array_equal(
+        judged.each["ms_ssim"][35:], ms_ssim(noisy(wanted, 10), wanted)[35:]
+    )
+    assert judged.frechet is None

@@ -1,0 +1,254 @@
+"""The `sfic-style` networks: twins equal to the runtime, layers that may be missing, the stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import Tensor
+
+from cdvision.cli.train_style_layers import style_layers
+from cdvision.errors import CdvisionError
+from cdvision.networks.face_widths import FACE, FACE_TINY
+from cdvision.networks.scale_transformer import (
+    INDEX_UNIT,
+    IntegerScaleTransformer,
+    build_scale_transformer,
+)
+from cdvision.networks.scales import QUALITIES
+from cdvision.networks.style_layers import StyleLayers, StyleLayout, style_layout
+from cdvision.package.codecs import SFIC_STYLE, layered_coder_from_arrays
+from cdvision.package.style_builder import build_style_coder
+from cdvision.training.faces.style_layers_stage import target_bytes
+from cdvision.training.faces.style_metric import StyleMetric
+from cdvision.training.faces.style_scales import fit_scales, later_bits
+from cdvision.training.faces.style_start import start_style_layers
+
+LAYOUT = StyleLayout((2, 3, 2), (6, 5, 4), style=12, width=16, heads=4, blocks=2)
+SCALES = (0, 16)
+TARGETS = target_bytes((3, 12), (9, 40))
+
+
+def faces_rows(count: int, seed: int = 0) -> Tensor:
+    """Rows that depend on each other, as those of an encoder do: a few factors, and noise."""
+    torch.manual_seed(1)
+    factors = torch.randn(12, sum(LAYOUT.rows) * LAYOUT.style) * torch.logspace(0, -1, 12)[:, None]
+    torch.manual_seed(seed)
+    rows = torch.randn(count, 12) @ factors + 0.05 * torch.randn(count, factors.shape[1])
+    return rows.view(count, sum(LAYOUT.rows), LAYOUT.style) + 0.5
+
+
+@cache
+def metric() -> StyleMetric:
+    torch.manual_seed(2)
+    seen = torch.randn(sum(LAYOUT.rows) * LAYOUT.style, 20)
+    found = StyleMetric(len(seen), directions=24)
+    found.measure(faces_rows(60), [lambda rows: rows.flatten(1) @ seen])
+    return found
+
+
+@cache
+def codec(scale_width: int) -> StyleLayers:
+    """Return a codec after its head start, with noise on every other parameter."""
+    torch.manual_seed(3)
+    network = StyleLayers(replace(LAYOUT, scale_width=scale_width)).eval()
+    start_style_layers(network, metric(), faces_rows(400), TARGETS)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith(("transformer", "scales")) and "awaited" not in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.mark.parametrize("loud", [False, True])
+def test_the_twin_gives_the_same_indices(loud: bool) -> None:
+    torch.manual_seed(4)
+    shapes = ((3, 5), (2, 7), (4, 3))
+    twin = IntegerScaleTransformer(shapes, width=8, heads=2, blocks=2)
+    twin.start([torch.rand(QUALITIES, *shape) * 60 for shape in shapes[1:]])
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(4 if loud else 1).add_(0.1 * torch.randn_like(parameter))
+    runtime = build_scale_transformer(twin)
+    spread, seen = (40 if loud else 4), set()
+    for quality in range(QUALITIES):
+        symbols = [torch.randint(-spread, spread + 1, (5, *shape)) for shape in shapes[:2]]
+        for layers in (1, 2):
+            asked = torch.full((5,), quality)
+            found = twin([part.float() for part in symbols[:layers]], asked).detach().numpy()
+            for item in range(5):
+                earlier = [part[item].numpy().astype(np.int32) for part in symbols[:layers]]
+                assert np.array_equal(found[item], runtime(earlier, quality))
+            seen |= set(found.ravel().tolist())
+    assert len(seen) > 20
+
+
+def test_the_start_gives_the_indices_that_were_asked_for() -> None:
+    twin = IntegerScaleTransformer(((2, 4), (2, 3)), width=8, heads=2, blocks=1)
+    wanted = torch.randint(0, 64, (QUALITIES, 2, 3)).float()
+    twin.start([wanted])
+    quality = torch.arange(QUALITIES)
+    assert torch.equal(twin([torch.randn(QUALITIES, 2, 4).round()], quality), wanted)
+
+
+@pytest.mark.parametrize("scale_width", SCALES)
+def test_the_coder_writes_what_the_network_quantised(scale_width: int) -> None:
+    network, rows = codec(scale_width), faces_rows(4, seed=9)
+    coder = build_style_coder(network)
+    assert layered_coder_from_arrays(SFIC_STYLE, coder.to_arrays()).fingerprint == coder.fingerprint
+    for number in (0, 4, QUALITIES - 1):
+        quality = torch.full((4,), number)
+        with torch.no_grad():
+            sent = network(rows, quality)
+            encoded = network.encode(rows, quality)
+        assert all(torch.equal(a, b) for a, b in zip(sent.symbols, encoded, strict=True))
+        for item in range(4):
+            latents = [part[item].numpy().astype(np.int32) for part in encoded]
+            bodies = coder.encode(latents, number)
+            for kept, wanted in zip(coder.decode(bodies, number), latents, strict=True):
+                assert np.array_equal(kept, wanted)
+            for layer, body in enumerate(bodies):
+                assert float(sent.bits[item, layer]) / 8 == pytest.approx(
+                    len(body), rel=0.02, abs=2
+                )
+
+
+@pytest.mark.parametrize("scale_width", SCALES)
+def test_any_number_of_layers_a_face(scale_width: int) -> None:
+    network, rows = codec(scale_width), faces_rows(6, seed=5)
+    quality, layers = torch.tensor([0, 7, 3, 3, 7, 1]), torch.tensor([1, 2, 3, 1, 3, 2])
+    with torch.no_grad():
+        sent = network(rows, quality)
+        damaged = [
+            torch.where((layers > position)[:, None, None], part, torch.full_like(part, 7.0))
+            for position, part in enumerate(sent.symbols)
+        ]  # what stands where a layer is missing must not matter
+        found = network.decode(damaged, layers, quality)
+    for item, count in enumerate(layers.tolist()):
+        assert torch.allclose(found[item], sent.rows[count - 1][item], atol=1e-5)
+    assert found.shape == rows.shape
+
+
+def test_more_layers_and_higher_qualities_come_closer() -> None:
+    network, rows = codec(0), faces_rows(200, seed=6)
+    errors = []
+    for number in range(0, QUALITIES, 3):
+        with torch.no_grad():
+            sent = network(rows, torch.full((200,), number))
+        errors.append([float(metric()(part, rows).mean()) for part in sent.rows])
+    found = np.array(errors)
+    assert (np.diff(found, axis=0) < 0).all(), "a higher quality is worse"
+    assert (found[:, 2] < found[:, 0]).all(), "three layers are worse than one"
+    assert found[0, 0] < 1, "worse than sending nothing"
+    assert found[-1, -1] < 0.1
+
+
+def test_the_start_meets_the_targets() -> None:
+    network, rows = codec(0), faces_rows(400, seed=7)
+    for number in range(QUALITIES):
+        with torch.no_grad():
+            bits = network(rows, torch.full((400,), number)).bits.mean(0)
+        for layer, target in enumerate(TARGETS):
+            assert float(bits[layer]) / 8 == pytest.approx(target[number], rel=0.25, abs=1)
+
+
+@pytest.mark.parametrize("scale_width", SCALES)
+def test_gradients_reach_everything_that_is_used(scale_width: int) -> None:
+    network = StyleLayers(replace(LAYOUT, scale_width=scale_width))
+    start_style_layers(network, metric(), faces_rows(400), TARGETS)
+    with torch.no_grad():
+        for tell in network.transformer.tell:
+            tell.weight.normal_(std=0.1)
+    sent = network(faces_rows(16), torch.arange(16) % QUALITIES)
+    (sent.noisy_bits.mean() + sum(metric()(r, faces_rows(16)).mean() for r in sent.rows)).backward()
+    unused = {f"fixed.{i}" for i in (1, 2)} if scale_width else set()
+    for name, parameter in network.named_parameters():
+        used = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        zero_start = name.startswith(("scales.blocks", "scales.embed", "scales.awaited"))
+        assert used == (name not in unused) or zero_start, name
+
+
+def test_symbols_are_bounded_where_the_network_looks() -> None:
+    twin = IntegerScaleTransformer(((2, 4), (2, 3)), width=8, heads=2, blocks=1)
+    with torch.no_grad():
+        twin.tell[0].weight.normal_()
+        twin.tell_bias[0].fill_(30 / INDEX_UNIT)
+    quality = torch.zeros(1, dtype=torch.int64)
+    far, farther = torch.full((1, 2, 4), 15.0), torch.full((1, 2, 4), 4000.0)
+    assert torch.equal(twin([far], quality), twin([farther], quality))
+
+
+def test_the_metric_calls_sending_nothing_1() -> None:
+    rows = faces_rows(60)
+    mean = rows.mean(0, keepdim=True).expand_as(rows)
+    assert float(metric()(mean, rows).mean()) == pytest.approx(1, rel=1e-3)
+    assert float(metric()(rows, rows).mean()) == 0
+
+
+def test_the_metric_sees_what_answers_depend_on() -> None:
+    found = StyleMetric(24, directions=8)
+    rows = torch.randn(80, 4, 6)
+    found.measure(rows, [lambda r: r[:, 0].cumsum(1), lambda r: 100 * r[:, 1].cumsum(1)])
+    step = torch.zeros(4, 4, 6)
+    for row in range(4):
+        step[row, row] = 1
+    energy = found.energy(step)
+    assert energy[:2].min() > 10 * energy[2:].max()
+    assert float(energy[0] / energy[1]) == pytest.approx(1, rel=0.5)  # each answer counts as much
+
+
+def test_scale_models_code_the_same_symbols() -> None:
+    network, rows = codec(0), faces_rows(200, seed=8)
+    fixed = fit_scales(network, rows, "fixed", steps=3)
+    for kind in ("integer", "float"):
+        model = fit_scales(network, rows, kind, steps=0)
+        for quality in (0, 7):
+            started = later_bits(model, network, rows, quality)
+            wanted = later_bits(fixed, network, rows, quality)
+            assert started == pytest.approx(wanted, rel=0.05)
+
+
+def test_layouts_of_real_sizes() -> None:
+    assert style_layout(FACE).shapes == ((4, 64), (4, 64), (4, 32))
+    assert style_layout(FACE_TINY).shapes == ((4, 8), (4, 8), (2, 8))
+
+
+@pytest.mark.parametrize("targets", [((0, 5), (9, 20)), ((6, 5), (9, 20)), ((5, 9), (4, 20))])
+def test_targets_that_are_none(targets: tuple[tuple[float, float], tuple[float, float]]) -> None:
+    with pytest.raises(CdvisionError, match="bytes: expected 0 < LOW < HIGH"):
+        target_bytes(*targets)
+
+
+@pytest.mark.parametrize("scales", ["tables", "transformer"])
+def test_the_command_trains_resumes_and_reports(scales: str, tmp_path: Path) -> None:
+    rng, folder = np.random.default_rng(0), tmp_path / "faces"
+    folder.mkdir()
+    names = [f"attribute{i}" for i in range(FACE_TINY.attributes)]
+    lines = [",".join(["file", *names])]
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{i:02}.png")
+        lines.append(",".join([f"{i:02}.png", *map(str, rng.integers(0, 2, len(names)))]))
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    options = ["--smoke", "--scales", scales, "--compare-scales", "1", "--device", "cpu"]
+    named = ["--labels", str(tmp_path / "labels.csv"), "-o", str(tmp_path / "run")]
+    arguments = [str(folder), *named, *options]
+    for _ in range(2):  # the second finds it finished
+        done = CliRunner().invoke(style_layers, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert record["steps"] == 2
+    report = json.loads((tmp_path / "run" / "layers.json").read_text())
+    qualities, kinds = report["qualities"], report["later_bits"]
+    assert [entry["quality"] for entry in qualities] == list(range(1, QUALITIES + 1))
+    assert all(len(entry["bytes"]) == len(entry["error"]) == 3 for entry in qualities)
+    assert len(qualities[0]["mean_accuracy"]) == 4
+    assert {kind: np.shape(bits) for kind, bits in kinds.items()} == dict.fromkeys(
+        ("fixed", "integer", "float"), (QUALITIES, 2)
+    )
