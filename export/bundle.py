@@ -118,6 +118,8 @@ def expected_answers(model: Model, streams: Sequence[Path]) -> dict[str, Any]:
             record["detect"] = found.to_dict()["detections"]
         if "classify" in model.card.tasks:
             record["classify"] = stream.classify(top=CLASSES).to_dict()["classes"]
+        if "attributes" in model.card.tasks:
+            record["attributes"] = stream.attributes().to_dict()["attributes"]
         records.append(record)
     return {"model": model.name, "confidence": LEAST_CONFIDENCE, "streams": records}
 

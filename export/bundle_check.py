@@ -62,7 +62,11 @@ def faults_of(stream: cdvision.Stream, record: Row, least: float) -> list[str]:
         faults += [f"missing {one}" for one in unmatched(record["detect"], found, clear)]
         faults += [f"unexpected {one}" for one in unmatched(found, record["detect"], clear)]
     if "classify" in record:
-        faults += class_faults(stream.classify(top=5).to_dict()["classes"], record["classify"])
+        classes = stream.classify(top=len(record["classify"])).to_dict()["classes"]
+        faults += probability_faults(classes, record["classify"], "class_name")
+    if "attributes" in record:
+        attributes = stream.attributes().to_dict()["attributes"]
+        faults += probability_faults(attributes, record["attributes"], "name")
     return faults
 
 
@@ -91,13 +95,13 @@ def same_box(a: Row, b: Row) -> bool:
     )
 
 
-def class_faults(found: Sequence[Row], expected: Sequence[Row]) -> list[str]:
-    """Describe the probabilities that differ; a class that fell out of the list has none."""
-    now = {row["class_id"]: row["probability"] for row in found}
+def probability_faults(found: Sequence[Row], expected: Sequence[Row], name: str) -> list[str]:
+    """Describe the probabilities that differ; what fell out of a list of the best has none."""
+    now = {row[name]: row["probability"] for row in found}
     return [
-        f"{row['class_name']} {now.get(row['class_id'], 0.0):.2f}, not {row['probability']:.2f}"
+        f"{row[name]} {now.get(row[name], 0.0):.2f}, not {row['probability']:.2f}"
         for row in expected
-        if abs(row["probability"] - now.get(row["class_id"], 0.0)) > CONFIDENCE
+        if abs(row["probability"] - now.get(row[name], 0.0)) > CONFIDENCE
     ]
 
 

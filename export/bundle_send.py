@@ -25,7 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
 
 
 def main() -> int:
-    """Encode everything that the arguments name; return the number of images that failed."""
+    """Encode everything that the arguments name; return 0 where no image failed."""
     options = _options()
     model = cdvision.load(MODEL)
     options.streams.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def main() -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bits)
         sys.stdout.write(f"{path} {len(bits)} bytes\n")
-    return failed
+    return 1 if failed else 0
 
 
 def _options() -> argparse.Namespace:

@@ -54,6 +54,7 @@ def standalone_graph(
         _widen_weights(model)
         fold_constants(model)
     _cast_bytes_first(model)
+    _cast_bytes_last(model)
     _name_axes(model, package, graph)
     _describe(model, package, graph)
     return model
@@ -134,6 +135,24 @@ def _cast_bytes_first(model: onnx.ModelProto) -> None:
         cast = helper.make_node("Cast", [value.name], [name], to=TensorProto.FLOAT)
         cast.name = f"cast_{value.name}"
         graph.node.insert(0, cast)
+
+
+def _cast_bytes_last(model: onnx.ModelProto) -> None:
+    """Let a Cast give a uint8 output: one that a Transpose moves is moved before it is cast."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    readers = [name for node in model.graph.node for name in node.input]
+    for value in model.graph.output:
+        last = producers[value.name]
+        cast = producers.get(last.input[0]) if last.op_type == "Transpose" else None
+        if cast is None or cast.op_type != "Cast" or readers.count(cast.output[0]) != 1:
+            continue
+        if value.type.tensor_type.elem_type != TensorProto.UINT8:
+            continue
+        last.input[0], last.output[0] = cast.input[0], f"{value.name}.float"
+        cast.input[0], cast.output[0] = last.output[0], value.name
+        moved = onnx.NodeProto.FromString(cast.SerializeToString())
+        model.graph.node.remove(cast)
+        model.graph.node.append(moved)  # nothing reads an output: it may come last
 
 
 def _name_axes(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None:

@@ -254,6 +254,7 @@ def test_rivals_are_met_at_our_bytes(facts: dict[str, Any]) -> None:
     )  # fmt: skip
     undefined = envelope(facts["records"], "dists_style", higher=False)
     assert undefined.at(400) is None
+    assert tally(ours, undefined, Figure("dists_style", "", "dists_style", False)) == (0, 0, 0)
 
 
 def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:
@@ -269,6 +270,7 @@ def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:
         "| 2 | 2 | 300 | 0.900 (0.890-0.910) | 0.908 |",
         "## The classifier on our reconstructions: mean accuracy on the picture",
         "## MS-SSIM (4 scales) (higher is better)",
+        "Distances on features: MobileNetV2 as published",
         "## LPIPS-style (MobileNetV2) (lower is better)",
         "| 2 | 1 | 200 | — | — |",
         "| Wearing Hat | 0.790 | 0.790 / 0.790 / 0.790 | 0.900 /",
@@ -322,8 +324,9 @@ def test_attributes_are_evaluated_by_layers(data: Path, tmp_path: Path) -> None:
     records = json.loads((tmp_path / "x.json").read_text())
     assert [(r["quality"], r["layers"]) for r in records] == [(1, 1), (1, 2), (8, 1), (8, 2)]
     assert records[2]["mean_bytes"] < records[3]["mean_bytes"]
-    assert "| codec                      | quality | bytes | mean accuracy" in result.stdout
-    assert "majority guess" in result.stdout
+    titles = [title.strip() for title in result.stdout.splitlines()[0].split("|")[4:-1]]
+    assert titles == ["mean accuracy", "balanced accuracy", "mean AP", "majority guess", "photos"]
+    assert "| cdvision test-hsc, 1 layer  | 8 " in result.stdout
     assert "Attributes of the last row:" in result.stdout
     assert "average_precision.Attribute_40_low" in records[0]
 

@@ -145,6 +145,8 @@ def test_the_receiver_is_complete(receiver: Path) -> None:
             "tensorrt/fp16/answer.detector.onnx", "streams/1-drawn.cdv"} <= files  # fmt: skip
     report = json.loads((receiver / "report.json").read_text())
     assert report["target"] == "jetson"
+    assert "not built here" in report["notes"]["engines"]  # they belong to the target's GPU
+    assert not list(receiver.rglob("*.plan"))
     for graph in report["graphs"]:
         assert (receiver / graph["file"]).stat().st_size == graph["bytes"]
         assert graph["parity"]

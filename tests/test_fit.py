@@ -177,6 +177,13 @@ def test_strides_that_do_not_divide_the_input_are_refused() -> None:
         network.feature_spec(32, CPU)
 
 
+def test_a_module_that_is_handed_over_stays_as_it_was() -> None:
+    network = tiny_network().train()
+    find_network(NetworkRequest(network, "layer2"), CPU)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
 def test_a_network_of_fixed_size_is_refused() -> None:
     fixed = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Flatten(), nn.Linear(4 * 64 * 64, 2))
     network = split_torch(fixed, "0", {"source": "fixed"}, PixelFormat(), CPU)

@@ -33,7 +33,7 @@ from cdvision.training.faces.style_start import start_style_layers
 
 LAYOUT = StyleLayout((2, 3, 2), (6, 5, 4), style=12, width=16, heads=4, blocks=2)
 SCALES = (0, 16)
-TARGETS = target_bytes((3, 12), (9, 40))
+TARGETS = target_bytes((2, 6), (5, 18))
 
 
 def faces_rows(count: int, seed: int = 0) -> Tensor:

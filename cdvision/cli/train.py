@@ -11,6 +11,7 @@ import click
 
 from cdvision.cli.train_dicm import dicm
 from cdvision.cli.train_faces import faces
+from cdvision.cli.train_faces_package import package as faces_package
 from cdvision.cli.train_hsc import hsc
 from cdvision.cli.train_masks import add_masks, masks
 from cdvision.cli.train_style_layers import style_layers
@@ -31,6 +32,7 @@ train.add_command(dicm)
 train.add_command(faces)
 faces.add_command(style_layers)
 faces.add_command(hsc)
+faces.add_command(faces_package)
 train.add_command(masks)
 train.add_command(add_masks)
 

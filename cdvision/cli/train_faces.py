@@ -36,6 +36,12 @@ def face_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
     def decorate(function: Command) -> Command:
         for option in (
             click.option("--start", type=EXISTING, help="Finished run of an earlier stage."),
+            click.option("--resolution", type=int, help="Of new networks (default: 128)."),
+            click.option(
+                "--trunk",
+                type=click.Choice(["mobilenet_v2", "resnet50v2"]),
+                help="Of new encoders (default: mobilenet_v2).",
+            ),
             click.option("--labels", type=EXISTING, help="csv: file, split, 0/1 attributes."),
             click.option("-o", "--out", type=Path, required=True, help="Folder of the run."),
             click.option("--minutes", type=float, default=minutes, show_default=True),
@@ -222,7 +228,10 @@ def _networks(options: dict[str, Any]) -> FaceNetworks:
 def _widths(options: dict[str, Any]) -> FaceWidths:
     from cdvision.networks.face_widths import FACE, FACE_TINY
 
-    return FACE_TINY if options["smoke"] else FACE
+    if options["smoke"]:
+        return FACE_TINY
+    changes = {name: options[name] for name in ("resolution", "trunk") if options[name] is not None}
+    return replace(FACE, **changes)
 
 
 def _perceptual(options: dict[str, Any]) -> PerceptualLoss | None:

@@ -182,7 +182,8 @@ def largest_attended() -> int:
 
 def on_tokens(layer: IntegerLayer, tokens: Tokens, quality: int = 0) -> Tokens:
     """Apply a layer of 1x1 to tokens (T, channels)."""
-    return layer(tokens[None], quality)[0]
+    found: Tokens = layer(tokens[None], quality)[0]
+    return found
 
 
 def linear_arrays(layer: IntegerLayer) -> dict[str, NDArray[np.generic]]:

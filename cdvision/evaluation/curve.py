@@ -124,6 +124,7 @@ def stream_curve(
     if data.task not in model.card.tasks:
         raise UnsupportedTask(model.no_task_message(data.task))
     ask = _asker(model, data.task)
+    counts: Sequence[int | None] = [None] if layers is None else layers
     records = []
     for quality in qualities:
         sender = LayerSender(partial(model.encode, quality=quality, size=size))
@@ -137,7 +138,7 @@ def stream_curve(
             "fingerprint": model.card.fingerprint,
             "files": files_digest(model.card.files),
         }
-        for count in layers or [None]:
+        for count in counts:
             form = data.scoring.format
             found = data.measure(
                 partial(sender.send, layers=count),

@@ -98,12 +98,12 @@ def _turned(
 
 
 def _margin(picture: Image.Image, corners: list[NDArray[Any]]) -> int:
-    """Return by how many pixels the cut leaves the picture, at most its own long side."""
+    """Return by how many pixels the cut leaves the picture, at most twice its long side."""
     outside = max(
         max(-corner.min(), corner[0] - picture.width, corner[1] - picture.height)
         for corner in corners
     )
-    return int(np.clip(np.ceil(outside) + 2, 2, max(picture.size)))
+    return int(np.clip(np.ceil(outside) + 2, 2, 2 * max(picture.size)))
 
 
 def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:

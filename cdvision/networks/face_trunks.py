@@ -53,6 +53,10 @@ class FaceTrunk(nn.Module):
         """Run the network on (N, 3, side, side)."""
         raise NotImplementedError
 
+    def load(self, folder: Path) -> None:
+        """Start from the ImageNet weights in ``folder``, where there are any."""
+        raise NotImplementedError
+
 
 class MobileNetTrunk(FaceTrunk):
     """MobileNetV2 up to its last convolution; blocks keep their numbers in the whole network."""
@@ -124,6 +128,9 @@ class TinyTrunk(FaceTrunk):
         first = F.relu(self.first(image / 64 - 2))
         second = F.relu(self.second(first))
         return [first, second, F.relu(self.third(second))]
+
+    def load(self, folder: Path) -> None:
+        """Keep the random weights: there are no others."""
 
 
 def build_trunk(widths: FaceWidths) -> FaceTrunk:

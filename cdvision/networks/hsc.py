@@ -37,7 +37,7 @@ from cdvision.networks.quantisation import (
 )
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, scale_of
 
-BASE_BOUND = 31  # base symbols lie in [-31, 31]
+BASE_BOUND = 63  # base symbols lie in [-63, 63]
 Rounding = Callable[[Tensor], Tensor]
 
 

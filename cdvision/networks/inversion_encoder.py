@@ -74,7 +74,8 @@ class InversionEncoder(nn.Module):
     def rows(self, pooled: Tensor) -> Tensor:
         """Map pooled (N, P) to W+ rows (N, rows, style)."""
         hidden = F.leaky_relu(self.hidden(self.standard(pooled)), 0.1)
-        return self.mean + self.styles(hidden).view(-1, self.widths.rows, self.widths.style)
+        added: Tensor = self.styles(hidden).view(-1, self.widths.rows, self.widths.style)
+        return self.mean + added
 
     @torch.no_grad()
     def standardise(self, batches: Iterable[Tensor], *, feature: bool) -> None:

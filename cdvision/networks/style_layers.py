@@ -228,7 +228,7 @@ class StyleLayers(nn.Module):
 
     def analyse(self, rows: Tensor) -> list[Tensor]:
         """Return the latents (N, rows, symbols) of every layer, before prediction and gain."""
-        parts = torch.split(rows, self.layout.rows, dim=1)
+        parts = torch.split(rows, list(self.layout.rows), dim=1)
         return [
             analysis(part.flatten(1)).unflatten(1, shape)
             for analysis, part, shape in zip(self.analysis, parts, self.layout.shapes, strict=True)

@@ -71,7 +71,7 @@ def write_tap(
     try:
         if module is not None:
             outputs = _write_answer(model, decoder, tap, module, answer, weights)
-        elif tail is not None:
+        elif isinstance(tail, onnx.ModelProto):
             outputs = _merge_answer(path, tail, answer)
     except Exception as error:  # what exporters and a user's network raise has no common base
         answer.unlink(missing_ok=True)
@@ -87,6 +87,8 @@ def write_tap(
 
 def _graph(model: ModelCard, module: nn.Module, outputs: tuple[str, ...]) -> Graph:
     symbols, hyper = model.latents, model.hyper_latents
+    if symbols is None or hyper is None:
+        raise ModelError(f"model {model.name!r}: taps need one layer of latents and hyper-latents")
     axes = latent_axes((symbols.channels, symbols.stride), (hyper.channels, hyper.stride))
     return Graph(module.eval(), axes, outputs, dict(zip(axes, INTEGERS, strict=True)))
 
@@ -117,8 +119,9 @@ def _merge_answer(tap: Path, tail: onnx.ModelProto, path: Path) -> tuple[str, ..
     second = version_converter.convert_version(tail, OPSET)
     second = compose.add_prefix(second, "tail/")
     names = [value.name.removeprefix("tail/") for value in second.graph.output]
-    if {"features", *first.graph.input} & set(names):
-        raise ModelError(f"outputs {names}: expected other names than the tap's own")
+    taken = {name for node in first.graph.node for name in (*node.input, *node.output)}
+    if taken & set(names):
+        raise ModelError(f"outputs {names}: expected other names than those inside the tap's graph")
     second.ir_version = first.ir_version
     joined = compose.merge_models(
         first,
@@ -154,6 +157,7 @@ def _save_weights(parts: Mapping[str, nn.Module], path: Path) -> None:
             tensors[f"{part}.{name}"] = (value.half() if half else value).cpu().contiguous().clone()
     try:
         save_file(tensors, path)
+        path.chmod(0o644)  # safetensors keeps it from all but its owner
     except Exception as error:  # safetensors' own errors derive from Exception alone
         path.unlink(missing_ok=True)
         raise CdvisionError(f"{path} cannot be written ({error}): is the disk full?") from error

@@ -29,6 +29,7 @@ from cdvision.export.bundle import write_receiver_bundle
 from cdvision.export.refresh_lock import PLATFORMS
 from cdvision.export.tensorrt_builder import TensorrtOptions
 from cdvision.export.tensorrt_profiles import ShapeRange
+from cdvision.export.wheel import write_wheel
 from cdvision.export.wheel_lock import RECEIVER, read_lock
 
 HERE = Path(__file__).parent
@@ -49,13 +50,14 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     if not ROOT.is_dir():
         unpack_python()
+    describe_processor()
     install_wheels()
     for folder in (CASES, BUNDLE):
         shutil.rmtree(folder, ignore_errors=True)
     write_cases(CASES)
-    write_bundle()
-    lay_out_code()
+    lay_out_code(write_wheel(WORK))
     run([*emulator, str(python()), str(HERE / "check_cases.py"), str(CASES)], environment())
+    write_bundle()
     run([*emulator, str(python()), str(BUNDLE / "smoke_test.py")], environment())
 
 
@@ -88,6 +90,17 @@ def unpack_python() -> None:
     root.rename(ROOT)
 
 
+def describe_processor() -> None:
+    """Write the cpuinfo that Linux shows on CORE: ONNX Runtime reads it, and fails on x86's."""
+    features = "fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimdrdm lrcpc asimddp"
+    lines = [f"Features\t: {features}", "CPU implementer\t: 0x41", "CPU architecture: 8",
+             "CPU variant\t: 0x4", "CPU part\t: 0xd0b", "CPU revision\t: 1"]  # fmt: skip
+    cores = [[f"processor\t: {number}", *lines, ""] for number in range(os.cpu_count() or 1)]
+    path = ROOT / "proc" / "cpuinfo"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(line for core in cores for line in core) + "\n", encoding="utf-8")
+
+
 def install_wheels() -> None:
     """Install the bundle's pins as aarch64 wheels into a folder, where they changed."""
     pins = read_lock().requirements(RECEIVER)
@@ -110,9 +123,8 @@ def write_bundle() -> None:
     write_receiver_bundle(model, BUNDLE, options, photos=photos[:2])
 
 
-def lay_out_code() -> None:
-    """Unpack the bundle's wheel; what is as it was stays, so that compiled code is found again."""
-    (wheel,) = BUNDLE.glob("*.whl")
+def lay_out_code(wheel: Path) -> None:
+    """Unpack cdvision's wheel; what is as it was stays, so that compiled code is found again."""
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             path, content = CODE / name, archive.read(name)

@@ -106,8 +106,9 @@ class Tally(NamedTuple):
 
 
 def tally(ours: Sequence[Record], best: Envelope, figure: Figure) -> Tally:
-    """Count our points, by the rival's figure at the same bytes."""
-    pairs = [(float(r[figure.name]), best.at(float(r["mean_bytes"]))) for r in ours]
+    """Count our points, by the rival's figure at the same bytes; undefined figures are left out."""
+    known = [r for r in ours if len(best.rate) and np.isfinite(r.get(figure.name, np.nan))]
+    pairs = [(float(r[figure.name]), best.at(float(r["mean_bytes"]))) for r in known]
     reached = [(own, rival) for own, rival in pairs if rival is not None]
     better = sum(own > rival if figure.higher else own < rival for own, rival in reached)
     return Tally(better, len(reached) - better, len(pairs) - len(reached))

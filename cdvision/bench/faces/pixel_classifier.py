@@ -72,7 +72,8 @@ class PixelClassifier:
             pictures: (N, R, R, 3) uint8.
             present: (N, A) bool, by ``names``.
         """
-        self.thresholds = balanced_thresholds(self.logits(pictures), present.astype(np.float64))
+        fitted = balanced_thresholds(self.logits(pictures), present.astype(np.float64))
+        self.thresholds = fitted.astype(np.float64)
 
     def _batch(self, pictures: Pictures) -> Logits:
         image = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).float()

@@ -63,6 +63,7 @@ def format_faces(facts: Facts) -> str:
         "Tables: ours, and each rival at the same mean bytes: the best of its qualities and "
         "scales, interpolated over log bytes, without the bytes of its container. `< N B`: its "
         "smallest picture takes N bytes.",
+        *_judge_lines(facts),
     ]
     for figure in figures_of(facts):
         lines += ["", f"## {_heading(figure)}", "", *_figure_table(facts, figure)]
@@ -89,6 +90,17 @@ def _pixel_lines(facts: Facts) -> list[str]:
         lines.append(f"On the original pixels: {shown}.")
         lines.append(f"Majority guess: {record['majority_accuracy']:.3f}.")
     return [" ".join(lines)]
+
+
+def _judge_lines(facts: Facts) -> list[str]:
+    if facts["judge"] is None:
+        return ["", "Distances on features: left out, they need --initial-weights."]
+    return [
+        "",
+        f"Distances on features: {facts['judge']} as published, no learned weights of channels. A "
+        "model whose training had a perceptual loss on the same network is flattered by them; "
+        "--judge takes another.",
+    ]
 
 
 def _tally_lines(facts: Facts) -> list[str]:

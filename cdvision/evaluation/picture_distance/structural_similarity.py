@@ -43,7 +43,7 @@ def ms_ssim(found: Pictures, wanted: Pictures) -> NDArray[np.float64]:
     scaled to a sum of 1, so figures of different sizes cannot be compared.
 
     >>> noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
-    >>> ms_ssim(noise, noise).tolist()
+    >>> ms_ssim(noise, noise).round(6).tolist()
     [1.0]
 
     Args:
@@ -84,14 +84,16 @@ def _weights(side: int) -> NDArray[np.float64]:
 
 
 def _similarity(first: Planes, second: Planes) -> Similarity:
-    means = [_blur(planes) for planes in (first, second)]
-    square = means[0] ** 2 + means[1] ** 2
-    product = means[0] * means[1]
-    variance = _blur(first**2 + second**2) - square
-    covariance = _blur(first * second) - product
+    levels = [planes.mean(axis=(2, 3), keepdims=True) for planes in (first, second)]
+    # Variances do not depend on the level, and without it float32 keeps more of them.
+    a, b = first - levels[0], second - levels[1]
+    means = [_blur(a), _blur(b)]
+    variance = _blur(a**2 + b**2) - means[0] ** 2 - means[1] ** 2
+    covariance = _blur(a * b) - means[0] * means[1]
     structure = (2 * covariance + STABLE[1]) / (variance + STABLE[1])
-    luminance = (2 * product + STABLE[0]) / (square + STABLE[0])
-    found = [x.mean(axis=(2, 3), dtype=np.float64) for x in (luminance * structure, structure)]
+    x, y = (mean + level for mean, level in zip(means, levels, strict=True))
+    luminance = (2 * x * y + STABLE[0]) / (x**2 + y**2 + STABLE[0])
+    found = [t.mean(axis=(2, 3), dtype=np.float64) for t in (luminance * structure, structure)]
     return Similarity(*found)
 
 

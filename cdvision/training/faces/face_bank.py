@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ class FaceBank:
 
     def batches(self, size: int) -> Iterator[Faces]:
         """Return all faces in order, as they are."""
-        parts = zip(self.images.split(size), self.attributes.split(size), strict=True)
+        parts = zip(torch.split(self.images, size), torch.split(self.attributes, size), strict=True)
         return (Faces(images.float(), attributes) for images, attributes in parts)
 
 
@@ -151,7 +151,9 @@ def _vary(images: Tensor, rng: np.random.Generator) -> Tensor:
     return ((moved - mean) * gain + mean + light).clamp(0, 255)
 
 
-def _drawn(rng: np.random.Generator, size: int, like: Tensor, limits: Sequence[float]) -> Tensor:
+def _drawn(
+    rng: np.random.Generator, size: int, like: Tensor, limits: tuple[float, float]
+) -> Tensor:
     """Draw one uniform number an image: (size, 1, 1, 1)."""
     values = rng.uniform(*limits, size=(size, 1, 1, 1)).astype(np.float32)
     return torch.from_numpy(values).to(like.device)

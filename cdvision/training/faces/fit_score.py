@@ -74,7 +74,7 @@ def _fit(networks: FaceNetworks, faces: Tensor, others: Tensor) -> None:
 @torch.no_grad()
 def _pooled(networks: FaceNetworks, images: Tensor, plan: Plan) -> Tensor:
     encoder = networks.encoder
-    parts = [channels_last(part.float(), plan.device) for part in images.split(plan.batch)]
+    parts = [channels_last(part.float(), plan.device) for part in torch.split(images, plan.batch)]
     return torch.cat([encoder.pool(encoder.trunk(part)) for part in parts])
 
 

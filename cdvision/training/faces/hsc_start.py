@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdvision.networks.hsc import HscCodec
+from cdvision.networks.hsc import BASE_BOUND, HscCodec
 from cdvision.networks.hsc_transforms import DenseSemanticNetwork
 from cdvision.networks.scales import QUALITIES, index_of
 from cdvision.networks.style_generator import StyleGenerator
@@ -27,6 +27,7 @@ from cdvision.training.rate_control import RateControl
 PROBED, PATCHED = 256, 512  # faces that measure F's channels, and its patches
 LEAST_SENSITIVITY = 0.1  # of a channel of F, over the mean of all
 LEAST_PRICE = 0.01  # of a byte, over the mean error that a byte saves
+SIGMAS = 5.0  # of a component that its symbols reach
 LOGISTIC = 0.55  # scale of a logistic over the standard deviation of one
 
 
@@ -47,7 +48,7 @@ def start_hsc(
         codes: of training faces.
         targets: bytes of base and detail at every quality.
     """
-    _start_rows(codec, metric, codes.rows)
+    _start_rows(codec, metric, codes.rows, 8 * targets[0][-1])
     _start_feature(codec, generator, codes)
     quality = torch.arange(min(len(codes), PATCHED), device=codes.rows.device) % QUALITIES
     sample = codes.at(torch.arange(len(quality), device=quality.device))
@@ -58,7 +59,7 @@ def start_hsc(
     _start_tables(codec, sample)
 
 
-def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor) -> None:
+def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor, most_bits: float) -> None:
     network = codec.semantic
     center = rows.mean(0)
     network.center.copy_(center)
@@ -73,6 +74,12 @@ def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor) -> None:
     weight = torch.zeros_like(network.analysis.weight)
     weight[: basis.shape[1]] = (metric.root.T @ basis).T
     weight /= (x @ weight.T).square().mean().sqrt().clamp_min(1e-12)
+    # A few components are a hundred times as strong as the others: coarser steps cost them nothing
+    # that shows, and at the finest ones their symbols would be clipped.
+    deviation = (x @ weight.T).square().mean(0).sqrt()
+    gain = gain_for(deviation, most_bits)
+    reach = SIGMAS * deviation * gain / BASE_BOUND
+    weight *= gain / reach.clamp_min(1.0)[:, None]  # in steps of the highest quality
     network.analysis.weight.copy_(weight)
     network.analysis.bias.zero_()
     network.synthesis.weight.copy_(ridge_regression(x @ weight.T, x).T)
@@ -125,19 +132,27 @@ def _set_gains(gain: Tensor, rescale: Tensor, y: Tensor, targets: Sequence[float
         gain[quality], rescale[quality] = logarithm, -logarithm
 
 
-def start_rates(control: RateControl, errors: Sequence[float], sizes: Sequence[float]) -> None:
+def start_rates(
+    control: RateControl,
+    errors: Sequence[float],
+    sizes: Sequence[float],
+    *,
+    unit: Sequence[float] | None = None,
+) -> None:
     """Begin steering with the price of a byte at the start: what one more would save in error.
 
     Args:
         control: of one layer, changed in place.
         errors: at each quality.
         sizes: mean bytes of the layer at each quality, where the errors were measured.
+        unit: what the loss divides the error of each quality by.
     """
     saved = -np.gradient(
         np.asarray(errors, np.float64),
         np.maximum.accumulate(np.asarray(sizes, np.float64) + 1e-3 * np.arange(len(sizes))),
     )
     price = np.maximum(saved, LEAST_PRICE * max(errors) / max(sizes))
+    price = price if unit is None else price / np.asarray(unit)
     control.log_multiplier.copy_(torch.from_numpy(np.log(price)))
     control.log_rate.copy_(torch.log(torch.tensor(sizes)))
 

@@ -36,5 +36,5 @@ class MovingAverage(nn.Module, Generic[Network]):
         share = 1 - 0.5 ** (batch / half_life)
         for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             mine.lerp_(theirs, share)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept, given in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(given)

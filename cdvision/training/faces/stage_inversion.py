@@ -86,7 +86,7 @@ class InversionStage(Stage):
         if self.tune_generator and not generator.mapping.mean.any():
             with torch.no_grad():
                 for block in generator.layers():
-                    block.rgb.conv.weight *= FAINT
+                    block.rgb.conv.weight.mul_(FAINT)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""

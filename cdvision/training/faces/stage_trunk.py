@@ -104,7 +104,7 @@ def require_attributes(bank: FaceBank, networks: FaceNetworks) -> None:
 
 def standardise(networks: FaceNetworks, bank: FaceBank, plan: Plan, *, feature: bool) -> None:
     """Give new heads the scale of their inputs, and the encoder the generator's mean style."""
-    encoder, parts = networks.encoder, bank.images[:STANDARD_FACES].split(plan.batch)
+    encoder, parts = networks.encoder, torch.split(bank.images[:STANDARD_FACES], plan.batch)
     faces = (channels_last(part.float(), plan.device) for part in parts)
     encoder.standardise(faces, feature=feature)
     with torch.no_grad():

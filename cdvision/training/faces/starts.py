@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from cdvision.errors import CdvisionError
-from cdvision.networks.face_trunks import MobileNetTrunk, ResNetTrunk
 from cdvision.networks.face_widths import FACE, FaceWidths
 from cdvision.networks.style_weights import load_style_generator
 from cdvision.training.faces.networks import FaceNetworks, load_face_networks
@@ -20,7 +19,7 @@ def start_networks(
 
     Args:
         start: a finished run of a face stage; it decides the widths.
-        trunk_weights: without ``start``: folder with the ImageNet weights of the trunk.
+        trunk_weights: folder with the ImageNet weights of the trunk, where it is not trained yet.
         generator: without ``start``: safetensors file of a StyleGAN2 generator, see
             :mod:`cdvision.networks.style_weights`; it decides resolution and style.
         widths: without both: sizes. With ``generator``, its trunk and heads are still used.
@@ -28,9 +27,8 @@ def start_networks(
     if start is not None:
         if generator is not None:
             raise CdvisionError("expected --start or --generator, found both")
-        return load_face_networks(start)
-    networks = FaceNetworks(widths)
-    if generator is not None:
+        networks = load_face_networks(start)
+    elif generator is not None:
         loaded = load_style_generator(generator, feature_side=widths.feature_side)
         sizes = replace(
             loaded.widths, trunk=widths.trunk, head=widths.head, attributes=widths.attributes,
@@ -38,7 +36,9 @@ def start_networks(
         )  # fmt: skip
         networks = FaceNetworks(sizes, fixed_noise=loaded.fixed_noise)
         networks.generator.load_state_dict(loaded.state_dict())
-    trunk = networks.encoder.trunk
-    if trunk_weights is not None and isinstance(trunk, MobileNetTrunk | ResNetTrunk):
+    else:
+        networks = FaceNetworks(widths)
+    trunk, trained = networks.encoder.trunk, networks.encoder.standard.fitted
+    if trunk_weights is not None and not trained:
         trunk.load(trunk_weights)
     return networks

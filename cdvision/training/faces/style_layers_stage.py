@@ -37,8 +37,8 @@ LEAPS = {"log_gain": 4.0, "log_rescale": 4.0, "fixed": 4.0, "bias": 2.0}  # over
 BASIC_BYTES, ALL_BYTES = (28.0, 76.0), (100.0, 350.0)  # quality 1 and 8; a header comes on top
 ATTRIBUTE_WEIGHT, PICTURE_WEIGHT = 3.0, 0.5
 PICTURES = 4  # faces of a batch that are drawn, where pictures count
-PROBED = 600  # faces from which the metric is measured
-STEERING = 0.01
+PROBED = 400  # faces from which the metric is measured
+STEERING = 0.02
 
 
 class StyleLayersStage(Stage):

@@ -36,7 +36,7 @@ def start_style_layers(
         rows: of training faces, (M, rows, style).
         targets: bytes of each layer at every quality, layer by layer.
     """
-    parts = [part.flatten(1) for part in torch.split(rows, codec.layout.rows, dim=1)]
+    parts = [part.flatten(1) for part in torch.split(rows, list(codec.layout.rows), dim=1)]
     wanted = (rows.flatten(1) - metric.center) @ metric.root.T
     for layer, part in enumerate(parts):
         _start_transform(codec, layer, part, wanted)

@@ -90,7 +90,8 @@ def _pruned(network: nn.Module, graph: fx.Graph) -> fx.Graph:
 
 
 def _call_of(graph: fx.Graph, module: str) -> fx.Node:
-    return next(n for n in graph.nodes if n.op == "call_module" and n.target == module)
+    calls: list[fx.Node] = [n for n in graph.nodes if n.op == "call_module"]
+    return next(node for node in calls if node.target == module)
 
 
 def _known(network: nn.Module) -> str:

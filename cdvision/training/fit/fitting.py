@@ -78,7 +78,9 @@ def fit_tap(
         raise CdvisionError(f"{out} holds a finished tap: name another folder, or remove it")
     package = load_package(model_folder(model))
     if name in package.card.tails:
-        raise CdvisionError(f"model {package.card.name!r} has a tail {name!r}: choose another name")
+        raise CdvisionError(
+            f"model {package.card.name!r} has a tail {name!r} already: take another name"
+        )
     training, held_out = hold_out(find_photos(images, splits))
     training = training[: options.photos]
     plan = options.plan()

@@ -16,7 +16,7 @@ from cdvision.training.fit.network import SplitNetwork
 from cdvision.training.fit.photos import PhotoFile
 from cdvision.training.fit.streams import StreamReader
 
-MOST_PHOTOS = 160
+MOST_PHOTOS = 100
 NEIGHBOURS = 10
 
 
@@ -66,10 +66,10 @@ class Measurement:
 
     def add_features(self, found: Tensor, target: Tensor, sizes: Sequence[int]) -> None:
         """Add (Q, F, h, w) from streams of so many bytes and (1, F, h, w) from pixels."""
-        found, target = found.double().cpu(), target.double().cpu()
-        self._error += (found - target).square().sum((1, 2, 3))
-        self._sum += target.sum((0, 2, 3))
-        self._square += target.square().sum((0, 2, 3))
+        double: dict[str, Any] = {"dtype": torch.float64}
+        self._error += (found - target).square().sum((1, 2, 3), **double).cpu()
+        self._sum += target.sum((0, 2, 3), **double).cpu()
+        self._square += target.square().sum((0, 2, 3), **double).cpu()
         self._cells += target[0, 0].numel()
         self._bytes += torch.tensor(sizes, dtype=torch.float64)
         self.photos += 1

@@ -96,9 +96,9 @@ def open_onnx(path: Path, split: str | None, pixels: PixelFormat) -> OnnxNetwork
     if len(inputs) != 1:
         raise CdvisionError(f"{path}: expected one input, an image, found {', '.join(inputs)}")
     tensors = [name for node in model.graph.node for name in node.output if name]
-    if split not in tensors:
+    if split is None or split not in tensors:
         raise CdvisionError(
-            f"--split: {path} has no tensor {split!r}: expected one of {_shown(tensors)}"
+            f"--split: {path} has no tensor {split or ''!r}: expected one of {_shown(tensors)}"
         )
     outputs = [value.name for value in model.graph.output]
     front, tail = _part(model, inputs, [split]), _part(model, [split], outputs)

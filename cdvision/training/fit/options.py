@@ -73,5 +73,5 @@ class FitOptions:
 def fast_at_bf16(device: torch.device) -> bool:
     """Tell whether a device multiplies bfloat16 faster than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_amx_tile_supported())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -59,8 +60,9 @@ def find_network(request: NetworkRequest, device: torch.device) -> SplitNetwork:
     """
     source = request.source
     if not isinstance(source, (str, Path)):
-        kind = source if isinstance(source, nn.Module) else source[0]
-        return _torch(request, source, type(kind).__name__, PixelFormat(), device)
+        shown = source if isinstance(source, nn.Module) else source[0]
+        kept = copy.deepcopy(source)  # what is fitted to is frozen, moved and rounded
+        return _torch(request, kept, type(shown).__name__, PixelFormat(), device)
     text = str(source)
     if text.endswith(".onnx"):
         from cdvision.training.fit.onnx_network import open_onnx
@@ -135,7 +137,8 @@ def _timm(request: NetworkRequest, name: str, device: torch.device) -> SplitNetw
     known = PixelFormat(mean=tuple(data["mean"]), std=tuple(data["std"]))
     if own:
         return _torch(request, network, f"timm:{name}", known, device)
-    facts = {"source": f"timm:{name}", "weights": str(network.pretrained_cfg.get("tag", ""))}
+    known_as: Any = network.pretrained_cfg
+    facts = {"source": f"timm:{name}", "weights": str(known_as.get("tag", ""))}
     return split_torch(network, request.split, facts, request.pixels(known), device)
 
 
@@ -176,6 +179,8 @@ def _function(path: Path, name: str) -> Callable[..., Any]:
         raise CdvisionError(
             f"--network: {path}:{name} cannot be had, {type(error).__name__}: {error}"
         ) from error
+    if not callable(function):
+        raise CdvisionError(f"--network: {path}:{name} is no function")
     return function
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cdvision.engines import create_engine
 from cdvision.entropy.hyperprior import Latents
-from cdvision.errors import ImageError
+from cdvision.errors import ImageError, UnsupportedTask
 from cdvision.networks.graphs import latents_decoder, load_network
 from cdvision.package.loader import ModelPackage
 from cdvision.photo import fit_photo, read_photo
@@ -28,12 +28,20 @@ class StreamReader:
         device: where the dequantiser runs, and on GPUs the encoder too.
         size: long side of network inputs; the model's own choice where None.
 
+    Raises:
+        UnsupportedTask: the model's streams hold no single map of latents.
+
     Attributes:
         decoder: integer latents, as floats, to the map that taps start from.
         source: channels and stride of that map.
     """
 
     def __init__(self, package: ModelPackage, device: torch.device, size: int | None) -> None:
+        if package.card.latents is None:
+            raise UnsupportedTask(
+                f"model {package.card.name!r} sends several layers: taps can be fitted to models "
+                "whose streams hold one map of latents, such as small"
+            )
         self.package, self.device, self.size = package, device, size
         engine = "torch" if device.type == "cuda" else "onnx"
         threads = torch.get_num_threads() if engine == "onnx" else None
