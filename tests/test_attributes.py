@@ -108,6 +108,25 @@ def test_calibration_finds_the_sigmoid_that_made_the_answers() -> None:
     np.testing.assert_allclose(bias, [1.0, -0.5], atol=0.07)
 
 
+def test_calibration_of_rare_and_of_separated_answers_is_finite_and_keeps_the_order() -> None:
+    pytest.importorskip("torch")
+    from cdvision.training.faces.calibrate import fit_sigmoid
+
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(2_000, 4)) * 8 - 12
+    truth = np.zeros(logits.shape)
+    truth[:, 1] = logits[:, 1] > -5  # separated
+    truth[:4, 2] = 1  # four faces of 2,000, whatever the logits say
+    truth[:, 3] = 1
+    scale, bias = fit_sigmoid(logits, truth)
+    assert np.isfinite([scale, bias]).all()
+    assert (scale[[0, 1, 3]] > 0).all()
+    p = 1 / (1 + np.exp(-(scale * logits + bias)))
+    assert p[:, 0].mean() < 0.02
+    assert p[:, 2].mean() == pytest.approx(0.002, abs=0.006)
+    assert p[:, 3].min() > 0.9
+
+
 @pytest.mark.parametrize("name", ["test-hsc", "test-sfic-style"])
 def test_what_users_call(name: str) -> None:
     model = cdvision.load(PACKAGES / name)

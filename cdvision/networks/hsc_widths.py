@@ -95,8 +95,8 @@ def paper_widths(face: FaceWidths) -> HscWidths:
 def our_widths(face: FaceWidths = FACE) -> HscWidths:
     """Return sizes that answer within 3 ms on one core, and train on a CPU.
 
-    The method's semantic network takes a billion multiply-adds to decode a face's rows; those of
-    our encoder have 256 degrees of freedom, and a linear map and a perceptron do as well.
+    The method's semantic network takes 23 ms on one core to decode a face's rows, at half the width
+    still 11 ms; the dense one 0.3 ms. Rows of our encoder have 256 degrees of freedom.
     """
     return HscWidths(
         face.rows, face.style, face.feature_channels, face.feature_side,

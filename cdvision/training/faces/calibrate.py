@@ -1,7 +1,7 @@
 """Fits how a face model's logits become probabilities and answers, on faces held out of training.
 
 Every number of layers has its own fit: what one layer tells is less certain than what three tell.
-The logits come through the real coder, at all qualities.
+The logits come through the real coder, at a low, a middle and the highest quality.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from torch import Tensor
 from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.heads.attribute_answers import AttributeCalibration
 from cdvision.networks.face_package import FacePackage
-from cdvision.networks.scales import QUALITIES
 from cdvision.training.faces.attribute_scores import balanced_thresholds
 from cdvision.training.faces.face_bank import FaceBank
 
 Floats = NDArray[np.float64]
 BATCH = 32
 STEPS, RIDGE = 30, 1e-3  # of Newton's method, and of its curvature
+LEAST = 0.05  # scale: no fit may turn the order of the logits around
+CALIBRATED = (0, 3, 7)  # qualities, counted from 0, whose logits are fitted together
 NEUTRAL = (
     "Eyeglasses", "Wearing_Hat", "Smiling", "Mouth_Slightly_Open", "Black_Hair", "Blond_Hair",
     "Brown_Hair", "Gray_Hair", "Bald", "Bangs", "Straight_Hair", "Wavy_Hair", "Mustache",
@@ -38,8 +39,8 @@ def calibrate(model: FacePackage, coder: LayeredCoder, bank: FaceBank) -> Attrib
         coder: its entropy model.
         bank: held-out faces with attributes; no face of any report.
     """
-    sent = [decoded_logits(model, coder, bank, quality) for quality in range(QUALITIES)]
-    truth = np.tile(bank.attributes.cpu().numpy().astype(np.float64), (QUALITIES, 1))
+    sent = [decoded_logits(model, coder, bank, quality) for quality in CALIBRATED]
+    truth = np.tile(bank.attributes.cpu().numpy().astype(np.float64), (len(CALIBRATED), 1))
     tables = []
     for layer in range(len(coder.shapes)):
         logits = np.concatenate([part[layer] for part in sent])
@@ -84,12 +85,30 @@ def fit_sigmoid(logits: Floats, truth: Floats) -> tuple[Floats, Floats]:
 
 
 def _fit_one(x: Floats, y: Floats) -> Floats:
-    """Newton's method on the two parameters, damped towards the logits as they are."""
-    design, found = np.stack([x, np.ones_like(x)], axis=1), np.array([1.0, 0.0])
-    start = found.copy()
+    """Newton's method on the two parameters, held near the logits as they are.
+
+    Targets stay short of 0 and 1 by Platt's rule: an attribute that no face here has, or that the
+    logits separate, would have no finite fit. A step that does not lower the loss is halved.
+    """
+    ones = y.sum()
+    target = np.where(y > 0, (ones + 1) / (ones + 2), 1 / (len(y) - ones + 2))
+    design, start = np.stack([x, np.ones_like(x)], axis=1), np.array([1.0, 0.0])
+
+    def loss(found: Floats) -> float:
+        strength = design @ found
+        entropy = np.logaddexp(0, strength) - target * strength
+        return float(entropy.mean() + RIDGE / 2 * ((found - start) ** 2).sum())
+
+    found = start
     for _ in range(STEPS):
         p = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
-        gradient = design.T @ (p - y) / len(y) + RIDGE * (found - start)
+        gradient = design.T @ (p - target) / len(y) + RIDGE * (found - start)
         curvature = (design * (p * (1 - p))[:, None]).T @ design / len(y) + RIDGE * np.eye(2)
-        found = found - np.linalg.solve(curvature, gradient)
+        step = np.linalg.solve(curvature, gradient)
+        while loss(found - step) > loss(found) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        found = found - step
+    if found[0] < LEAST:
+        odds = target.mean() / (1 - target.mean())
+        return np.array([LEAST, np.log(odds) - LEAST * x.mean()])
     return found

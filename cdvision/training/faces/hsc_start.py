@@ -147,10 +147,8 @@ def start_rates(
         sizes: mean bytes of the layer at each quality, where the errors were measured.
         unit: what the loss divides the error of each quality by.
     """
-    saved = -np.gradient(
-        np.asarray(errors, np.float64),
-        np.maximum.accumulate(np.asarray(sizes, np.float64) + 1e-3 * np.arange(len(sizes))),
-    )
+    rising = np.maximum.accumulate(np.asarray(sizes, np.float64)) + 1e-3 * np.arange(len(sizes))
+    saved = -np.gradient(np.asarray(errors, np.float64), rising)
     price = np.maximum(saved, LEAST_PRICE * max(errors) / max(sizes))
     price = price if unit is None else price / np.asarray(unit)
     control.log_multiplier.copy_(torch.from_numpy(np.log(price)))

@@ -32,7 +32,7 @@ from cdvision.training.faces.style_start import start_style_layers
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
 from cdvision.training.stage_run import Plan, Stage
 
-LEARNING_RATE = 5e-4
+LEARNING_RATE = 1e-7  # the linear start is precise: 1e-5 and 5e-4 both destroyed it in 20 steps
 LEAPS = {"log_gain": 4.0, "log_rescale": 4.0, "fixed": 4.0, "bias": 2.0}  # over the learning rate
 BASIC_BYTES, ALL_BYTES = (28.0, 76.0), (100.0, 350.0)  # quality 1 and 8; a header comes on top
 ATTRIBUTE_WEIGHT, PICTURE_WEIGHT = 3.0, 0.5
@@ -76,6 +76,7 @@ class StyleLayersStage(Stage):
         self.perceptual = None if perceptual is None else perceptual.to(plan.device)
         self.metric = StyleMetric(rows[0].numel()).to(plan.device)
         later = tuple(sum(rest) for rest in zip(*self.targets[1:], strict=True))
+        self.start = StartErrors(len(codec.layout.rows)).to(plan.device)
         self.basic_rate, self.later_rate = (
             RateControl(target, speed=STEERING).to(plan.device)
             for target in (self.targets[0], later)
@@ -88,6 +89,7 @@ class StyleLayersStage(Stage):
         answers = (self.networks.generator.synthesise, self._weighted_logits)
         self.metric.measure(self.rows[chosen], answers)
         start_style_layers(self.codec, self.metric, self.rows, self.targets)
+        self.start.measure(self.codec, self.metric, self.rows[chosen])
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -96,6 +98,7 @@ class StyleLayersStage(Stage):
             "basic_rate": self.basic_rate,
             "later_rate": self.later_rate,
             "metric": self.metric,
+            "start": self.start,
         }
 
     def result(self) -> nn.Module:
@@ -108,7 +111,7 @@ class StyleLayersStage(Stage):
         rows = self.rows[torch.from_numpy(rng.integers(len(self.rows), size=size)).to(device)]
         quality = torch.from_numpy(rng.integers(QUALITIES, size=size)).to(device)
         sent = self.codec(rows, quality)
-        terms = self._errors(sent, rows)
+        terms = self._errors(sent, rows, quality)
         loss = torch.stack(list(terms.values())).sum() + self._rate(sent, quality)
         return loss, terms
 
@@ -136,12 +139,13 @@ class StyleLayersStage(Stage):
             terms.append(control(noisy, bits, quality, REFERENCE_PIXELS))
         return torch.stack(terms).sum()
 
-    def _errors(self, sent: SentRows, rows: Tensor) -> dict[str, Tensor]:
-        """Errors of the rows that a receiver has after each layer."""
+    def _errors(self, sent: SentRows, rows: Tensor, quality: Tensor) -> dict[str, Tensor]:
+        """Errors of the rows that a receiver has after each layer, over those of the start."""
         terms: dict[str, Tensor] = {}
         wanted = self.networks.head(rows)
         for layer, found in enumerate(sent.rows):
-            terms[f"rows_{layer}"] = self.metric(found, rows).mean()
+            error = self.metric(found, rows) / self.start.errors[quality, layer]
+            terms[f"rows_{layer}"] = error.mean()
             divergence = attribute_divergence(self.networks.head(found), wanted)
             terms[f"attributes_{layer}"] = ATTRIBUTE_WEIGHT * divergence
         if self.perceptual is not None:
@@ -161,6 +165,28 @@ class StyleLayersStage(Stage):
         logits: Tensor = self.networks.head(rows)
         probability = torch.sigmoid(logits.detach())
         return logits * (probability * (1 - probability)).sqrt()
+
+
+class StartErrors(nn.Module):
+    """Error of the rows at the start of training, by quality and layer, (qualities, layers).
+
+    Errors count relative to it: they fall by decades from quality 1 to 8, and a byte must be worth
+    about the same share of them everywhere.
+    """
+
+    errors: Tensor
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.register_buffer("errors", torch.ones(QUALITIES, layers))
+
+    @torch.no_grad()
+    def measure(self, codec: StyleLayers, metric: StyleMetric, rows: Tensor) -> None:
+        """Measure a codec on rows (M, rows, style)."""
+        for number in range(QUALITIES):
+            sent = codec(rows, torch.full((len(rows),), number, device=rows.device))
+            for layer, found in enumerate(sent.rows):
+                self.errors[number, layer] = metric(found, rows).mean().clamp_min(1e-9)
 
 
 def attribute_divergence(found: Tensor, wanted: Tensor) -> Tensor:

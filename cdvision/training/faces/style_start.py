@@ -19,6 +19,7 @@ from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, index_of
 from cdvision.networks.style_layers import StyleLayers
 from cdvision.training.faces.style_metric import StyleMetric
 
+WIDE = 15.0  # a deviation at which 121 symbols still hold a Gaussian
 RIDGE = 1e-3  # of regressions, over the mean variance of what they read
 OBSERVED = 1000  # faces whose symbols give the tables their widths
 ENERGY = 100.0  # of all components together: it puts weights on a scale that trains well
@@ -123,5 +124,6 @@ def gain_for(deviation: Tensor, bits: float) -> float:
 def _entropy(deviation: Tensor) -> float:
     """Bits of one rounded value of each deviation, added up."""
     symbols = torch.arange(-60.0, 61.0, device=deviation.device)[:, None]
-    bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp_min(0.05))
-    return float((torch.exp2(-bits) * bits).sum())
+    bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp(0.05, WIDE))
+    wider = torch.log2(deviation / WIDE).clamp_min(0)  # one bit for every doubling
+    return float((torch.exp2(-bits) * bits).sum() + wider.sum())
