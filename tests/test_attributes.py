@@ -202,6 +202,22 @@ def test_the_commands(tmp_path: Path) -> None:
         assert picture.size == (64, 64)
 
 
+def test_the_face_model_reads_a_face_from_its_first_bytes() -> None:
+    """Eileen Collins smiles; no model here was trained on her."""
+    face = PACKAGES.parent.parent / "examples" / "photos" / "astronaut-face.png"
+    bits = cdvision.encode(str(face), 4, model="hsc")
+    base = truncate_stream(bits, 1)
+    assert len(base) <= 60
+    assert len(bits) <= 400
+    found = cdvision.attributes(base)  # the stream's fingerprint names its model
+    assert found["Smiling"].present
+    assert not found["Eyeglasses"].present
+    assert not found["Mustache"].present
+    assert cdvision.reconstruct(bits).shape == (128, 128, 3)
+    with pytest.raises(ImageError, match="does not look like one"):
+        cdvision.encode(str(face.with_name("rocket.jpg")), model="hsc")
+
+
 def test_crops_are_part_of_the_facade() -> None:
     assert cdvision.crop_face(np.zeros((50, 80, 3), np.uint8), size=32).shape == (32, 32, 3)
     with pytest.raises(CdvisionError, match="landmarks"):

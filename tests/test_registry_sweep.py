@@ -117,7 +117,11 @@ def test_both_engines_answer_alike(name: str) -> None:
         assert wanted.keys() == found.keys()
         for output, value in wanted.items():
             scale = max(1.0, float(np.abs(value).max()))
-            np.testing.assert_allclose(found[output], value, atol=1e-4 * scale, err_msg=output)
+            least = 1.0 if value.dtype == np.uint8 else 0.0  # a pixel at half may round either way
+            atol = max(1e-4 * scale, least)
+            np.testing.assert_allclose(
+                found[output].astype(np.float64), value, atol=atol, err_msg=output
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
