@@ -61,7 +61,7 @@ class RangeDecoder:
     array([ -1, 300,   0], dtype=int32)
     >>> decoder.finish()
     >>> len(data)
-    5
+    4
 
     Raises:
         BitstreamError: from ``read`` and ``finish``, when the bytes are not such a body. Its offset
