@@ -47,6 +47,7 @@ def encode(
     *,
     model: ModelLike = None,
     size: int | None = None,
+    check: bool = True,
 ) -> bytes:
     """Encode a photo into a stream of a few kilobytes.
 
@@ -60,11 +61,12 @@ def encode(
         quality: 1 (smallest) to 8; the model's default where None.
         model: a loaded model, a name or a folder; the default model where None.
         size: long side of the network input in pixels; where None, the photo's own up to 416.
+        check: refuse what the model is not made for, such as a cat for a model of faces.
 
     Raises:
-        ImageError: the image cannot be read.
+        ImageError: the image cannot be read, or is refused.
     """
-    return _model(model).encode(image, quality, size=size)
+    return _model(model).encode(image, quality, size=size, check=check)
 
 
 def open(bits: bytes, *, model: ModelLike = None) -> Stream:

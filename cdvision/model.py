@@ -52,7 +52,12 @@ class Model:
         return self.card.name
 
     def encode(
-        self, image: ImageLike, quality: int | None = None, *, size: int | None = None
+        self,
+        image: ImageLike,
+        quality: int | None = None,
+        *,
+        size: int | None = None,
+        check: bool = True,
     ) -> bytes:
         """Encode a photo into a stream.
 
@@ -62,15 +67,18 @@ class Model:
             size: long side of the network input in pixels, a multiple of 32. Where None, the
                 photo's own up to the card's (416). Larger finds smaller objects and costs more
                 bytes.
+            check: refuse what the model is not made for: a picture that a model of faces takes
+                for none.
 
         Raises:
-            ImageError: the image cannot be read, or the size is not one that the model takes.
+            ImageError: the image cannot be read or is refused, or the size is not one that the
+                model takes.
         """
         quality = self._checked_quality(quality)
         spec = self.card.input
         fitted = fit_photo(read_photo(image), spec, size)
         codec, (height, width) = self.package.codec, fitted.pixels.shape[:2]
-        latents = self._run_encoder(fitted.pixels, quality)
+        latents = self._run_encoder(fitted.pixels, quality, check=check)
         return write_stream(
             codec=self.card.codec,
             fingerprint=codec.fingerprint[:4],
@@ -88,13 +96,13 @@ class Model:
 
         ``Latents`` of a codec of maps; one int32 array a layer of a codec of several.
         """
-        return self.package.codec.kept(self._run_encoder(pixels, quality), quality)
+        return self.package.codec.kept(self._run_encoder(pixels, quality, check=False), quality)
 
-    def _run_encoder(self, pixels: NDArray[np.uint8], quality: int) -> Any:
+    def _run_encoder(self, pixels: NDArray[np.uint8], quality: int, *, check: bool) -> Any:
         quality_index = np.array([quality - 1], np.int64)
         inputs: dict[str, NDArray[Any]] = {"image": pixels[None], "quality": quality_index}
         outputs = self.engine.run("encoder", inputs)
-        if self.card.input.least_score is not None:
+        if check and self.card.input.least_score is not None:
             self._check_score(float(outputs["score"][0]), self.card.input.least_score)
         return self.package.codec.latents_from(outputs)
 
@@ -103,7 +111,7 @@ class Model:
             raise ImageError(
                 f"model {self.name!r} codes faces, and this picture does not look like one: "
                 f"expected a score of {least:.2f} or more, found {score:.2f}; cut the face out "
-                "first, see cdvision.crop_face"
+                "first (cdvision.crop_face), or encode it all the same (check=False)"
             )
 
     def open(self, bits: bytes | bytearray | memoryview) -> Stream:

@@ -32,7 +32,7 @@ from cdvision.photo import content_size, fit_photo, read_photo
 from cdvision.stream import StreamLimits, read_stream
 from cdvision.stream.varint import encode_varint
 
-MODELS = [info.name for info in cdvision.models()]
+MODELS = [info.name for info in cdvision.models() if "detect" in info.tasks]  # of whole photos
 INPUT_WIDTH_AT, QUALITY_AT, LAYER_ID_AT = 6, 8, 10
 
 

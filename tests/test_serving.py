@@ -93,6 +93,17 @@ def streams(model: cdvision.Model, photos: list[Path]) -> list[bytes]:
     return [model.encode(photo, quality=1, size=224) for photo in photos[:3]]
 
 
+def test_a_model_of_faces_is_served_too() -> None:
+    faces = str(Path(TINY).with_name("test-hsc"))
+    model = cdvision.load(faces)
+    bits = model.encode(str(Path(TINY).parents[2] / "examples" / "photos" / "astronaut-face.png"))
+    with serving(models=(TINY, faces)) as server:
+        wait_until(lambda: server.client.get("/health/ready").status_code == 200)
+        answer = server.post("/v1/attributes", bits)
+        assert (answer.status_code, answer.json()) == (200, model.attributes(bits).to_dict())
+        assert server.post("/v1/detect", bits).status_code == 422
+
+
 def at_work(server: Server) -> float | None:
     return server.service.metrics.registry.get_sample_value("cdvision_requests_at_work")
 

@@ -62,7 +62,7 @@ class ServedModels:
         if name is not None:
             return self.named(name), header
         for model in self._models.values():
-            if model.package.coder.fingerprint[:FINGERPRINT_BYTES] == header.fingerprint:
+            if model.package.codec.fingerprint[:FINGERPRINT_BYTES] == header.fingerprint:
                 return model, header
         known = ", ".join(f"{m.card.fingerprint[:8]} ({m.name})" for m in self._models.values())
         raise BitstreamError(
@@ -82,8 +82,8 @@ class ServedModels:
     def warm_up(self) -> None:
         """Open every graph and compile the entropy coder before the first request waits for it."""
         for model in self._models.values():
-            bits = model.encode(np.zeros(WARM_UP_SIZE, np.uint8))
-            for task in model.card.tasks:
+            bits = model.encode(np.zeros(WARM_UP_SIZE, np.uint8), check=False)
+            for task in (task for task in model.card.tasks if task != "reconstruct"):
                 for streams in ([bits], [bits, bits]):  # alone, and side by side
                     for _ in model.analyze(streams, tasks=(task,), batch_size=1):
                         pass
