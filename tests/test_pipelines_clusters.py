@@ -95,7 +95,7 @@ def test_spark_and_arrow_agree_on_the_columns() -> None:
     columns = re.sub(r"<.*?>>", "", SPARK_SCHEMA).split(", ")
     assert tuple(column.split()[0] for column in columns) == COLUMNS
     structs = re.findall(r"(\w+) array<struct<(.*?)>>", SPARK_SCHEMA)
-    assert [name for name, _ in structs] == ["boxes", "classes"]
+    assert [name for name, _ in structs] == ["boxes", "classes", "attributes"]
     for name, fields in structs:
         kind = arrow_schema().field(name).type.value_type
         expected = [kind.field(position).name for position in range(kind.num_fields)]
