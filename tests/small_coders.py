@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -18,6 +19,8 @@ QUALITIES, CHANNELS, HYPER_CHANNELS, BOUND, LEVELS = 3, 5, 2, 4, 12
 FEATURES, TOLD, CONTEXT = 4, 3, 6  # widths of the context network
 Arrays = dict[str, NDArray[np.generic]]
 Coder = HyperpriorCoder | CheckerboardCoder
+Change = Callable[[NDArray[np.generic]], NDArray[np.generic]]
+"""Of one of a coder's arrays, for tests that its fingerprint covers every number."""
 
 
 @cache
@@ -104,3 +107,23 @@ def same(first: Latents, second: Latents) -> bool:
     """Whether two latents are equal, dtypes included."""
     pairs = zip(first, second, strict=True)
     return all(a.dtype == b.dtype == np.int32 and np.array_equal(a, b) for a, b in pairs)
+
+
+def moved_slot(frequencies: NDArray[np.generic], number: int = -1) -> NDArray[np.generic]:
+    """Move one slot from a frequency (that ``number`` of those above 2) to the one before it."""
+    changed = frequencies.copy()
+    wide = int(np.flatnonzero(changed[:-1] > 2)[number])
+    changed[wide] -= 1
+    changed[wide - 1] += 1
+    return changed
+
+
+def raised(*place: int) -> Change:
+    """Return the change that adds one to the number at a place."""
+
+    def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        changed = array.copy()
+        changed[place] += 1
+        return changed
+
+    return change

@@ -17,6 +17,8 @@ from small_coders import (
     LEVELS,
     QUALITIES,
     TOLD,
+    Change,
+    raised,
     random_latents,
     small_checkerboard,
     small_context,
@@ -104,16 +106,7 @@ def test_the_estimate_is_what_is_written(seed: int, quality: int) -> None:
     assert ideal * 0.99 <= written <= ideal * 1.01 + 16
 
 
-def raised(*place: int) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
-    def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
-        changed = array.copy()
-        changed[place] += 1
-        return changed
-
-    return change
-
-
-CHANGES: dict[str, tuple[str, Callable[[NDArray[np.generic]], NDArray[np.generic]]]] = {
+CHANGES: dict[str, tuple[str, Change]] = {
     "a weight from z": ("network/hyper/0/weight", raised(3, 1, 0, 2)),
     "a weight of the first pass": ("network/first/0/weight", raised(0, 0, 0, 0)),
     "a bias of one quality": ("network/first/0/bias", raised(2, 3)),

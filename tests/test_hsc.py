@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from small_coders import Change, moved_slot, raised
 
 from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.entropy.context_network import MAGNITUDES
@@ -272,26 +273,9 @@ def test_codecs_of_one_layer_and_of_several_are_told_apart() -> None:
         layered_coder_from_arrays(1, small_coder().to_arrays())
 
 
-def moved_slot(frequencies: NDArray[np.generic]) -> NDArray[np.generic]:
-    changed = frequencies.copy()
-    wide = int(np.flatnonzero(changed[:-1] > 2)[3])
-    changed[wide] -= 1
-    changed[wide - 1] += 1
-    return changed
-
-
-def raised(*place: int) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
-    def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
-        changed = array.copy()
-        changed[place] += 1
-        return changed
-
-    return change
-
-
-CHANGES: dict[str, tuple[str, Callable[[NDArray[np.generic]], NDArray[np.generic]]]] = {
-    "a base frequency": ("base/frequencies", moved_slot),
-    "a symbol frequency": ("symbols/frequencies", moved_slot),
+CHANGES: dict[str, tuple[str, Change]] = {
+    "a base frequency": ("base/frequencies", partial(moved_slot, number=3)),
+    "a symbol frequency": ("symbols/frequencies", partial(moved_slot, number=3)),
     "a weight from the base": ("side/0/weight", raised(3, 1, 0, 2)),
     "the bound of the base": ("side/bound", raised(0)),
     "a weight of the first slice": ("slice0/0/weight", raised(0, 0, 0, 0)),

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from small_coders import (
     BOUND,
     CHANNELS,
     HYPER_CHANNELS,
     QUALITIES,
     Arrays,
+    Change,
+    moved_slot,
+    raised,
     random_latents,
     small_hyperprior,
 )
@@ -78,24 +80,7 @@ def test_a_mean_of_zero_bits_a_symbol_costs_the_fixed_bytes_only() -> None:
     assert len(coder.encode(hyper_only, 0)) <= 16 + 2 * HYPER_CHANNELS + 2 * CHANNELS
 
 
-def moved_slot(frequencies: NDArray[np.generic]) -> NDArray[np.generic]:
-    changed = frequencies.copy()
-    wide = int(np.flatnonzero(changed[:-1] > 2)[-1])
-    changed[wide] -= 1
-    changed[wide - 1] += 1
-    return changed
-
-
-def raised(*place: int) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
-    def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
-        changed = array.copy()
-        changed[place] += 1
-        return changed
-
-    return change
-
-
-CHANGES: dict[str, tuple[str, Callable[[NDArray[np.generic]], NDArray[np.generic]]]] = {
+CHANGES: dict[str, tuple[str, Change]] = {
     "a symbol frequency": ("symbols/frequencies", moved_slot),
     "a hyper frequency": ("hyper/frequencies", moved_slot),
     "a weight of the first layer": ("network/0/weight", raised(3, 1, 0, 2)),
