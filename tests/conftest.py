@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,16 @@ LoadModel = Callable[..., cdvision.Model]
 def _loaded(name: str, engine: str) -> cdvision.Model:
     # Two threads that wait for each other are slow where something else runs on the machine.
     return cdvision.load(name, engine=engine, threads=1 if engine == "torch" else None)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: two that wait for each other are slow beside other work."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

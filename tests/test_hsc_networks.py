@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -32,12 +31,7 @@ KINDS = pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "de
 BIG_FEATURE = replace(FACE_TINY, feature_side=16)  # two steps from the base's 2x2 to the detail
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

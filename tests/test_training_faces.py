@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,7 @@ PLAN = Plan(minutes=60.0, steps=4, batch=4, device=CPU, warmup_steps=1)
 NAMES = ("Red", "Bright", "Never")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads that wait for each other are slow where something else runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- data: discs on a plain ground, red or green, bright or dark

@@ -171,6 +171,15 @@ def _save(stage: Stage, out: Path, progress: Progress) -> None:
     )
 
 
+def read_record(run: Path) -> dict[str, Any]:
+    """Return what ``training.json`` keeps of a finished run; raises CdvisionError for another."""
+    path = run / RECORD
+    if not path.is_file() or not (run / WEIGHTS).is_file():
+        raise CdvisionError(f"{run}: expected a finished run with {RECORD} and {WEIGHTS}")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
 def _resume(stage: Stage, out: Path) -> Progress:
     try:
         return load_checkpoint(

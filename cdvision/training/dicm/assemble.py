@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from cdvision.errors import CdvisionError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.networks.dicm_package import DicmPackage, DicmSettings
 from cdvision.training.dicm.models import CODEC, CONTRASTIVE, HEADS
-from cdvision.training.stage_run import RECORD, WEIGHTS
+from cdvision.training.stage_run import WEIGHTS, read_record
 
 DETECT, CLASSIFY = "detect", "classify"  # tasks of a heads run, and prefixes of its weights
 LISTS = {DETECT: "detector", CLASSIFY: "classifier"}  # names of a package's lists of classes
@@ -41,10 +40,10 @@ def assemble(codec: Path, heads: Sequence[Path]) -> Assembled:
     Raises:
         CdvisionError: a folder is no such run, or they do not fit together.
     """
-    record = _record(codec)
+    record = read_record(codec)
     if record["stage"] in (CONTRASTIVE, HEADS):
         raise CdvisionError(f"{codec}: expected a run of redundancy, joint or codec")
-    records = [(run, _record(run)) for run in heads]
+    records = [(run, read_record(run)) for run in heads]
     for run, found in records:
         if found["stage"] != HEADS or found["backbone"] != record["backbone"]:
             raise CdvisionError(f"{run}: expected a run of heads on {record['backbone']}")
@@ -77,14 +76,6 @@ def _fill(
             run = tasks[task][0]
             target = head.fc if isinstance(head, PooledClassifier) else head
             _load(target, _below(_tensors(run), f"{task}."), run)
-
-
-def _record(run: Path) -> dict[str, Any]:
-    path = run / RECORD
-    if not path.is_file() or not (run / WEIGHTS).is_file():
-        raise CdvisionError(f"{run}: expected a finished run with {RECORD} and {WEIGHTS}")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
 
 
 def _tensors(run: Path) -> dict[str, Tensor]:

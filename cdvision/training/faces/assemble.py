@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from cdvision.errors import CdvisionError
 from cdvision.networks.face_package import HSC, SFIC_STYLE, FacePackage, FaceSettings
 from cdvision.training.faces.networks import FaceNetworks, load_face_networks
-from cdvision.training.stage_run import RECORD, WEIGHTS
+from cdvision.training.stage_run import WEIGHTS, read_record
 
 CODEC_FACTS = {HSC: "hsc_widths", SFIC_STYLE: "layout"}  # what a codec run's record keeps
 
@@ -36,7 +36,7 @@ def assemble_faces(codec: Path, start: Path, score: Path | None = None) -> Assem
     Raises:
         CdvisionError: a folder is no such run, or they do not fit together.
     """
-    record = _record(codec)
+    record = read_record(codec)
     profile = next((p for p, fact in CODEC_FACTS.items() if fact in record), None)
     if profile is None:
         raise CdvisionError(f"{codec}: expected a run of hsc or style-layers")
@@ -58,7 +58,7 @@ def assemble_faces(codec: Path, start: Path, score: Path | None = None) -> Assem
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CdvisionError(f"{codec}: these weights do not fit: {reason}") from error
-    training = {"networks": _record(start), "codec": record}
+    training = {"networks": read_record(start), "codec": record}
     return AssembledFaces(model.eval(), training)
 
 
@@ -69,11 +69,3 @@ def _take(model: FacePackage, networks: FaceNetworks, scored: FaceNetworks) -> N
     known = model.head.state_dict()  # the profile without F has no weights for it
     kept = {name: value for name, value in networks.head.state_dict().items() if name in known}
     model.head.load_state_dict(kept)
-
-
-def _record(run: Path) -> dict[str, Any]:
-    path = run / RECORD
-    if not path.is_file() or not (run / WEIGHTS).is_file():
-        raise CdvisionError(f"{run}: expected a finished run with {RECORD} and {WEIGHTS}")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
