@@ -14,6 +14,7 @@ from cdvision.cli.train_faces import faces
 from cdvision.cli.train_faces_package import package as faces_package
 from cdvision.cli.train_hsc import hsc
 from cdvision.cli.train_masks import add_masks, masks
+from cdvision.cli.train_plan import place
 from cdvision.cli.train_style_layers import style_layers
 from cdvision.errors import CdvisionError
 
@@ -70,9 +71,9 @@ def small(
     from cdvision.training.recipe import Recipe
     from cdvision.training.run import train_small
 
-    place = _place(device)
+    where = place(device)
     recipe = replace(Recipe(), **{k: v for k, v in changes.items() if v is not None})
-    train_small(_banks(photos, split_table, place), initial_weights, out, recipe, place)
+    train_small(_banks(photos, split_table, where), initial_weights, out, recipe, where)
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
 
 
@@ -103,9 +104,9 @@ def receiver(
     """Tune taps and tails of a finished RUN of `small`; no byte of any stream changes."""
     from cdvision.training.receiver import tune_receiver
 
-    place = _place(device)
-    banks = _banks(photos, split_table, place)
-    tune_receiver(banks, initial_weights, run, out, minutes=minutes, batch=batch, device=place)
+    where = place(device)
+    banks = _banks(photos, split_table, where)
+    tune_receiver(banks, initial_weights, run, out, minutes=minutes, batch=batch, device=where)
     click.echo(f"weights: {out / 'weights.safetensors'}")
 
 
@@ -139,14 +140,6 @@ def package(run: Path, out: Path, classes: Path | None, metrics: Path | None) ->
     )
     card = build_small(run / "weights.safetensors", out, facts)
     click.echo(f"{out}: {card.name} {card.fingerprint[:8]}")
-
-
-def _place(device: str) -> torch.device:
-    import torch
-
-    return torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
 
 
 def _banks(

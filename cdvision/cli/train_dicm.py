@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cdvision.cli.train_dicm_package import package
+from cdvision.cli.train_plan import plan_options, planned
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXISTING = click.Path(exists=True, path_type=Path)
-SMOKE_SIDE, SMOKE_STEPS, SMOKE_PHOTOS, SMOKE_QUEUE = 64, 2, 8, 16
+SMOKE_SIDE, SMOKE_PHOTOS, SMOKE_QUEUE = 64, 8, 16
 
 
 @click.group()
@@ -59,28 +59,6 @@ def _start(function: Command) -> Command:
     return function
 
 
-def _plan(*, minutes: float, batch: int) -> Callable[[Command], Command]:
-    def decorate(function: Command) -> Command:
-        for option in (
-            click.option("-o", "--out", type=Path, required=True, help="Folder of the run."),
-            click.option("--minutes", type=float, default=minutes, show_default=True),
-            click.option("--steps", type=click.IntRange(1), help="Length in steps instead."),
-            click.option("--batch", type=click.IntRange(2), default=batch, show_default=True),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-            click.option(
-                "--bf16/--no-bf16",
-                default=None,
-                help="bfloat16 autocast (default: on for cuda; worth it on CPUs with AMX).",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option("--smoke", is_flag=True, help="Tiny everything, two steps: does it run?"),
-        ):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 _SIDE = click.option("--side", type=click.IntRange(64), help="Pixels of a square crop.")
 _QUEUE = click.option("--queue", type=click.IntRange(2), default=65_536, show_default=True)
 _RATE = click.option("--learning-rate", type=float, help="Default: the paper's.")
@@ -95,7 +73,7 @@ _TARGETS = click.option(
 @dicm.command()
 @_photos
 @_start
-@_plan(minutes=600.0, batch=256)
+@plan_options(minutes=600.0, batch=256)
 @_SIDE
 @_QUEUE
 @_RATE
@@ -104,7 +82,7 @@ def contrastive(**options: Any) -> None:
     from cdvision.training.dicm.models import make_backbone
     from cdvision.training.dicm.stage0_contrastive import ContrastiveStage
 
-    plan, start = _planned(options), _begin(options)
+    plan, start = planned(options, smoke_batch=2), _begin(options)
     stage = ContrastiveStage(
         make_backbone(start),
         _views(options, plan),
@@ -119,7 +97,7 @@ def contrastive(**options: Any) -> None:
 @dicm.command()
 @_photos
 @_start
-@_plan(minutes=30.0, batch=64)
+@plan_options(minutes=30.0, batch=64)
 @_SIDE
 @_TARGETS
 @_RATE
@@ -130,7 +108,7 @@ def redundancy(**options: Any) -> None:
     from cdvision.training.dicm.models import CONTRASTIVE, make_redundancy
     from cdvision.training.dicm.stage1_redundancy import RedundancyStage
 
-    plan, start = _planned(options), _begin(options)
+    plan, start = planned(options, smoke_batch=2), _begin(options)
     _require_weights(start, options)
     if options["head_start"] and start.stage not in ("", CONTRASTIVE):
         raise click.UsageError(
@@ -151,7 +129,7 @@ def redundancy(**options: Any) -> None:
 @dicm.command()
 @_photos
 @_start
-@_plan(minutes=240.0, batch=256)
+@plan_options(minutes=240.0, batch=256)
 @_SIDE
 @_QUEUE
 @_TARGETS
@@ -162,7 +140,7 @@ def joint(**options: Any) -> None:
     from cdvision.training.dicm.models import make_redundancy
     from cdvision.training.dicm.stage2_joint import DistillationStage, JointStage
 
-    plan, start = _planned(options), _begin(options)
+    plan, start = planned(options, smoke_batch=2), _begin(options)
     _require_weights(start, options)
     common = {"targets": _targets(options), **_given(options, "learning_rate")}
     stage: DistillationStage | JointStage
@@ -179,7 +157,7 @@ def joint(**options: Any) -> None:
 @dicm.command()
 @_photos
 @_start
-@_plan(minutes=120.0, batch=32)
+@plan_options(minutes=120.0, batch=32)
 @_SIDE
 @_TARGETS
 @_RATE
@@ -189,7 +167,7 @@ def codec(**options: Any) -> None:
     from cdvision.training.dicm.models import make_codec
     from cdvision.training.dicm.stage3_codec import CodecStage
 
-    plan, start = _planned(options), _begin(options)
+    plan, start = planned(options, smoke_batch=2), _begin(options)
     stage = CodecStage(
         make_codec(start),
         _crops(options, plan, side=256, multiple=64),
@@ -203,7 +181,7 @@ def codec(**options: Any) -> None:
 
 @dicm.command()
 @_start
-@_plan(minutes=60.0, batch=16)
+@plan_options(minutes=60.0, batch=16)
 @_RATE
 @click.option(
     "--features",
@@ -229,7 +207,7 @@ def heads(**options: Any) -> None:
     """Stage 4: task heads (and, on request, the tail) on features."""
     from cdvision.cli.train_dicm_heads import heads_stage
 
-    plan, start = _planned(options), _begin(options)
+    plan, start = planned(options, smoke_batch=2), _begin(options)
     stage, facts = heads_stage(options, plan, start)
     _run(stage, options, plan, start, **facts)
 
@@ -240,26 +218,6 @@ def _run(stage: Any, options: dict[str, Any], plan: Plan, start: Start, **facts:
     out: Path = options["out"]
     run_stage(stage, out, plan, {"backbone": start.backbone, "origin": start.origin, **facts})
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
-
-
-def _planned(options: dict[str, Any]) -> Plan:
-    import torch
-
-    from cdvision.cli.train import _place
-    from cdvision.training.stage_run import Plan
-
-    device = _place(options["device"])
-    bf16 = device.type == "cuda" if options["bf16"] is None else options["bf16"]
-    torch.manual_seed(options["seed"])  # of new weights
-    plan = Plan(
-        minutes=options["minutes"],
-        steps=options["steps"],
-        batch=options["batch"],
-        device=device,
-        bf16=bf16,
-        seed=options["seed"],
-    )
-    return replace(plan, steps=SMOKE_STEPS, batch=2) if options["smoke"] else plan
 
 
 def _begin(options: dict[str, Any]) -> Start:

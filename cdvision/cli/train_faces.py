@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cdvision.cli.train_plan import plan_options, planned
+
 if TYPE_CHECKING:
     from cdvision.networks.face_widths import FaceWidths
     from cdvision.training.faces.face_bank import FaceBank
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXISTING = click.Path(exists=True, path_type=Path)
-SMOKE_STEPS, SMOKE_FACES, SMOKE_PHOTOS = 2, 24, 16
+SMOKE_BATCH, SMOKE_FACES, SMOKE_PHOTOS = 4, 24, 16
 
 
 @click.group()
@@ -36,26 +38,12 @@ def face_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
     def decorate(function: Command) -> Command:
         for option in (
             click.option("--start", type=EXISTING, help="Finished run of an earlier stage."),
-            click.option("--resolution", type=int, help="Of new networks (default: 128)."),
-            click.option(
-                "--trunk",
-                type=click.Choice(["mobilenet_v2", "resnet50v2"]),
-                help="Of new encoders (default: mobilenet_v2).",
-            ),
             click.option("--labels", type=EXISTING, help="csv: file, split, 0/1 attributes."),
-            click.option("-o", "--out", type=Path, required=True, help="Folder of the run."),
-            click.option("--minutes", type=float, default=minutes, show_default=True),
-            click.option("--steps", type=click.IntRange(1), help="Length in steps instead."),
-            click.option("--batch", type=click.IntRange(2), default=batch, show_default=True),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-            click.option(
-                "--bf16/--no-bf16", default=None, help="bfloat16 autocast (default: on for cuda)."
-            ),
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option("--smoke", is_flag=True, help="Tiny everything, two steps: does it run?"),
+            plan_options(minutes=minutes, batch=batch),
+            click.argument("faces", type=EXISTING),
         ):
             function = option(function)
-        return click.argument("faces", type=EXISTING)(function)
+        return function
 
     return decorate
 
@@ -79,7 +67,7 @@ def generator(**options: Any) -> None:
     """Train the style generator on FACES (folder or tar) against a discriminator."""
     from cdvision.training.faces.stage_generator import GeneratorStage
 
-    plan, networks = planned(options), _networks(options)
+    plan, networks = planned(options, smoke_batch=SMOKE_BATCH), _networks(options)
     bank, _ = banks(options, networks, plan)
     chosen = {name: options[name] for name in ("r1", "path", "augmented")}
     run(GeneratorStage(networks, bank, plan, **chosen, **_given(options)), options, plan)
@@ -95,7 +83,7 @@ def trunk(**options: Any) -> None:
     """Fine-tune the encoder's trunk on the attributes of FACES: rows that tell them."""
     from cdvision.training.faces.stage_trunk import TrunkStage
 
-    plan, networks = planned(options), _networks(options)
+    plan, networks = planned(options, smoke_batch=SMOKE_BATCH), _networks(options)
     bank, held_out = banks(options, networks, plan)
     stage = TrunkStage(networks, bank, held_out, plan, **_given(options, "trunk_rate"))
     run(stage, options, plan)
@@ -126,7 +114,7 @@ def inversion(**options: Any) -> None:
 
     if options["freeze_encoder"] and not options["tune_generator"]:
         raise click.UsageError("--freeze-encoder leaves nothing to train without --tune-generator")
-    plan, networks = planned(options), _networks(options)
+    plan, networks = planned(options, smoke_batch=SMOKE_BATCH), _networks(options)
     bank, held_out = banks(options, networks, plan)
     stage = InversionStage(
         networks,
@@ -156,7 +144,8 @@ def score(**options: Any) -> None:
 
     if options["start"] is None:
         raise click.UsageError("expected --start: the run whose encoder is scored")
-    plan, networks = planned(options), _networks(options).to(planned(options).device)
+    plan = planned(options, smoke_batch=SMOKE_BATCH)
+    networks = _networks(options).to(plan.device)
     bank, held_out = banks(options, networks, plan)
     splits = _splits(options["split_table"])
     photos = read_photos(options["photos"], device=plan.device, splits=splits)
@@ -170,26 +159,6 @@ def score(**options: Any) -> None:
     record["face_score"] = found
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     click.echo(f"faces refused {found['faces_refused']}, photos taken {found['photos_accepted']}")
-
-
-def planned(options: dict[str, Any]) -> Plan:
-    """Return the plan of the options; seeds what new weights are drawn from."""
-    import torch
-
-    from cdvision.cli.train import _place
-    from cdvision.training.stage_run import Plan
-
-    device = _place(options["device"])
-    torch.manual_seed(options["seed"])
-    plan = Plan(
-        minutes=options["minutes"],
-        steps=options["steps"],
-        batch=options["batch"],
-        device=device,
-        bf16=device.type == "cuda" if options["bf16"] is None else options["bf16"],
-        seed=options["seed"],
-    )
-    return replace(plan, steps=SMOKE_STEPS, batch=4) if options["smoke"] else plan
 
 
 def banks(options: dict[str, Any], networks: FaceNetworks, plan: Plan) -> tuple[FaceBank, FaceBank]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvision.cli.train_faces import EXISTING, banks, face_options, planned
+from cdvision.cli.train_faces import EXISTING, SMOKE_BATCH, banks, face_options
+from cdvision.cli.train_plan import planned
 from cdvision.cli.train_style_layers import finished_networks
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def hsc(**options: Any) -> None:
     from cdvision.training.faces.hsc_stage import HscStage, HscWeights
     from cdvision.training.stage_run import run_stage
 
-    plan, networks = planned(options), finished_networks(options)
+    plan, networks = planned(options, smoke_batch=SMOKE_BATCH), finished_networks(options)
     bank, held_out = banks(options, networks, plan)
     out: Path = options["out"]
     stage = HscStage(

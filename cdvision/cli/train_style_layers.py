@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvision.cli.train_faces import EXISTING, banks, face_options, planned
+from cdvision.cli.train_faces import EXISTING, SMOKE_BATCH, banks, face_options
+from cdvision.cli.train_plan import planned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ def style_layers(**options: Any) -> None:
     from cdvision.training.faces.style_layers_stage import StyleLayersStage
     from cdvision.training.stage_run import run_stage
 
-    plan, networks = planned(options), finished_networks(options)
+    plan, networks = planned(options, smoke_batch=SMOKE_BATCH), finished_networks(options)
     bank, held_out = banks(options, networks, plan)
     out, weights = options["out"], options["initial_weights"]
     named = {"basic": "basic_bytes", "total": "all_bytes", "learning_rate": "learning_rate"}

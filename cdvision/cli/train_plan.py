@@ -1,0 +1,70 @@
+"""How long, how much and where a stage trains: the options that all stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import torch
+
+    from cdvision.training.stage_run import Plan
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+SMOKE_STEPS = 2
+
+
+def plan_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
+    """Add the options of a plan; the numbers are a stage's defaults."""
+
+    def decorate(function: Command) -> Command:
+        for option in (
+            click.option("-o", "--out", type=Path, required=True, help="Folder of the run."),
+            click.option("--minutes", type=float, default=minutes, show_default=True),
+            click.option("--steps", type=click.IntRange(1), help="Length in steps instead."),
+            click.option("--batch", type=click.IntRange(2), default=batch, show_default=True),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option(
+                "--bf16/--no-bf16",
+                default=None,
+                help="bfloat16 autocast (default: on for cuda; worth it on CPUs with AMX).",
+            ),
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option("--smoke", is_flag=True, help="Tiny everything, two steps: does it run?"),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def planned(options: dict[str, Any], *, smoke_batch: int) -> Plan:
+    """Return the plan of the options; seeds what new weights are drawn from."""
+    import torch
+
+    from cdvision.training.stage_run import Plan
+
+    device = place(options["device"])
+    torch.manual_seed(options["seed"])
+    plan = Plan(
+        minutes=options["minutes"],
+        steps=options["steps"],
+        batch=options["batch"],
+        device=device,
+        bf16=device.type == "cuda" if options["bf16"] is None else options["bf16"],
+        seed=options["seed"],
+    )
+    return replace(plan, steps=SMOKE_STEPS, batch=smoke_batch) if options["smoke"] else plan
+
+
+def place(device: str) -> torch.device:
+    """Return the device of a name; ``auto`` is a GPU where there is one."""
+    import torch
+
+    return torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
