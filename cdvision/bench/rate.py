@@ -25,10 +25,12 @@ from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
 from cdvision.evaluation.answer_cache import files_digest
 from cdvision.evaluation.curve import LabelledSet, pixel_record, stream_curve
 from cdvision.evaluation.notices import notice
-from cdvision.evaluation.reference import PixelPath, write_reference_graphs
+from cdvision.evaluation.own_networks import OwnPixelPath
+from cdvision.evaluation.reference import PixelNetworks, PixelPath, write_reference_graphs
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, Rival, missing
 from cdvision.model import Model
+from cdvision.package.loader import WEIGHTS_FILE, file_sha256
 
 TASKS = ("detect", "classify")
 LOG_FILE = "records.jsonl"
@@ -60,7 +62,7 @@ class RateBenchmark:
         model: makes the streams.
         data: labelled photos of a task that the uncompressed networks know.
         labels: the file that holds the labels.
-        initial_weights: folder of the uncompressed networks.
+        initial_weights: folder of the uncompressed networks; None for those of the package itself.
         rivals: picture codecs that work here.
         qualities: of the model; all where None.
         jobs: threads that encode rivals' pictures.
@@ -73,7 +75,7 @@ class RateBenchmark:
     model: Model
     data: LabelledSet
     labels: Path
-    initial_weights: Path
+    initial_weights: Path | None
     rivals: Sequence[Rival]
     qualities: Sequence[int] | None = None
     jobs: int = 1
@@ -100,8 +102,7 @@ class RateBenchmark:
         """
         log = RecordLog(folder / LOG_FILE)
         with tempfile.TemporaryDirectory() as graphs:
-            write_reference_graphs(self.initial_weights, Path(graphs))
-            reference = PixelPath(self.model.package, Path(graphs))
+            reference = self._reference(Path(graphs))
             records = [self._measured(log, one) for one in self._measurements(reference)]
         return {
             "ours": self.codec,
@@ -114,15 +115,32 @@ class RateBenchmark:
             "records": records,
         }
 
+    def _reference(self, graphs: Path) -> PixelNetworks:
+        if self.initial_weights is None:
+            return OwnPixelPath(self.model)
+        write_reference_graphs(self.initial_weights, graphs)
+        return PixelPath(self.model.package, graphs)
+
     @cached_property
     def _digest(self) -> str:
         return data_digest(self.data, self.labels)
+
+    @cached_property
+    def _networks(self) -> str:
+        """The rivals' networks and input; not their graphs, whose files change with exporters."""
+        from cdvision.networks.initial_weights import MOBILENET_FILE, NANODET_FILE
+
+        card = self.model.card
+        if self.initial_weights is None:
+            return files_digest({"own": card.files[WEIGHTS_FILE], "input": repr(card.input)})
+        files = {n: file_sha256(self.initial_weights / n) for n in (NANODET_FILE, MOBILENET_FILE)}
+        return files_digest({**files, "input": repr(card.input)})
 
     def _measured(self, log: RecordLog, one: Measurement) -> Record:
         """Return a record of the log, or measure it and keep it there.
 
         What the first photo costs and is answered is part of the key: another version of any
-        codec, network or of our own code is seen by it.
+        codec, network or of our own code is seen by it. Graphs that were only written anew are not.
         """
         image = next(iter(self.data.photos)).data
         sent, answer = one.answer(image)
@@ -135,7 +153,7 @@ class RateBenchmark:
             log.append(key, found)
         return found
 
-    def _measurements(self, reference: PixelPath) -> Iterator[Measurement]:
+    def _measurements(self, reference: PixelNetworks) -> Iterator[Measurement]:
         yield self._pixels(reference)
         for quality in self.qualities or range(1, self.model.card.qualities + 1):
             yield self._streams(quality)
@@ -161,13 +179,13 @@ class RateBenchmark:
         }
         return Measurement(key, answer, lambda: stream_curve(self.model, self.data, [quality])[0])
 
-    def _pixels(self, reference: PixelPath) -> Measurement:
+    def _pixels(self, reference: PixelNetworks) -> Measurement:
         def answer(image: bytes) -> tuple[bytes, Any]:
             if self.data.task == "detect":
                 return image, reference.detect(image, confidence=EVALUATION_CONFIDENCE)
             return image, reference.classify(image, top=5)
 
-        key: Key = {"codec": "none", "networks": reference.digest()}
+        key: Key = {"codec": "none", "networks": self._networks}
         return Measurement(key, answer, partial(pixel_record, self.data, reference))
 
     def _rival(self, path: RivalPath) -> Measurement:
@@ -181,7 +199,7 @@ class RateBenchmark:
             "quality": path.quality,
             "scale": path.scale,
             "codec version": path.rival.describe(),
-            "networks": path.reference.digest(),
+            "networks": self._networks,
         }
         return Measurement(key, answer, partial(rival_record, path, self.data, jobs=self.jobs))
 

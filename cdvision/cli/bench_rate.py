@@ -14,10 +14,12 @@ from cdvision.cli.labelled_data import LabelledData, data_options, existing
 from cdvision.cli.opener import Opener, model_options
 
 NEEDS_WEIGHTS = (
-    "--initial-weights: expected the folder of the uncompressed networks that rivals' pictures "
-    "are shown to: nanodet_plus_m_416.safetensors (github.com/RangiLyu/nanodet) and "
+    "--initial-weights: `small` expects the folder of the uncompressed networks that rivals' "
+    "pictures are shown to: nanodet_plus_m_416.safetensors (github.com/RangiLyu/nanodet) and "
     "mobilenet_v2.safetensors (coral.ai/models); both Apache-2.0, see NOTICE."
 )
+
+OWN_WEIGHTS = "--initial-weights: these networks are `small`'s; other packages hold their own."
 
 
 @click.command()
@@ -26,7 +28,8 @@ NEEDS_WEIGHTS = (
     "--initial-weights",
     type=existing,
     metavar="DIR",
-    help="Folder of the uncompressed networks, which rivals' pictures are shown to (required).",
+    help="Folder of the uncompressed networks, which rivals' pictures are shown to (`small` only: "
+    "other packages hold theirs).",
 )
 @click.option(
     "--rival",
@@ -72,9 +75,9 @@ def rate(
 
     source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
     source.check()
-    if initial_weights is None:
-        raise click.UsageError(NEEDS_WEIGHTS)
     model = Opener(**options).model_for_evaluation()
+    if (model.card.network == "small") != (initial_weights is not None):
+        raise click.UsageError(NEEDS_WEIGHTS if initial_weights is None else OWN_WEIGHTS)
     data, _ = source.read(model)
     chosen, left_out = chosen_rivals(rivals)
     benchmark = RateBenchmark(

@@ -73,7 +73,10 @@ layers_option = click.option(
 @click.option(
     "--initial-weights",
     type=existing,
-    help="Folder of the uncompressed networks, to measure them in the same run.",
+    help="Folder of the uncompressed networks, to measure them in the same run (`small`).",
+)
+@click.option(
+    "--pixels", is_flag=True, help="Measure the package's networks without the codec, too (dicm)."
 )
 @click.option("-o", "--out", type=Path, help="Write the records: x.json, and x.csv beside it.")
 @click.option("--plot", type=Path, help="Draw bytes against accuracy: x.svg.")
@@ -85,6 +88,7 @@ def evaluate(
     layers: tuple[int, ...] | None,
     size: int | None,
     initial_weights: Path | None,
+    pixels: bool,
     out: Path | None,
     plot: Path | None,
     cache: Path | None,
@@ -110,6 +114,8 @@ def evaluate(
     records = stream_curve(model, data, chosen, layers=layers, size=size, cache=kept)
     if initial_weights is not None:
         records.append(_reference_record(model, initial_weights, data, size, kept))
+    if pixels:
+        records.append(_own_record(model, data, size, kept))
     click.echo(format_records(records))
     if data.task == "attributes":
         click.echo(f"\nAttributes of the last row:\n\n{format_attributes(records[-1])}")
@@ -169,6 +175,15 @@ def _cache_folder(folder: Path | None, digest: str) -> CacheFolder:
     from cdvision.evaluation.answer_cache import CacheFolder, default_cache_folder
 
     return CacheFolder(folder or default_cache_folder(), digest)
+
+
+def _own_record(
+    model: Model, data: LabelledSet, size: int | None, cache: CacheFolder | None
+) -> dict[str, Any]:
+    from cdvision.evaluation.curve import pixel_record
+    from cdvision.evaluation.own_networks import OwnPixelPath
+
+    return pixel_record(data, OwnPixelPath(model), size=size, cache=cache)
 
 
 def _reference_record(

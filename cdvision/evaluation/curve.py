@@ -21,7 +21,7 @@ from cdvision.evaluation.coco_ap import CocoScoring
 from cdvision.evaluation.coco_labels import read_coco_labels
 from cdvision.evaluation.labelled import LabelledPhoto, LabelledPhotos
 from cdvision.evaluation.layers import LayerSender, with_layers
-from cdvision.evaluation.reference import PixelPath
+from cdvision.evaluation.reference import PixelNetworks
 from cdvision.model import Model
 
 Record = dict[str, Any]
@@ -172,7 +172,7 @@ def _asker(model: Model, task: str) -> Callable[[bytes], Any]:
 
 def pixel_record(
     data: LabelledSet,
-    reference: PixelPath,
+    reference: PixelNetworks,
     *,
     size: int | None = None,
     cache: CacheFolder | None = None,

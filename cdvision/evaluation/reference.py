@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 
 DETECTOR, CLASSIFIER = "nanodet_plus_m", "mobilenet_v2"
 CLASSIFIER_SIDE, CLASSIFIER_RESIZE = 224, 256
+
+
+class PixelNetworks(Protocol):
+    """Networks that answer pixels, as rivals' pictures and photos are shown to them."""
+
+    package: ModelPackage
+
+    def detect(
+        self, image: ImageLike, *, confidence: float = 0.3, size: int | None = None
+    ) -> Detections:
+        """Detect objects in a network input whose long side is ``size``."""
+
+    def classify(self, image: ImageLike, *, top: int = 5) -> Classification:
+        """Classify a photo."""
+
+    def digest(self) -> str:
+        """SHA-256 over what the answers depend on."""
 
 
 class PixelPath:

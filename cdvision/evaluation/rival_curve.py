@@ -19,7 +19,7 @@ from cdvision.photo import content_size, read_photo, working_size
 
 if TYPE_CHECKING:
     from cdvision.evaluation.curve import LabelledSet, Record
-    from cdvision.evaluation.reference import PixelPath
+    from cdvision.evaluation.reference import PixelNetworks
     from cdvision.results import Classification, Detections
 
 SCALES = (1.0, 0.75, 0.5)
@@ -46,7 +46,7 @@ class RivalPath:
     rival: Rival
     quality: int
     scale: float
-    reference: PixelPath
+    reference: PixelNetworks
 
     def __str__(self) -> str:
         return f"{self.rival.name} {self.quality}, scale {self.scale:g}"
@@ -111,7 +111,7 @@ def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record
 
 
 def rival_paths(
-    rival: Rival, reference: PixelPath, scales: Sequence[float] = SCALES
+    rival: Rival, reference: PixelNetworks, scales: Sequence[float] = SCALES
 ) -> list[RivalPath]:
     """Return every quality of a picture codec at every scale."""
     return [

@@ -57,6 +57,27 @@ def graphs(model: DicmPackage) -> dict[str, Graph]:
     return found
 
 
+def pixel_graphs(model: DicmPackage) -> dict[str, Graph]:
+    """Return each tail's whole network: features straight from the front, no codec."""
+    pixels: Axes = {"image": ("batch", "height", "width", 3)}
+    found = {}
+    if model.classifier is not None:
+        stride = pool_stride(model)
+        inputs = {
+            **pixels,
+            "rows": ("batch", 1, f"h{stride}"),
+            "columns": ("batch", 1, f"w{stride}"),
+        }
+        found[CLASSIFIER] = _graph(
+            PixelClassifierGraph(model), inputs, ("features", "logits"),
+            (torch.uint8, torch.float32, torch.float32),
+        )  # fmt: skip
+    if model.detector is not None:
+        outputs = ("features", *dense_outputs(model.detector))
+        found[DETECTOR] = _graph(PixelDetectorGraph(model), pixels, outputs, (torch.uint8,))
+    return found
+
+
 def latents_decoder(model: DicmPackage) -> tuple[nn.Module, FeatureSpec]:
     """Return the decoder, which gives the features at 1/4 of the network that it was made for."""
     return LatentsDecoder(model), FeatureSpec(model.widths.features, 4)
@@ -151,7 +172,10 @@ class ClassifierGraph(TapGraph):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return features and logits (N, classes); the average is weighted by rows and columns."""
         (features,) = super().forward(*inputs)
-        rows, columns = inputs[3:]
+        return self.answers(features, *inputs[3:])
+
+    def answers(self, features: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
+        """Return what the call does, from features."""
         last = self._stages(features)[-1]
         pooled = torch.matmul(torch.matmul(rows[:, None], last), columns[:, None].transpose(2, 3))
         return features, self.classifier(pooled)
@@ -169,10 +193,32 @@ class DetectorGraph(TapGraph):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return features and what ``dense_outputs`` names."""
         (features,) = super().forward(*inputs)
+        return self.answers(features)
+
+    def answers(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Return what the call does, from features."""
         pooled = len(self.detector.strides)
         levels = list(self.detector.pyramid(self._stages(features)[-pooled:]).values())
         objectness, deltas = self.detector.rpn.head(levels)
         return (features, *levels[:pooled], *objectness, *deltas)
+
+
+class PixelClassifierGraph(ClassifierGraph):
+    """uint8 image, rows and columns to what ``ClassifierGraph`` returns."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Map (N, H, W, 3) and the weights of the average to features and logits."""
+        image, rows, columns = inputs
+        return self.answers(self.codec.front(image.permute(0, 3, 1, 2).float()), rows, columns)
+
+
+class PixelDetectorGraph(DetectorGraph):
+    """uint8 image to what ``DetectorGraph`` returns."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Map (N, H, W, 3) to features, pyramid, objectness and deltas."""
+        (image,) = inputs
+        return self.answers(self.codec.front(image.permute(0, 3, 1, 2).float()))
 
 
 # Parameters of a graph must have the names that the package's weights have: the graphs of

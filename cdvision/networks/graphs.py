@@ -53,6 +53,24 @@ def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
     return graphs
 
 
+def pixel_graphs(network: str, model: nn.Module) -> dict[str, Graph]:
+    """Return, for each tail, the network that it belongs to: from pixels, without any codec.
+
+    Their inputs are ``image`` and what the tail's own graphs take beside latents; their outputs
+    are those of ``answer.TAIL``.
+
+    Raises:
+        ModelError: the package does not hold the networks as they were before it was trained.
+    """
+    home = _home(network)
+    if not hasattr(home, "pixel_graphs"):
+        raise ModelError(
+            f"{network!r}: its package does not hold the networks as they were without a codec"
+        )
+    graphs: dict[str, Graph] = home.pixel_graphs(model)
+    return graphs
+
+
 def load_network(network: str, weights: Path) -> nn.Module:
     """Build a network and fill it from safetensors (fp16 or fp32), in evaluation mode."""
     model: nn.Module = _home(network).load(weights)
