@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import cdvision
+from cdvision.cli.command_line import command_line
 from cdvision.errors import ModelError
 from cdvision.heads.detectron2_zoo import convert_zoo_checkpoint
 
@@ -78,6 +80,16 @@ def test_a_zoo_checkpoint_becomes_safetensors_with_a_warning(tmp_path, protocol)
     found = load_file(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(found["a.weight"], weight.T)
     assert found["a.steps"] == 3
+
+
+def test_the_command_converts_and_warns(tmp_path):
+    source = pickled(tmp_path / "zoo.pkl", {"model": {"a": np.ones(3, np.float32)}})
+    result = CliRunner().invoke(command_line, ["train", "convert-zoo", str(source)])
+    assert result.exit_code == 0, result.output
+    assert "warning" in result.stderr
+    assert "convert only files whose author you trust" in result.stderr
+    assert result.stdout == f"{tmp_path / 'zoo.safetensors'}: 1 arrays\n"
+    np.testing.assert_array_equal(load_file(tmp_path / "zoo.safetensors")["a"], np.ones(3))
 
 
 class RunsACommand:

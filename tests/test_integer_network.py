@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cdvision.entropy.convolution import accumulate
+from cdvision.entropy.convolution import convolve
 from cdvision.entropy.integer_network import EXACT_LIMIT, IntegerLayer, IntegerNetwork
 from cdvision.errors import ModelError
 
@@ -143,9 +143,10 @@ def test_the_compiled_sums_equal_blas_products_in_any_order(seed: int) -> None:
     weight = rng.integers(-127, 128, (32, 47, 3, 3)).astype(np.int8)
     layer = IntegerLayer(weight, zeros(32), 1, 0, 255)
     assert layer.largest_sum(127) < EXACT_LIMIT
-    padded = rng.integers(-127, 128, (9, 7, 47)).astype(np.float32)
-    total = np.empty((7, 5, 32), np.float32)
-    accumulate(padded, layer.matrix, np.zeros(32, np.float32), 3, total)
+    padded = np.zeros((9, 7, 47), np.float32)
+    padded[1:-1, 1:-1] = x = rng.integers(-127, 128, (7, 5, 47)).astype(np.float32)
+    bias, limit = np.zeros(32, np.float32), 2.0**23
+    total = convolve(x, layer.matrix, bias, 3, 7, 5, 1.0, -limit, limit, 1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
     patches = windows.transpose(0, 1, 3, 4, 2).reshape(35, 9 * 47)
     order = rng.permutation(9 * 47)

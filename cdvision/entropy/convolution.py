@@ -62,23 +62,28 @@ def _gather_used(
     return used
 
 
-@compiled(f"void({_MAP}, {_MATRIX}, {_VECTOR}, int64, float32[:, :, ::1])", fuse=True)
-def accumulate(padded: Array, matrix: Array, bias: Array, kernel: int, total: Array) -> None:
-    """Convolve integers held in float32, channels last.
+@compiled(f"float32[:, :, ::1]({_MAP}, int64)")
+def _with_margin(x: Array, margin: int) -> Array:
+    """Add the zero margin of a "same" convolution."""
+    height, width, channels = x.shape
+    padded = np.zeros((height + 2 * margin, width + 2 * margin, channels), np.float32)
+    for row in range(height):
+        padded[margin + row, margin : margin + width] = x[row]
+    return padded
+
+
+@compiled(f"float32[:, :, ::1]({_MAP}, {_MATRIX}, {_VECTOR}, int64, int64, int64)", fuse=True)
+def _sums(x: Array, matrix: Array, bias: Array, kernel: int, height: int, width: int) -> Array:
+    """Convolve integers held in float32, channels last, at the top left positions.
 
     Half of a hyper-latent and of the activations behind it is zero: what is zero at both of two
     neighbouring positions is left out. Each weight that is read serves both; with four weights
     a pass, the sums pass through memory a quarter as often.
 
-    Args:
-        padded: (h + kernel - 1, w + kernel - 1, channels) input with its zero margin, or more rows
-            and columns, which are not looked at.
-        matrix: (kernel * kernel * channels, out) weights, kernel rows outermost.
-        bias: (out,) added to every sum.
-        kernel: side of the kernel.
-        total: (h, w, out), written: the sums.
+    Returns (height, width, out); for the arguments see ``convolve``.
     """
-    height, width, outs = total.shape
+    padded, outs = _with_margin(x, kernel // 2), matrix.shape[1]
+    total = np.empty((height, width, outs), np.float32)
     pair = np.zeros((2, len(matrix) + 3), np.float32)
     lines = np.zeros(len(matrix) + 3, np.uint64)
     spare = np.empty(outs, np.float32)
@@ -98,6 +103,7 @@ def accumulate(padded: Array, matrix: Array, bias: Array, kernel: int, total: Ar
                     weights = first[out], second[out], third[out], fourth[out]
                     here[out] += _dot(a, weights)
                     next_to_it[out] += _dot(b, weights)
+    return total
 
 
 @compiled(f"{_VECTOR}({_MAP}, int64, int64, int64)")
@@ -108,42 +114,71 @@ def _shuffled(total: Array, row: int, column: int, upsample: int) -> Array:
     return total[row // upsample, column // upsample, place * channels : (place + 1) * channels]
 
 
-@compiled(f"void({_MAP}, float32, float32, float32, int64, float32[:, :, ::1])")
-def requantise(
-    total: Array, scale: float, low: float, high: float, upsample: int, cells: Array
-) -> None:
-    """Scale sums by a power of two, floor and clip them, and shuffle pixels.
+@compiled(
+    f"float32[:, :, ::1]({_MAP}, {_MATRIX}, {_VECTOR}, int64, int64, int64, float32, float32,"
+    " float32, int64)"
+)
+def convolve(
+    x: Array,
+    matrix: Array,
+    bias: Array,
+    kernel: int,
+    height: int,
+    width: int,
+    scale: float,
+    low: float,
+    high: float,
+    upsample: int,
+) -> Array:
+    """Convolve, scale by a power of two, floor, clip, and shuffle pixels.
 
     Args:
-        total: (h, w, upsample^2 * channels) sums; rows and columns of the shuffle outermost.
+        x: (h, w, channels) integers held in float32.
+        matrix: (kernel * kernel * channels, upsample^2 * out) weights, kernel rows outermost; rows
+            and columns of the shuffle before the output channels.
+        bias: (upsample^2 * out,) added to every sum.
+        kernel: side of the kernel; the convolution is "same".
+        height: rows of sums that are computed, from the top.
+        width: columns of sums that are computed, from the left.
         scale: a power of two, so that the product is exact.
         low: least output.
         high: greatest output.
         upsample: factor of the shuffle.
-        cells: (upsample * h, upsample * w, channels), written.
+
+    Returns:
+        (upsample * height, upsample * width, out) integers held in float32.
     """
+    total = _sums(x, matrix, bias, kernel, height, width)
+    outs = total.shape[2] // (upsample * upsample)
+    cells = np.empty((upsample * height, upsample * width, outs), np.float32)
     for row in range(cells.shape[0]):
         for column in range(cells.shape[1]):
             sums, cell = _shuffled(total, row, column, upsample), cells[row, column]
-            for channel in range(len(cell)):
+            for channel in range(outs):
                 cell[channel] = min(max(np.floor(sums[channel] * scale), low), high)
+    return cells
 
 
-@compiled(f"void({_MAP}, float32, float32, float32, int64, uint8[:, :, ::1])")
-def requantise_planes(
-    total: Array, scale: float, low: float, high: float, upsample: int, planes: NDArray[np.uint8]
-) -> None:
-    """As ``requantise``, into bytes and channels first; sums outside of the planes are left out.
-
-    Args:
-        total: (h, w, upsample^2 * channels) sums, as there.
-        scale: a power of two.
-        low: least output, 0 or more.
-        high: greatest output, 255 or less.
-        upsample: factor of the shuffle.
-        planes: (channels, height, width), written.
-    """
-    channels, height, width = planes.shape
+@compiled(
+    f"uint8[:, :, ::1]({_MAP}, {_MATRIX}, {_VECTOR}, int64, int64, int64, float32, float32,"
+    " float32, int64)"
+)
+def convolve_to_planes(
+    x: Array,
+    matrix: Array,
+    bias: Array,
+    kernel: int,
+    height: int,
+    width: int,
+    scale: float,
+    low: float,
+    high: float,
+    upsample: int,
+) -> NDArray[np.uint8]:
+    """As ``convolve``, to bytes (out, height, width); sizes are those of the output here."""
+    total = _sums(x, matrix, bias, kernel, -(-height // upsample), -(-width // upsample))
+    channels = total.shape[2] // (upsample * upsample)
+    planes = np.empty((channels, height, width), np.uint8)
     cells = np.empty((width, channels), np.uint8)
     for row in range(height):
         for column in range(width):
@@ -154,3 +189,4 @@ def requantise_planes(
         for channel in range(channels):
             for column in range(width):
                 planes[channel, row, column] = cells[column, channel]
+    return planes

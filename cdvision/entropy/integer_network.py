@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,31 +127,23 @@ class IntegerLayer:
 
         ``positions`` (rows, columns) stops at the top left ones of the input's.
         """
-        from cdvision.entropy.convolution import requantise
+        from cdvision.entropy.convolution import convolve  # numba: loaded when first needed
 
-        total = self._sums(x, quality, positions or (x.shape[0], x.shape[1]))
-        size = self.upsample * total.shape[0], self.upsample * total.shape[1]
-        cells = np.empty((*size, self.channels), np.float32)
-        requantise(total, 2.0**-self.shift, self.low, self.high, self.upsample, cells)
+        height, width = positions or (x.shape[0], x.shape[1])
+        cells: Array = convolve(x, *self._arguments(quality, height, width))
         return cells
 
     def planes(self, x: Array, quality: int, size: Size) -> NDArray[np.uint8]:
         """Map as a call does, to bytes (out / u^2, height, width); stops at ``size``."""
-        from cdvision.entropy.convolution import requantise_planes
+        from cdvision.entropy.convolution import convolve_to_planes
 
-        positions = -(-size[0] // self.upsample), -(-size[1] // self.upsample)
-        planes = np.empty((self.channels, *size), np.uint8)
-        total = self._sums(x, quality, positions)
-        requantise_planes(total, 2.0**-self.shift, self.low, self.high, self.upsample, planes)
+        planes: NDArray[np.uint8] = convolve_to_planes(x, *self._arguments(quality, *size))
         return planes
 
-    def _sums(self, x: Array, quality: int, positions: Size) -> Array:
-        from cdvision.entropy.convolution import accumulate  # numba: loaded when first needed
-
-        total = np.empty((*positions, len(self.weight)), np.float32)
+    def _arguments(self, quality: int, height: int, width: int) -> tuple[Any, ...]:
         bias = self.offsets[min(quality, len(self.bias) - 1)]
-        accumulate(_padded(x, self.margin), self.matrix, bias, self.kernel, total)
-        return total
+        settings = 2.0**-self.shift, self.low, self.high, self.upsample
+        return self.matrix, bias, self.kernel, height, width, *settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,16 +274,6 @@ def _integers(array: NDArray[np.generic], count: int) -> list[int]:
         raise ValueError(f"expected {count} int32, found {array.dtype} of shape {array.shape}")
     numbers: list[int] = array.tolist()
     return numbers
-
-
-def _padded(x: Array, margin: int) -> Array:
-    """Add the zero margin of a "same" convolution."""
-    if margin == 0:
-        return x
-    height, width, channels = x.shape
-    padded = np.zeros((height + 2 * margin, width + 2 * margin, channels), np.float32)
-    padded[margin:-margin, margin:-margin] = x
-    return padded
 
 
 def joined_bytes(parts: Sequence[bytes]) -> bytes:

@@ -9,6 +9,7 @@ earlier one's symbols (hyper-latents first, then the latents) without a second s
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,8 @@ from cdvision.entropy.kernels import LANES
 from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import BitstreamError
 
-_STATE_BYTES = 4 * LANES
+_STATES = struct.Struct(f"<{LANES}I")
+_STATE_BYTES = _STATES.size
 _INITIAL = 1 << 16
 
 
@@ -88,15 +90,16 @@ class RansDecoder:
         if size < _STATE_BYTES or size % 2:
             expected = f"an even number of bytes, {_STATE_BYTES} or more"
             raise BitstreamError("rANS payload length", offset=0, expected=expected, found=size)
-        self._states = np.frombuffer(data, "<u4", LANES).astype(np.uint64)
-        if (self._states < _INITIAL).any():
-            lane = int((self._states < _INITIAL).argmax())
-            expected, found = f"{_INITIAL} or more", int(self._states[lane])
-            raise BitstreamError("rANS state", offset=4 * lane, expected=expected, found=found)
-        self._end = (size - _STATE_BYTES) // 2
-        self._words = np.zeros(self._end + LANES, np.uint16)
-        self._words[: self._end] = np.frombuffer(data, "<u2", self._end, _STATE_BYTES)
-        self._position = 0
+        states = _STATES.unpack_from(data)
+        for lane, state in enumerate(states):
+            if state < _INITIAL:
+                expected = f"{_INITIAL} or more"
+                raise BitstreamError("rANS state", offset=4 * lane, expected=expected, found=state)
+        self._states = np.array(states, np.uint64)
+        self._end, self._position = (size - _STATE_BYTES) // 2, 0
+        # The kernel may read LANES words beyond the end before it notices.
+        words = b"".join([data[_STATE_BYTES:], bytes(2 * LANES)])
+        self._words = np.frombuffer(words, "<u2").astype(np.uint16, copy=False)
 
     def read(self, index: ArrayLike, tables: SymbolTables) -> NDArray[np.int32]:
         """Decode one symbol per entry of ``index``, the table of each; int32 of index's shape."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cdvision.errors import CdvisionError
 from cdvision.stream.checksums import CHECKSUMS, Checksums
@@ -113,6 +114,7 @@ PICTURE = (
 LAYER_COUNT = NumberField("number of layers", low=1)
 
 
+@lru_cache(maxsize=64)  # every stream asks for the first few
 def layer_fields(index: int) -> tuple[NumberField, NumberField]:
     """Return the two fields of line ``index`` of the layer table."""
     length = NumberField(f"layer {index} length", low=CHECKSUMS[FORMAT_VERSION].layer.size)

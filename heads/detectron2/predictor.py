@@ -29,7 +29,7 @@ class CdvisionPredictor:
 
     Args:
         cfg: from `stream_config`; ``MODEL.WEIGHTS`` is a safetensors file, or empty for fresh
-            weights. Pickled checkpoints are never loaded: see `convert_zoo_checkpoint`.
+            weights. Pickled checkpoints are never loaded: see `cdvision train convert-zoo`.
 
     Attributes:
         cfg: a copy of the config.
@@ -61,7 +61,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if path.suffix != ".safetensors":
         raise ModelError(
             f"{path}: expected a .safetensors file; convert a pickled Detectron2 checkpoint once, "
-            f"with convert_zoo_checkpoint(pkl_path, out_path)"
+            f"with `cdvision train convert-zoo FILE.pkl`"
         )
     state = {
         name: value
