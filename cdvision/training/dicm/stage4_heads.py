@@ -28,6 +28,7 @@ from cdvision.training.labelled_classes import ClassBank
 from cdvision.training.stage_run import Plan, Stage
 
 HEAD_RATE, TAIL_RATE = 2e-4, 2e-5  # of AdamW; a tail that knows much learns slowly
+LINEAR_RATE = 25  # times as fast: one linear layer on averages that are small numbers
 WEIGHT_DECAY = 1e-4
 
 
@@ -97,7 +98,7 @@ class HeadsStage(Stage):
         plan: length, batch, device.
         train_tail: fine-tune the tail too, at a tenth of the rate; statistics of batch
             normalisation stay.
-        learning_rate: of the heads.
+        learning_rate: of the heads; a linear classifier's is ``LINEAR_RATE`` times as much.
     """
 
     name = "heads"
@@ -123,8 +124,13 @@ class HeadsStage(Stage):
         lay_out(self.network, plan.device).train()
         freeze(lay_out(source, plan.device))
         self.tail = tail.requires_grad_(train_tail).eval()
-        trained = [p for head in heads.values() for p in head.parameters()]
-        groups: list[dict[str, Any]] = [{"params": trained, "lr": learning_rate}]
+        groups: list[dict[str, Any]] = [
+            {
+                "params": list(head.parameters()),
+                "lr": learning_rate * (LINEAR_RATE if isinstance(head, nn.Linear) else 1),
+            }
+            for head in heads.values()
+        ]
         if train_tail:
             rate = learning_rate * TAIL_RATE / HEAD_RATE
             groups.append({"params": list(tail.parameters()), "lr": rate})
