@@ -176,7 +176,8 @@ class Model:
 
     def no_task_message(self, task: str) -> str:
         """Say that this model cannot answer a task, and what it can."""
-        return f"model {self.name!r} cannot {task}: it can {', '.join(self.card.tasks)}"
+        able = ", ".join(self.card.tasks) or f"give features of {', '.join(self.card.tails)}"
+        return f"model {self.name!r} cannot {task}: it can {able}"
 
     def _checked_quality(self, quality: int | None) -> int:
         quality = self.card.default_quality if quality is None else quality

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import cdvision
+
+if TYPE_CHECKING:
+    from cdvision.training.fit.network import TorchNetwork
+    from cdvision.training.fit.streams import StreamReader
 
 REPOSITORY = Path(__file__).parent.parent
 PHOTOS = sorted((REPOSITORY / "examples" / "photos").glob("*.jpg"))
@@ -56,6 +63,44 @@ def photos() -> list[Path]:
     """Return the paths of the example photos."""
     assert len(PHOTOS) >= 5
     return PHOTOS
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen smooth pictures of several shapes, in two folders."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        size = [(64, 64), (64, 48), (48, 64)][number % 3]
+        noise = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+        place = root / ("a" if number % 2 else "b")
+        place.mkdir(exist_ok=True)
+        noise.resize(size, Image.Resampling.BICUBIC).save(place / f"{number:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tiny_split() -> TorchNetwork:
+    """Split a tiny network, for what is fitted to it."""
+    from fit_networks import tiny_network
+    from torch import device
+
+    from cdvision.training.fit.network import split_torch
+    from cdvision.training.fit.pixels import PixelFormat
+
+    return split_torch(tiny_network(), "layer2", {"source": "tiny"}, PixelFormat(), device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def small_reader() -> StreamReader:
+    """Encode with `small`, at 64 pixels."""
+    from torch import device
+
+    from cdvision.package.loader import load_package
+    from cdvision.package.registry import model_folder
+    from cdvision.training.fit.streams import StreamReader
+
+    return StreamReader(load_package(model_folder("small")), device("cpu"), 64)
 
 
 @pytest.fixture(scope="session")

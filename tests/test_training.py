@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ from cdvision.networks.quantisation import (  # noqa: E402
     round_straight_through,
 )
 from cdvision.networks.small import Small  # noqa: E402
-from cdvision.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from cdvision.training.checkpoint import (  # noqa: E402
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+)
 from cdvision.training.distillation import (  # noqa: E402
     ClassificationTarget,
     DetectionTarget,
@@ -42,10 +47,12 @@ from cdvision.training.distillation import (  # noqa: E402
 )
 from cdvision.training.photo_bank import CropPlan, PhotoBank, plan_for, read_photos  # noqa: E402
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl  # noqa: E402
-from cdvision.training.receiver import tune_receiver  # noqa: E402
+from cdvision.training.receiver import RATES, ReceiverStage  # noqa: E402
 from cdvision.training.recipe import FROZEN, WEIGHTS, Recipe  # noqa: E402
 from cdvision.training.run import train_small  # noqa: E402
 from cdvision.training.small import SmallTrainer  # noqa: E402
+from cdvision.training.stage_run import Plan, run_stage  # noqa: E402
+from cdvision.training.transmission import transmit  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -141,6 +148,14 @@ def test_a_run_whose_time_is_spent_trains_no_further(
     assert all(torch.equal(before[key], after[key]) for key in before | after)
 
 
+TUNING = Plan(minutes=1.0, batch=2, device=CPU, steps=2, warmup_steps=1)
+
+
+def tuned(weights: Path, run: Path, banks: list[PhotoBank], out: Path) -> None:
+    """Tune the receiver of a run for two steps."""
+    run_stage(ReceiverStage(weights, run, banks, TUNING), out, TUNING)
+
+
 def test_a_receiver_is_tuned_beside_its_masks(
     run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
 ) -> None:
@@ -152,8 +167,14 @@ def test_a_receiver_is_tuned_beside_its_masks(
     assert masks
     before = load_file(run / "weights.safetensors") | masks
     save_file(before, with_masks / "weights.safetensors")
+    # `cdvision train masks` keeps its branch in the checkpoint, and nothing of `train small`'s.
+    branch = model.masks
+    assert branch is not None
+    trained = torch.optim.AdamW(branch.parameters())
+    checkpoint = with_masks / "checkpoint.safetensors"
+    save_checkpoint(checkpoint, {"branch": branch, "average": branch}, trained, Progress())
     out = tmp_path / "tuned"
-    tune_receiver([bank], weights, with_masks, out, minutes=1e-4, batch=2, device=CPU)
+    tuned(weights, with_masks, [bank], out)
     after = load_file(out / "weights.safetensors")
     assert set(after) == set(before)
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
@@ -203,14 +224,35 @@ def test_missing_initial_weights_are_a_model_error(tmp_path: Path) -> None:
 def test_tuning_the_receiver_changes_no_stream(
     run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
 ) -> None:
-    from cdvision.training.receiver import RATES, tune_receiver
-
-    tune_receiver([bank], weights, run, tmp_path, minutes=1e-4, batch=2, device=CPU)
+    tuned(weights, run, [bank], tmp_path)
     before, after = (load_file(p / "weights.safetensors") for p in (run, tmp_path))
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed
     assert all(key.startswith(tuple(RATES)) for key in changed)
-    assert json.loads((tmp_path / "training.json").read_text())["receiver"]["steps"] >= 1
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["stage"], record["steps"]) == ("receiver", 2)
+    assert record["tuned"] == json.loads((run / "training.json").read_text())
+
+
+def test_a_stopped_tuning_ends_in_the_same_bits(
+    run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    tuned(weights, run, [bank], tmp_path / "once")
+    first = ReceiverStage(weights, run, [bank], TUNING)
+    loss = first.loss
+
+    def stopping(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, Any]]:
+        signal.raise_signal(signal.SIGINT)  # heeded after the step
+        return loss(rng, done)
+
+    first.loss = stopping  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(first, tmp_path / "twice", TUNING)
+    assert not (tmp_path / "twice" / "weights.safetensors").exists()
+    tuned(weights, run, [bank], tmp_path / "twice")
+    once, twice = (load_file(tmp_path / n / "checkpoint.safetensors") for n in ("once", "twice"))
+    assert set(once) == set(twice)
+    assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
 # --- steps
@@ -294,7 +336,7 @@ def test_the_rate_of_a_batch_is_that_of_the_integer_tables(
         images = torch.cat([bank.batch(8, np.random.default_rng(i)) for i in range(4)])
         quality = torch.full((len(images),), 7)
         features = trainer.model.encoder.features(images)
-        counted = float(trainer._transmit(features, quality).noisy_bits.mean())
+        counted = float(transmit(trainer.model, features, quality).noisy_bits.mean())
         symbols, hyper = (part.int().numpy() for part in trainer.model.encode(images, quality))
     coder = build_coder(trainer.model)
     written = [coder.estimate_bits(Latents(s, z), 7) for s, z in zip(symbols, hyper, strict=True)]
@@ -317,7 +359,7 @@ def test_skipped_symbols_arrive_as_zero_in_training_too(
         assert symbols.abs().max() >= 2 if level > 0 else not symbols.any()
         wanted = model.dequantiser(symbols, hyper, quality)
         features = model.encoder.features(image)
-        assert torch.equal(trainer._transmit(features, quality).y, wanted)
+        assert torch.equal(transmit(trainer.model, features, quality).y, wanted)
 
 
 # --- photos

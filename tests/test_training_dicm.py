@@ -28,6 +28,7 @@ from cdvision.training import stage_run  # noqa: E402
 from cdvision.training.dicm.augmentation import augment, blur  # noqa: E402
 from cdvision.training.dicm.detector_losses import detector_losses  # noqa: E402
 from cdvision.training.dicm.distortions import codec_distortion, feature_errors  # noqa: E402
+from cdvision.training.dicm.exactness import ExactnessStage  # noqa: E402
 from cdvision.training.dicm.moco import (  # noqa: E402
     KeyQueue,
     MomentumContrast,
@@ -171,6 +172,13 @@ def codec(banks: list[PhotoBank], **_: Any) -> Stage:
     return CodecStage(tiny_codec(), banks, PLAN)
 
 
+def exactness(banks: list[PhotoBank], **_: Any) -> Stage:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)  # analysis and RE are no part of a checkpoint either
+        model = tiny_codec()
+    return ExactnessStage(model, banks, PLAN)
+
+
 def heads(labels: Path, **_: Any) -> Stage:
     with torch.random.fork_rng():
         torch.manual_seed(3)  # the codec is no part of a checkpoint: it comes from its own run
@@ -189,7 +197,7 @@ def heads(labels: Path, **_: Any) -> Stage:
 
 
 STAGES: list[Callable[..., Stage]] = [
-    contrastive, redundancy, joint, distillation, codec, heads,
+    contrastive, redundancy, joint, distillation, codec, exactness, heads,
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cdvision.cli.train_plan import read_splits
 from cdvision.errors import CdvisionError
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -15,10 +16,8 @@ _PIXELS = ("mean", "std", "range", "order")
 _MEGABYTE = 2**20
 
 
-def _triple(_: Any, __: Any, value: str | None) -> tuple[float, ...] | None:
+def triple(value: str) -> tuple[float, ...]:
     """Read three numbers from ``0.485,0.456,0.406``; one number stands for all three."""
-    if value is None:
-        return None
     try:
         numbers = tuple(float(part) for part in value.split(","))
     except ValueError as error:
@@ -26,6 +25,10 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[float, ...] | None:
     if len(numbers) not in (1, 3):
         raise click.BadParameter(f"expected one number or three, found {value!r}")
     return numbers if len(numbers) == 3 else numbers * 3
+
+
+def _triple(_: Any, __: Any, value: str | None) -> tuple[float, ...] | None:
+    return None if value is None else triple(value)
 
 
 @click.command()
@@ -111,7 +114,7 @@ def fit(
             out,
             model=model,
             name=name,
-            splits=_splits(split_table),
+            splits=read_splits(split_table),
             options=chosen,
             say=lambda line: click.echo(line, err=True),
         )
@@ -119,12 +122,3 @@ def fit(
         click.echo(f"cdvision: stopped; the same command goes on from {out / 'run'}", err=True)
         raise
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))
-
-
-def _splits(table: Path | None) -> dict[str, str]:
-    if table is None:
-        return {}
-    import csv
-
-    with open(table, newline="", encoding="utf-8") as file:
-        return {row["file"]: row["split"] for row in csv.DictReader(file)}

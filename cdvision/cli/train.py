@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvision.cli.train_dicm import dicm
+from cdvision.cli.train_encoder import encoder
 from cdvision.cli.train_faces import faces
 from cdvision.cli.train_faces_package import package as faces_package
 from cdvision.cli.train_hsc import hsc
 from cdvision.cli.train_masks import add_masks, masks
-from cdvision.cli.train_plan import place
+from cdvision.cli.train_plan import place, plan_options, planned, read_splits
 from cdvision.cli.train_style_layers import style_layers
+from cdvision.cli.train_zoo import convert_zoo
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ train.add_command(faces)
 faces.add_command(style_layers)
 faces.add_command(hsc)
 faces.add_command(faces_package)
+train.add_command(encoder)
 train.add_command(masks)
 train.add_command(add_masks)
+train.add_command(convert_zoo)
 
 
 @train.command()
@@ -87,27 +91,23 @@ def small(
     help="As for the run.",
 )
 @click.option("--split-table", type=click.Path(exists=True, path_type=Path), help="As for the run.")
-@click.option("-o", "--out", type=Path, required=True, help="Folder of the tuned run.")
-@click.option("--minutes", type=float, default=10.0, show_default=True)
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@plan_options(minutes=10.0, batch=8)
 def receiver(
     run: Path,
     photos: tuple[Path, ...],
     initial_weights: Path,
     split_table: Path | None,
     out: Path,
-    minutes: float,
-    batch: int,
-    device: str,
+    **options: Any,
 ) -> None:
     """Tune taps and tails of a finished RUN of `small`; no byte of any stream changes."""
-    from cdvision.training.receiver import tune_receiver
+    from cdvision.training.receiver import ReceiverStage
+    from cdvision.training.stage_run import run_stage
 
-    where = place(device)
-    banks = _banks(photos, split_table, where)
-    tune_receiver(banks, initial_weights, run, out, minutes=minutes, batch=batch, device=where)
-    click.echo(f"weights: {out / 'weights.safetensors'}")
+    plan = planned(options, smoke_batch=2)
+    banks = _banks(photos, split_table, plan.device)
+    run_stage(ReceiverStage(initial_weights, run, banks, plan), out, plan)
+    click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
 
 
 @train.command()
@@ -127,6 +127,14 @@ def package(run: Path, out: Path, classes: Path | None, metrics: Path | None) ->
     """Build a model package from a finished RUN: tables, proof, graphs, parity, card."""
     import json
 
+    from cdvision.training.stage_run import read_record
+
+    record = read_record(run)
+    if record.get("stage") == "encoder":
+        if classes is not None or metrics is not None:
+            raise click.UsageError("--classes and --metrics are for runs of `train small`")
+        _package_served(run, out)
+        return
     from cdvision.package.builder import PackageFacts
     from cdvision.package.loader import CLASSES_FILE
     from cdvision.package.registry import DEFAULT_MODEL, model_folder
@@ -135,11 +143,20 @@ def package(run: Path, out: Path, classes: Path | None, metrics: Path | None) ->
     names = classes or model_folder(DEFAULT_MODEL) / CLASSES_FILE
     facts = PackageFacts(
         classes=json.loads(names.read_text(encoding="utf-8")),
-        training=json.loads((run / "training.json").read_text(encoding="utf-8")),
+        training=record,
         metrics=tuple(json.loads(metrics.read_text(encoding="utf-8")) if metrics else ()),
     )
     card = build_small(run / "weights.safetensors", out, facts)
     click.echo(f"{out}: {card.name} {card.fingerprint[:8]}")
+
+
+def _package_served(run: Path, out: Path) -> None:
+    from cdvision.package.served_builder import build_served
+
+    card, problems = build_served(run, out)
+    click.echo(f"{out}: {card.name} {card.fingerprint[:8]}: features for {', '.join(card.tails)}")
+    for name, reason in problems.items():
+        click.echo(f"{name}: without the network's outputs: {reason}", err=True)
 
 
 def _banks(
@@ -147,7 +164,7 @@ def _banks(
 ) -> list[PhotoBank]:
     from cdvision.training.photo_bank import PhotoBank, plan_for, read_photos
 
-    splits = _splits(split_table)
+    splits = read_splits(split_table)
     banks = []
     for source in sources:
         photos = read_photos(source, device=device, splits=splits)
@@ -155,12 +172,3 @@ def _banks(
             raise CdvisionError(f"{source} holds no photo to train on")
         banks.append(PhotoBank(photos, plan_for(photos)))
     return banks
-
-
-def _splits(table: Path | None) -> dict[str, str]:
-    if table is None:
-        return {}
-    import csv
-
-    with open(table, newline="", encoding="utf-8") as file:
-        return {row["file"]: row["split"] for row in csv.DictReader(file)}

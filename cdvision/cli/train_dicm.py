@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cdvision.cli.train_dicm_package import package
-from cdvision.cli.train_plan import plan_options, planned
+from cdvision.cli.train_plan import plan_options, planned, read_splits
 
 if TYPE_CHECKING:
     import torch
@@ -180,6 +180,28 @@ def codec(**options: Any) -> None:
 
 
 @dicm.command()
+@_photos
+@_start
+@plan_options(minutes=60.0, batch=16)
+@_SIDE
+@_RATE
+def exactness(**options: Any) -> None:
+    """Measure what exact entropy coding costs in bits, on the latents of a run of `codec`.
+
+    The codec's integer entropy model and the paper's float transformers go on learning side by
+    side on the same latents; `training.json` keeps bits per pixel of both.
+    """
+    from cdvision.training.dicm.exactness import ExactnessStage
+    from cdvision.training.dicm.models import make_codec
+
+    plan, start = planned(options, smoke_batch=2), _begin(options)
+    crops = _crops(options, plan, side=256, multiple=64)
+    stage = ExactnessStage(make_codec(start), crops, plan, **_given(options, "learning_rate"))
+    _run(stage, options, plan, start)
+    click.echo(f"exactness costs {100 * stage.watched()['cost']:+.2f} % of the bits")
+
+
+@dicm.command()
 @_start
 @plan_options(minutes=60.0, batch=16)
 @_RATE
@@ -277,11 +299,10 @@ def _crops(
 
 
 def _groups(options: dict[str, Any], device: torch.device) -> Sequence[Sequence[Tensor]]:
-    from cdvision.cli.train import _splits
     from cdvision.errors import CdvisionError
     from cdvision.training.photo_bank import read_photos
 
-    splits, groups = _splits(options["split_table"]), []
+    splits, groups = read_splits(options["split_table"]), []
     for source in options["photos"]:
         photos = read_photos(source, device=device, splits=splits)
         if not photos:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cdvision.cli.train_plan import plan_options, planned
+from cdvision.cli.train_plan import plan_options, planned, read_splits
 
 if TYPE_CHECKING:
     from cdvision.networks.face_widths import FaceWidths
@@ -54,6 +54,13 @@ _WEIGHTS = click.option(
 )
 _GENERATOR = click.option(
     "--generator", type=EXISTING, help="Your own StyleGAN2 as safetensors (see docs/faces.md)."
+)
+_PERCEPTUAL = click.option(
+    "--perceptual",
+    type=click.Choice(["mobilenet_v2", "resnet50v2", "none"]),
+    default="mobilenet_v2",
+    show_default=True,
+    help="ImageNet network of the perceptual loss (its weights: --initial-weights).",
 )
 
 
@@ -101,13 +108,7 @@ def trunk(**options: Any) -> None:
     is_flag=True,
     help="Train the generator only: codes stay, and so do codecs that were trained on them.",
 )
-@click.option(
-    "--perceptual",
-    type=click.Choice(["mobilenet_v2", "resnet50v2", "none"]),
-    default="mobilenet_v2",
-    show_default=True,
-    help="ImageNet network of the perceptual loss (its weights: --initial-weights).",
-)
+@_PERCEPTUAL
 def inversion(**options: Any) -> None:
     """Train the inversion encoder: FACES to W+ rows and F, and to pictures again."""
     from cdvision.training.faces.stage_inversion import InversionStage
@@ -130,6 +131,29 @@ def inversion(**options: Any) -> None:
 
 
 @faces.command()
+@face_options(minutes=20.0, batch=8)
+@_RATE
+@_WEIGHTS
+@_PERCEPTUAL
+def rows(**options: Any) -> None:
+    """Refine the rows of a finished run (--start) until the pictures of FACES look alike.
+
+    For `sfic-style`, which sends no F. The codes of FACES are kept in the run's folder.
+    """
+    from cdvision.cli.train_style_layers import finished_networks
+    from cdvision.training.faces.face_codes import FILE, cached_codes
+    from cdvision.training.faces.stage_rows import RowsStage
+
+    plan, networks = planned(options, smoke_batch=SMOKE_BATCH), finished_networks(options)
+    bank, held_out = banks(options, networks, plan)
+    codes = cached_codes(options["out"] / FILE, networks, bank, mirror=True)
+    stage = RowsStage(
+        networks, bank, codes, held_out, plan, _perceptual(options), **_given(options)
+    )
+    run(stage, options, plan)
+
+
+@faces.command()
 @face_options(minutes=0.0, batch=32)
 @click.argument("photos", type=EXISTING)
 @click.option("--split-table", type=EXISTING, help="csv with file and split, for PHOTOS.")
@@ -137,7 +161,6 @@ def score(**options: Any) -> None:
     """Fit the face / something else score of a run (--start) on FACES and on PHOTOS."""
     import json
 
-    from cdvision.cli.train import _splits
     from cdvision.training.faces.fit_score import fit_score
     from cdvision.training.photo_bank import read_photos
     from cdvision.training.stage_run import RECORD, write_result
@@ -147,7 +170,7 @@ def score(**options: Any) -> None:
     plan = planned(options, smoke_batch=SMOKE_BATCH)
     networks = _networks(options).to(plan.device)
     bank, held_out = banks(options, networks, plan)
-    splits = _splits(options["split_table"])
+    splits = read_splits(options["split_table"])
     photos = read_photos(options["photos"], device=plan.device, splits=splits)
     found = fit_score(
         networks, bank, held_out, photos[: SMOKE_PHOTOS if options["smoke"] else None], plan

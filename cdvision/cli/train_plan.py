@@ -68,3 +68,13 @@ def place(device: str) -> torch.device:
     return torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     )
+
+
+def read_splits(table: Path | None) -> dict[str, str]:
+    """Read the split of each file from a csv with columns file and split."""
+    if table is None:
+        return {}
+    import csv
+
+    with open(table, newline="", encoding="utf-8") as file:
+        return {row["file"]: row["split"] for row in csv.DictReader(file)}

@@ -168,13 +168,14 @@ def _bottleneck(profile: str) -> Bottleneck:
 
 
 def _small(height: int, width: int) -> list[_Part]:
-    from cdvision.networks import small
+    from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
     from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER
     from cdvision.networks.nanodet import FRONT_CHANNELS as DETECTOR
+    from cdvision.networks.small import Small
 
-    model, at = small.Small(), _Sizes(height, width)
-    encoder, y = model.encoder, at.map(small.LATENT_CHANNELS, 16)
-    z, quality = at.map(small.HYPER_CHANNELS, 64), at.quality()
+    model, at = Small(), _Sizes(height, width)
+    encoder, y = model.encoder, at.map(LATENT_CHANNELS, 16)
+    z, quality = at.map(HYPER_CHANNELS, 64), at.quality()
     rows = torch.zeros(1, SMALL_CELLS, height // 8)
     columns = torch.zeros(1, SMALL_CELLS, width // 8)
     window = torch.zeros(1, CLASSIFIER, SMALL_CELLS, SMALL_CELLS)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.networks.dicm_widths import PAPER, DicmWidths
-from cdvision.networks.transformer import SLOPE, WIDTH, TransformerBlock
+from cdvision.networks.transformer import SLOPE, TransformerBlock
 
 SIDES = (7, 5, 5)  # of the tables of relative positions at 1/16, 1/32, 1/64
 KEEP = 32  # strongest keys of a query at 1/16; half and a quarter of it at 1/32 and 1/64
@@ -61,12 +61,15 @@ class HyperEncoder(nn.Module):
 class FloatHyperDecoder(nn.Module):
     """Hyper-latent (N, 192, h, w), rounded, to side information (N, 384, 4h, 4w)."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: DicmWidths = PAPER) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(PAPER.hyper, WIDTH, 1)
-        self.blocks = nn.ModuleList(TransformerBlock(side) for side in reversed(SIDES))
+        tokens = widths.tokens
+        self.embed = nn.Conv2d(widths.hyper, tokens, 1)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(side, tokens, widths.heads) for side in reversed(SIDES)
+        )
         self.ups = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(WIDTH, 4 * WIDTH, 3, 1, 1), nn.PixelShuffle(2))
+            nn.Sequential(nn.Conv2d(tokens, 4 * tokens, 3, 1, 1), nn.PixelShuffle(2))
             for _ in SIDES[1:]
         )
 
@@ -82,10 +85,12 @@ class FloatHyperDecoder(nn.Module):
 class ContextTransformer(nn.Module):
     """What the visible positions of y2 tell of the hidden ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: DicmWidths = PAPER) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(PAPER.latents, WIDTH, 1)
-        self.blocks = nn.ModuleList(TransformerBlock(SIDES[0]) for _ in range(CONTEXT_BLOCKS))
+        self.embed = nn.Conv2d(widths.latents, widths.tokens, 1)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(SIDES[0], widths.tokens, widths.heads) for _ in range(CONTEXT_BLOCKS)
+        )
 
     def forward(self, y: Tensor, visible: Tensor) -> Tensor:
         """Return context (N, 384, h, w), 0 at the visible positions.
@@ -112,12 +117,13 @@ class GaussianParameters(NamedTuple):
 class ParameterNetwork(nn.Module):
     """Side information and context, (N, 384, h, w) each, to one Gaussian per symbol of y2."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: DicmWidths = PAPER) -> None:
         super().__init__()
+        tokens = widths.tokens
         self.layers = nn.Sequential(
-            nn.Conv2d(2 * WIDTH, 4 * WIDTH, 1),
+            nn.Conv2d(2 * tokens, 4 * tokens, 1),
             nn.LeakyReLU(SLOPE),
-            nn.Conv2d(4 * WIDTH, 2 * PAPER.latents, 1),
+            nn.Conv2d(4 * tokens, 2 * widths.latents, 1),
         )
 
     def forward(self, hyper: Tensor, context: Tensor) -> GaussianParameters:

@@ -20,7 +20,7 @@ from cdvision.errors import ModelError
 from cdvision.package.card import FeatureSpec
 
 SIDE = 28  # cells of the classifier's map
-STRIDES = (4, 8, 16, 32, 64, 128)  # at which some graph has an input
+STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)  # at which some graph has an input
 Axes = Mapping[str, tuple[str | int, ...]]
 
 # Modules with ``load(weights) -> nn.Module`` and ``graphs(model) -> dict[str, Graph]``.
@@ -28,6 +28,7 @@ NETWORKS = {
     "small": "cdvision.networks.small_graphs",
     "dicm": "cdvision.networks.dicm_graphs",
     "faces": "cdvision.networks.face_graphs",
+    "served": "cdvision.networks.served_graphs",
 }
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from cdvision.heads.mask_head import MaskHead
 from cdvision.networks.graphs import SIDE, Axes, Graph, latent_axes
+from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
 from cdvision.networks.nanodet import NanoDetTail
-from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
+from cdvision.networks.small import Small
 from cdvision.package.card import FeatureSpec
 
 

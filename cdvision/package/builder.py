@@ -54,6 +54,7 @@ def write_package(
     folder: Path,
     facts: PackageFacts,
     save_weights: Callable[[Path], None],
+    write_graphs: Callable[[Path], Sequence[str]] | None = None,
 ) -> ModelCard:
     """Write a package; every file that its card names is checked first.
 
@@ -63,6 +64,8 @@ def write_package(
         folder: where to write; created, its files overwritten.
         facts: class names, training record, metrics.
         save_weights: writes the fp16 safetensors of the card's network.
+        write_graphs: writes the graphs into the folder and returns their files; those of the
+            card's network where None.
 
     Raises:
         ModelError: a graph differs from its module.
@@ -72,7 +75,8 @@ def write_package(
     save_weights(folder / WEIGHTS_FILE)
     lists = {name: list(names) for name, names in facts.classes.items()}
     (folder / CLASSES_FILE).write_text(json.dumps(lists, indent=0) + "\n", encoding="utf-8")
-    files = [TABLES_FILE, WEIGHTS_FILE, CLASSES_FILE, *_write_graphs(card.network, folder)]
+    written = _write_graphs(card.network, folder) if write_graphs is None else write_graphs(folder)
+    files = [TABLES_FILE, WEIGHTS_FILE, CLASSES_FILE, *written]
     finished = replace(
         card,
         fingerprint=coder.fingerprint.hex(),

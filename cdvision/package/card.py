@@ -84,6 +84,10 @@ class InputSpec:
     least_score: float | None = None
 
 
+# How models of photos take theirs.
+PHOTO_INPUT = InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116, 104))
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """Everything that a runtime has to know of a model, and everything that a reader asks.

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.networks.graphs import SIDE
+from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS, LatentModel
 from cdvision.networks.scales import QUALITIES
-from cdvision.networks.small import HYPER_CHANNELS, LATENT_CHANNELS, Small
 from cdvision.networks.small_graphs import load
 from cdvision.package.builder import (
     PackageFacts,
@@ -19,7 +19,7 @@ from cdvision.package.builder import (
     symbol_tables,
     write_package,
 )
-from cdvision.package.card import FeatureSpec, InputSpec, LatentSpec, ModelCard, TailSpec
+from cdvision.package.card import PHOTO_INPUT, FeatureSpec, LatentSpec, ModelCard, TailSpec
 from cdvision.package.codecs import HYPERPRIOR
 
 DETECTOR = "nanodet_plus_m"  # its tail
@@ -56,14 +56,14 @@ def with_masks(card: ModelCard) -> ModelCard:
     return replace(card, tails=tails, provenance=(*provenance, origin), description=DESCRIPTION)
 
 
-def build_coder(model: Small) -> HyperpriorCoder:
+def build_coder(model: LatentModel) -> HyperpriorCoder:
     """Freeze a trained model's probabilities into integers; proves the network's sums exact."""
     return HyperpriorCoder(
         symbol_tables=symbol_tables(),
         hyper_tables=hyper_tables(model.hyper_prior),
         network=build_integer_network(model.hyper_decoder),
         qualities=QUALITIES,
-        channels=LATENT_CHANNELS,
+        channels=model.dequantiser.log_rescale.shape[1],
     )
 
 
@@ -78,7 +78,7 @@ def _card() -> ModelCard:
         default_quality=4,
         latents=LatentSpec(LATENT_CHANNELS, 16),
         hyper_latents=LatentSpec(HYPER_CHANNELS, 64),
-        input=InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116, 104)),
+        input=PHOTO_INPUT,
         tails={
             DETECTOR: TailSpec(
                 ("detect",), FeatureSpec(116, 8), "coco", "NanoDet-Plus-m after stage 2",

@@ -61,7 +61,7 @@ def write_tap(
     for part in parts.values():
         round_to_half(part.cpu().float())  # graphs are compared with what the file holds
     weights = folder / WEIGHTS_FILE
-    _save_weights(parts, weights)
+    save_weights(parts, weights)
     graph = _graph(model, FittedTapGraph(decoder, tap), ("features",))
     path = folder / f"tap.{card.name}.onnx"
     export_graph(graph, path, weights)
@@ -72,7 +72,10 @@ def write_tap(
         if module is not None:
             outputs = _write_answer(model, decoder, tap, module, answer, weights)
         elif isinstance(tail, onnx.ModelProto):
-            outputs = _merge_answer(path, tail, answer)
+            outputs = merge_answer(path, tail, answer)
+    except OSError:  # a full disk is no property of the network
+        answer.unlink(missing_ok=True)
+        raise
     except Exception as error:  # what exporters and a user's network raise has no common base
         answer.unlink(missing_ok=True)
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -113,8 +116,8 @@ def _write_answer(
     return names
 
 
-def _merge_answer(tap: Path, tail: onnx.ModelProto, path: Path) -> tuple[str, ...]:
-    """Join the tap's graph and an ONNX tail into one."""
+def merge_answer(tap: Path, tail: onnx.ModelProto, path: Path) -> tuple[str, ...]:
+    """Join a tap's graph and an ONNX tail into one; return the names of the tail's outputs."""
     first = onnx.load(str(tap))
     second = version_converter.convert_version(tail, OPSET)
     second = compose.add_prefix(second, "tail/")
@@ -147,7 +150,9 @@ def _rename_outputs(model: onnx.ModelProto) -> None:
         value.name = plain
 
 
-def _save_weights(parts: Mapping[str, nn.Module], path: Path) -> None:
+def save_weights(
+    parts: Mapping[str, nn.Module], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write every tensor once: parameters in half precision, wherever it can hold them."""
     parameters = {f"{k}.{n}" for k, part in parts.items() for n, _ in part.named_parameters()}
     tensors = {}
@@ -156,11 +161,14 @@ def _save_weights(parts: Mapping[str, nn.Module], path: Path) -> None:
             half = f"{part}.{name}" in parameters and fits_half(value)
             tensors[f"{part}.{name}"] = (value.half() if half else value).cpu().contiguous().clone()
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, dict(metadata or {}))
         path.chmod(0o644)  # safetensors keeps it from all but its owner
     except Exception as error:  # safetensors' own errors derive from Exception alone
         path.unlink(missing_ok=True)
-        raise CdvisionError(f"{path} cannot be written ({error}): is the disk full?") from error
+        raise CdvisionError(
+            f"{path} cannot be written ({' '.join(str(error).split())}): make room and start the "
+            "same command again, nothing of the training is lost"
+        ) from error
 
 
 def fits_half(value: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Starts the hyper-latent of `small` as something useful: the energy of each neighbourhood.
+"""Starts the hyper-latent of a model as something useful: the energy of each neighbourhood.
 
 Left to itself it collapses: at first the integer network can make nothing of random numbers, the
 rate term removes them, and no gradient reaches a layer whose input is zero. So the start is set
@@ -9,6 +9,8 @@ there, with every weight free.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,11 +18,11 @@ from torch.nn import functional as F
 from cdvision.networks.context import PHASES
 from cdvision.networks.hyper import HyperAnalysis
 from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
+from cdvision.networks.latent_model import HYPER_CELL, LatentModel
 from cdvision.networks.quantisation import gaussian_bits
 from cdvision.networks.scales import INDEX_STEP, LOWEST_SCALE, QUALITIES, SCALE_LEVELS
-from cdvision.networks.small import Small
 
-CROP = 192  # pixels, three cells of the hyper-latent
+CROP = 3  # hyper-latents across the crops that are measured
 GROUPS = 6  # of neighbouring latent channels, which fall in energy together
 Z_STEPS = 12.0  # units of z for one unit of mean log-magnitude
 ACTIVATION_STEPS = 4.0  # units of activation for one unit of z
@@ -29,25 +31,27 @@ MIDDLE = 60.0  # of the activations' range 0 to 127
 
 
 @torch.no_grad()
-def start_hyper(model: Small, batches: list[Tensor]) -> None:
+def start_hyper(model: LatentModel, features: Sequence[Tensor]) -> None:
     """Set the hyper-analysis and the integer hyper-decoder.
 
     Args:
         model: changed in place; its encoder up to the latents must be initialised already.
-        batches: images (N, 3, S, S), RGB 0..255, from which centres and slopes are measured.
+        features: batches of the map that its analysis reads, from which centres and slopes are
+            measured.
     """
+    crops = _crops(model, features)
     analysis, decoder = model.encoder.hyper_analysis, model.hyper_decoder
     groups = _group_matrix(model)
     _start_analysis(analysis, groups)
-    scaled, z = _observe(model, batches)
+    scaled, z = _observe(model, crops)
     centre = z.mean((0, 2, 3))
     _bias(_conv(analysis, 3))[:GROUPS] -= centre
     around = (z - centre[:, None, None]).repeat_interleave(4, 2).repeat_interleave(4, 3)
     _start_decoder(decoder, _slopes(scaled, around, groups), groups)
-    _start_indices(model, batches)
+    _start_indices(model, crops)
 
 
-def _group_matrix(model: Small) -> Tensor:
+def _group_matrix(model: LatentModel) -> Tensor:
     """(GROUPS, channels): each row averages the magnitudes of one group of channels."""
     channels = model.encoder.log_gain.shape[1]
     owner = torch.arange(channels) * GROUPS // channels
@@ -92,13 +96,12 @@ def _start_decoder(decoder: IntegerHyperDecoder, slopes: Tensor, groups: Tensor)
     decoder.conv3.weight[:, :GROUPS, 0, 0] = per_channel.repeat_interleave(PHASES, 0)
 
 
-def _start_indices(model: Small, batches: list[Tensor]) -> None:
+def _start_indices(model: LatentModel, crops: Tensor) -> None:
     """Set the bias of every quality, channel and phase to the scale that residuals have there."""
-    crops = _crops(batches)
     decoder = model.hyper_decoder
     for number in range(QUALITIES):
         quality = torch.full((len(crops),), number, device=crops.device)
-        scaled = model.encoder.scaled_latents(crops, quality)
+        scaled = model.encoder.scaled_analysis(crops, quality)
         z = torch.round(model.encoder.hyper_latents(scaled))
         sent = torch.ones_like(scaled, dtype=torch.bool)
         residual = model.dequantiser.quantise(scaled, z, quality, sent).residual
@@ -108,18 +111,19 @@ def _start_indices(model: Small, batches: list[Tensor]) -> None:
         decoder.quality_bias[number] = index.clamp(0, SCALE_LEVELS - 1) - shift
 
 
-def _observe(model: Small, batches: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _observe(model: LatentModel, crops: Tensor) -> tuple[Tensor, Tensor]:
     """Scaled latents (N, C, 4h, 4w) and hyper-latents (N, GROUPS, h, w), at a middle quality."""
-    crops = _crops(batches)
     quality = torch.full((len(crops),), MIDDLE_QUALITY, device=crops.device)
-    scaled = model.encoder.scaled_latents(crops, quality)
+    scaled = model.encoder.scaled_analysis(crops, quality)
     z: Tensor = model.encoder.hyper_analysis(scaled)
     return scaled, z[:, :GROUPS]
 
 
-def _crops(batches: list[Tensor]) -> Tensor:
-    side = min(CROP, *(batch.shape[3] for batch in batches)) // 64 * 64
-    return torch.cat([batch[:, :, :side, :side] for batch in batches])
+def _crops(model: LatentModel, features: Sequence[Tensor]) -> Tensor:
+    """Cut all batches to one size, of whole hyper-latents."""
+    cell = HYPER_CELL * model.encoder.block
+    side = min(CROP * cell, *(batch.shape[3] for batch in features)) // cell * cell
+    return torch.cat([batch[:, :, :side, :side] for batch in features])
 
 
 def _slopes(scaled: Tensor, z: Tensor, groups: Tensor) -> Tensor:

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cdvision.networks.latent_model import LATENT_CHANNELS, LATENT_STRIDE, LatentModel
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
 from cdvision.networks.nanodet import FRONT_CHANNELS
 from cdvision.networks.quantisation import gaussian_bits
 from cdvision.networks.scales import QUALITIES
-from cdvision.networks.small import LATENT_CHANNELS, Small
+from cdvision.networks.small import Small
 from cdvision.training.distillation import Teachers
 from cdvision.training.rate_control import REFERENCE_PIXELS, TARGET_BYTES
 from cdvision.training.sensitivity import Sensitivity, blocks
-
-STRIDE = 16  # of the latents
-
 
 # Errors that a code may make in each network's features before its answers suffer, in units of
 # what sending nothing costs: measured with linear codes of either network alone, at the step where
@@ -54,22 +52,28 @@ def initialise_small(
 
     samples = torch.cat([blocks(model.encoder.features(batch)) for batch in images]).double()
     mean = samples.mean(0)
+    # The metric of both networks' features side by side.
     weight: Tensor = torch.block_diag(  # type: ignore[no-untyped-call]
         sensitivity.detector.double() * (LATENT_UNIT / DETECTOR_STEP),
         sensitivity.classifier.double() * (LATENT_UNIT / CLASSIFIER_STEP),
     )
     weighted = (samples - mean) @ weight
-    variance, basis = torch.linalg.eigh(weighted.T @ weighted / len(weighted))
-    variance, basis = variance.flip(0)[:LATENT_CHANNELS], basis.flip(1)[:, :LATENT_CHANNELS]
-
+    covariance = weighted.T @ weighted / len(weighted)
+    variance, basis = principal_components(covariance, LATENT_CHANNELS)
     analysis = (basis.T @ weight).float()
-    _set_linear(model.encoder.analysis.linear, analysis, -analysis @ mean.float())
+    set_linear(model.encoder.analysis.linear, analysis, -analysis @ mean.float())
     synthesis = torch.linalg.solve(weight, basis).float()
     sizes = [4 * FRONT_CHANNELS, 4 * CLASSIFIER_CHANNELS]
     to_detector, to_classifier = torch.split(synthesis, sizes)
     detector_mean, classifier_mean = torch.split(mean.float(), sizes)
     _start_taps(model, to_detector, detector_mean, to_classifier, classifier_mean)
-    _start_gains(model, variance.float(), targets)
+    start_gains(model, variance.float(), targets)
+
+
+def principal_components(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return variances (count,) and directions (D, count) of a covariance (D, D), best first."""
+    variance, basis = torch.linalg.eigh(covariance)
+    return variance.flip(0)[:count], basis.flip(1)[:, :count]
 
 
 def _start_taps(
@@ -79,7 +83,7 @@ def _start_taps(
     classifier: Tensor,
     classifier_mean: Tensor,
 ) -> None:
-    _set_linear(model.detector_tap.expand, detector, detector_mean)
+    set_linear(model.detector_tap.expand, detector, detector_mean)
     tap, count = model.classifier_tap, len(classifier) // 4
     tap.expand.weight[: 4 * count] = classifier[:, :, None, None]
     _bias(tap.expand)[: 4 * count] = classifier_mean
@@ -94,14 +98,21 @@ def _bias(conv: nn.Conv2d) -> Tensor:
     return conv.bias
 
 
-def _set_linear(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+def set_linear(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Fill a 1x1 convolution with weights (out, in) and biases (out,)."""
     conv.weight.copy_(weight[:, :, None, None])
     _bias(conv).copy_(bias)
 
 
-def _start_gains(model: Small, variance: Tensor, targets: Sequence[float]) -> None:
-    """Choose one gain a quality, by the bytes that its symbols would take."""
-    cells = REFERENCE_PIXELS / STRIDE**2
+def start_gains(model: LatentModel, variance: Tensor, targets: Sequence[float]) -> None:
+    """Choose one gain a quality, by the bytes that its symbols would take.
+
+    Args:
+        model: changed in place.
+        variance: (C,) of each latent.
+        targets: bytes of a reference photo at each quality.
+    """
+    cells = REFERENCE_PIXELS / LATENT_STRIDE**2
     gains = [_gain_for(variance.sqrt(), 8 * target / cells) for target in targets]
     log_gain = torch.log(torch.tensor(gains)).to(variance)[:, None].expand(-1, len(variance))
     model.encoder.log_gain.copy_(log_gain)
@@ -125,10 +136,15 @@ def _entropy(deviation: Tensor) -> float:
 
 
 @torch.no_grad()
-def start_prediction(model: Small, images: list[Tensor]) -> None:
-    """Set the strength of the spatial prediction by regression on rounded neighbours."""
+def start_prediction(model: LatentModel, features: Sequence[Tensor]) -> None:
+    """Set the strength of the spatial prediction by regression on rounded neighbours.
+
+    Args:
+        model: changed in place; its encoder up to the latents must be initialised already.
+        features: batches of the map that its analysis reads.
+    """
     for quality in range(QUALITIES):
-        found = [_rounded_neighbours(model, batch, quality) for batch in images]
+        found = [_rounded_neighbours(model, batch, quality) for batch in features]
         for part, module in enumerate(
             (model.dequantiser.prediction.direct, model.dequantiser.prediction.diagonal)
         ):
@@ -138,11 +154,11 @@ def start_prediction(model: Small, images: list[Tensor]) -> None:
 
 
 def _rounded_neighbours(
-    model: Small, images: Tensor, quality: int
+    model: LatentModel, features: Tensor, quality: int
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Scaled latents inside the border, and the means of their direct and diagonal neighbours."""
-    levels = torch.full((len(images),), quality, device=images.device)
-    scaled = model.encoder.scaled_latents(images, levels)
+    levels = torch.full((len(features),), quality, device=features.device)
+    scaled = model.encoder.scaled_analysis(features, levels)
     rounded = torch.round(scaled)
     left, right, up, down = slice(None, -2), slice(2, None), slice(None, -2), slice(2, None)
     inside = slice(1, -1)

@@ -5,10 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cdvision.errors import CdvisionError
+
 # Mean bytes of a 416 x 312 crop that the eight qualities of `small` aim at. Whole photos, with
 # their skies and walls, take about three quarters of that.
 TARGET_BYTES = (350.0, 600.0, 1000.0, 1600.0, 2400.0, 3600.0, 5400.0, 8000.0)
 REFERENCE_PIXELS = 416 * 312
+
+
+def targets_between(low: float, high: float, count: int = len(TARGET_BYTES)) -> tuple[float, ...]:
+    """Return targets in equal ratios, the first and the last as given.
+
+    >>> [round(target) for target in targets_between(100, 800, 4)]
+    [100, 200, 400, 800]
+
+    Raises:
+        CdvisionError: the first is not below the last.
+    """
+    if not 0 < low < high:
+        raise CdvisionError(f"--bytes: expected LOW below HIGH, found {low:g} and {high:g}")
+    return tuple(low * (high / low) ** (place / (count - 1)) for place in range(count))
 
 
 class RateControl(nn.Module):

@@ -6,25 +6,25 @@ encoder stands still, is when a receiver learns best. Streams that are stored al
 
 from __future__ import annotations
 
-import json
-import math
-import time
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cdvision.networks.initial_weights import load_mobilenet, load_nanodet
-from cdvision.training.checkpoint import load_checkpoint
+from cdvision.networks.small import Small
 from cdvision.training.distillation import Teachers
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.recipe import WEIGHTS, Recipe
+from cdvision.training.run import START_BATCHES, START_SIZE
 from cdvision.training.small import SmallTrainer
+from cdvision.training.stage_run import CHECKPOINT, Plan, Stage, read_record
 
 RATES = {
     "taps.nanodet_plus_m": 3e-4,
@@ -32,49 +32,81 @@ RATES = {
     "tails.nanodet_plus_m": 8e-5,
     "tails.mobilenet_v2": 1e-5,
 }
+"""Learning rate of each part, by how its parameters' names begin."""
 # High qualities are drawn more often: there the receiver, and not the rate, is what loses accuracy.
 QUALITY_SHARES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.4, 1.4, 1.6)
-WARMUP_STEPS = 50
+AVERAGE = 0.998
 MASKS = "masks."  # begins the names of the mask branch's weights
+SENSITIVITY = "sensitivity/"  # begins the names of the metric in a checkpoint
 
 
-def tune_receiver(
-    banks: Sequence[PhotoBank],
-    weights: Path,
-    run: Path,
-    out: Path,
-    *,
-    minutes: float,
-    batch: int,
-    device: torch.device,
-    seed: int = 0,
-) -> None:
-    """Tune taps and tails of a finished run and write the result as a run of its own.
+class ReceiverStage(Stage):
+    """Taps and tails of a finished run, everything else frozen.
 
     Args:
-        banks: groups of decoded photos.
         weights: folder of the initial weights.
         run: folder of a finished run of `small`.
-        out: folder for ``weights.safetensors`` and ``training.json``.
-        minutes: how long.
-        batch: crops a step.
-        device: where to train.
-        seed: of crops and qualities.
+        banks: groups of decoded photos.
+        plan: how long and where.
     """
-    trainer, masks = _finished(weights, run, device)
-    optimizer = _optimizer(trainer.model)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    shares = np.array([bank.plan.share for bank in banks])
-    started, steps = time.monotonic(), 0
-    bar = tqdm(total=round(60 * minutes), unit="s", disable=None)
-    while (done := (time.monotonic() - started) / (60 * minutes)) < 1:
-        image = banks[rng.choice(len(banks), p=shares / shares.sum())].batch(batch, rng)
-        _schedule(optimizer, done, steps)
-        _step(trainer, optimizer, image, rng)
-        steps += 1
-        bar.update(round(done * 60 * minutes) - bar.n)
-    _write({**trainer.model.state_dict(), **masks}, run, out, minutes=minutes, steps=steps)
+
+    name = "receiver"
+
+    def __init__(self, weights: Path, run: Path, banks: Sequence[PhotoBank], plan: Plan) -> None:
+        self.finished = read_record(run)
+        self.trainer, self.masks = _finished(weights, run, plan.device)
+        if not _restored_metric(self.trainer, run):
+            _measure_metric(self.trainer, banks, plan.seed)
+        self.model: Small = self.trainer.model
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(
+            _groups(self.model), betas=(0.9, 0.99), eps=1e-12, fused=True
+        )
+        self.banks, self.plan = banks, plan
+        shares = np.array([bank.plan.share for bank in banks])
+        self.shares = shares / shares.sum()
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what a checkpoint holds."""
+        return {"model": self.model, "average": self.average}
+
+    def result(self) -> nn.Module:
+        """Return the averaged model, with the mask branch that the run had.
+
+        The branch was trained on the features of the receiver as it was, so `cdvision train masks`
+        should follow.
+        """
+        if not self.masks:
+            return self.average
+        whole = copy.deepcopy(self.average)
+        whole.add_masks()
+        whole.load_state_dict({**self.average.state_dict(), **self.masks})
+        return whole
+
+    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare what arrives of one batch with what the uncompressed networks make of it."""
+        bank = self.banks[rng.choice(len(self.banks), p=self.shares)]
+        image = bank.batch(self.plan.batch, rng)
+        shares = np.array(QUALITY_SHARES) / sum(QUALITY_SHARES)
+        quality = torch.from_numpy(rng.choice(len(shares), size=len(image), p=shares))
+        terms = self.trainer.received_terms(image, quality.to(self.plan.device))
+        zero = torch.zeros((), device=self.plan.device)
+        return sum((WEIGHTS[k] * v for k, v in terms.items()), zero), terms
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Follow with the average; it looks back no further than there are steps."""
+        last = self.optimizer.param_groups[-1]["params"][-1]
+        steps = int(self.optimizer.state[last]["step"])
+        decay = min(AVERAGE, (1 + steps) / (10 + steps))
+        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+        for mean, value in pairs:
+            if value.requires_grad:
+                mean.lerp_(value, 1 - decay)
+
+    def record(self) -> dict[str, Any]:
+        """Return facts for the card: also those of the run that was tuned."""
+        return {"photos": sum(len(bank.photos) for bank in self.banks), "tuned": self.finished}
 
 
 def _finished(
@@ -82,12 +114,11 @@ def _finished(
 ) -> tuple[SmallTrainer, dict[str, Tensor]]:
     """Return a trainer whose model is the run's result, with all but the receiver frozen.
 
-    The weights of a mask branch come beside it: they are kept, and not tuned. They were trained on
-    the features of the receiver as it was, so `cdvision train masks` should follow.
+    The run may be one of `cdvision train masks`, too: the weights of a mask branch come beside the
+    trainer, they are kept, and not tuned.
     """
     teachers = Teachers(load_nanodet(weights), load_mobilenet(weights))
     trainer = SmallTrainer(teachers, Recipe(), device)
-    load_checkpoint(run / "checkpoint.safetensors", trainer.modules(), trainer.optimizer)
     result = load_file(run / "weights.safetensors")
     masks = {name: result.pop(name) for name in list(result) if name.startswith(MASKS)}
     trainer.model.load_state_dict({name: value.float() for name, value in result.items()})
@@ -96,47 +127,32 @@ def _finished(
     return trainer, masks
 
 
-def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    groups = [
+def _restored_metric(trainer: SmallTrainer, run: Path) -> bool:
+    """Restore the metric of the losses; False for a run, of masks say, that has measured none."""
+    if not (run / CHECKPOINT).is_file():
+        return False
+    with safe_open(run / CHECKPOINT, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(SENSITIVITY)]
+        state = {name.removeprefix(SENSITIVITY): file.get_tensor(name) for name in names}
+    if state:
+        trainer.sensitivity.load_state_dict(state)
+    return bool(state)
+
+
+def _measure_metric(trainer: SmallTrainer, banks: Sequence[PhotoBank], seed: int) -> None:
+    """Measure the metric anew, the same one whenever a run is resumed."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    images = [bank.batch(START_SIZE, rng) for bank in banks for _ in range(START_BATCHES)]
+    trainer.sensitivity.measure(trainer.teachers, images)
+
+
+def _groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Group what is trained by its learning rate."""
+    return [
         {
             "params": [p for name, p in model.named_parameters() if name.startswith(prefix)],
             "lr": rate,
-            "base_rate": rate,
         }
         for prefix, rate in RATES.items()
     ]
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12, fused=True)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, done: float, steps: int) -> None:
-    factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_rate"] * factor * min(1.0, (steps + 1) / WARMUP_STEPS)
-
-
-def _step(
-    trainer: SmallTrainer,
-    optimizer: torch.optim.Optimizer,
-    image: Tensor,
-    rng: np.random.Generator,
-) -> None:
-    shares = np.array(QUALITY_SHARES) / sum(QUALITY_SHARES)
-    quality = torch.from_numpy(rng.choice(len(shares), size=len(image), p=shares))
-    terms = trainer.received_terms(image, quality.to(trainer.device))
-    loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=trainer.device))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(
-        [p for group in optimizer.param_groups for p in group["params"]], 60.0
-    )
-    if torch.isfinite(norm):
-        optimizer.step()
-
-
-def _write(tensors: dict[str, Tensor], run: Path, out: Path, *, minutes: float, steps: int) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    state = {k: v.half().cpu().contiguous() for k, v in tensors.items()}
-    save_file(state, out / "weights.safetensors")
-    record: dict[str, Any] = json.loads((run / "training.json").read_text(encoding="utf-8"))
-    record["receiver"] = {"minutes": minutes, "steps": steps}
-    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -60,16 +60,23 @@ def freeze(model: Small) -> None:
 
 
 def _rate(name: str, recipe: Recipe) -> float:
-    """Learning rate of a parameter; those that live on a larger scale leap, or rates would lag."""
     if name.startswith("tails.mobilenet_v2"):
         return recipe.classifier_rate
     if name.startswith("tails."):
         return recipe.pretrained_rate
     if name.startswith(SOLVED):
         return recipe.solved_rate
+    return codec_rate(name, recipe.learning_rate)
+
+
+def codec_rate(name: str, learning_rate: float) -> float:
+    """Learning rate of a parameter of any ``LatentModel``, given that of most of them.
+
+    Those that live on a larger scale leap, or rates would lag.
+    """
     if name.startswith("hyper_decoder") and "bias" in name:
-        return 40 * recipe.learning_rate
+        return 40 * learning_rate
     leaping = ("log_gain", "log_rescale", "hyper_decoder.conv1.weight")
     if name.startswith("hyper_prior") or name.endswith(leaping):
-        return 10 * recipe.learning_rate
-    return recipe.learning_rate
+        return 10 * learning_rate
+    return learning_rate

@@ -28,7 +28,7 @@ from cdvision.training.recipe import Recipe
 from cdvision.training.small import SmallTrainer
 
 LOG_EVERY = 50
-START_BATCHES = 3  # of each group of photos, from which a run's start is computed
+START_BATCHES, START_SIZE = 3, 16  # of each group of photos, from which a start is computed
 
 
 def train_small(
@@ -50,11 +50,13 @@ def train_small(
         trainer.progress = load_checkpoint(checkpoint, trainer.modules(), trainer.optimizer)
     else:
         rng = np.random.default_rng(recipe.seed)
-        images = [bank.batch(16, rng) for bank in banks for _ in range(START_BATCHES)]
+        images = [bank.batch(START_SIZE, rng) for bank in banks for _ in range(START_BATCHES)]
         trainer.sensitivity.measure(trainer.teachers, images)
         initialise_small(trainer.model, trainer.teachers, trainer.sensitivity, images)
-        start_prediction(trainer.model, images[::START_BATCHES])
-        start_hyper(trainer.model, images[::START_BATCHES])
+        with torch.no_grad():
+            features = [trainer.model.encoder.features(b) for b in images[::START_BATCHES]]
+        start_prediction(trainer.model, features)
+        start_hyper(trainer.model, features)
         trainer.average.load_state_dict(trainer.model.state_dict())
     _loop(trainer, banks, out)
     _write_result(trainer, banks, out)

@@ -8,7 +8,7 @@ AP 0.319 at 11,364 bytes by variance, and 0.321 at 3,189 bytes by sensitivity.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,37 +44,47 @@ class Sensitivity(nn.Module):
 
     def measure(self, teachers: Teachers, batches: Sequence[Tensor]) -> None:
         """Measure both metrics on images (N, 3, S, S), RGB 0..255; some hundred in all."""
-        self.detector.copy_(
-            _metric_root(*_probe_all(_detector_probe, teachers, batches), DETECTOR_FLOOR)
-        )
-        self.classifier.copy_(
-            _metric_root(*_probe_all(_classifier_probe, teachers, batches), CLASSIFIER_FLOOR)
-        )
+        for root, probe, floor in (
+            (self.detector, _detector_probe, DETECTOR_FLOOR),
+            (self.classifier, _classifier_probe, CLASSIFIER_FLOOR),
+        ):
+            probes = (probe(teachers, b) for b in batches for _ in range(PROBES))
+            root.copy_(metric_root(*block_moments(probes), floor))
 
     def detector_error(self, found: Tensor, target: Tensor) -> Tensor:
         """Mean weighted error of features (N, 116, 2h, 2w)."""
-        return _weighted_error(self.detector, found, target)
+        return weighted_error(self.detector, found, target)
 
     def classifier_error(self, found: Tensor, target: Tensor) -> Tensor:
         """Mean weighted error of features (N, 32, 2h, 2w)."""
-        return _weighted_error(self.classifier, found, target)
+        return weighted_error(self.classifier, found, target)
 
 
-def blocks(features: Tensor) -> Tensor:
-    """Gather the 2x2 blocks of a map (N, C, 2h, 2w) as samples (n, 4C)."""
-    return F.pixel_unshuffle(features, 2).movedim(1, -1).flatten(0, 2)
+def blocks(features: Tensor, block: int = 2) -> Tensor:
+    """Gather the blocks of a map (N, C, block * h, block * w) as samples (n, block^2 * C)."""
+    return F.pixel_unshuffle(features, block).movedim(1, -1).flatten(0, 2)
 
 
-def _weighted_error(root: Tensor, found: Tensor, target: Tensor) -> Tensor:
-    difference = F.pixel_unshuffle((found - target).float(), 2)
-    return F.conv2d(difference, root[:, :, None, None]).square().mean()
+def weighted_error(root: Tensor, found: Tensor, target: Tensor, block: int = 2) -> Tensor:
+    """Mean error of features (N, C, block * h, block * w) in a metric on their blocks."""
+    difference = F.pixel_unshuffle((found - target).float(), block)
+    return F.conv2d(difference, root[:, :, None, None]).float().square().mean()
 
 
-def _probe_all(probe, teachers: Teachers, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    samples, gradients = zip(
-        *(probe(teachers, b) for b in batches for _ in range(PROBES)), strict=True
-    )
-    return torch.cat(samples), torch.cat(gradients)
+def block_moments(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the covariance of blocks and the second moment of gradients there, both (D, D).
+
+    Args:
+        pairs: blocks (n, D) and gradients (n, D) of one batch each; one pair at least.
+    """
+    parts = [
+        (len(x), x.sum(0), x.T @ x, g.T @ g)
+        for x, g in ((samples.double(), gradients.double()) for samples, gradients in pairs)
+    ]
+    counts, sums, squares, moments = zip(*parts, strict=True)
+    mean = sum(sums[1:], sums[0]) / sum(counts)
+    second = sum(squares[1:], squares[0]) / sum(counts)
+    return second - mean[:, None] * mean, sum(moments[1:], moments[0]) / sum(counts)
 
 
 def _detector_probe(teachers: Teachers, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,13 +120,11 @@ def _classifier_probe(teachers: Teachers, image: Tensor) -> tuple[Tensor, Tensor
     return blocks(features.detach()), blocks(gradient)
 
 
-def _metric_root(samples: Tensor, gradients: Tensor, floor: float) -> Tensor:
+def metric_root(covariance: Tensor, moment: Tensor, floor: float) -> Tensor:
     """Square root of the gradients' second moment plus a floor, scaled to unit mean energy."""
-    moment = gradients.double().T @ gradients.double() / len(gradients)
     moment = moment / moment.diagonal().mean()
     moment = moment + floor * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
     values, vectors = torch.linalg.eigh(moment)
     root: Tensor = vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
-    centred = samples.double() - samples.double().mean(0)
-    energy = (centred @ root).square().mean()
+    energy = (root @ covariance @ root).diagonal().mean()
     return (root / energy.sqrt()).float()

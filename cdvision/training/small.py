@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
 from cdvision.networks.nanodet import FRONT_CHANNELS, DenseDetections
-from cdvision.networks.quantisation import (
-    add_uniform_noise,
-    gaussian_bits,
-    round_straight_through,
-)
-from cdvision.networks.scales import HYPER_BOUND, QUALITIES, scale_of
+from cdvision.networks.scales import QUALITIES
 from cdvision.networks.small import Small
 from cdvision.resampling import resampling_matrix
 from cdvision.training.checkpoint import Progress
@@ -31,20 +26,9 @@ from cdvision.training.distillation import (
 from cdvision.training.rate_control import RateControl
 from cdvision.training.recipe import WEIGHTS, Recipe, freeze, parameter_groups
 from cdvision.training.sensitivity import Sensitivity
+from cdvision.training.transmission import transmit
 
 AVERAGE_EVERY = 8  # steps; averaging millions of weights costs a tenth of a step
-
-
-class Transmission(NamedTuple):
-    """What arrives of a batch, and what it costs; bits are (N,)."""
-
-    y: Tensor
-    noisy_bits: Tensor  # differentiable
-    bits: Tensor  # of the symbols that are really sent
-
-
-def _per_image(*bits: Tensor) -> Tensor:
-    return torch.stack([part.flatten(1).sum(1) for part in bits]).sum(0)
 
 
 class SmallTrainer:
@@ -80,7 +64,7 @@ class SmallTrainer:
         quality = torch.from_numpy(rng.integers(QUALITIES, size=len(image))).to(self.device)
         with torch.no_grad():
             features = self.model.encoder.features(image)
-        sent = self._transmit(features, quality)
+        sent = transmit(self.model, features, quality)
         terms = self._terms(image, features, sent.y)
         loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
         pixels = image.shape[2] * image.shape[3]
@@ -108,7 +92,7 @@ class SmallTrainer:
         image = image.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             features = self.model.encoder.features(image)
-            sent = self._transmit(features, quality)
+            sent = transmit(self.model, features, quality)
         return self._terms(image, features, sent.y)
 
     def _terms(self, image: Tensor, features: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -118,25 +102,6 @@ class SmallTrainer:
             classification = self._classify(self.teachers.classify(image, classifier), y)
         terms = {f"detect/{k}": v for k, v in detection.items()}
         return terms | {f"classify/{k}": v for k, v in classification.items()}
-
-    def _transmit(self, features: Tensor, quality: Tensor) -> Transmission:
-        """Quantise as the encoder does, count the bits and dequantise."""
-        model = self.model
-        scaled = model.encoder.scaled_analysis(features, quality)
-        z = model.encoder.hyper_latents(scaled)
-        hyper = round_straight_through(z)
-        noisy = add_uniform_noise(z).clamp(-HYPER_BOUND - 0.5, HYPER_BOUND + 0.5)
-        index = model.scale_index(hyper, quality, scaled)
-        scale = scale_of(index)
-        sent = index > 0  # the symbols that are skipped arrive as zero
-        quantised = model.dequantiser.quantise(scaled, hyper, quality, sent, round_straight_through)
-        noisy_bits = gaussian_bits(add_uniform_noise(quantised.residual), scale)
-        bits = gaussian_bits(quantised.symbols, scale) * sent
-        return Transmission(
-            y=model.dequantiser.rescale(quantised.scaled, quality),
-            noisy_bits=_per_image(noisy_bits, model.hyper_prior.bits(noisy, quality)),
-            bits=_per_image(bits, model.hyper_prior.bits(hyper, quality)),
-        )
 
     def _detect(self, target: DetectionTarget, y: Tensor) -> dict[str, Tensor]:
         features = self.model.detector_tap(y)

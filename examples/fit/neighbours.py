@@ -1,7 +1,9 @@
-"""Nearest-neighbour accuracy of a tap's outputs, from streams and from pixels.
+"""Nearest-neighbour accuracy of a network's outputs, from streams and from pixels.
 
     python examples/fit/neighbours.py my-tap photos.csv photos.tar WEIGHTS
+    python examples/fit/neighbours.py my-model photos.csv photos.tar WEIGHTS NAME
 
+The first is for a tap, the second for a model that serves the network under some name.
 Photos of the csv with source imagenette and split val; each one's class is voted by the 10 others
 whose average stage-3 features are most alike. Both sides see the same network input.
 """
@@ -45,9 +47,9 @@ def accuracy(vectors: list[np.ndarray], classes: list[int]) -> float:
     return float(np.mean(np.array(votes) == names))
 
 
-def main(tap: str, table: str, tar: str, weights: str) -> None:
+def main(folder: str, table: str, tar: str, weights: str, name: str = "") -> None:
     """Print the accuracy from pixels, and from streams of every quality."""
-    name, model = Path(tap).resolve().name, cdvision.load(tap)
+    name, model = name or Path(folder).resolve().name, cdvision.load(folder)
     network = resnet50v2(weights).eval()
     qualities = range(1, model.card.qualities + 1)
     pixels: list[np.ndarray] = []

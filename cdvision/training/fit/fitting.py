@@ -99,9 +99,9 @@ def fit_tap(
     for line in _announcement(name, network, features, source, len(training), plan):
         say(line)
     run = out / RUN
-    check_room(out, shape)
-    check_options(run, run_identity(package, network, options, training, shape))
     stage = TapStage(shape, source, network, plan, tune_tail=options.tune_tail)
+    check_room(out, sum(value.numel() for value in stage.tap.parameters()))
+    check_options(run, run_identity(package, network, options, training, shape))
     facts = {"photos": len(training), "options": asdict(options)}
     try:
         if (progress := run_progress(run)) is None or plan.done(progress) < 1:

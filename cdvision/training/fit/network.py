@@ -22,10 +22,12 @@ class SplitNetwork(ABC):
     Attributes:
         facts: where it came from, for the card: ``source``, ``split``, ``weights``.
         pixels: what it expects of its input.
+        device: where it runs.
     """
 
     facts: dict[str, Any]
     pixels: PixelFormat
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def features(self, image: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ class TorchNetwork(SplitNetwork):
         for part in (self.front, self.tail):
             part.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             part.eval().requires_grad_(False)
-        self._device = device
+        self.device = device
 
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
@@ -132,7 +134,7 @@ class TorchNetwork(SplitNetwork):
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Run in half precision on GPUs, where it is twice as fast and as good."""
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
 

@@ -30,7 +30,9 @@ class OnnxNetwork(SplitNetwork):
         pixels: of its input.
 
     Attributes:
-        tail: as given; the package's ``answer`` graph is made of it.
+        front: as given; the encoder of a model that serves the network is made of it.
+        tail: as given; a package's ``answer`` graph is made of it.
+        normalise: pixels to the network's input.
     """
 
     def __init__(
@@ -40,13 +42,14 @@ class OnnxNetwork(SplitNetwork):
         facts: dict[str, Any],
         pixels: PixelFormat,
     ) -> None:
-        self.facts, self.pixels, self.tail = facts, pixels, tail
-        self._normalise = PixelNormaliser(pixels)
+        self.facts, self.pixels = facts, pixels
+        self.front, self.tail = front, tail
+        self.normalise = PixelNormaliser(pixels)
         self._front, self._tail = _session(front), _session(tail)
 
     def features(self, image: Tensor) -> Tensor:
         """Map (N, 3, H, W) RGB in 0..255 to float32 features at the split point."""
-        found = self._run(self._front, self._normalise(image.cpu()))
+        found = self._run(self._front, self.normalise(image.cpu()))
         return next(iter(found.values())).to(image.device)
 
     def outputs(self, features: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ on finding the same matrix.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.networks.fitted_tap import FittedTap
-from cdvision.training.fit.examples import Window
+from cdvision.training.fit.examples import Batch
 
 CELLS = 60_000  # of latents, in all: some fifty for each weight of a prediction
 RIDGE = 1e-3  # of the mean energy of an input
+
+
+class Crops(Protocol):
+    """Where crops to learn from come from: a ``Window`` of photos, say."""
+
+    def batch(self, size: int, rng: np.random.Generator) -> Batch:
+        """Cut so many crops."""
 
 
 class Moments(NamedTuple):
@@ -29,7 +36,12 @@ class Moments(NamedTuple):
 
 @torch.no_grad()
 def start_from_regression(
-    tap: FittedTap, window: Window, spread: Tensor, rng: np.random.Generator
+    tap: FittedTap,
+    window: Crops,
+    spread: Tensor,
+    rng: np.random.Generator,
+    *,
+    cells: int = CELLS,
 ) -> None:
     """Set a tap to the reduced-rank ridge regression of features on latents.
 
@@ -38,12 +50,13 @@ def start_from_regression(
         window: examples to learn from.
         spread: (F,), in whose units the errors of features count.
         rng: chooses crops.
+        cells: of latents to learn from.
 
     Source of the reduction: Izenman, "Reduced-rank regression for the multivariate linear model",
     J. Multivariate Analysis 1975.
     """
     spread = spread.double().repeat_interleave(tap.shape.up**2)
-    moments = _moments(tap, window, rng)
+    moments = _moments(tap, window, rng, cells)
     inputs = moments.inputs.clone()
     inputs.diagonal().add_(RIDGE * float(inputs.diagonal().mean()))
     solved = torch.linalg.solve(inputs, moments.both) / spread  # (K + 1, outputs)
@@ -58,13 +71,13 @@ def start_from_regression(
     _set(tap.closing, (basis * scale) * spread[:, None], offset * spread)
 
 
-def _moments(tap: FittedTap, window: Window, rng: np.random.Generator) -> Moments:
+def _moments(tap: FittedTap, window: Crops, rng: np.random.Generator, cells: int) -> Moments:
     place = tap.closing.weight.device
     width = tap.opening.weight[0].numel() + 1
     inputs = torch.zeros(width, width, dtype=torch.float64, device=place)
     both = torch.zeros(width, tap.shape.outputs, dtype=torch.float64, device=place)
     seen = 0
-    while seen < CELLS:
+    while seen < cells:
         batch = window.batch(16, rng).to(place)
         inside = squares(tap, batch.counts)[:, 0] > 0
         x = F.pad(neighbourhoods(tap, batch.latents)[inside], (0, 1), value=1.0)

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import safe_open
 
 from cdvision.errors import CdvisionError
-from cdvision.networks.fitted_tap import FittedTap, TapShape
+from cdvision.networks.fitted_tap import TapShape
 from cdvision.package.loader import ModelPackage
 from cdvision.training.checkpoint import Progress
 from cdvision.training.fit.network import SplitNetwork
@@ -32,14 +32,14 @@ def run_progress(run: Path) -> Progress | None:
         return Progress(**json.loads(file.metadata()["progress"]))
 
 
-def check_room(out: Path, shape: TapShape) -> None:
+def check_room(out: Path, parameters: int) -> None:
     """Refuse to start what could not be saved."""
-    needed = SPARE_BYTES * sum(p.numel() for p in FittedTap(shape).parameters())
+    needed = SPARE_BYTES * parameters
     place = next(p for p in (out, *out.resolve().parents) if p.is_dir())
     free = shutil.disk_usage(place).free
     if free < needed:
         raise CdvisionError(
-            f"{out}: expected {needed / 1e6:.0f} MB of free disk for checkpoints and the tap, "
+            f"{out}: expected {needed / 1e6:.0f} MB of free disk for checkpoints and the result, "
             f"found {free / 1e6:.0f} MB"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -119,11 +120,7 @@ class TapStage(Stage):
             targets = self.network.outputs(features)
         with self.plan.autocast():
             outputs = self.tail(found)  # type: ignore[misc]
-        errors = [
-            F.mse_loss(outputs[name].float(), target) / target.var().clamp_min(1e-12)
-            for name, target in targets.items()
-        ]
-        return torch.stack(errors).mean()
+        return output_error(outputs, targets)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -133,6 +130,15 @@ class TapStage(Stage):
         decay = min(AVERAGE, (1 + taken) / (10 + taken))
         for mean, value in zip(self.average.parameters(), self.tap.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
+
+
+def output_error(found: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+    """Mean squared error of named outputs, each in units of its own variance."""
+    errors = [
+        F.mse_loss(found[name].float(), target) / target.var().clamp_min(1e-12)
+        for name, target in targets.items()
+    ]
+    return torch.stack(errors).mean()
 
 
 def _solved(tap: FittedTap) -> list[nn.Parameter]:

@@ -1,0 +1,1 @@
+"""``cdvision train encoder``: an encoder of one's own, for any set of networks."""
