@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,13 @@ from cdvision.networks.scales import QUALITIES
 from cdvision.networks.style_layers import StyleLayers, StyleLayout, style_layout
 from cdvision.package.codecs import SFIC_STYLE, layered_coder_from_arrays
 from cdvision.package.style_builder import build_style_coder
-from cdvision.training.faces.style_layers_stage import target_bytes
+from cdvision.training.faces import style_layers_stage
+from cdvision.training.faces.networks import FaceNetworks
+from cdvision.training.faces.style_layers_stage import StyleLayersStage, target_bytes
 from cdvision.training.faces.style_metric import StyleMetric
 from cdvision.training.faces.style_scales import fit_scales, later_bits
 from cdvision.training.faces.style_start import start_style_layers
+from cdvision.training.stage_run import Plan, run_stage
 
 LAYOUT = StyleLayout((2, 3, 2), (6, 5, 4), style=12, width=16, heads=4, blocks=2)
 SCALES = (0, 16)
@@ -140,9 +144,20 @@ def test_the_rate_in_training_is_what_is_written(scale_width: int) -> None:
             assert float(sent.bits[:, layer].mean()) / 8 == pytest.approx(size, rel=0.02, abs=0.7)
 
 
-@pytest.mark.parametrize("scale_width", SCALES)
-def test_any_number_of_layers_a_face(scale_width: int) -> None:
-    network, rows = codec(scale_width), faces_rows(6, seed=5)
+@cache
+def corrected_codec() -> StyleLayers:
+    """Return a codec whose later layers correct earlier ones."""
+    network = StyleLayers(replace(LAYOUT, corrected=True)).eval()
+    network.load_state_dict(codec(0).state_dict(), strict=False)
+    torch.manual_seed(5)
+    for linear in network.correction:
+        torch.nn.init.normal_(linear.weight, std=0.2)  # type: ignore[arg-type]
+    return network
+
+
+@pytest.mark.parametrize("make", [*(partial(codec, width) for width in SCALES), corrected_codec])
+def test_any_number_of_layers_a_face(make: Callable[[], StyleLayers]) -> None:
+    network, rows = make(), faces_rows(6, seed=5)
     quality, layers = torch.tensor([0, 7, 3, 3, 7, 1]), torch.tensor([1, 2, 3, 1, 3, 2])
     with torch.no_grad():
         sent = network(rows, quality)
@@ -224,6 +239,21 @@ def test_the_metric_sees_what_answers_depend_on() -> None:
     assert float(energy[0] / energy[1]) == pytest.approx(1, rel=0.5)  # each answer counts as much
 
 
+def test_the_metric_tells_how_much_is_left_where_directions_are_many() -> None:
+    """What hundreds of probes keep looks complete to these probes, and is not."""
+    torch.manual_seed(5)
+    seen = torch.randn(96, 96) * torch.logspace(0, -1, 96)
+    rows = torch.randn(80, 4, 24)
+    found = StyleMetric(96, directions=24)
+    found.measure(rows, [lambda r: r.flatten(1) @ seen])
+    _, _, directions = torch.linalg.svd(found.root, full_matrices=False)
+    flat = rows.flatten(1) - rows.flatten(1).mean(0)
+    left = flat - (flat @ directions.T) @ directions  # what the strongest directions leave
+    share = float((left @ seen).square().sum() / (flat @ seen).square().sum())
+    told = float(found(left.view_as(rows), torch.zeros_like(rows)).mean())
+    assert told == pytest.approx(share, rel=0.4)
+
+
 def test_scale_models_code_the_same_symbols() -> None:
     network, rows = started(0), faces_rows(100, seed=8)
     fixed = fit_scales(network, rows, "fixed", steps=3)
@@ -233,6 +263,74 @@ def test_scale_models_code_the_same_symbols() -> None:
             found = later_bits(model, network, rows, quality)
             wanted = later_bits(fixed, network, rows, quality)
             assert found == pytest.approx(wanted, rel=0.05)
+
+
+def test_later_layers_correct_earlier_ones() -> None:
+    """All rows move with the same few factors: later symbols refine what the first rounded off."""
+    torch.manual_seed(6)
+    rows = (torch.randn(800, 4) @ torch.randn(4, sum(LAYOUT.rows) * LAYOUT.style)).view(
+        800, -1, LAYOUT.style
+    )
+    plain = StyleMetric(rows[0].numel(), directions=24)
+    plain.measure(rows, [lambda r: r])
+    first = slice(0, LAYOUT.rows[0])
+    found = {}
+    for corrected in (False, True):
+        network = StyleLayers(replace(LAYOUT, corrected=corrected)).eval()
+        start_style_layers(network, plain, rows, TARGETS)
+        quality = torch.zeros(800, dtype=torch.int64)
+        with torch.no_grad():
+            sent = network(rows, quality)
+            three = network.decode(sent.symbols, torch.full((800,), 3), quality)
+        assert torch.allclose(three, sent.rows[2], atol=1e-4)
+        found[corrected] = [float((r - rows)[:, first].square().mean()) for r in sent.rows]
+    assert found[False][0] == pytest.approx(found[False][2], rel=1e-3)  # first rows never change
+    assert found[True][2] < 0.7 * found[True][0]
+
+
+def smoke_stage() -> StyleLayersStage:
+    torch.manual_seed(0)
+    factors = torch.randn(8, 10 * FACE_TINY.style) * torch.logspace(0, -1, 8)[:, None]
+    rows = (torch.randn(500, 8) @ factors).view(500, 10, FACE_TINY.style) + 3
+    layout = replace(style_layout(FACE_TINY), width=16, heads=2, blocks=1)
+    plan = Plan(minutes=1.0, steps=60, batch=32, device=torch.device("cpu"), warmup_steps=5)
+    return StyleLayersStage(
+        FaceNetworks(FACE_TINY), StyleLayers(layout), rows, plan, basic=(3, 9), total=(9, 30)
+    )
+
+
+def held_out_loss(stage: StyleLayersStage, prices: tuple[Tensor, Tensor]) -> float:
+    """Rate and errors of the stage's rows at all qualities, as coded, at fixed prices of a byte."""
+    rows = stage.rows[:160]
+    quality = torch.arange(len(rows)) % QUALITIES
+    with torch.no_grad():
+        sent = stage.codec.eval()(rows, quality)
+        errors = [
+            (stage.metric(found, rows) / stage.start.errors[quality, layer]).mean()
+            for layer, found in enumerate(sent.rows)
+        ]
+    sizes = sent.bits[:, 0] / 8, sent.bits[:, 1:].sum(1) / 8
+    paid = [(price[quality] * size).mean() for price, size in zip(prices, sizes, strict=True)]
+    stage.codec.train()
+    return float(torch.stack([*errors, *paid]).sum())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_training_improves_on_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_layers_stage, "PROBED", 60)
+    stage = smoke_stage()
+    stage.begin(np.random.default_rng(0))
+    monkeypatch.setattr(stage, "begin", lambda rng: None)
+    prices = tuple(
+        torch.exp(control.log_multiplier).clone()
+        for control in (stage.basic_rate, stage.later_rate)
+    )
+    before = held_out_loss(stage, prices)
+    analysis = [part.weight.clone() for part in stage.codec.analysis]
+    run_stage(stage, tmp_path, stage.plan)
+    assert held_out_loss(stage, prices) < 0.97 * before
+    for part, start in zip(stage.codec.analysis, analysis, strict=True):
+        assert torch.equal(part.weight, start)
 
 
 def test_layouts_of_real_sizes() -> None:

@@ -49,6 +49,7 @@ from cdvision.training.dicm.stage4_heads import (  # noqa: E402
     PixelFeatures,
     StreamFeatures,
 )
+from cdvision.training.dicm.standardised import StandardisedLinear  # noqa: E402
 from cdvision.training.dicm.views import ViewBank  # noqa: E402
 from cdvision.training.labelled_boxes import LabelledBank, read_labelled  # noqa: E402
 from cdvision.training.labelled_classes import read_class_bank  # noqa: E402
@@ -259,6 +260,21 @@ def test_results_are_halves_and_buffers_stay(banks: list[PhotoBank], tmp_path: P
     assert stored["front.0.1.running_var"].dtype == torch.float32
     tiny_re().load_state_dict(stored)
     assert not (tmp_path / "checkpoint.partial").exists()
+
+
+def test_a_classifier_learns_standardised_and_answers_raw(labels: Path, tmp_path: Path) -> None:
+    stage = heads(labels)
+    assert isinstance(stage, HeadsStage)
+    stage.begin(np.random.default_rng(0))
+    inside = stage.network["classify"]
+    assert isinstance(inside, StandardisedLinear)
+    assert (inside.spread > 0).all()
+    assert not torch.equal(inside.mean, torch.zeros_like(inside.mean))
+    outside = stage.result()["classify"]
+    assert isinstance(outside, nn.Linear)
+    pooled = inside.mean + 0.1 * torch.rand(5, 32)
+    torch.testing.assert_close(outside(pooled), inside(pooled), rtol=1e-3, atol=1e-3)
+    assert set(outside.state_dict()) == {"weight", "bias"}  # what a package reads
 
 
 def test_only_the_named_parts_train(banks: list[PhotoBank], tmp_path: Path) -> None:

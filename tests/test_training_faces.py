@@ -441,12 +441,13 @@ def test_every_stage_runs_from_the_command_line(data: tuple[Path, Path], tmp_pat
     lines = [[*rows[0], *extra], *([*row, *("01"[i % 2] for i in range(37))] for row in rows[1:])]
     labels.write_text("\n".join(",".join(line) for line in lines))
     common = [str(data[0]), "--labels", str(labels), "--smoke", "--device", "cpu"]
-    folders = [tmp_path / name for name in ("generator", "trunk", "inversion", "score")]
+    folders = [tmp_path / name for name in ("generator", "trunk", "inversion", "score", "rows")]
     calls = [
         ["generator", *common, "-o", folders[0]],
         ["trunk", *common, "--start", folders[0], "-o", folders[1]],
         ["inversion", *common, "--start", folders[1], "-o", folders[2], "--drawn", "0.5"],
         ["score", *common, str(data[0].parent), "--start", folders[2], "-o", folders[3]],
+        ["rows", *common, "--start", folders[3], "-o", folders[4]],
     ]
     for call in calls:
         result = CliRunner().invoke(train, ["faces", *map(str, call)], catch_exceptions=False)
@@ -454,6 +455,9 @@ def test_every_stage_runs_from_the_command_line(data: tuple[Path, Path], tmp_pat
     record = json.loads((folders[3] / "training.json").read_text())
     assert record["stage"] == "faces-inversion"
     assert "face_score" in record
+    refined = load_face_networks(folders[4])
+    assert refined.refiner is not None
+    assert float(refined.refiner.directions.weight.detach().abs().sum()) > 0
     score = load_face_networks(folders[3]).score
     assert float(score.threshold) == pytest.approx(record["face_score"]["threshold"], abs=0.01)
 

@@ -82,7 +82,8 @@ def _codec(options: dict[str, Any], networks: FaceNetworks) -> StyleLayers:
     from cdvision.networks.style_layers import StyleLayers, style_layout
 
     exact = options["scales"] == "transformer"
-    return StyleLayers(style_layout(networks.widths, scale_width=SCALE_WIDTH if exact else 0))
+    width = SCALE_WIDTH if exact else 0
+    return StyleLayers(style_layout(networks.widths, scale_width=width, corrected=True))
 
 
 def _report(

@@ -2,7 +2,7 @@
 
 ::
 
-    image ─ inversion encoder ─▶ rows, F ─ codec ─▶ layers of integers
+    image ─ inversion encoder ─▶ rows, F (─ refiner ─▶ rows) ─ codec ─▶ layers of integers
     layers ─ codec ─▶ rows', F' ─┬─ attribute head ─▶ 40 logits
                                  └─ generator ─▶ picture
 
@@ -31,6 +31,7 @@ from cdvision.networks.hsc import HscCodec
 from cdvision.networks.hsc_widths import HscWidths
 from cdvision.networks.inversion_encoder import InversionCodes, InversionEncoder
 from cdvision.networks.resize_area import resize_area
+from cdvision.networks.row_refiner import RowRefiner
 from cdvision.networks.style_generator import StyleGenerator
 from cdvision.networks.style_layers import StyleLayers, StyleLayout
 
@@ -48,12 +49,14 @@ class FaceSettings:
         widths: fields of ``FaceWidths``.
         codec: fields of ``HscWidths`` or of ``StyleLayout``.
         fixed_noise: of the generator.
+        refined: the sender refines rows out of F.
     """
 
     profile: str
     widths: Mapping[str, Any]
     codec: Mapping[str, Any]
     fixed_noise: bool = False
+    refined: bool = False
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -82,6 +85,7 @@ class FacePackage(nn.Module):
         self.settings = settings
         self.widths = widths = FaceWidths(**settings.widths)
         self.encoder = InversionEncoder(widths)
+        self.refiner = RowRefiner(widths) if settings.refined else None
         self.codec = make_codec(settings)
         self.head = AttributeHead(widths, use_feature=settings.profile == HSC)
         self.generator = StyleGenerator(widths, fixed_noise=settings.fixed_noise)
@@ -90,6 +94,8 @@ class FacePackage(nn.Module):
     def encode(self, image: Tensor, quality: Tensor) -> tuple[list[Tensor], Tensor]:
         """Map faces (N, 3, R, R) RGB 0..255 to the integers of each layer, and scores (N,)."""
         codes: InversionCodes = self.encoder(image)
+        if self.refiner is not None:
+            codes = codes._replace(rows=self.refiner(codes.rows, codes.feature))
         if isinstance(self.codec, HscCodec):
             layers = list(self.codec.encode(codes.rows, codes.feature, quality))
         else:

@@ -6,6 +6,7 @@
     mean: 0 in the basic layer; behind it, what decoded layers tell (linear + transformer, float)
     scale: fixed tables[q, row, symbol], or an integer transformer over decoded symbols (exact)
     symbols · rescale[q] + mean ─ linear ─▶ rows of layer l; of a missing layer: mean ─ linear ─▶
+    symbols · rescale[q] ─ linear ─▶ corrections of the layers before it
 
 Rows of one layer share their linear map: W+ rows of one face are highly redundant, and rows coded
 one by one would tell the same thing several times.
@@ -50,6 +51,7 @@ class StyleLayout:
         heads: of its attention.
         blocks: its depth.
         scale_width: channels of the integer transformer's tokens; 0 for fixed tables.
+        corrected: what a layer says anew corrects the latents of the layers before it as well.
     """
 
     rows: tuple[int, ...]
@@ -59,6 +61,7 @@ class StyleLayout:
     heads: int = 8
     blocks: int = 3
     scale_width: int = 0
+    corrected: bool = False
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -66,7 +69,9 @@ class StyleLayout:
         return tuple(zip(self.rows, self.symbols, strict=True))
 
 
-def style_layout(widths: FaceWidths, *, scale_width: int = 0) -> StyleLayout:
+def style_layout(
+    widths: FaceWidths, *, scale_width: int = 0, corrected: bool = False
+) -> StyleLayout:
     """Lay rows out after StyleGAN's coarse, middle and fine convention.
 
     >>> from cdvision.networks.face_widths import FACE
@@ -79,6 +84,7 @@ def style_layout(widths: FaceWidths, *, scale_width: int = 0) -> StyleLayout:
         symbols=tuple(min(count, widths.style // 4) for count in SYMBOLS),
         style=widths.style,
         scale_width=scale_width,
+        corrected=corrected,
     )
 
 
@@ -123,6 +129,10 @@ class StyleLayers(nn.Module):
             nn.Linear(sum(counts[:known]), sum(counts[known:]), bias=False)
             for known in range(1, len(counts))
         )
+        self.correction = nn.ModuleList(
+            nn.Linear(counts[layer], sum(counts[:layer]), bias=False)
+            for layer in range(1, len(counts) if layout.corrected else 1)
+        )
         self.transformer = RowTransformer(
             shapes, width=layout.width, heads=layout.heads, blocks=layout.blocks
         )
@@ -144,18 +154,17 @@ class StyleLayers(nn.Module):
             layers: (N,) int64, how many layers each item has, 1 or more.
             quality: (N,) int64.
         """
-        values = [self.value(0, symbols[0], 0.0, quality)]
-        chosen = list(values)
+        values = self.received([], symbols[0], 0.0, quality)
+        told = self.means(values, quality)
+        chosen = [*values, *told]
         for known in range(1, len(symbols)):
+            values = self.received(values, symbols[known], told[0], quality)
             told = self.means(values, quality)
-            values.append(self.value(known, symbols[known], told[0], quality))
-            more = (layers > known)[:, None, None]
-            latest = (layers >= known)[:, None, None]
-            kept = chosen[known:] or told  # of items with fewer layers
-            chosen[known:] = [
-                torch.where(latest, new, old) for new, old in zip(told, kept, strict=True)
+            arrived = (layers > known)[:, None, None]
+            chosen = [
+                torch.where(arrived, new, old)
+                for new, old in zip([*values, *told], chosen, strict=True)
             ]
-            chosen[known] = torch.where(more, values[known], chosen[known])
         return self._rows(chosen)
 
     def forward(self, rows: Tensor, quality: Tensor) -> SentRows:
@@ -168,10 +177,10 @@ class StyleLayers(nn.Module):
         values: list[Tensor] = []
         told: list[Tensor] = []
         after: list[Tensor] = []
-        for layer, y in enumerate(self.analyse(rows)):
+        for y in self.analyse(rows):
             mean = told[0] if told else torch.zeros_like(y)
             steps.append(self._quantise(y - mean, [s.symbols for s in steps], quality, rounding))
-            values.append(self.value(layer, steps[-1].symbols, mean, quality))
+            values = self.received(values, steps[-1].symbols, mean, quality)
             told = self.means(values, quality)
             after.append(self._rows([*values, *told]))
         return SentRows(
@@ -208,6 +217,21 @@ class StyleLayers(nn.Module):
     def value(self, layer: int, symbols: Tensor, mean: Tensor | float, quality: Tensor) -> Tensor:
         """Return what a receiver has of a layer's latents before the linear map back."""
         return mean + symbols * torch.exp(self.log_rescale[layer])[quality]
+
+    def received(
+        self, values: Sequence[Tensor], symbols: Tensor, mean: Tensor | float, quality: Tensor
+    ) -> list[Tensor]:
+        """Return what a receiver has of all known layers once the next one's symbols are there.
+
+        Rows of a face depend on each other: what was rounded off in an early layer shows in the
+        rows of a later one, and is put back.
+        """
+        latest = self.value(len(values), symbols, mean, quality)
+        if not values or not self.layout.corrected:
+            return [*values, latest]
+        told = self.correction[len(values) - 1]((latest - mean).flatten(1))
+        parts = told.split([value[0].numel() for value in values], dim=1)
+        return [v + part.view_as(v) for v, part in zip(values, parts, strict=True)] + [latest]
 
     def means(self, values: Sequence[Tensor], quality: Tensor) -> list[Tensor]:
         """Return what the first layers' values tell of all layers behind them."""

@@ -23,12 +23,14 @@ from cdvision.training.dicm.protocols import (
     stages_of,
 )
 from cdvision.training.dicm.rate_stage import draw_qualities
+from cdvision.training.dicm.standardised import StandardisedLinear
 from cdvision.training.labelled_boxes import LabelledBank
 from cdvision.training.labelled_classes import ClassBank
 from cdvision.training.stage_run import Plan, Stage
 
 HEAD_RATE, TAIL_RATE = 2e-4, 2e-5  # of AdamW; a tail that knows much learns slowly
-LINEAR_RATE = 25  # times as fast: one linear layer on averages that are small numbers
+LINEAR_RATE = 25  # times as fast: one linear layer on standardised averages
+MEASURED = 64  # crops from which a classifier's inputs are standardised
 WEIGHT_DECAY = 1e-4
 
 
@@ -116,7 +118,7 @@ class HeadsStage(Stage):
         if not tasks:
             raise CdvisionError("heads: expected at least one task, found none")
         self.source, self.tasks, self.plan, self.train_tail = source, tasks, plan, train_tail
-        heads = {name: head_of(task) for name, task in tasks.items()}
+        heads: dict[str, nn.Module] = {name: head_of(task) for name, task in tasks.items()}
         for head in heads.values():
             if isinstance(head, TwoStageDetector):
                 keep_boxes_exact(head)
@@ -127,7 +129,7 @@ class HeadsStage(Stage):
         groups: list[dict[str, Any]] = [
             {
                 "params": list(head.parameters()),
-                "lr": learning_rate * (LINEAR_RATE if isinstance(head, nn.Linear) else 1),
+                "lr": learning_rate * (LINEAR_RATE if isinstance(head, StandardisedLinear) else 1),
             }
             for head in heads.values()
         ]
@@ -140,9 +142,23 @@ class HeadsStage(Stage):
         """Return what a checkpoint holds."""
         return {"network": self.network}
 
+    def begin(self, rng: np.random.Generator) -> None:
+        """Standardise what classifiers read."""
+        for name, task in self.tasks.items():
+            if isinstance(task, ClassificationTask):
+                batches = [task.bank.batch(self.plan.batch, rng)[0] for _ in range(self._batches)]
+                pooled = [pool(self._stages(image, rng)[-1]).detach() for image in batches]
+                cast(StandardisedLinear, self.network[name]).measure(torch.cat(pooled))
+
+    @property
+    def _batches(self) -> int:
+        return max(2, MEASURED // self.plan.batch)
+
     def result(self) -> nn.Module:
-        """Return heads by task, and the tail."""
-        return self.network
+        """Return heads by task, and the tail; a classifier reads averages as they are."""
+        parts = self.network.items()
+        folded = {n: p.folded() if isinstance(p, StandardisedLinear) else p for n, p in parts}
+        return nn.ModuleDict(folded)
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one task on one batch."""
@@ -169,7 +185,7 @@ class HeadsStage(Stage):
 
     def _classify(self, task: ClassificationTask, rng: np.random.Generator) -> dict[str, Tensor]:
         image, labels = task.bank.batch(self.plan.batch, rng)
-        logits = task.classifier(pool(self._stages(image, rng)[-1])).float()
+        logits = self.network["classify"](pool(self._stages(image, rng)[-1])).float()
         return {"classes": F.cross_entropy(logits, labels.to(logits.device))}
 
     def _stages(self, image: Tensor, rng: np.random.Generator) -> list[Tensor]:
@@ -183,4 +199,6 @@ class HeadsStage(Stage):
 
 def head_of(task: DetectionTask | ClassificationTask) -> nn.Module:
     """Return the network that a task trains."""
-    return task.detector if isinstance(task, DetectionTask) else task.classifier
+    if isinstance(task, DetectionTask):
+        return task.detector
+    return StandardisedLinear(task.classifier)

@@ -43,12 +43,19 @@ def assemble_faces(codec: Path, start: Path, score: Path | None = None) -> Assem
     networks = load_face_networks(start)
     if record["widths"] != json.loads(json.dumps(asdict(networks.widths))):
         raise CdvisionError(f"{codec} was trained on faces of other widths than {start} codes")
+    refined = networks.refiner is not None
+    if record.get("refined", False) != refined:
+        raise CdvisionError(
+            f"{codec} was trained on rows that a run of `rows` has {'not ' if refined else ''}"
+            f"refined, unlike those of {start}"
+        )
     model = FacePackage(
         FaceSettings(
             profile,
             asdict(networks.widths),
             record[CODEC_FACTS[profile]],
             networks.generator.fixed_noise,
+            refined,
         )
     )
     _take(model, networks, load_face_networks(score or start))
@@ -65,6 +72,8 @@ def assemble_faces(codec: Path, start: Path, score: Path | None = None) -> Assem
 def _take(model: FacePackage, networks: FaceNetworks, scored: FaceNetworks) -> None:
     model.encoder.load_state_dict(networks.encoder.state_dict())
     model.generator.load_state_dict(networks.generator.state_dict())
+    if model.refiner is not None and networks.refiner is not None:
+        model.refiner.load_state_dict(networks.refiner.state_dict())
     model.score.load_state_dict(scored.score.state_dict())
     known = model.head.state_dict()  # the profile without F has no weights for it
     kept = {name: value for name, value in networks.head.state_dict().items() if name in known}

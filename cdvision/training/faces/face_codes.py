@@ -53,17 +53,17 @@ def encode_faces(
     """Return the codes of all faces of a bank, on the bank's device.
 
     Args:
-        networks: of which the encoder is used, in evaluation mode.
+        networks: of which encoder and refiner are used, in evaluation mode.
         bank: faces.
         batch: faces at a time.
         mirror: also of the mirrored faces.
     """
-    encoder = networks.encoder.to(bank.images.device).eval()
+    networks.to(bank.images.device).eval()
     rows: list[Tensor] = []
     features: list[Tensor] = []
     for flip in (False, True) if mirror else (False,):
         for faces in bank.batches(batch):
-            codes = encoder(faces.images.flip(3) if flip else faces.images)
+            codes = networks.codes(faces.images.flip(3) if flip else faces.images)
             rows.append(codes.rows.float())
             features.append(codes.feature.half())
     attributes = bank.attributes.repeat(2 if mirror else 1, 1)
@@ -93,7 +93,8 @@ def cached_codes(
 def _key(networks: FaceNetworks, bank: FaceBank, mirror: bool) -> str:
     """Hash the encoder's numbers, some of the faces, and what was asked for."""
     digest = hashlib.sha256(f"{len(bank.images)} {mirror}".encode())
-    for name, value in networks.encoder.state_dict().items():
+    refiner = {} if networks.refiner is None else networks.refiner.state_dict()
+    for name, value in (networks.encoder.state_dict() | refiner).items():
         digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
     digest.update(bank.images[:: max(1, len(bank.images) // 50)].cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -8,31 +8,49 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from cdvision.errors import ModelError
 from cdvision.networks.attribute_head import AttributeHead
 from cdvision.networks.face_score import FaceScore
 from cdvision.networks.face_widths import FACE, FaceWidths
-from cdvision.networks.inversion_encoder import InversionEncoder
+from cdvision.networks.inversion_encoder import InversionCodes, InversionEncoder
+from cdvision.networks.row_refiner import RowRefiner
 from cdvision.networks.style_generator import StyleGenerator
 from cdvision.training.stage_run import RECORD, WEIGHTS
 
 
 class FaceNetworks(nn.Module):
-    """Generator, inversion encoder, attribute head and face score of one set of widths."""
+    """Generator, inversion encoder, attribute head and face score of one set of widths.
 
-    def __init__(self, widths: FaceWidths = FACE, *, fixed_noise: bool = False) -> None:
+    Args:
+        widths: sizes.
+        fixed_noise: of the generator.
+        refined: rows behind the basic ones are refined out of F.
+    """
+
+    def __init__(
+        self, widths: FaceWidths = FACE, *, fixed_noise: bool = False, refined: bool = False
+    ) -> None:
         super().__init__()
         self.widths = widths
         self.generator = StyleGenerator(widths, fixed_noise=fixed_noise)
         self.encoder = InversionEncoder(widths)
         self.head = AttributeHead(widths, use_feature=True)
         self.score = FaceScore(self.encoder.pooled_size)
+        self.refiner = RowRefiner(widths) if refined else None
+
+    def codes(self, images: Tensor) -> InversionCodes:
+        """Return the codes of faces (N, 3, R, R), 0..255; rows refined where a refiner is."""
+        codes: InversionCodes = self.encoder(images)
+        if self.refiner is None:
+            return codes
+        return codes._replace(rows=self.refiner(codes.rows, codes.feature))
 
     def facts(self) -> dict[str, Any]:
         """Return what ``training.json`` must keep, so that the run can be read again."""
-        return {"widths": asdict(self.widths), "fixed_noise": self.generator.fixed_noise}
+        facts = {"widths": asdict(self.widths), "fixed_noise": self.generator.fixed_noise}
+        return facts if self.refiner is None else facts | {"refined": True}
 
 
 def load_face_networks(run: Path) -> FaceNetworks:
@@ -46,7 +64,11 @@ def load_face_networks(run: Path) -> FaceNetworks:
     record = json.loads((run / RECORD).read_text(encoding="utf-8"))
     if "widths" not in record:
         raise ModelError(f"{run} is a run of {record.get('stage')}, not of a face stage")
-    networks = FaceNetworks(FaceWidths(**record["widths"]), fixed_noise=record["fixed_noise"])
+    networks = FaceNetworks(
+        FaceWidths(**record["widths"]),
+        fixed_noise=record["fixed_noise"],
+        refined=record.get("refined", False),
+    )
     tensors = {name: value.float() for name, value in load_file(run / WEIGHTS).items()}
     try:
         networks.load_state_dict(tensors)

@@ -118,9 +118,7 @@ def later_bits(model: ScaleModel, codec: StyleLayers, rows: Tensor, quality: int
     """Mean bits a face of each later layer's symbols, as coding rounds them, at a quality."""
     drawn = _draw(codec, rows, torch.full((len(rows),), quality, device=rows.device))
     return [
-        float(
-            gaussian_bits(torch.round(residual), scale_of(model(layer, drawn))).sum((1, 2)).mean()
-        )
+        _coded_bits(residual, model(layer, drawn))
         for layer, residual in enumerate(drawn.residuals)
         if layer
     ]

@@ -1,8 +1,8 @@
 """A head start for the `sfic-style` codec: its linear paths begin as the best linear code of rows.
 
-Layer by layer: components of the layer's rows that matter most in the metric, one step size a
-quality by the bytes that the layer may take, a regression that predicts later layers from decoded
-ones, and tables as wide as what is left.
+Layer by layer: of what the layers before do not tell, the components that matter most in the
+metric, one step size a quality by the bytes that the layer may take, a regression that predicts
+later layers from decoded ones, and tables as wide as what is left.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cdvision.training.faces.style_metric import StyleMetric
 
 WIDE = 15.0  # a deviation at which 121 symbols still hold a Gaussian
 RIDGE = 1e-3  # of regressions, over the mean variance of what they read
+WHOLE = 0.1  # weight of what is known already: a prediction is drawn through the same components
 OBSERVED = 1000  # faces whose symbols give the tables their widths
 ENERGY = 100.0  # of all components together: it puts weights on a scale that trains well
 
@@ -39,30 +40,51 @@ def start_style_layers(
     """
     parts = [part.flatten(1) for part in torch.split(rows, list(codec.layout.rows), dim=1)]
     wanted = (rows.flatten(1) - metric.center) @ metric.root.T
-    for layer, part in enumerate(parts):
-        _start_transform(codec, layer, part, wanted)
-    values: list[Tensor] = []
-    y = codec.analyse(rows)
     quality = torch.arange(len(rows), device=rows.device) % QUALITIES
-    for layer, target in enumerate(targets):
-        mean = codec.linear_means(values)[0] if values else torch.zeros_like(y[0])
+    y: list[Tensor] = []
+    values: list[Tensor] = []
+    decoded: list[Tensor] = []  # all values after each layer
+    for layer, (part, target) in enumerate(zip(parts, targets, strict=True)):
+        known = decoded[-1] if decoded else None
+        _start_transform(codec, layer, part, wanted, known)
+        y.append(codec.analyse(rows)[layer])
+        mean = torch.zeros_like(y[layer]) if known is None else _told(known, y[layer])
         _start_gains(codec, layer, y[layer] - mean, target)
         symbols = torch.round((y[layer] - mean) * torch.exp(codec.log_gain[layer])[quality])
-        values.append(codec.value(layer, symbols, mean, quality))
-        if layer + 1 < len(parts):
-            later = torch.cat([part.flatten(1) for part in y[layer + 1 :]], dim=1)
-            known = torch.cat([value.flatten(1) for value in values], dim=1)
-            _set_linear(codec.linear[layer], ridge_regression(known, later).T)
+        if layer and codec.layout.corrected:
+            new = (symbols * torch.exp(codec.log_rescale[layer])[quality]).flatten(1)
+            off = [(y[j] - value).flatten(1) for j, value in enumerate(values)]
+            _set_linear(codec.correction[layer - 1], ridge_regression(new, torch.cat(off, 1)).T)
+        values = codec.received(values, symbols, mean, quality)
+        decoded.append(torch.cat([value.flatten(1) for value in values], dim=1))
+    for layer, (linear, known) in enumerate(zip(codec.linear, decoded, strict=False)):
+        later = torch.cat([part.flatten(1) for part in y[layer + 1 :]], dim=1)
+        _set_linear(linear, ridge_regression(known, later).T)
     _start_tables(codec, rows[:: max(1, len(rows) // OBSERVED)])
 
 
-def _start_transform(codec: StyleLayers, layer: int, part: Tensor, wanted: Tensor) -> None:
-    """Take the components of a layer's rows that tell most about all rows, in the metric."""
+def _told(known: Tensor, wanted: Tensor) -> Tensor:
+    """Predict ``wanted`` (M, ...) from ``known`` (M, values)."""
+    found = known @ ridge_regression(known, wanted.flatten(1))
+    return found.view_as(wanted)
+
+
+def _start_transform(
+    codec: StyleLayers, layer: int, part: Tensor, wanted: Tensor, known: Tensor | None
+) -> None:
+    """Take the components of a layer's rows that tell most about all rows, in the metric.
+
+    Where decoded layers are ``known``, what they tell is taken off first: components of the whole
+    would spend this layer's symbols on telling it again.
+    """
     center = part.mean(0)
-    weight = ridge_regression(part - center, wanted)
-    told = (part - center) @ weight
+    new, missing = part - center, wanted
+    if known is not None:
+        new, missing = new - _told(known, new), missing - _told(known, missing)
+    weight = ridge_regression(new, missing)
+    told, whole = new @ weight, (part - center) @ weight
     count = math.prod(codec.layout.shapes[layer])
-    _, basis = torch.linalg.eigh(told.T @ told)
+    _, basis = torch.linalg.eigh(told.T @ told + WHOLE * whole.T @ whole)
     basis = basis.flip(1)[:, :count] * ENERGY**0.5
     analysis = part.new_zeros(count, part.shape[1])
     analysis[: basis.shape[1]] = (weight @ basis).T
