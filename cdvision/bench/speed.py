@@ -27,6 +27,7 @@ RATIOS: tuple[tuple[str, str, float | None], ...] = (
     (parts.DETECT, parts.end_to_end(parts.AVIF), None),
     (parts.NETWORKS, parts.UNCOMPRESSED, None),
     (parts.ENTROPY, parts.DETECT, 0.05),
+    (parts.SEGMENT, parts.DETECT, 1.3),
     (parts.ENCODE, parts.UNCOMPRESSED, 1.5),  # both from pixels, as a camera has them
     (parts.TRANSCODE, parts.end_to_end(parts.JPEG), None),
     (parts.ENCODER, parts.UNCOMPRESSED, None),

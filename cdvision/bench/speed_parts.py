@@ -23,7 +23,7 @@ JPEG_QUALITY, AVIF_QUALITY = 85, 65
 ENCODE, ENCODER = "encode (pixels to stream)", "encoder network"
 TRANSCODE = "encode (photo file to stream)"
 ENTROPY, NETWORKS, POST = "entropy decoding", "tap + tail + head", "post-processing"
-DETECT, CLASSIFY = "detect(stream)", "classify(stream)"
+DETECT, CLASSIFY, SEGMENT = "detect(stream)", "classify(stream)", "segment(stream)"
 UNCOMPRESSED = "uncompressed network"
 JPEG, AVIF = "JPEG", "AVIF"
 
@@ -89,9 +89,17 @@ def _stream_parts(
         NETWORKS: Part(lambda: run(f"answer.{tail}", inputs)),
         POST: Part(lambda: [stream.detect() for stream in opened]),
         DETECT: Part(partial(_answers, model, streams, "detect"), size),
+        **_masks(model, streams, size),
         CLASSIFY: Part(partial(_answers, model, streams, "classify"), size),
         UNCOMPRESSED: Part(lambda: run(f"reference.{tail}", image)),
     }
+
+
+def _masks(model: Model, streams: Sequence[bytes], size: int) -> dict[str, Part]:
+    """Return the part that segments, where the model has a mask branch."""
+    if "segment" not in model.card.tasks:
+        return {}
+    return {SEGMENT: Part(partial(_answers, model, streams, "segment"), size)}
 
 
 def _answers(model: Model, streams: Sequence[bytes], task: str) -> object:
