@@ -50,7 +50,7 @@ def _first_row_behind(line: Floats, centres: NDArray[np.float64], place: int) ->
     before, after = line[place - 1], line[place]
     share = np.float64(before) / (np.float64(before) - np.float64(after))
     crossing = centres[place - 1] + share * (centres[place] - centres[place - 1])
-    return np.int64(np.ceil(crossing - 0.5))
+    return int(np.ceil(crossing - 0.5))
 
 
 @compiled(f"int64[::1]({_LINES}, {_PLACES}, int64, int64, int64, int64)")
