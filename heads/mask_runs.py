@@ -11,13 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.kernels import compiled
 from cdvision.results.masks import Rle
 
 Floats = NDArray[np.float32]
 Size = tuple[int, int]
-_LINES = "Array(float32, 2, 'C', readonly=True)"
-_PLACES = "Array(float64, 1, 'C', readonly=True)"
 
 
 def runs_of_columns(
@@ -37,74 +34,10 @@ def runs_of_columns(
         rows: the first row that may be set, and the one after the last.
         size: (width, height) of the picture.
     """
+    from cdvision.heads.mask_kernels import positions_of, text_of  # numba: when first needed
+
     width, height = size
     lines = np.ascontiguousarray(lines, np.float32)
     places = np.ascontiguousarray(centres, np.float64)
-    positions = _positions(lines, places, first, rows[0], rows[1], height)
-    return Rle(size=[height, width], counts=_text(positions, width * height).tobytes())
-
-
-@compiled(f"int64(Array(float32, 1, 'C', readonly=True), {_PLACES}, int64)")
-def _first_row_behind(line: Floats, centres: NDArray[np.float64], place: int) -> int:
-    """Return the first row whose centre lies behind the change of sign before a sample."""
-    before, after = line[place - 1], line[place]
-    share = np.float64(before) / (np.float64(before) - np.float64(after))
-    crossing = centres[place - 1] + share * (centres[place] - centres[place - 1])
-    return int(np.ceil(crossing - 0.5))
-
-
-@compiled(f"int64[::1]({_LINES}, {_PLACES}, int64, int64, int64, int64)")
-def _positions(
-    lines: Floats, centres: NDArray[np.float64], first: int, top: int, bottom: int, height: int
-) -> NDArray[np.int64]:
-    """Return the pixels, column by column, at which the mask begins and ends, ascending.
-
-    A line begins and ends in the background. A run of no pixel begins where it ends, and the end
-    of a column may be the start of the next: such pairs are left out.
-    """
-    columns, samples = lines.shape
-    found, used = np.empty(columns * (samples + 1), np.int64), 0
-    for column in range(columns):
-        line, inside = lines[column], False
-        for place in range(samples + 1):
-            positive = place < samples and line[place] > 0
-            if positive == inside:
-                continue
-            inside = positive
-            edge = bottom if place == samples else top
-            if 0 < place < samples:
-                edge = _first_row_behind(line, centres, place)
-            position = (first + column) * height + min(max(edge, top), bottom)
-            if used > 0 and found[used - 1] == position:
-                used -= 1
-            else:
-                found[used] = position
-                used += 1
-    return found[:used].copy()
-
-
-@compiled("uint8[::1](int64[::1], int64)")
-def _text(positions: NDArray[np.int64], pixels: int) -> NDArray[np.uint8]:
-    """Write the runs between positions, and up to the last pixel, as COCO's string.
-
-    See ``compress_counts`` of ``cdvision.results.masks``, of which this gives the same bytes.
-    """
-    count = len(positions) + 1
-    if count > 1 and positions[-1] == pixels:  # the last run is foreground to the last pixel
-        count -= 1
-    runs = np.empty(count, np.int64)
-    start = 0
-    for i in range(count):
-        stop = positions[i] if i < len(positions) else pixels
-        runs[i], start = stop - start, stop
-    text, used = np.empty(13 * count, np.uint8), 0  # 64 bits, five a character
-    for i in range(count):
-        value = runs[i] - runs[i - 2] if i > 2 else runs[i]
-        more = True
-        while more:
-            group = value & 31
-            value >>= 5
-            more = value != -1 if group & 16 else value != 0
-            text[used] = group + (80 if more else 48)
-            used += 1
-    return text[:used].copy()
+    positions = positions_of(lines, places, first, rows[0], rows[1], height)
+    return Rle(size=[height, width], counts=text_of(positions, width * height).tobytes())
