@@ -22,7 +22,7 @@ def runs_of_columns(
     centres: NDArray[np.floating],
     first: int,
     rows: tuple[int, int],
-    size: tuple[int, int],
+    size: Size,
 ) -> Rle:
     """Encode where the columns of a picture are positive.
 

@@ -61,7 +61,7 @@ def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not_been(
     class Interrupted(TapStage):
         def after_step(self) -> None:
             super().after_step()
-            if int(self.steps.taken) == 3:
+            if int(self.average.taken) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
     stage = stage_of(small_reader, tiny_split, folder, plan_of(6))

@@ -89,7 +89,7 @@ def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not_been(
     class Interrupted(EncoderStage):
         def after_step(self) -> None:
             super().after_step()
-            if int(self.steps.taken) == 2:
+            if int(self.average.taken) == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
     stage = stage_of(folder, networks, 4)
@@ -159,7 +159,7 @@ def run(code: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def command(code: Path, folder: Path, root: Path, *more: str) -> list[str]:
     serve = ("--serve", f"mine={code}:fine@layer2", "--serve", f"net={root}/net.onnx@cut")
-    tiny = ("--steps", "2", "--batch", "2", "--latents", "16", "--width", "16", "--fp32")
+    tiny = ("--steps", "2", "--batch", "2", "--latents", "16", "--width", "16", "--no-bf16")
     return [
         *("train", "encoder", str(folder), *serve, "--order", "net=bgr", "--device", "cpu"),
         *(*tiny, "-o", str(root / "run"), *more),

@@ -99,7 +99,7 @@ def test_settings_of_networks_that_are_not_there() -> None:
         with_settings(served, "weights", [("c", "w.pth")])
     with pytest.raises(CdvisionError, match="say which network is meant"):
         with_settings(served, "mean", [("", (0.0, 0.0, 0.0))])
-    with pytest.raises(CdvisionError, match="expected LOW below HIGH"):
+    with pytest.raises(CdvisionError, match="expected 0 < LOW < HIGH"):
         targets_between(800, 100)
 
 

@@ -37,7 +37,7 @@ from cdvision.training.dicm.moco import (  # noqa: E402
 )
 from cdvision.training.dicm.models import start_from  # noqa: E402
 from cdvision.training.dicm.protocols import Backbone, pool  # noqa: E402
-from cdvision.training.dicm.rates import rate_term, spread, target_rates  # noqa: E402
+from cdvision.training.dicm.rates import rate_term, spread  # noqa: E402
 from cdvision.training.dicm.stage0_contrastive import ContrastiveStage  # noqa: E402
 from cdvision.training.dicm.stage1_redundancy import RedundancyStage  # noqa: E402
 from cdvision.training.dicm.stage2_joint import DistillationStage, JointStage  # noqa: E402
@@ -54,6 +54,7 @@ from cdvision.training.dicm.views import ViewBank  # noqa: E402
 from cdvision.training.labelled_boxes import LabelledBank, read_labelled  # noqa: E402
 from cdvision.training.labelled_classes import read_class_bank  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank  # noqa: E402
+from cdvision.training.rate_control import targets_between  # noqa: E402
 from cdvision.training.stage_run import Plan, Stage, run_stage  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -189,9 +190,10 @@ def heads(labels: Path, **_: Any) -> Stage:
     crops, classes = read_class_bank(
         labels / "classes.csv", [labels], side=64, device=CPU, column="kind"
     )
+    classifier = StandardisedLinear(nn.Linear(32, 2))
     tasks = {
         "detect": DetectionTask(detector(), boxes, labelled.classes),
-        "classify": ClassificationTask(nn.Linear(32, 2), crops, classes, share=1.0),
+        "classify": ClassificationTask(classifier, crops, classes, share=1.0),
     }
     source = StreamFeatures(model)
     return HeadsStage(model.re.tail, source, tasks, PLAN, train_tail=True)
@@ -401,10 +403,10 @@ def test_rates_spread_over_the_sweep() -> None:
     assert weights[0] == pytest.approx(0.64)
     assert weights[-1] == pytest.approx(0.02)
     assert np.ptp(np.diff(np.log(weights))) < 1e-9
-    assert target_rates(0.1, 0.8)[0] == pytest.approx(0.1)
-    assert target_rates(0.1, 0.8)[-1] == pytest.approx(0.8)
+    assert targets_between(0.1, 0.8)[0] == pytest.approx(0.1)
+    assert targets_between(0.1, 0.8)[-1] == pytest.approx(0.8)
     with pytest.raises(CdvisionError, match="0 < LOW < HIGH"):
-        target_rates(0.8, 0.1)
+        targets_between(0.8, 0.1)
 
 
 def test_the_rate_term_is_the_multiplier_times_bits_per_pixel() -> None:

@@ -30,7 +30,6 @@ from cdvision.evaluation.reference import PixelNetworks, PixelPath, write_refere
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, Rival, missing
 from cdvision.model import Model
-from cdvision.package.loader import WEIGHTS_FILE, file_sha256
 
 TASKS = ("detect", "classify")
 LOG_FILE = "records.jsonl"
@@ -125,17 +124,6 @@ class RateBenchmark:
     def _digest(self) -> str:
         return data_digest(self.data, self.labels)
 
-    @cached_property
-    def _networks(self) -> str:
-        """The rivals' networks and input; not their graphs, whose files change with exporters."""
-        from cdvision.networks.initial_weights import MOBILENET_FILE, NANODET_FILE
-
-        card = self.model.card
-        if self.initial_weights is None:
-            return files_digest({"own": card.files[WEIGHTS_FILE], "input": repr(card.input)})
-        files = {n: file_sha256(self.initial_weights / n) for n in (NANODET_FILE, MOBILENET_FILE)}
-        return files_digest({**files, "input": repr(card.input)})
-
     def _measured(self, log: RecordLog, one: Measurement) -> Record:
         """Return a record of the log, or measure it and keep it there.
 
@@ -185,7 +173,7 @@ class RateBenchmark:
                 return image, reference.detect(image, confidence=EVALUATION_CONFIDENCE)
             return image, reference.classify(image, top=5)
 
-        key: Key = {"codec": "none", "networks": self._networks}
+        key: Key = {"codec": "none", "networks": reference.digest()}
         return Measurement(key, answer, partial(pixel_record, self.data, reference))
 
     def _rival(self, path: RivalPath) -> Measurement:
@@ -199,7 +187,7 @@ class RateBenchmark:
             "quality": path.quality,
             "scale": path.scale,
             "codec version": path.rival.describe(),
-            "networks": self._networks,
+            "networks": path.reference.digest(),
         }
         return Measurement(key, answer, partial(rival_record, path, self.data, jobs=self.jobs))
 

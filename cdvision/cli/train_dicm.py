@@ -264,9 +264,9 @@ def _queue(options: dict[str, Any]) -> int:
 
 
 def _targets(options: dict[str, Any]) -> tuple[float, ...] | None:
-    from cdvision.training.dicm.rates import target_rates
+    from cdvision.training.rate_control import targets_between
 
-    return target_rates(*options["bpp"]) if options["bpp"] else None
+    return targets_between(*options["bpp"]) if options["bpp"] else None
 
 
 def _side(options: dict[str, Any], default: int, multiple: int) -> int:

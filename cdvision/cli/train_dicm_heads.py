@@ -22,6 +22,7 @@ from cdvision.training.dicm.stage4_heads import (
     PixelFeatures,
     StreamFeatures,
 )
+from cdvision.training.dicm.standardised import StandardisedLinear
 from cdvision.training.labelled_boxes import LabelledBank, read_labelled
 from cdvision.training.labelled_classes import read_class_bank
 
@@ -98,4 +99,5 @@ def _classification(options: dict[str, Any], plan: Plan, start: Start) -> Classi
         device=plan.device,
         column=options["class_column"],
     )
-    return ClassificationTask(nn.Linear(start.channels, len(classes)), bank, classes)
+    classifier = StandardisedLinear(nn.Linear(start.channels, len(classes)))
+    return ClassificationTask(classifier, bank, classes)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvision.cli.fit import triple
-from cdvision.cli.train_plan import place, read_splits
+from cdvision.cli.train_plan import plan_options, planned, read_splits
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
     from cdvision.training.encoder.run import EncoderOptions
     from cdvision.training.fit.sources import NetworkRequest
-    from cdvision.training.stage_run import Plan
 
 _EXISTING = click.Path(exists=True, path_type=Path)
+SMOKE_PHOTOS = 16
 _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weights": str}
 
 
@@ -30,7 +30,7 @@ _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weight
     help="A network to serve, as `cdvision fit` takes it: mine=torchvision:resnet50@layer2, "
     "FILE.py:FACTORY@MODULE, timm:NAME@MODULE, FILE.onnx@TENSOR. Once for each network.",
 )
-@click.option("-o", "--out", required=True, type=Path, help="Folder of the run.")
+@plan_options(minutes=60.0, batch=8)
 @click.option(
     "--weights", multiple=True, metavar="NAME=FILE", help="Of a network (default: the best known)."
 )
@@ -45,9 +45,6 @@ _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weight
     metavar="LOW HIGH",
     help="Of a photo of 416 x 312 at qualities 1 and 8 (default: 350 8000).",
 )
-@click.option("--minutes", type=float, default=60.0, show_default=True, help="Of training.")
-@click.option("--steps", type=click.IntRange(1), help="Length in steps instead.")
-@click.option("--batch", type=click.IntRange(2), default=8, show_default=True)
 @click.option(
     "--photos", "most", type=click.IntRange(1), help="Use so many at most (default: 4000)."
 )
@@ -58,9 +55,6 @@ _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weight
 )
 @click.option("--latents", type=click.IntRange(8), help="Channels of the latents (default: 128).")
 @click.option("--width", type=click.IntRange(8), help="Channels inside a tap (default: 384).")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--bf16/--fp32", default=None, help="Of taps (default: what the device is fast at).")
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def encoder(
     photos: tuple[Path, ...],
@@ -78,11 +72,13 @@ def encoder(
     """
     try:
         from cdvision.training.encoder.run import figures_table, train_encoder
+        from cdvision.training.fit.options import fast_at_bf16
     except ImportError as error:
         raise CdvisionError(
             f"training needs {error.name}: install it with `pip install 'cdvision[train]'`"
         ) from error
-    requests, plan = _requests(serve, options), _plan(options)
+    requests = _requests(serve, options)
+    plan = planned(options, smoke_batch=2, fast_at_bf16=fast_at_bf16)
     try:
         figures = train_encoder(
             requests,
@@ -127,29 +123,14 @@ def _read(field: str, read: Any, text: str) -> Any:
         raise click.UsageError(f"--{field}: {error.message}") from error
 
 
-def _plan(options: dict[str, Any]) -> Plan:
-    from cdvision.training.fit.options import fast_at_bf16
-    from cdvision.training.stage_run import Plan
-
-    device = place(options["device"])
-    bf16 = fast_at_bf16(device) if options["bf16"] is None else options["bf16"]
-    return Plan(
-        options["minutes"],
-        options["batch"],
-        device,
-        steps=options["steps"],
-        bf16=bf16,
-        seed=options["seed"],
-    )
-
-
 def _encoder_options(options: dict[str, Any]) -> EncoderOptions:
     from cdvision.training.encoder.run import EncoderOptions
     from cdvision.training.rate_control import targets_between
 
     chosen = {"latents": options["latents"], "width": options["width"]}
-    if options["most"] is not None:
-        chosen["photos"] = options["most"]
+    most = SMOKE_PHOTOS if options["smoke"] else options["most"]
+    if most is not None:
+        chosen["photos"] = most
     if options["ends"] is not None:
         chosen["targets"] = targets_between(*options["ends"])
     return EncoderOptions(**chosen)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from cdvision.cli.train_plan import place
+
 _EXISTING = click.Path(exists=True, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -46,15 +48,12 @@ def masks(
     PHOTOS are folders or tars that hold the photos of all --boxes. No byte of any stream changes;
     started again, it resumes.
     """
-    import torch
-
     from cdvision.package.loader import load_package
     from cdvision.training.labelled_boxes import read_labelled
     from cdvision.training.masks import MaskStage, banks_with_masks
     from cdvision.training.stage_run import Plan, run_stage
 
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    plan = Plan(minutes, batch, torch.device(chosen), steps=steps, seed=seed)
+    plan = Plan(minutes, batch, place(device), steps=steps, seed=seed)
     package = load_package(start)
     sets = [read_labelled(labels, photos).photos for labels in boxes]
     banks = banks_with_masks(sets, short=short, long=long, device=plan.device)

@@ -31,7 +31,7 @@ def plan_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
             click.option(
                 "--bf16/--no-bf16",
                 default=None,
-                help="bfloat16 autocast (default: on for cuda; worth it on CPUs with AMX).",
+                help="bfloat16 autocast (default: where the device is fast at it).",
             ),
             click.option("--seed", type=int, default=0, show_default=True),
             click.option("--smoke", is_flag=True, help="Tiny everything, two steps: does it run?"),
@@ -42,8 +42,19 @@ def plan_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
     return decorate
 
 
-def planned(options: dict[str, Any], *, smoke_batch: int) -> Plan:
-    """Return the plan of the options; seeds what new weights are drawn from."""
+def planned(
+    options: dict[str, Any],
+    *,
+    smoke_batch: int,
+    fast_at_bf16: Callable[[torch.device], bool] = lambda device: device.type == "cuda",
+) -> Plan:
+    """Return the plan of the options; seeds what new weights are drawn from.
+
+    Args:
+        options: those of ``plan_options``.
+        smoke_batch: photos a step where only two steps are taken.
+        fast_at_bf16: whether a device runs the stage's networks in bfloat16 by default.
+    """
     import torch
 
     from cdvision.training.stage_run import Plan
@@ -55,7 +66,7 @@ def planned(options: dict[str, Any], *, smoke_batch: int) -> Plan:
         steps=options["steps"],
         batch=options["batch"],
         device=device,
-        bf16=device.type == "cuda" if options["bf16"] is None else options["bf16"],
+        bf16=fast_at_bf16(device) if options["bf16"] is None else options["bf16"],
         seed=options["seed"],
     )
     return replace(plan, steps=SMOKE_STEPS, batch=smoke_batch) if options["smoke"] else plan

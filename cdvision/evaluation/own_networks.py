@@ -51,7 +51,7 @@ class OwnPixelPath:
         return self._answered(image, "classify", None).classify(top=top)
 
     def digest(self) -> str:
-        """SHA-256 over the networks and the preprocessing: what its answers depend on."""
+        """SHA-256 over the networks' weights and the preprocessing."""
         card = self.package.card
         return files_digest({"weights": card.files[WEIGHTS_FILE], "input": repr(card.input)})
 

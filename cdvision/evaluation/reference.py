@@ -38,7 +38,7 @@ class PixelNetworks(Protocol):
         """Classify a photo."""
 
     def digest(self) -> str:
-        """SHA-256 over what the answers depend on."""
+        """SHA-256 over the networks' weights and the preprocessing."""
 
 
 class PixelPath:
@@ -60,7 +60,8 @@ class PixelPath:
             name: ort.InferenceSession(str(_existing(graphs / f"{name}.onnx")), options)
             for name in (DETECTOR, CLASSIFIER)
         }
-        self._files = {path.name: file_sha256(path) for path in graphs.iterdir() if path.is_file()}
+        # The graphs' own files change with every exporter, their answers do not.
+        self._weights = {path.name: file_sha256(path) for path in graphs.glob("*.safetensors")}
 
     def detect(
         self, image: ImageLike, *, confidence: float = 0.3, size: int | None = None
@@ -94,8 +95,8 @@ class PixelPath:
         return classification_from_logits(logits[0], self.package.classes["imagenet"], top=top)
 
     def digest(self) -> str:
-        """SHA-256 over the networks and the preprocessing: what its answers depend on."""
-        return files_digest({**self._files, "input": repr(self.package.card.input)})
+        """SHA-256 over the networks' weights and the preprocessing."""
+        return files_digest({**self._weights, "input": repr(self.package.card.input)})
 
     def _run(self, name: str, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
         outputs: list[NDArray[Any]] = self._sessions[name].run(None, {"image": pixels[None]})

@@ -21,20 +21,10 @@ from cdvision.package.loader import ModelPackage
 from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
 from cdvision.training.mask_examples import MaskExample, draw_example, sample_in_boxes
 from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.weight_average import WeightAverage
 
 LEARNING_RATE = 2e-3
-AVERAGE = 0.998
 ROUND_BATCHES, ROUND_PASSES = 24, 4  # a round is drawn once and learned from so many times
-
-
-class Steps(nn.Module):
-    """Counts steps in a checkpoint: a resumed run goes on inside the round that it was in."""
-
-    taken: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
 
 
 class MaskStage(Stage):
@@ -64,8 +54,8 @@ class MaskStage(Stage):
         self.engine = create_engine("onnx", start, threads=torch.get_num_threads())
         self.model = model.to(plan.device).eval().requires_grad_(False)
         self.branch = cast(MaskHead, model.masks).requires_grad_(True)
-        self.average = copy.deepcopy(self.branch).requires_grad_(False)
-        self.steps, self.banks, self.plan = Steps(), banks, plan
+        self.average = WeightAverage(self.branch)
+        self.banks, self.plan = banks, plan
         self.optimizer = torch.optim.AdamW(
             self.branch.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True
         )
@@ -74,17 +64,17 @@ class MaskStage(Stage):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        return {"branch": self.branch, "average": self.average, "steps": self.steps}
+        return {"branch": self.branch, "average": self.average}
 
     def result(self) -> nn.Module:
         """Return the whole model with the averaged branch."""
         finished = copy.deepcopy(self.model)
-        cast(MaskHead, finished.masks).load_state_dict(self.average.state_dict())
+        cast(MaskHead, finished.masks).load_state_dict(self.average.network.state_dict())
         return finished
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare masks with labels at points spread over the boxes."""
-        example = self._example(int(self.steps.taken))
+        example = self._example(int(self.average.taken))
         prototypes = self.branch.prototypes(example.features, example.pyramid)
         logits = mask_logits(
             sample_in_boxes(prototypes, example.image, example.boxes, stride=STRIDE),
@@ -93,14 +83,9 @@ class MaskStage(Stage):
         terms = mask_losses(logits, example.masks)
         return terms["entropy"] + terms["dice"], terms
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Follow with the average."""
-        self.steps.taken += 1
-        taken = int(self.steps.taken)
-        decay = min(AVERAGE, (1 + taken) / (10 + taken))
-        for mean, value in zip(self.average.parameters(), self.branch.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+        self.average.follow(self.branch)
 
     def record(self) -> dict[str, Any]:
         """Return facts for the card."""

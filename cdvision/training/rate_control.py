@@ -14,7 +14,7 @@ REFERENCE_PIXELS = 416 * 312
 
 
 def targets_between(low: float, high: float, count: int = len(TARGET_BYTES)) -> tuple[float, ...]:
-    """Return targets in equal ratios, the first and the last as given.
+    """Return targets of bytes or bits in equal ratios, the first and the last as given.
 
     >>> [round(target) for target in targets_between(100, 800, 4)]
     [100, 200, 400, 800]
@@ -23,7 +23,7 @@ def targets_between(low: float, high: float, count: int = len(TARGET_BYTES)) -> 
         CdvisionError: the first is not below the last.
     """
     if not 0 < low < high:
-        raise CdvisionError(f"--bytes: expected LOW below HIGH, found {low:g} and {high:g}")
+        raise CdvisionError(f"rate targets: expected 0 < LOW < HIGH, found {low:g} and {high:g}")
     return tuple(low * (high / low) ** (place / (count - 1)) for place in range(count))
 
 

@@ -25,6 +25,7 @@ from cdvision.training.recipe import WEIGHTS, Recipe
 from cdvision.training.run import START_BATCHES, START_SIZE
 from cdvision.training.small import SmallTrainer
 from cdvision.training.stage_run import CHECKPOINT, Plan, Stage, read_record
+from cdvision.training.weight_average import WeightAverage
 
 RATES = {
     "taps.nanodet_plus_m": 3e-4,
@@ -35,7 +36,6 @@ RATES = {
 """Learning rate of each part, by how its parameters' names begin."""
 # High qualities are drawn more often: there the receiver, and not the rate, is what loses accuracy.
 QUALITY_SHARES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.4, 1.4, 1.6)
-AVERAGE = 0.998
 MASKS = "masks."  # begins the names of the mask branch's weights
 SENSITIVITY = "sensitivity/"  # begins the names of the metric in a checkpoint
 
@@ -58,7 +58,7 @@ class ReceiverStage(Stage):
         if not _restored_metric(self.trainer, run):
             _measure_metric(self.trainer, banks, plan.seed)
         self.model: Small = self.trainer.model
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.average = WeightAverage(self.model)
         self.optimizer = torch.optim.Adam(
             _groups(self.model), betas=(0.9, 0.99), eps=1e-12, fused=True
         )
@@ -77,10 +77,10 @@ class ReceiverStage(Stage):
         should follow.
         """
         if not self.masks:
-            return self.average
-        whole = copy.deepcopy(self.average)
+            return self.average.network
+        whole = copy.deepcopy(self.average.network)
         whole.add_masks()
-        whole.load_state_dict({**self.average.state_dict(), **self.masks})
+        whole.load_state_dict({**whole.state_dict(), **self.masks})
         return whole
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -93,16 +93,9 @@ class ReceiverStage(Stage):
         zero = torch.zeros((), device=self.plan.device)
         return sum((WEIGHTS[k] * v for k, v in terms.items()), zero), terms
 
-    @torch.no_grad()
     def after_step(self) -> None:
-        """Follow with the average; it looks back no further than there are steps."""
-        last = self.optimizer.param_groups[-1]["params"][-1]
-        steps = int(self.optimizer.state[last]["step"])
-        decay = min(AVERAGE, (1 + steps) / (10 + steps))
-        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
-        for mean, value in pairs:
-            if value.requires_grad:
-                mean.lerp_(value, 1 - decay)
+        """Follow with the average."""
+        self.average.follow(self.model)
 
     def record(self) -> dict[str, Any]:
         """Return facts for the card: also those of the run that was tuned."""

@@ -86,13 +86,6 @@ def rate_groups(network: nn.Module, learning_rate: float) -> list[dict[str, Any]
     ]
 
 
-def target_rates(low: float, high: float, qualities: int = QUALITIES) -> tuple[float, ...]:
-    """Log-spaced targets in bits per pixel from quality 1 to quality 8."""
-    if not 0 < low < high:
-        raise CdvisionError(f"rate targets: expected 0 < LOW < HIGH bits per pixel, {low=} {high=}")
-    return tuple(low * (high / low) ** (q / (qualities - 1)) for q in range(qualities))
-
-
 def bits_per_pixel(control: nn.Module) -> list[float]:
     """Running mean bits per pixel at each quality."""
     if not isinstance(control, RateControl):

@@ -48,7 +48,7 @@ class DetectionTask:
 class ClassificationTask:
     """A linear classifier of pooled features, its photos, and how often it is drawn."""
 
-    classifier: nn.Linear
+    classifier: StandardisedLinear
     bank: ClassBank
     classes: tuple[str, ...]
     share: float = 0.2
@@ -118,7 +118,7 @@ class HeadsStage(Stage):
         if not tasks:
             raise CdvisionError("heads: expected at least one task, found none")
         self.source, self.tasks, self.plan, self.train_tail = source, tasks, plan, train_tail
-        heads: dict[str, nn.Module] = {name: head_of(task) for name, task in tasks.items()}
+        heads = {name: head_of(task) for name, task in tasks.items()}
         for head in heads.values():
             if isinstance(head, TwoStageDetector):
                 keep_boxes_exact(head)
@@ -144,15 +144,12 @@ class HeadsStage(Stage):
 
     def begin(self, rng: np.random.Generator) -> None:
         """Standardise what classifiers read."""
-        for name, task in self.tasks.items():
+        batches = max(2, MEASURED // self.plan.batch)
+        for task in self.tasks.values():
             if isinstance(task, ClassificationTask):
-                batches = [task.bank.batch(self.plan.batch, rng)[0] for _ in range(self._batches)]
-                pooled = [pool(self._stages(image, rng)[-1]).detach() for image in batches]
-                cast(StandardisedLinear, self.network[name]).measure(torch.cat(pooled))
-
-    @property
-    def _batches(self) -> int:
-        return max(2, MEASURED // self.plan.batch)
+                images = [task.bank.batch(self.plan.batch, rng)[0] for _ in range(batches)]
+                pooled = [pool(self._stages(image, rng)[-1]).detach() for image in images]
+                task.classifier.measure(torch.cat(pooled))
 
     def result(self) -> nn.Module:
         """Return heads by task, and the tail; a classifier reads averages as they are."""
@@ -185,7 +182,7 @@ class HeadsStage(Stage):
 
     def _classify(self, task: ClassificationTask, rng: np.random.Generator) -> dict[str, Tensor]:
         image, labels = task.bank.batch(self.plan.batch, rng)
-        logits = self.network["classify"](pool(self._stages(image, rng)[-1])).float()
+        logits = task.classifier(pool(self._stages(image, rng)[-1])).float()
         return {"classes": F.cross_entropy(logits, labels.to(logits.device))}
 
     def _stages(self, image: Tensor, rng: np.random.Generator) -> list[Tensor]:
@@ -199,6 +196,4 @@ class HeadsStage(Stage):
 
 def head_of(task: DetectionTask | ClassificationTask) -> nn.Module:
     """Return the network that a task trains."""
-    if isinstance(task, DetectionTask):
-        return task.detector
-    return StandardisedLinear(task.classifier)
+    return task.detector if isinstance(task, DetectionTask) else task.classifier

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -16,16 +15,15 @@ from cdvision.training.encoder.metric import NetworkMetric
 from cdvision.training.encoder.start import start_latents, start_taps
 from cdvision.training.fit.network import SplitNetwork, TorchNetwork
 from cdvision.training.fit.stage import output_error
-from cdvision.training.masks import Steps
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.rate_control import RateControl
 from cdvision.training.recipe import codec_rate
 from cdvision.training.stage_run import Plan, Stage
 from cdvision.training.transmission import transmit
+from cdvision.training.weight_average import WeightAverage
 
 LEARNING_RATE, SOLVED_RATE, BLOCK_RATE = 5e-4, 2e-4, 1e-3
 ANALYSIS_RATE = 1e-4
-AVERAGE = 0.998
 RATE_SPEED = 0.03  # of rate control: runs of one's own may have a few hundred steps only
 START_BATCHES, START_SIZE = 10, 16  # crops from which a run's start is computed
 WEIGHT = 16.0  # of all networks together: what rate control begins at the right multipliers for
@@ -58,11 +56,10 @@ class EncoderStage(Stage):
         self.networks, self.bank, self.plan, self._targets = networks, bank, plan, tuple(targets)
         layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
         self.model = Served(shape).to(**layout)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.average = WeightAverage(self.model)
         self.rate = RateControl(self._targets, speed=RATE_SPEED).to(plan.device)
         metrics = {name: NetworkMetric(spec) for name, spec in shape.features.items()}
         self.metrics = nn.ModuleDict(metrics).to(plan.device)
-        self.steps = Steps()
         self.optimizer = torch.optim.Adam(
             _groups(self.model), betas=(0.9, 0.99), eps=1e-12, fused=True
         )
@@ -73,7 +70,7 @@ class EncoderStage(Stage):
         metrics = {name: self._metric(name) for name in self.networks}
         start_latents(self.model, self.networks, metrics, images, self._targets)
         start_taps(self.model, self.networks, self._crops, rng)
-        self.average.load_state_dict(self.model.state_dict())
+        self.average.restart(self.model)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -82,12 +79,11 @@ class EncoderStage(Stage):
             "average": self.average,
             "rate": self.rate,
             "metrics": self.metrics,
-            "steps": self.steps,
         }
 
     def result(self) -> nn.Module:
         """Return the averaged model."""
-        return self.average
+        return self.average.network
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode a batch at random qualities and compare what each network gets of it."""
@@ -106,14 +102,9 @@ class EncoderStage(Stage):
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return loss + rate, terms | {"rate": rate, "bits": sent.bits.mean()}
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Follow with the average."""
-        self.steps.taken += 1
-        taken = int(self.steps.taken)
-        decay = min(AVERAGE, (1 + taken) / (10 + taken))
-        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+        self.average.follow(self.model)
 
     def watched(self) -> dict[str, Any]:
         """Return running bytes of a reference photo at each quality."""

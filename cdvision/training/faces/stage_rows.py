@@ -127,8 +127,9 @@ class RowsStage(Stage):
 
 def layer_rows(refined: Tensor, own: Tensor, basic_rows: int, layer: str) -> Tensor:
     """Take refined rows of (N, rows, style) up to a layer, and the encoder's own behind it."""
-    counts = {"basic": basic_rows, "middle": basic_rows + MIDDLE_ROWS, "enhanced": own.shape[1]}
-    return torch.cat([refined[:, : counts[layer]], own[:, counts[layer] :]], 1)
+    ends = {"own": 0, "basic": basic_rows, "middle": basic_rows + MIDDLE_ROWS}
+    end = ends.get(layer, own.shape[1])
+    return torch.cat([refined[:, :end], own[:, end:]], 1)
 
 
 @torch.no_grad()
@@ -139,11 +140,7 @@ def rows_psnr(networks: FaceNetworks, bank: FaceBank, plan: Plan) -> dict[str, f
         images = channels_last(faces.images, plan.device)
         own, refined = networks.encoder(images).rows, networks.codes(images).rows
         for name, parts in found.items():
-            rows = (
-                layer_rows(refined, own, networks.widths.basic_rows, name)
-                if name in LAYERS
-                else own
-            )
+            rows = layer_rows(refined, own, networks.widths.basic_rows, name)
             picture = ((networks.generator.synthesise(rows) + 1) * 127.5).clamp(0, 255)
             error = F.mse_loss(picture, images, reduction="none").mean((1, 2, 3))
             parts.append(10 * torch.log10(255**2 / error))

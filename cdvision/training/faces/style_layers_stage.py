@@ -29,7 +29,7 @@ from cdvision.training.faces.networks import FaceNetworks
 from cdvision.training.faces.perceptual import PerceptualLoss
 from cdvision.training.faces.style_metric import StyleMetric
 from cdvision.training.faces.style_start import start_style_layers
-from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
+from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl, targets_between
 from cdvision.training.stage_run import Plan, Stage
 
 LEARNING_RATE = 1e-2  # of gains and tables, which are logarithms
@@ -220,13 +220,9 @@ def target_bytes(
             "bytes: expected 0 < LOW < HIGH of the basic layer, and more than that of all layers, "
             f"found {basic} and {total}"
         )
-    first, everything = _log_spaced(*basic), _log_spaced(*total)
+    first, everything = targets_between(*basic), targets_between(*total)
     rest = [a - b for a, b in zip(everything, first, strict=True)]
     return [first, *(tuple(share * left for left in rest) for share in later)]
-
-
-def _log_spaced(low: float, high: float) -> tuple[float, ...]:
-    return tuple(low * (high / low) ** (q / (QUALITIES - 1)) for q in range(QUALITIES))
 
 
 def _groups(codec: StyleLayers, learning_rate: float) -> list[dict[str, Any]]:

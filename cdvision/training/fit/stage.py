@@ -15,12 +15,11 @@ from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.training.fit.examples import ExampleSource, Window
 from cdvision.training.fit.network import SplitNetwork, TorchNetwork
 from cdvision.training.fit.regression import start_from_regression
-from cdvision.training.masks import Steps
 from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.weight_average import WeightAverage
 
 LEARNING_RATE, SOLVED_RATE, TAIL_RATE = 1e-3, 2e-4, 2e-5
 WEIGHT_DECAY = 1e-4
-AVERAGE = 0.998
 SPREAD_CROPS = 256  # from which the spread of each feature is measured
 LEAST_SPREAD = 1e-3  # of the mean one: features that never move count as if they moved so much
 
@@ -73,8 +72,8 @@ class TapStage(Stage):
         self.source, self.network, self.plan = source, network, plan
         layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
         self.tap = FittedTap(shape).to(**layout)
-        self.average = copy.deepcopy(self.tap).requires_grad_(False)
-        self.scale, self.steps = FeatureScale(shape.features).to(plan.device), Steps()
+        self.average = WeightAverage(self.tap)
+        self.scale = FeatureScale(shape.features).to(plan.device)
         self.tail: nn.Module | None = None
         groups: list[dict[str, Any]] = [
             {"params": _solved(self.tap), "lr": SOLVED_RATE},
@@ -90,22 +89,23 @@ class TapStage(Stage):
         window = self.source.window(0)
         self.scale.measure(window, rng)
         start_from_regression(self.tap, window, self.scale.variance.sqrt(), rng)
-        self.average.load_state_dict(self.tap.state_dict())
+        self.average.restart(self.tap)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        found: dict[str, nn.Module] = {"tap": self.tap, "average": self.average}
-        found |= {"scale": self.scale, "steps": self.steps}
+        found: dict[str, nn.Module] = {
+            "tap": self.tap, "average": self.average, "scale": self.scale
+        }  # fmt: skip
         return found if self.tail is None else {**found, "tail": self.tail}
 
     def result(self) -> nn.Module:
         """Return tap and tail under the names that the tap's graphs have for them."""
-        parts: dict[str, nn.Module] = {"tap": self.average}
+        parts: dict[str, nn.Module] = {"tap": self.average.network}
         return nn.ModuleDict(parts if self.tail is None else {**parts, "tail": self.tail})
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the tap's features with the network's, and a tuned tail's outputs with its."""
-        window = self.source.window(int(self.steps.taken))
+        window = self.source.window(int(self.average.taken))
         batch = window.batch(self.plan.batch, rng).to(self.plan.device)
         latents = batch.latents.contiguous(memory_format=torch.channels_last)
         with self.plan.autocast():
@@ -122,14 +122,9 @@ class TapStage(Stage):
             outputs = self.tail(found)  # type: ignore[misc]
         return output_error(outputs, targets)
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Follow with the average."""
-        self.steps.taken += 1
-        taken = int(self.steps.taken)
-        decay = min(AVERAGE, (1 + taken) / (10 + taken))
-        for mean, value in zip(self.average.parameters(), self.tap.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+        self.average.follow(self.tap)
 
 
 def output_error(found: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

@@ -1,0 +1,46 @@
+"""The running mean of a network's weights over its last steps: what most stages give in the end."""
+
+from __future__ import annotations
+
+import copy
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+MEMORY = 0.998  # share of the mean that a step leaves
+
+
+class WeightAverage(nn.Module, Generic[Network]):
+    """Follows a network, step by step; it looks back no further than there are steps.
+
+    (``faces/moving_average.py`` counts images instead, as generators are usually averaged.)
+
+    Args:
+        network: what is followed; copied.
+
+    Attributes:
+        network: the mean.
+        taken: steps so far: a run that is resumed goes on where it was.
+    """
+
+    taken: Tensor
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network: Network = copy.deepcopy(network).requires_grad_(False)
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+
+    def restart(self, network: Network) -> None:
+        """Begin again at a network whose start has been computed."""
+        self.network.load_state_dict(network.state_dict())
+
+    @torch.no_grad()
+    def follow(self, network: Network) -> None:
+        """Move towards a network that has taken a step."""
+        self.taken += 1
+        taken = int(self.taken)
+        decay = min(MEMORY, (1 + taken) / (10 + taken))
+        for mean, value in zip(self.network.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
