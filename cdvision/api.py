@@ -48,6 +48,7 @@ def encode(
     model: ModelLike = None,
     size: int | None = None,
     check: bool = True,
+    tasks: Sequence[str] | None = None,
 ) -> bytes:
     """Encode a photo into a stream of a few kilobytes.
 
@@ -62,11 +63,12 @@ def encode(
         model: a loaded model, a name or a folder; the default model where None.
         size: long side of the network input in pixels; where None, the photo's own up to 416.
         check: refuse what the model is not made for, such as a cat for a model of faces.
+        tasks: leave out what only other tasks than these need; all of the model's where None.
 
     Raises:
         ImageError: the image cannot be read, or is refused.
     """
-    return _model(model).encode(image, quality, size=size, check=check)
+    return _model(model).encode(image, quality, size=size, check=check, tasks=tasks)
 
 
 def open(bits: bytes, *, model: ModelLike = None) -> Stream:

@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 
 from cdvision.analysis import BATCH_SIZE, AnalysisResult, StreamItems, analyze_streams
 from cdvision.engines import create_engine
-from cdvision.errors import BitstreamError, CdvisionError, ImageError
+from cdvision.errors import BitstreamError, CdvisionError, ImageError, ModelError, UnsupportedTask
 from cdvision.opened import Stream
 from cdvision.package.loader import ModelPackage
 from cdvision.package.registry import DEFAULT_MODEL
+from cdvision.package.stream_codec import DESCRIBER, ENCODER
 from cdvision.package.tap import load_with_taps
-from cdvision.photo import ImageLike, fit_photo, read_photo
+from cdvision.photo import FittedPhoto, ImageLike, fit_photo, read_photo
 from cdvision.stream import StreamLimits, read_stream, write_stream
 
 if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections
+
+PICTURES = {ENCODER: "image", DESCRIBER: "window"}  # what each graph of a sender looks at
 
 
 class Model:
@@ -58,6 +61,7 @@ class Model:
         *,
         size: int | None = None,
         check: bool = True,
+        tasks: Sequence[str] | None = None,
     ) -> bytes:
         """Encode a photo into a stream.
 
@@ -69,16 +73,19 @@ class Model:
                 bytes.
             check: refuse what the model is not made for: a picture that a model of faces takes
                 for none.
+            tasks: leave out what only other tasks than these need, and the work for it; all tasks
+                of the card where None.
 
         Raises:
             ImageError: the image cannot be read or is refused, or the size is not one that the
                 model takes.
+            UnsupportedTask: the model cannot answer one of the tasks.
         """
-        quality = self._checked_quality(quality)
+        quality, layers = self._checked_quality(quality), self._layers_for(tasks)
         spec = self.card.input
         fitted = fit_photo(read_photo(image), spec, size)
         codec, (height, width) = self.package.codec, fitted.pixels.shape[:2]
-        latents = self._run_encoder(fitted.pixels, quality, check=check)
+        latents = self._run_encoder(fitted, quality, layers, check=check)
         return write_stream(
             codec=self.card.codec,
             fingerprint=codec.fingerprint[:4],
@@ -91,17 +98,40 @@ class Model:
             compact=codec.compact,
         )
 
-    def encode_latents(self, pixels: NDArray[np.uint8], quality: int) -> Any:
-        """Run the encoder on a network input (H, W, 3) and return what a receiver will decode.
+    def encode_latents(self, photo: FittedPhoto, quality: int) -> Any:
+        """Run the encoder on a photo in its network input; return what a receiver will decode.
 
-        ``Latents`` of a codec of maps; one int32 array a layer of a codec of several.
+        See ``Stream.latents``.
         """
-        return self.package.codec.kept(self._run_encoder(pixels, quality, check=False), quality)
+        layers = self.card.layers_for(self.card.tasks) | {None}
+        return self.package.codec.kept(
+            self._run_encoder(photo, quality, layers, check=False), quality
+        )
 
-    def _run_encoder(self, pixels: NDArray[np.uint8], quality: int, *, check: bool) -> Any:
-        quality_index = np.array([quality - 1], np.int64)
-        inputs: dict[str, NDArray[Any]] = {"image": pixels[None], "quality": quality_index}
-        outputs = self.engine.run("encoder", inputs)
+    def picture_for(self, graph: str, photo: FittedPhoto) -> NDArray[np.uint8]:
+        """Return what a graph of the sender looks at: (H, W, 3) uint8."""
+        if graph == ENCODER:
+            return photo.pixels
+        if photo.window is None:
+            raise ModelError(f"model {self.name!r}: {graph!r} needs input.window in the card")
+        return photo.window
+
+    def _layers_for(self, tasks: Sequence[str] | None) -> set[int | None]:
+        """Return the layers that a sender has to write for tasks."""
+        for task in tasks or ():
+            if self.card.tail_for(task) is None:
+                raise UnsupportedTask(self.no_task_message(task))
+        return self.card.layers_for(self.card.tasks if tasks is None else tasks)
+
+    def _run_encoder(
+        self, photo: FittedPhoto, quality: int, layers: set[int | None], *, check: bool
+    ) -> Any:
+        level = np.array([quality - 1], np.int64)
+        outputs: dict[str, NDArray[Any]] = {}
+        for graph, layer in self.package.codec.sender_graphs.items():
+            if layer in layers or None in layers:
+                picture = {PICTURES[graph]: self.picture_for(graph, photo)[None]}
+                outputs |= self.engine.run(graph, {**picture, "quality": level})
         if check and self.card.input.least_score is not None:
             self._check_score(float(outputs["score"][0]), self.card.input.least_score)
         return self.package.codec.latents_from(outputs)

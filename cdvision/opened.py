@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.errors import BitstreamError, UnsupportedTask
+from cdvision.package.base_graph import leanest_run
 from cdvision.package.card import TailSpec
 from cdvision.photo import Size, content_size, network_input
 from cdvision.stream import ParsedStream, StreamHeader
@@ -34,7 +35,7 @@ class Stream:
         self.complete: bool = parsed.complete
         self.model = model
         self._layers = {layer.id: layer.body for layer in parsed.layers}
-        self._latents: Any = None
+        self._latents: dict[int | None, Any] = {}
         self._features: dict[str, Array] = {}
         self._dense: dict[str, dict[str, Array]] = {}
         _check_input(self.header, model)
@@ -62,19 +63,24 @@ class Stream:
 
         Returns:
             ``Latents`` of a codec of maps: int32 ``symbols`` (C, H / stride, W / stride) and
-            ``hyper`` (C_z, ...). Of a codec of several layers, a tuple with one int32 array for
-            each layer that has arrived.
+            ``hyper`` (C_z, ...). Of a codec of described maps, also ``descriptor`` (D,), and None
+            for what has not arrived. Of a codec of layers of faces, a tuple with one int32 array
+            for each layer that has arrived.
 
         Raises:
-            BitstreamError: the layer's bytes are no such latents.
+            BitstreamError: a layer's bytes are no such latents.
         """
-        if self._latents is None:
-            self._latents = self.model.package.codec.read(self._layers, self.header)
-        return self._latents
+        return self._decoded(None)
 
-    def keep_latents(self, latents: Any) -> None:
-        """Store latents that were decoded elsewhere, in another thread for example."""
-        self._latents = latents
+    def latents_for(self, tail: str) -> Any:
+        """Entropy-decode what one tail reads, and nothing else; as ``latents``."""
+        return self._decoded(self.model.card.tails[tail].layer)
+
+    def _decoded(self, layer: int | None) -> Any:
+        if layer not in self._latents:
+            codec = self.model.package.codec
+            self._latents[layer] = codec.read(self._layers, self.header, layer)
+        return self._latents[layer]
 
     def features(self, tail: str) -> Array:
         """Return the features at one tail's split point, float32 (channels, h, w).
@@ -219,7 +225,8 @@ class Stream:
         return self.dense(tail)
 
     def _run(self, tail: str, graph: str) -> None:
-        outputs = self.model.engine.run(graph, self.graph_inputs(tail))
+        chosen = leanest_run(self.model.card, graph, self.graph_inputs(tail))
+        outputs = self.model.engine.run(*chosen)
         self.keep_outputs(tail, {name: value[0] for name, value in outputs.items()})
 
     def keep_outputs(self, tail: str, outputs: dict[str, Array]) -> None:
@@ -238,7 +245,7 @@ class Stream:
         """Return what a tail's graphs take, with a batch axis of one."""
         spec = self.model.card.tails[tail]
         return {
-            **self.model.package.codec.graph_inputs(self.latents()),
+            **self.model.package.codec.graph_inputs(self.latents_for(tail)),
             "quality": np.array([self.header.quality - 1], np.int64),
             **window_inputs(spec, self.content_size, self.input_size),
         }

@@ -19,6 +19,8 @@ _STRIDED = re.compile(r"([hw])(\d+)")
 
 MEANINGS = {
     "image": "picture of the network input's size, RGB, 0 to 255",
+    "window": "central square of the photo, RGB, 0 to 255",
+    "descriptor": "quantised global descriptor of the whole picture",
     "quality": "rate knob, counted from 0 (a stream's quality less one)",
     "symbols": "quantised latents; what the entropy model skips is 0",
     "hyper": "quantised hyper-latents, which choose the entropy tables",

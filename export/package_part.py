@@ -2,8 +2,10 @@
 
 ::
 
-    package ─┬─ sender:   encoder                             + tables + names + its weights
-             └─ receiver: tap.* answer.* segment.* box.* mask.* + tables + names + their weights
+    package ─┬─ sender:   encoder descriptor
+             └─ receiver: tap.* answer.* base.* segment.* box.* mask.*
+
+Each part has tables and names too, and the weights of its own graphs.
 
 A part is a package like any other, loaded by its folder: the graphs are the same byte for byte but
 for the places of their weights, so its answers are the whole package's. It serves ONNX Runtime and
@@ -27,7 +29,7 @@ from cdvision.export.standalone_graph import graph_names
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.loader import (
     CLASSES_FILE,
-    ENCODER,
+    SENDER_GRAPHS,
     TABLES_FILE,
     WEIGHTS_FILE,
     ModelPackage,
@@ -40,13 +42,15 @@ PART_WEIGHTS_FILE = "graphs.safetensors"  # no weights.safetensors: PyTorch woul
 
 def write_sender_package(package: ModelPackage, folder: Path) -> ModelPackage:
     """Write what turns photos into streams; raises ModelError where the package has no encoder."""
-    package.graph_path(ENCODER)
-    return _write_part(package, folder, [ENCODER])
+    graphs = [name for name in graph_names(package) if name in SENDER_GRAPHS]
+    if not graphs:
+        raise ModelError(f"model {package.card.name!r} holds no encoder: nothing to send with")
+    return _write_part(package, folder, graphs)
 
 
 def write_receiver_package(package: ModelPackage, folder: Path) -> ModelPackage:
     """Write what answers from streams; raises ModelError where the package has no such graphs."""
-    graphs = [name for name in graph_names(package) if name != ENCODER]
+    graphs = [name for name in graph_names(package) if name not in SENDER_GRAPHS]
     if not graphs:
         raise ModelError(f"model {package.card.name!r} holds the encoder alone: nothing to receive")
     return _write_part(package, folder, graphs)

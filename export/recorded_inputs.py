@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from cdvision.engines import Arrays, Engine
 from cdvision.errors import CdvisionError
+from cdvision.package.base_graph import leanest_run
+from cdvision.package.stream_codec import LAYER_COUNT
 from cdvision.photo import ImageLike
 
 if TYPE_CHECKING:
@@ -79,9 +81,19 @@ def _ask_everything(model: Model, bits: bytes) -> None:
         stream.features(name)
         if f"answer.{name}.onnx" in model.card.files:  # the tap of a user's network may end there
             stream.dense(name)
+            _ask_base(model, f"answer.{name}", stream.graph_inputs(name))
     for task in ("detect", "segment"):  # masks, and the heads behind proposals
         if task in model.card.tasks:
             getattr(stream, task)(confidence=ALL_BOXES)
+
+
+def _ask_base(model: Model, graph: str, inputs: Arrays) -> None:
+    """Run the graph that answers where a stream's base layer alone has arrived, if there is one."""
+    if LAYER_COUNT in inputs:
+        alone = {**inputs, LAYER_COUNT: np.ones_like(inputs[LAYER_COUNT])}
+        chosen, taken = leanest_run(model.card, graph, alone)
+        if chosen != graph:
+            model.engine.run(chosen, taken)
 
 
 def photos_in(folder: Path, most: int | None = None) -> list[Path]:

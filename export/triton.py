@@ -27,11 +27,15 @@ from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names
 from cdvision.export.triton_config import ServedModel, Step, Tensor
 from cdvision.model import Model
+from cdvision.package.base_graph import BASE
+from cdvision.package.loader import SENDER_GRAPHS
 from cdvision.photo import ImageLike
 
 CODE = Path(__file__).parent
 LARGEST_BATCH = 16
 LATENTS = ("symbols", "hyper", "quality")
+# The sender's; a part of every answer; what answers where one layer alone has arrived.
+UNSERVED = (*SENDER_GRAPHS, "tap", BASE)
 STREAM, ANSWER = Tensor("STREAM", "string", (1,)), Tensor("ANSWER", "string", (1,))
 # Of the answers in JSON; pictures (`reconstruct`) are not served.
 OPTIONS: dict[str, dict[str, float]] = {
@@ -72,7 +76,7 @@ def write_triton(
     name, reference = reference_engine(model.package)
     reports = []
     for graph in graph_names(model.package):
-        if graph.partition(".")[0] not in ("encoder", "tap"):  # the sender's; and a part of answers
+        if graph.partition(".")[0] not in UNSERVED:
             path = folder / repository.name_of(graph) / "1" / "model.onnx"
             reports.append(
                 export_graph_file(model, graph, path, folder, precision, inputs, reference)

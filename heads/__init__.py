@@ -1,6 +1,6 @@
 """Task heads: a dense network and its numpy post-processing, side by side.
 
-The post-processing is shared by all engines; it needs numpy only.
+The post-processing is shared by all engines; it needs numpy, and numba for boxes and masks.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.heads.distribution_boxes import BINS, SIDES, cell_grid, decode_boxes
+from cdvision.heads.distribution_boxes import BINS, SIDES, cell_grid, weight_sums
 from cdvision.heads.dynamic_masks import STRIDE, dynamic_masks
-from cdvision.heads.suppression import suppress_overlaps, top_candidates
-from cdvision.results.checks import check_array, check_image_size
+from cdvision.heads.suppression import largest_below
+from cdvision.results.checks import ResultError, check_array, check_image_size
 from cdvision.results.detections import Detections
 from cdvision.results.masks import Rle
 
@@ -64,22 +65,34 @@ def detect_from_dense(
     cells = cell_grid(height, width)
     check_array("scores", scores, shape=(len(cells), len(class_names)), dtype=np.float32)
     check_array("distances", distances, shape=(len(cells), SIDES * BINS), dtype=np.float32)
-    cell, class_id = top_candidates(scores, confidence=confidence, limit=_CANDIDATES)
-    boxes = _clip(decode_boxes(distances[cell], cells[cell]), content_size)
-    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    boxes, cell, class_id = boxes[visible], cell[visible], class_id[visible]
-    found = scores[cell, class_id]
-    kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=max_detections)
+    if max_detections < 1:
+        raise ResultError(f"max_detections must be at least 1, but got {max_detections}")
+    from cdvision.heads.box_kernels import best_candidates, distinct_boxes  # numba
+
+    # The exponentials and their sums are numpy's: boxes are those of `decode_boxes` to the last bit
+    scores, distances = (np.ascontiguousarray(a, np.float32) for a in (scores, distances))
+    cell, class_id, found, logits = best_candidates(scores, distances, confidence, _CANDIDATES)
+    sums, threshold = weight_sums(logits), largest_below(iou)
+    frame = *check_image_size(content_size), *_scale(content_size, source_size)
+    kept, boxes, scaled = distinct_boxes(
+        sums, cells, cell, class_id, *frame, threshold, max_detections
+    )
+    cell, class_id = cell[kept], class_id[kept]
     return Detections(
-        xyxy=boxes[kept] * _scale(content_size, source_size),
+        xyxy=scaled,
         confidence=found[kept],
-        class_id=class_id[kept],
-        class_name=np.array(class_names, dtype=np.str_)[class_id[kept]],
+        class_id=class_id,
+        class_name=_name_array(tuple(class_names))[class_id],
         image_size=source_size,
         mask=None
         if masks is None
-        else _masks(masks, cell[kept], boxes[kept], (input_size, content_size, source_size)),
+        else _masks(masks, cell, boxes, (input_size, content_size, source_size)),
     )
+
+
+@lru_cache(maxsize=64)
+def _name_array(class_names: tuple[str, ...]) -> NDArray[np.str_]:
+    return np.array(class_names, dtype=np.str_)
 
 
 def _masks(
@@ -101,13 +114,6 @@ def _masks(
     )
 
 
-def _clip(boxes: NDArray[np.float32], content_size: Size) -> NDArray[np.float32]:
-    width, height = check_image_size(content_size)
-    return np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-
-
-def _scale(content_size: Size, source_size: Size) -> NDArray[np.float32]:
-    across, down = (
-        source / content for source, content in zip(source_size, content_size, strict=True)
-    )
-    return np.array([across, down, across, down], dtype=np.float32)
+def _scale(content_size: Size, source_size: Size) -> tuple[float, float]:
+    (width, height), (source_width, source_height) = content_size, source_size
+    return source_width / width, source_height / height

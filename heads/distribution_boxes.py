@@ -60,11 +60,16 @@ def decode_boxes(distances: NDArray[np.float32], cells: NDArray[np.float32]) -> 
     check_array("distances", distances, shape=("k", SIDES * BINS), dtype=np.float32)
     check_array("cells", cells, shape=(len(distances), 3), dtype=np.float32)
     logits = distances.reshape(-1, BINS)
-    weights = np.exp(logits - _row_maximum(logits))
-    total, weighted = (weights @ _SUM_AND_MEAN).T
+    total, weighted = weight_sums(logits - _row_maximum(logits)).T
     offsets = (weighted / total).reshape(-1, SIDES) * (cells[:, 2:] * _DIRECTION)
     boxes: NDArray[np.float32] = np.concatenate([cells[:, :2], cells[:, :2]], axis=1) + offsets
     return boxes
+
+
+def weight_sums(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sum of a row's exponentials, and of exponential times bin: (n, 8) to (n, 2)."""
+    sums: NDArray[np.float32] = np.exp(logits) @ _SUM_AND_MEAN
+    return sums
 
 
 def _row_maximum(logits: NDArray[np.float32]) -> NDArray[np.float32]:

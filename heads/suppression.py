@@ -7,6 +7,8 @@ boxes kept so far and with itself, and the search ends once enough boxes are kep
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +72,7 @@ def suppress_overlaps(
     if max_detections < 1:
         raise ResultError(f"max_detections must be at least 1, but got {max_detections}")
     order = np.argsort(-scores, kind="stable")
-    threshold = _largest_below(iou)
+    threshold = largest_below(iou)
     return order[_greedy_in_order(boxes[order], class_ids[order], threshold, max_detections)]
 
 
@@ -126,7 +128,8 @@ def _overlaps(
     return overlaps
 
 
-def _largest_below(iou: float) -> np.float32:
+@lru_cache(maxsize=64)
+def largest_below(iou: float) -> np.float32:
     """Return the largest float32 that is not above a float64 threshold.
 
     A float32 ratio exceeds it exactly when it exceeds the float64 number, and no array has to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,49 @@ def test_what_users_call(name: str) -> None:
         list(model.analyze([bits], ["reconstruct"]))
     with pytest.raises(ModelError, match="codes no maps, but"):
         _ = model.package.coder
+
+
+def test_packages_of_older_versions_get_the_graphs_that_they_lack(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from cdvision.package.builder import add_missing_graphs
+    from cdvision.package.loader import file_sha256, load_package
+
+    graph, folder = "base.attributes.onnx", tmp_path / "older"
+    shutil.copytree(PACKAGES / "test-hsc", folder)
+    card = json.loads((folder / "model.json").read_text())
+    del card["files"][graph]
+    (folder / "model.json").write_text(json.dumps(card))
+    (folder / graph).unlink()
+    before = {path.name: file_sha256(path) for path in folder.iterdir()}
+    assert add_missing_graphs(folder) == [graph]
+    after = {path.name: file_sha256(path) for path in folder.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {graph, "model.json"}
+    package = load_package(folder)
+    assert package.card.fingerprint == card["fingerprint"] == package.codec.fingerprint.hex()
+    assert package.card.files == {**card["files"], graph: after[graph]}
+    assert add_missing_graphs(folder) == []
+
+
+@pytest.mark.parametrize("name", ["test-hsc", "test-sfic-style"])
+def test_the_base_layer_alone_is_answered_by_the_smaller_graph(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, runs = cdvision.load(PACKAGES / name, threads=1), list[str]()
+    bits = model.encode(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), 8)
+    run = model.engine.run
+
+    def noted(graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        runs.append(graph)
+        return run(graph, inputs)
+
+    monkeypatch.setattr(model.engine, "run", noted)
+    base = truncate_stream(bits, 1)
+    for sent in (base, bits):
+        model.attributes(sent)
+    assert runs == ["base.attributes", "answer.attributes"]
+    runs.clear()
+    list(model.analyze([base, base], ["attributes"], batch_size=2))
+    assert set(runs) == {"base.attributes"}
 
 
 def test_a_wide_photo_gives_its_central_square() -> None:

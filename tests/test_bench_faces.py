@@ -31,6 +31,7 @@ from cdvision.evaluation.curve import LabelledSet  # noqa: E402
 from cdvision.evaluation.labelled import attribute_photos  # noqa: E402
 from cdvision.evaluation.picture_distance import PictureJudge  # noqa: E402
 from cdvision.evaluation.rivals import RIVALS  # noqa: E402
+from cdvision.networks.face_package import load_face_weights  # noqa: E402
 from cdvision.networks.face_widths import FACE_TINY  # noqa: E402
 from cdvision.training.faces.networks import FaceNetworks  # noqa: E402
 from cdvision.training.stage_run import RECORD, write_result  # noqa: E402
@@ -287,25 +288,47 @@ def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:
     assert "faces-dists-style.svg" not in drawn, "it is undefined everywhere"
 
 
+def test_a_face_model_tells_attributes_of_pixels_itself(
+    face_model: cdvision.Model, names: tuple[str, ...], data: Path
+) -> None:
+    classifier = PixelClassifier(PACKAGES / "test-hsc")
+    assert classifier.names == names
+    picture = original((data / f"{TRAIN}.png").read_bytes(), SIDE)
+    logits = classifier.logits(picture[None])
+    network = load_face_weights(face_model.package.weights_path).eval()
+    with torch.inference_mode():
+        codes = network.encoder(torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float())
+        np.testing.assert_allclose(logits, network.head(codes.rows), atol=1e-5)
+    with pytest.raises(ModelError, match="expected a model of faces"):
+        PixelClassifier(PACKAGES / "test-dicm")
+
+
 # --- commands
 
 
 def test_the_command_from_faces_to_report(run: Path, data: Path, tmp_path: Path) -> None:
     command = [
-        "bench", "faces", "--model", str(PACKAGES / "test-hsc"), "--classifier", str(run),
+        "bench", "faces", "--model", str(PACKAGES / "test-hsc"),
         "--attributes", str(data / "labels.csv"), "--images", str(data), "--where", "split=val",
         "-o", str(tmp_path), "-q", "3,8", "--layers", "1", "--limit", "3", "--resamples", "10",
         "--rival", "jpeg",
     ]  # fmt: skip
     result = CliRunner().invoke(command_line, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    assert "Classifier on pictures: test-hsc (" in result.output
     assert "thresholds from the last tenth of split=train" in result.output
+    assert "## From bytes to attributes, one thread" in result.output
     content = json.loads((tmp_path / "faces.json").read_text())
     assert [r["codec"] for r in content["records"]][:3] == [
         "none", "cdvision test-hsc, 1 layer", "cdvision test-hsc, 1 layer",
     ]  # fmt: skip
     assert len(content["records"]) == 3 + 5 * len(RIVALS["jpeg"].qualities)
     assert (content["side"], content["judge"], content["refused"]) == (SIDE, None, 0)
+    (speed,) = content["speed"]
+    assert (speed["layers"], speed["low"] <= speed["median"] <= speed["high"]) == (1, True)
+    other = [*command, "--classifier", str(run), "--limit", "1", "-o", str(tmp_path / "other")]
+    looked = CliRunner().invoke(command_line, other, catch_exceptions=False)
+    assert f"Classifier on pictures: {run.name} (" in looked.output
     wrong = CliRunner().invoke(command_line, [*command, "--thresholds-from", "train"])
     assert "--thresholds-from: expected COLUMN=VALUE." in wrong.stderr
     small = CliRunner().invoke(command_line, [*command, "--model", "small"])

@@ -121,6 +121,60 @@ def test_candidates_are_the_best_pairs(seed, limit):
     np.testing.assert_array_equal(scores[cell, class_id], expected)
 
 
+def detect_by_arrays(scores, distances, *, input_size, content_size, source_size, confidence, iou,
+                     most):  # fmt: skip
+    """Return what `detect_from_dense` is to find, from numpy's array operations."""
+    cells = cell_grid(*input_size[::-1])
+    cell, class_id = top_candidates(scores, confidence=confidence, limit=1000)
+    with np.errstate(all="ignore"):  # distances that are no numbers
+        limits = np.tile(np.array(content_size, np.float32), 2)
+        boxes = np.clip(decode_boxes(distances[cell], cells[cell]), 0, limits)
+    seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    boxes, class_id, found = boxes[seen], class_id[seen], scores[cell[seen], class_id[seen]]
+    kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=most)
+    scale = np.tile(np.array(source_size) / content_size, 2).astype(np.float32)
+    return boxes[kept] * scale, found[kept], class_id[kept]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    classes=st.sampled_from([1, 3, 80]),
+    levels=st.sampled_from([1, 4, 1000]),
+    spread=st.sampled_from([0.0, 2.0, 60.0, 1e30]),
+    damage=st.sampled_from([0.0, 0.0, 0.05]),
+    confidence=st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]),
+    iou=st.sampled_from([0.0, 0.3, 0.6, 0.9]),
+    most=st.sampled_from([1, 10, 1000]),
+)
+def test_detecting_equals_array_operations_to_the_last_bit(
+    seed, classes, levels, spread, damage, confidence, iou, most
+):
+    rng = np.random.default_rng(seed)
+    width, height = (int(side) for side in 32 * rng.integers(1, 6, 2))
+    count = len(cell_grid(height, width))
+    # Few levels: many scores are the same. High powers: few are above the confidence.
+    scores = np.ceil(rng.random((count, classes)) ** rng.choice([1, 30]) * levels) / levels
+    scores = scores.astype(np.float32) * np.float32(rng.choice([0, 1, 1]))
+    distances = rng.normal(0, spread, (count, 32)).astype(np.float32)
+    distances[rng.random(distances.shape) < damage] = rng.choice([np.nan, np.inf, -np.inf])
+    options = {
+        "input_size": (width, height),
+        "content_size": (int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))),
+        "source_size": (int(rng.integers(1, 4000)), int(rng.integers(1, 4000))),
+        "confidence": confidence,
+        "iou": iou,
+    }
+    with np.errstate(all="ignore"):
+        ours = detect_from_dense(
+            scores, distances, class_names=NAMES[:classes], max_detections=most, **options
+        )
+    xyxy, found, class_id = detect_by_arrays(scores, distances, most=most, **options)
+    assert ours.xyxy.tobytes() == xyxy.tobytes()
+    assert ours.confidence.tobytes() == found.tobytes()
+    assert ours.class_id.tolist() == class_id.tolist()
+
+
 def test_boxes_land_on_the_source_picture():
     # cell 53 starts at (8, 8) with stride 8; the picture fills 416 x 312 of the input
     scores, distances = dense({53: (16, 0.75, [0.5, 1, 2, 3.5])}, (416, 320))

@@ -158,13 +158,30 @@ def test_the_compiled_sums_equal_blas_products_in_any_order(seed: int) -> None:
         assert (product == total.reshape(35, 32)).all()
 
 
+@pytest.mark.parametrize("outs", [5, 32, 40, 64])
+@pytest.mark.parametrize("density", [0.0, 0.2, 0.7, 1.0])
+def test_every_path_of_the_sums_is_exact(outs: int, density: float) -> None:
+    """Blocks of 32 sums and what is left over; sparse inputs and dense ones; one column."""
+    rng = np.random.default_rng(outs)
+    for kernel, upsample in ((1, 1), (3, 2), (5, 1)):
+        count = outs * upsample**2
+        weight = rng.integers(-127, 128, (count, 7, kernel, kernel)).astype(np.int8)
+        bias = rng.integers(-(2**20), 2**20, (1, count)).astype(np.int32)
+        layer = IntegerLayer(weight, bias, 3, -(2**22), 2**22, upsample)
+        last = IntegerLayer(weight, bias, 12, 0, 255, upsample)
+        for size in ((1, 1), (4, 3), (2, 6)):
+            x = rng.integers(1, 128, (7, *size)) * (rng.random((7, *size)) < density)
+            assert (apply(layer, x) == int64_layer(layer, x, 0)).all()
+            assert (IntegerNetwork((last,), 127)(x, 0) == int64_layer(last, x, 0)).all()
+
+
 THREADED = """
 import hashlib, json, sys
 import numpy as np
-from cdvision.entropy.hyperprior import HyperpriorCoder
+from cdvision.entropy.described_map import DescribedMapCoder
 from cdvision.entropy.integer_network import IntegerLayer
 with np.load(sys.argv[1]) as archive:
-    coder = HyperpriorCoder.from_arrays(dict(archive))
+    coder = DescribedMapCoder.from_arrays(dict(archive)).map
 rng = np.random.default_rng(0)
 bound, digest = coder.network.bound, hashlib.sha256()
 for quality in range(coder.qualities):

@@ -17,6 +17,7 @@ import cdvision
 from cdvision.bench.fuzz import fuzz_streams
 from cdvision.bench.mutations import UnsealedStream
 from cdvision.engines import create_engine
+from cdvision.entropy.described_map import DescribedLatents
 from cdvision.entropy.hyperprior import Latents
 from cdvision.errors import (
     BitstreamError,
@@ -28,12 +29,12 @@ from cdvision.errors import (
 )
 from cdvision.opened import Stream
 from cdvision.package.loader import load_package
-from cdvision.photo import content_size, fit_photo, read_photo
+from cdvision.photo import FittedPhoto, central_window, content_size, fit_photo, read_photo
 from cdvision.stream import StreamLimits, read_stream
 from cdvision.stream.varint import encode_varint
 
 MODELS = [info.name for info in cdvision.models() if "detect" in info.tasks]  # of whole photos
-INPUT_WIDTH_AT, QUALITY_AT, LAYER_ID_AT = 6, 8, 10
+INPUT_WIDTH_AT, QUALITY_AT, LAYER_ID_AT = 6, 8, 10  # of the first layer; two fields a layer
 
 
 def same_latents(first: Latents, second: Latents) -> bool:
@@ -71,12 +72,13 @@ def test_from_a_photo_to_answers(
     assert stream.complete
     assert header.quality == quality
     assert header.fingerprint.hex() == model.card.fingerprint[:8]
-    symbols, hyper = stream.latents()
+    descriptor, symbols, hyper = stream.latents()
+    assert descriptor.shape == (512,)
     across, down = stream.input_size
     assert symbols.shape == (spec.channels, down // spec.stride, across // spec.stride)
     assert symbols.dtype == hyper.dtype == np.int32
     fitted = fit_photo(read_photo(photos[0]), model.card.input, model.card.input.size)
-    assert same_latents(stream.latents(), model.encode_latents(fitted.pixels, quality))
+    assert same_latents(stream.latents(), model.encode_latents(fitted, quality))
     for task in model.card.tasks:
         answer = getattr(stream, task)()
         assert json.loads(answer.to_json())
@@ -133,6 +135,7 @@ def test_engines_encode_alike_and_decode_the_same(
             apart = np.abs(first.symbols - second.symbols)
             assert apart.max() <= 1
             differing += int((apart > 0).sum()) + int((first.hyper != second.hyper).sum())
+            differing += int((first.descriptor != second.descriptor).sum())
             symbols += apart.size
     print(f"{differing} of {symbols} symbols differ between the engines' encoders")
     assert differing <= 1e-5 * symbols
@@ -197,7 +200,9 @@ def test_latents_do_not_depend_on_batch_mates(model: cdvision.Model, photos: lis
     for quality in range(model.card.qualities):
         inputs = {"image": pixels, "quality": np.full(8, quality, np.int64)}
         together = model.engine.run("encoder", inputs)
-        alone = model.encode_latents(pixels[0], quality + 1)
+        window = central_window(Image.fromarray(pixels[0]), model.card.input.window)
+        photo = FittedPhoto(pixels[0], (160, 96), window)
+        alone = model.encode_latents(photo, quality + 1).map
         coder = model.package.coder
         mate = Latents(together["symbols"][0], together["hyper"][0])
         assert same_latents(coder.keep_coded(mate, quality), alone)
@@ -213,12 +218,12 @@ def test_a_bad_item_yields_its_error_and_the_rest_go_on(
     other.fields[3] = b"\0\0\0\0"
     items: list[Any] = [small_stream, bytes(damaged), small_stream, None, b"", other.seal(), "text"]
     items += [small_stream[:-1], small_stream]
-    results = list(model.analyze(items, ["classify"], size))
+    results = list(model.analyze(items, ["detect"], size))
     assert [result.index for result in results] == list(range(len(items)))
     good = [index for index, result in enumerate(results) if result.error is None]
     assert good == [0, 2, 8]
     assert all(isinstance(r.error, CdvisionError) for r in results if r.index not in good)
-    assert all(r.detections is None for r in results)
+    assert all((r.detections is None) == (r.index not in good) for r in results)
     assert [type(results[i].error) for i in (1, 4, 5, 7)] == [BitstreamError] * 4
     assert "NoneType" in str(results[3].error)
 
@@ -412,7 +417,7 @@ def test_a_stream_of_no_installed_model(small_stream: bytes) -> None:
 def test_a_stream_of_another_codec(model: cdvision.Model, small_stream: bytes) -> None:
     foreign = UnsealedStream.of(small_stream)
     foreign.fields[2] = encode_varint(77)
-    with pytest.raises(BitstreamError, match=r"codec: expected 1 .*found 77"):
+    with pytest.raises(BitstreamError, match=r"codec: expected 5 .*found 77"):
         model.open(foreign.seal())
 
 
@@ -460,15 +465,23 @@ def latents_or_refusal(model: cdvision.Model, bits: bytes) -> str:
 
 
 def test_truncation_at_every_byte(model: cdvision.Model, small_stream: bytes) -> None:
-    fields = Counter(latents_or_refusal(model, small_stream[:n]) for n in range(len(small_stream)))
-    assert "latents" not in fields
-    assert fields["base layer"] > 0.5 * len(small_stream)  # a cut stream opens: its header is whole
-    cut = model.open(small_stream[:-1])
+    lengths = range(len(small_stream))
+    found = [latents_or_refusal(model, small_stream[:length]) for length in lengths]
+    first = found.index("latents")  # from there on, the descriptor is whole
+    assert first < 0.5 * len(small_stream)
+    assert set(found[:first]) >= {"descriptor or map"}  # a cut stream opens: its header is whole
+    assert set(found[first:]) == {"latents"}
+    cut, whole = model.open(small_stream[:-1]), model.open(small_stream)
     assert not cut.complete
-    assert cut.source_size == model.open(small_stream).source_size
-    for ask in (Stream.latents, Stream.detect, Stream.classify):
-        with pytest.raises(BitstreamError, match="base layer: expected layer 0, found none"):
-            ask(cut)
+    assert cut.source_size == whole.source_size
+    assert cut.latents().map is None
+    assert cut.classify().to_json() == whole.classify().to_json()
+    with pytest.raises(BitstreamError, match=r"layer: expected layer 1, .*found 0: the stream was"):
+        cut.detect()
+    nothing = model.open(small_stream[: first - 1])
+    for ask in (Stream.latents, Stream.classify):
+        with pytest.raises(BitstreamError, match="the stream was cut"):
+            ask(nothing)
 
 
 def test_some_thousand_mutants(
@@ -501,7 +514,11 @@ def test_the_wildest_latents_give_finite_answers(
     hyper = rng.integers(-bound, bound + 1, (coder.hyper_channels, 2, 2)).astype(np.int32)
     forged = UnsealedStream.of(small_stream)
     forged.fields[4:9] = [encode_varint(n) for n in (90, 90, 96 // 8, 96 // 8, quality)]
-    forged.replace_body(0, coder.encode(Latents(symbols, hyper), quality - 1))
+    wild = model.package.codec.coder
+    descriptor = np.full(wild.descriptor.elements, low if quality == 1 else high, np.int32)
+    bodies = wild.encode(DescribedLatents(descriptor, symbols, hyper), quality - 1)
+    for place, body in bodies.items():
+        forged.replace_body(place, body)
     stream = model.open(forged.seal())
     assert np.abs(stream.latents().symbols).max() > 2**18
     boxes = stream.detect(confidence=0.01)
@@ -565,15 +582,65 @@ def test_limits_are_the_callers(small_stream: bytes) -> None:
         model.open(small_stream)
 
 
-def test_a_stream_without_a_base_layer(model: cdvision.Model, small_stream: bytes) -> None:
+def test_a_stream_of_unknown_layers(model: cdvision.Model, small_stream: bytes) -> None:
     other = UnsealedStream.of(small_stream)
-    other.fields[LAYER_ID_AT] = encode_varint(3)
+    for place, number in enumerate((3, 4)):
+        other.fields[LAYER_ID_AT + 2 * place] = encode_varint(number)
     stream = model.open(other.seal())
     assert stream.complete
-    with pytest.raises(BitstreamError, match="base layer"):
+    with pytest.raises(
+        BitstreamError, match="descriptor or map: expected layer 0 or 1, found 3, 4"
+    ):
         stream.latents()
 
 
 def test_all_bytes_are_counted(model: cdvision.Model, small_stream: bytes) -> None:
-    (layer,) = read_stream(small_stream).layers
-    assert len(small_stream) - len(layer.body) <= 28
+    layers = read_stream(small_stream).layers
+    assert len(small_stream) - sum(len(layer.body) for layer in layers) <= 28 + 7
+
+
+# --- streams for some tasks
+
+
+def test_a_stream_for_one_task_holds_what_that_task_reads(
+    spied: tuple[cdvision.Model, Spy], photos: list[Path]
+) -> None:
+    model, spy = spied
+    whole = model.encode(photos[0], 4)
+    layers = {layer.id: layer.body for layer in read_stream(whole).layers}
+    assert spy.runs == {"descriptor": 1, "encoder": 1}
+    for task, layer, graph in (("classify", 0, "descriptor"), ("detect", 1, "encoder")):
+        spy.runs.clear()
+        bits = model.encode(photos[0], 4, tasks=[task])
+        assert spy.runs == {graph: 1}
+        assert [(one.id, one.body) for one in read_stream(bits).layers] == [(layer, layers[layer])]
+        assert len(bits) - len(layers[layer]) <= 28
+        answer, wanted = (getattr(model.open(b), task)().to_json() for b in (bits, whole))
+        assert answer == wanted
+    assert model.encode(photos[0], 4, tasks=["segment", "classify"]) == whole
+    with pytest.raises(BitstreamError, match="found 1: the stream was cut, or encoded for other"):
+        model.classify(bits)
+    with pytest.raises(UnsupportedTask, match="cannot juggle: it can detect"):
+        model.encode(photos[0], tasks=["juggle"])
+
+
+def test_an_answer_decodes_no_more_than_it_reads(
+    model: cdvision.Model, small_stream: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, read = type(model.package.codec), list[int | None]()
+    decode = kind.read
+
+    def noted(codec: Any, bodies: Any, header: Any, layer: int | None = None) -> Any:
+        read.append(layer)
+        return decode(codec, bodies, header, layer)
+
+    monkeypatch.setattr(kind, "read", noted)
+    stream = model.open(small_stream)
+    stream.classify()
+    stream.classify(top=1)
+    assert read == [0]
+    stream.detect()
+    assert read == [0, 1]
+    (result,) = model.analyze([small_stream], ["classify"])
+    assert result.classification is not None
+    assert read == [0, 1, 0]

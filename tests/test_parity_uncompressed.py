@@ -92,7 +92,7 @@ def test_nanodet_equals_a_plain_execution_of_its_graph(
         blobs = interpret(layers, tensors, bgr)
         features = front(rgb)
         scores, distances = tail(features)
-    torch.testing.assert_close(features, blobs["32"], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(features.fine, blobs["32"], rtol=1e-3, atol=1e-3)
     for found, wanted in ((torch.sigmoid(scores), "cls{}"), (distances, "dis{}_pre")):
         levels = [blobs[wanted.format(level)].flatten(2).mT for level in LEVELS]
         torch.testing.assert_close(found, torch.cat(levels, 1), rtol=1e-3, atol=1e-3)

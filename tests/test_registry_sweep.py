@@ -6,6 +6,7 @@ random weights; ``make_packages.py`` there writes them).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 import cdvision
 from cdvision.errors import BitstreamError
 from cdvision.model import Model
+from cdvision.package.base_graph import leanest_run
 from cdvision.stream import truncate_stream
 
 PACKAGES = Path(__file__).parent / "packages"
@@ -64,8 +66,8 @@ def test_latents_survive_the_stream(name: str, quality: int, size: tuple[int, in
 
     sender = model(name)
     bits = encode(name, photo(*size), quality)
-    pixels = fit_photo(read_photo(photo(*size)), sender.card.input).pixels
-    sent, received = sender.encode_latents(pixels, quality), sender.open(bits).latents()
+    fitted = fit_photo(read_photo(photo(*size)), sender.card.input)
+    sent, received = sender.encode_latents(fitted, quality), sender.open(bits).latents()
     assert len(received) == len(sent)
     for theirs, ours in zip(received, sent, strict=True):
         np.testing.assert_array_equal(theirs, ours)
@@ -84,7 +86,7 @@ def test_bytes_are_what_the_tables_say(name: str) -> None:
         for size, ideal in zip(sizes, ideals, strict=True):
             assert size <= 1.01 * ideal / 8 + 16
         spent = len(bits) - sum(sizes)  # header and checksums
-        assert spent <= 28
+        assert spent <= 28 + 7 * (len(sizes) - 1)
         if codec.compact:
             assert len(truncate_stream(bits, 1)) <= sizes[0] + 20 + 2 * (len(sizes) - 1)
 
@@ -115,6 +117,35 @@ def test_streams_of_different_layers_share_a_batch(name: str) -> None:
         assert result.attributes is not None
         alone = receiver.open(cut).attributes()
         np.testing.assert_allclose(result.attributes.probability, alone.probability, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("name", LAYERED)
+def test_the_base_graph_gives_what_the_whole_graph_gives_of_the_base(
+    name: str, engine: str
+) -> None:
+    pytest.importorskip("torch")
+    receiver = model(name, engine)
+    cuts = [truncate_stream(stream(name, quality), 1) for quality in QUALITIES]
+    single = [receiver.open(cut).graph_inputs("attributes") for cut in cuts]
+    inputs = {key: np.concatenate([one[key] for one in single]) for key in single[0]}
+    chosen, taken = leanest_run(receiver.card, "answer.attributes", inputs)
+    assert (chosen, set(taken)) == ("base.attributes", {"layer0", "quality"})
+    found = receiver.engine.run(chosen, taken)
+    for output, value in receiver.engine.run("answer.attributes", inputs).items():
+        np.testing.assert_allclose(found[output], value, atol=1e-5, err_msg=output)
+
+
+@pytest.mark.parametrize("name", LAYERED)
+def test_more_than_the_base_needs_the_whole_graph(name: str) -> None:
+    receiver = model(name)
+    inputs = receiver.open(stream(name)).graph_inputs("attributes")
+    assert leanest_run(receiver.card, "answer.attributes", inputs) == ("answer.attributes", inputs)
+    alone = receiver.open(truncate_stream(stream(name), 1)).graph_inputs("attributes")
+    files = {file: key for file, key in receiver.card.files.items() if "base" not in file}
+    older = replace(receiver.card, files=files)
+    for card, graph in ((older, "answer.attributes"), (receiver.card, "answer.generator")):
+        assert leanest_run(card, graph, alone) == (graph, alone)
 
 
 @pytest.mark.parametrize("name", NAMES)

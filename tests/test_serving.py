@@ -214,7 +214,7 @@ def test_a_damaged_stream_is_refused_with_offset_and_field(server: Server, strea
     error = answer.json()["error"]
     assert set(error) == {"type", "message", "offset", "field"}
     assert error["type"] == "BitstreamError"
-    assert error["field"].startswith("layer 0 checksum")
+    assert error["field"].startswith("layer 1 checksum")
     assert error["offset"] == len(stream) - 4
 
 

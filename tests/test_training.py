@@ -24,7 +24,11 @@ from torch import nn  # noqa: E402
 
 from cdvision.networks import initial_weights  # noqa: E402
 from cdvision.networks.factorised_prior import FactorisedPrior  # noqa: E402
-from cdvision.networks.initial_weights import load_mobilenet, load_nanodet  # noqa: E402
+from cdvision.networks.initial_weights import (  # noqa: E402
+    load_mobilenet,
+    load_mobilenet_embedding,
+    load_nanodet,
+)
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail  # noqa: E402
 from cdvision.networks.nanodet import NanoDetFront, NanoDetTail  # noqa: E402
 from cdvision.networks.quantisation import (  # noqa: E402
@@ -32,17 +36,17 @@ from cdvision.networks.quantisation import (  # noqa: E402
     gaussian_bits,
     round_straight_through,
 )
-from cdvision.networks.small import Small  # noqa: E402
+from cdvision.networks.small import Small, pack, unpack  # noqa: E402
 from cdvision.training.checkpoint import (  # noqa: E402
     Progress,
     load_checkpoint,
     save_checkpoint,
 )
+from cdvision.training.descriptor import compute_descriptor  # noqa: E402
 from cdvision.training.distillation import (  # noqa: E402
-    ClassificationTarget,
     DetectionTarget,
-    Teachers,
-    classification_loss,
+    Teacher,
+    class_divergence,
     detection_loss,
 )
 from cdvision.training.photo_bank import CropPlan, PhotoBank, plan_for, read_photos  # noqa: E402
@@ -91,8 +95,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def teachers(weights: Path) -> Teachers:
-    return Teachers(load_nanodet(weights), load_mobilenet(weights))
+def teacher(weights: Path) -> Teacher:
+    return Teacher(*load_nanodet(weights))
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +218,10 @@ def test_initial_weights_come_back_by_name(weights: Path) -> None:
     found = classifier[0].state_dict() | classifier[1].state_dict()
     expected = random_network(MobileNetTail(), 4).state_dict()
     assert all(torch.equal(found[key], value.half().float()) for key, value in expected.items())
+    network, last = load_mobilenet_embedding(weights)
+    image = 255 * torch.rand(2, 3, 64, 96)
+    whole = classifier[1](classifier[0](image))
+    torch.testing.assert_close(last(network(image)), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_missing_initial_weights_are_a_model_error(tmp_path: Path) -> None:
@@ -255,6 +263,74 @@ def test_a_stopped_tuning_ends_in_the_same_bits(
     assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
+# --- the descriptor
+
+
+@pytest.fixture(scope="module")
+def described(run: Path, bank: PhotoBank) -> Small:
+    """Compute the descriptor beside a run's map."""
+    state = {k: v.float() for k, v in load_file(run / "weights.safetensors").items()}
+    model = Small.from_state(state).eval().requires_grad_(False)
+    assert compute_descriptor(model, [bank], CPU) == 3
+    return model
+
+
+def test_the_descriptor_leaves_the_map_and_the_classifier_as_they_are(
+    run: Path, described: Small
+) -> None:
+    before = load_file(run / "weights.safetensors")
+    after = {name: value.half() for name, value in described.state_dict().items()}
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {
+        "descriptor.log_gain",
+        "descriptor.project.weight",
+        "descriptor.project.bias",
+        "descriptor.prior.location",
+        "descriptor.prior.log_scale",
+        "taps.mobilenet_v2.log_rescale",
+        "taps.mobilenet_v2.expand.weight",
+        "taps.mobilenet_v2.expand.bias",
+    }
+
+
+def test_the_descriptor_tells_the_classes(described: Small, bank: PhotoBank) -> None:
+    crops = bank.crops([0, 1, 2], 224, np.random.default_rng(0))
+    level, last = torch.full((3,), 7), described.classifier_tail
+    with torch.no_grad():
+        wanted = last(described.descriptor.network(crops)).argmax(1)
+        symbols = described.descriptor(crops, level)
+        assert symbols.abs().max() >= 1
+        assert torch.equal(symbols, symbols.round())
+        found = last(described.classifier_tap(symbols, level))
+    assert torch.equal(found.argmax(1), wanted)
+
+
+def test_the_command_writes_a_run(run: Path, photos: list[Path], tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from cdvision.cli.train import train
+
+    arguments = ["descriptor", str(run), str(photos[0].parent), "-o", str(tmp_path), "--device"]
+    done = CliRunner().invoke(train, [*arguments, "cpu"])
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record.pop("descriptor")["photos"] == len(list(photos[0].parent.glob("*.*g")))
+    assert record == json.loads((run / "training.json").read_text())
+    assert set(load_file(tmp_path / "weights.safetensors")) == set(Small().state_dict())
+
+
+def test_packed_features_come_apart_and_are_read_alike(bank: PhotoBank) -> None:
+    model = random_network(Small(), 5)
+    image = bank.batch(2, np.random.default_rng(3))
+    with torch.no_grad():
+        features = model.encoder.front(image)
+        for ours, theirs in zip(unpack(pack(features)), features, strict=True):
+            assert torch.equal(ours, theirs)
+        analysis = model.encoder.analysis
+        apart, packed = analysis.of_scales(features), analysis(pack(features))
+    torch.testing.assert_close(apart, packed, rtol=1e-3, atol=1e-3 * float(packed.abs().max()))
+
+
 # --- steps
 
 
@@ -267,10 +343,8 @@ def trained(trainer: SmallTrainer, bank: PhotoBank, *seeds: int) -> dict[str, fl
     return log
 
 
-def test_a_step_moves_every_part_and_reports_every_term(
-    teachers: Teachers, bank: PhotoBank
-) -> None:
-    trainer = SmallTrainer(teachers, Recipe(warmup_steps=1), CPU)
+def test_a_step_moves_every_part_and_reports_every_term(teacher: Teacher, bank: PhotoBank) -> None:
+    trainer = SmallTrainer(teacher, Recipe(warmup_steps=1), CPU)
     random_network(trainer.model.tails, 9)
     random_network(trainer.model.taps, 10)
     before = {k: v.clone() for k, v in trainer.model.named_parameters()}
@@ -281,19 +355,19 @@ def test_a_step_moves_every_part_and_reports_every_term(
     still = {k for k, v in trainer.model.named_parameters() if torch.equal(v, before[k])}
     frozen = {k for k in before if k.startswith(FROZEN)}
     assert frozen <= still
-    # A classifier's bias hardly moves, and no gradient reaches a weight behind an exact zero.
+    # No gradient reaches a weight behind an exact zero.
     assert len(still - frozen) < 0.05 * len(before), still - frozen
-    assert not any(parameter.requires_grad for parameter in trainer.teachers.parameters())
+    assert not any(parameter.requires_grad for parameter in trainer.teacher.parameters())
 
 
-def test_resuming_is_exact(teachers: Teachers, bank: PhotoBank, tmp_path: Path) -> None:
+def test_resuming_is_exact(teacher: Teacher, bank: PhotoBank, tmp_path: Path) -> None:
     """The step after a checkpoint is the step without one, to the bit: moments included."""
-    trainer = SmallTrainer(teachers, Recipe(warmup_steps=1), CPU)
+    trainer = SmallTrainer(teacher, Recipe(warmup_steps=1), CPU)
     trained(trainer, bank, 1, 2)
     save_checkpoint(
         tmp_path / "c.safetensors", trainer.modules(), trainer.optimizer, trainer.progress
     )
-    resumed = SmallTrainer(teachers, Recipe(warmup_steps=1), CPU)
+    resumed = SmallTrainer(teacher, Recipe(warmup_steps=1), CPU)
     resumed.progress = load_checkpoint(
         tmp_path / "c.safetensors", resumed.modules(), resumed.optimizer
     )
@@ -306,9 +380,9 @@ def test_resuming_is_exact(teachers: Teachers, bank: PhotoBank, tmp_path: Path) 
 
 
 def test_an_interrupted_save_keeps_the_checkpoint(
-    teachers: Teachers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = SmallTrainer(teachers, Recipe(), CPU)
+    trainer = SmallTrainer(teacher, Recipe(), CPU)
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, trainer.modules(), trainer.optimizer, trainer.progress)
     before = path.read_bytes()
@@ -320,13 +394,13 @@ def test_an_interrupted_save_keeps_the_checkpoint(
 
 
 def test_the_rate_of_a_batch_is_that_of_the_integer_tables(
-    teachers: Teachers, bank: PhotoBank
+    teacher: Teacher, bank: PhotoBank
 ) -> None:
     """What training counts is what the coder writes: the noise evens out over a batch."""
     from cdvision.entropy.hyperprior import Latents
     from cdvision.package.small_builder import build_coder
 
-    trainer = SmallTrainer(teachers, Recipe(), CPU)
+    trainer = SmallTrainer(teacher, Recipe(), CPU)
     trainer.model.eval()
     torch.manual_seed(5)
     with torch.no_grad():  # latents of some size, and scales that suit them
@@ -346,9 +420,9 @@ def test_the_rate_of_a_batch_is_that_of_the_integer_tables(
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_skipped_symbols_arrive_as_zero_in_training_too(
-    teachers: Teachers, bank: PhotoBank, level: float
+    teacher: Teacher, bank: PhotoBank, level: float
 ) -> None:
-    trainer = SmallTrainer(teachers, Recipe(), CPU)
+    trainer = SmallTrainer(teacher, Recipe(), CPU)
     model, quality = trainer.model, torch.tensor([7, 7])
     with torch.no_grad():
         model.encoder.analysis.linear.weight.mul_(60.0)
@@ -401,21 +475,22 @@ def test_photos_are_hardly_enlarged() -> None:
 # --- losses and rates
 
 
-def targets(teachers: Teachers, image: Any) -> tuple[DetectionTarget, ClassificationTarget]:
+def target(teacher: Teacher, image: Any) -> DetectionTarget:
     with torch.no_grad():
-        seen = teachers.detect(teachers.detector_front(image))
-        return seen, teachers.classify(image, teachers.classifier_front(image))
+        return teacher.detect(teacher.front(image))
 
 
-def test_perfect_students_lose_nothing(teachers: Teachers, bank: PhotoBank) -> None:
-    seen, named = targets(teachers, bank.batch(2, np.random.default_rng(1)))
+def test_perfect_students_lose_nothing(teacher: Teacher, bank: PhotoBank) -> None:
+    seen = target(teacher, bank.batch(2, np.random.default_rng(1)))
     losses = detection_loss(seen.pyramid, seen.dense, seen)
-    losses |= classification_loss(named.embedding, named.logits, named)
     assert all(abs(float(loss)) < 1e-6 for loss in losses.values()), losses
+    logits = torch.randn(3, 10)
+    assert abs(float(class_divergence(logits, logits))) < 1e-6
 
 
-def test_every_loss_grows_with_the_error(teachers: Teachers, bank: PhotoBank) -> None:
-    seen, named = targets(teachers, bank.batch(2, np.random.default_rng(1)))
+def test_every_loss_grows_with_the_error(teacher: Teacher, bank: PhotoBank) -> None:
+    seen = target(teacher, bank.batch(2, np.random.default_rng(1)))
+    logits = 3 * torch.randn(4, 10)
 
     def losses(amount: float) -> dict[str, float]:
         torch.manual_seed(0)
@@ -424,18 +499,12 @@ def test_every_loss_grows_with_the_error(teachers: Teachers, bank: PhotoBank) ->
             return value + amount * value.std() * torch.randn_like(value)
 
         dense = type(seen.dense)(*map(noisy, seen.dense))
-        pyramid = tuple(map(noisy, seen.pyramid))
-        found = detection_loss(pyramid, dense, seen)
-        named_losses = classification_loss(noisy(named.embedding), noisy(named.logits), named)
-        both = {f"d/{k}": v for k, v in found.items()} | {
-            f"c/{k}": v for k, v in named_losses.items()
-        }
-        return {key: float(value) for key, value in both.items()}
+        found = detection_loss(tuple(map(noisy, seen.pyramid)), dense, seen)
+        found["classes"] = class_divergence(noisy(logits), logits)
+        return {key: float(value) for key, value in found.items()}
 
     little, much = losses(0.1), losses(1.0)
     assert all(0 < little[key] < much[key] for key in little)
-    assert isinstance(seen, DetectionTarget)
-    assert isinstance(named, ClassificationTarget)
 
 
 def test_multipliers_follow_the_rates() -> None:
@@ -565,7 +634,7 @@ def test_a_graph_that_is_not_its_module_is_found(package: Path, spoil: float) ->
     path, name = package / "tap.mobilenet_v2.onnx", "tap.mobilenet_v2"
     (parity,) = check_parity(graph_modules("small", model)[name], path)
     assert parity.relative < 2e-4
-    model.get_parameter("taps.mobilenet_v2.project.weight").mul_(spoil)
+    model.get_parameter("taps.mobilenet_v2.expand.weight").mul_(spoil)
     with pytest.raises(ModelError, match="output 'features' differs from PyTorch"):
         check_parity(graph_modules("small", model)[name], path)
 

@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from cdvision.networks.face_widths import FACE_TINY  # noqa: E402
+from cdvision.networks.face_widths import FACE, FACE_TINY  # noqa: E402
 from cdvision.training.faces import attribute_scores  # noqa: E402
 from cdvision.training.faces.adversarial_losses import (  # noqa: E402
     PathLength,
@@ -460,6 +460,23 @@ def test_every_stage_runs_from_the_command_line(data: tuple[Path, Path], tmp_pat
     assert float(refined.refiner.directions.weight.detach().abs().sum()) > 0
     score = load_face_networks(folders[3]).score
     assert float(score.threshold) == pytest.approx(record["face_score"]["threshold"], abs=0.01)
+
+
+def test_stages_run_at_their_own_sizes_too(data: tuple[Path, Path], tmp_path: Path) -> None:
+    """What ``--smoke`` leaves out: widths, batch and steps as they are given."""
+    first, second = tmp_path / "generator", tmp_path / "again"
+    plan = ["--steps", "1", "--batch", "2", "--device", "cpu"]
+    calls = [
+        ["generator", data[0], *plan, "--resolution", "32", "--path", "2", "-o", first],
+        ["generator", data[0], *plan, "--start", first, "-o", second],
+    ]
+    for call in calls:
+        result = CliRunner().invoke(train, ["faces", *map(str, call)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    widths = load_face_networks(second).widths
+    assert (widths.resolution, widths.style, widths.trunk) == (32, FACE.style, "mobilenet_v2")
+    wrong = [*map(str, calls[0]), "--trunk", "resnet"]
+    assert CliRunner().invoke(train, ["faces", *wrong]).exit_code == 2
 
 
 # --- crops

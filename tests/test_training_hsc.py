@@ -28,7 +28,7 @@ from cdvision.training.faces.hsc_report import report_hsc, transmit_faces  # noq
 from cdvision.training.faces.hsc_stage import HscStage, HscWeights, hsc_targets  # noqa: E402
 from cdvision.training.faces.networks import FaceNetworks  # noqa: E402
 from cdvision.training.faces.perceptual import PerceptualLoss  # noqa: E402
-from cdvision.training.stage_run import Plan, run_stage  # noqa: E402
+from cdvision.training.stage_run import RECORD, Plan, run_stage, write_result  # noqa: E402
 
 CPU = torch.device("cpu")
 FACE = replace(FACE_TINY, resolution=32, trunk_side=32, attributes=3)
@@ -200,12 +200,22 @@ def test_targets() -> None:
             hsc_targets(*wrong)
 
 
-def test_the_command_runs(tmp_path: Path) -> None:
-    rng, faces = np.random.default_rng(0), tmp_path / "faces"
+def write_faces(folder: Path) -> Path:
+    """Write twelve pictures, and a csv of forty attributes beside them."""
+    rng, faces = np.random.default_rng(0), folder / "faces"
     faces.mkdir()
+    names = [f"a{number}" for number in range(40)]
+    lines = [",".join(["file", "split", *names])]
     for number in range(12):
         pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
         Image.fromarray(pixels).save(faces / f"{number}.png")
+        lines.append(",".join([f"{number}.png", "train", *("01"[i % 2] for i in range(40))]))
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return faces
+
+
+def test_the_command_runs(tmp_path: Path) -> None:
+    faces = write_faces(tmp_path)
     out = tmp_path / "run"
     run = CliRunner().invoke(
         train, ["faces", "hsc", str(faces), "-o", str(out), "--smoke", "--device", "cpu"]
@@ -219,3 +229,33 @@ def test_the_command_runs(tmp_path: Path) -> None:
     refused = CliRunner().invoke(train, ["faces", "hsc", str(faces), "-o", str(out)])
     assert refused.exit_code == 2
     assert "expected --start" in refused.output
+
+
+def test_runs_become_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    from cdvision.package import builder
+    from cdvision.package.loader import load_package
+
+    faces, labels = str(write_faces(tmp_path)), ("--labels", str(tmp_path / "labels.csv"))
+    start, run, out = (tmp_path / name for name in ("start", "run", "package"))
+    torch.manual_seed(0)
+    networks = FaceNetworks(FACE_TINY)
+    start.mkdir()
+    write_result(networks, start)
+    (start / RECORD).write_text(json.dumps({"stage": "faces-inversion", **networks.facts()}))
+    graphs, only = builder.graph_modules, "base.attributes"  # one export: each takes seconds
+    monkeypatch.setattr(builder, "graph_modules", lambda *given: {only: graphs(*given)[only]})
+    calls = [
+        ["hsc", faces, *labels, "--smoke", "--start", str(start), "-o", str(run)],
+        ["package", str(run), faces, *labels, "--start", str(start), "-o", str(out),
+         "--limits", "draws nobody", "--limits", "was never trained"],
+    ]  # fmt: skip
+    for call in calls:
+        result = CliRunner().invoke(train, ["faces", *call], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    package = load_package(out)
+    assert package.card.training["limits"] == ["draws nobody", "was never trained"]
+    assert package.card.training["codec"]["start"] == str(start)
+    assert package.card.tasks == ("attributes", "reconstruct")
+    assert package.card.fingerprint == package.codec.fingerprint.hex()
+    assert f"{only}.onnx" in package.card.files

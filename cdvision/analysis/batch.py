@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 from cdvision.analysis.result import AnalysisResult, StreamItem
 from cdvision.engines.onnx_engine import OnnxEngine
 from cdvision.errors import CdvisionError
+from cdvision.package.base_graph import leanest_run
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -72,9 +73,10 @@ def answer_batch(
         questions: what is asked.
     """
     failed: dict[int, CdvisionError] = {}
+    tails = model.card.graphs_for(questions.tasks)
     for entry in entries:
-        _attempt(_decode, [entry], failed)
-    for tail, graph in model.card.graphs_for(questions.tasks).items():
+        _attempt(partial(_decode, tails), [entry], failed)
+    for tail, graph in tails.items():
         left = [entry for entry in entries if entry.blank.index not in failed]
         if left:
             _attempt(partial(_run_graph, model, tail, graph), left, failed)
@@ -97,9 +99,10 @@ def _attempt(
             _attempt(action, [entry], failed)
 
 
-def _decode(streams: Sequence[Stream]) -> None:
+def _decode(tails: Iterable[str], streams: Sequence[Stream]) -> None:
     for stream in streams:
-        stream.latents()
+        for tail in tails:
+            stream.latents_for(tail)
 
 
 def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
@@ -118,7 +121,7 @@ def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -
 def _run_together(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
     single = [stream.graph_inputs(tail) for stream in streams]
     inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
-    outputs = model.engine.run(graph, inputs)
+    outputs = model.engine.run(*leanest_run(model.card, graph, inputs))
     for position, stream in enumerate(streams):
         stream.keep_outputs(tail, {name: values[position] for name, values in outputs.items()})
 

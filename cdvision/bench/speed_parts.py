@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from cdvision.bench.timing import Action
 from cdvision.heads.dense_detection import detect_from_dense
-from cdvision.model import Model
+from cdvision.model import PICTURES, Model
 from cdvision.opened import Stream
 from cdvision.photo import FittedPhoto, fit_photo, read_photo
 from cdvision.results import Detections
 
 JPEG_QUALITY, AVIF_QUALITY = 85, 65
 
-ENCODE, ENCODER = "encode (pixels to stream)", "encoder network"
+ENCODE, ENCODER = "encode (pixels to stream)", "encoder networks"
+ENCODE_FOR = "encode (pixels to stream, for detect alone)"
 TRANSCODE = "encode (photo file to stream)"
 ENTROPY, NETWORKS, POST = "entropy decoding", "tap + tail + head", "post-processing"
 DETECT, CLASSIFY, SEGMENT = "detect(stream)", "classify(stream)", "segment(stream)"
@@ -78,14 +79,18 @@ def _stream_parts(
 ) -> dict[str, Part]:
     size, tail = sum(map(len, streams)), opened[0].tail_for("detect")
     inputs = _joined([stream.graph_inputs(tail) for stream in opened])
-    image = {"image": np.stack([_fitted(p, s).pixels for p, s in zip(photos, opened, strict=True)])}
+    fitted = [_fitted(photo, stream) for photo, stream in zip(photos, opened, strict=True)]
+    image = {"image": np.stack([photo.pixels for photo in fitted])}
     frames = [content_pixels(photo, s) for photo, s in zip(photos, opened, strict=True)]
     run = model.engine.run
     return {
         ENCODE: Part(lambda: [model.encode(frame, quality) for frame in frames], size),
         TRANSCODE: Part(lambda: [model.encode(photo, quality) for photo in photos], size),
-        ENCODER: Part(lambda: run("encoder", {**image, "quality": inputs["quality"]})),
-        ENTROPY: Part(lambda: [model.open(bits).latents() for bits in streams], size),
+        ENCODE_FOR: Part(
+            lambda: [model.encode(frame, quality, tasks=["detect"]) for frame in frames]
+        ),
+        ENCODER: Part(partial(_encoders, model, fitted, inputs["quality"])),
+        ENTROPY: Part(lambda: [model.open(bits).latents_for(tail) for bits in streams], size),
         NETWORKS: Part(lambda: run(f"answer.{tail}", inputs)),
         POST: Part(lambda: [stream.detect() for stream in opened]),
         DETECT: Part(partial(_answers, model, streams, "detect"), size),
@@ -93,6 +98,13 @@ def _stream_parts(
         CLASSIFY: Part(partial(_answers, model, streams, "classify"), size),
         UNCOMPRESSED: Part(lambda: run(f"reference.{tail}", image)),
     }
+
+
+def _encoders(model: Model, photos: Sequence[FittedPhoto], quality: NDArray[np.int64]) -> None:
+    """Run the graphs of the sender on a batch."""
+    for graph in model.package.codec.sender_graphs:
+        pictures = np.stack([model.picture_for(graph, photo) for photo in photos])
+        model.engine.run(graph, {PICTURES[graph]: pictures, "quality": quality})
 
 
 def _masks(model: Model, streams: Sequence[bytes], size: int) -> dict[str, Part]:

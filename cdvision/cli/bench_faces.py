@@ -28,9 +28,9 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
 @click.option(
     "--classifier",
     type=existing,
-    metavar="RUN",
-    required=True,
-    help="Finished `cdvision train faces trunk`: the classifier that rivals' pictures are shown.",
+    metavar="FOLDER",
+    help="What looks at rivals' pictures: a finished `cdvision train faces trunk`, or a face model "
+    "(default: the measured one; its encoder and its head were trained on pixels).",
 )
 @click.option(
     "--thresholds-from",
@@ -73,7 +73,7 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
 )
 @model_options
 def faces(
-    classifier: Path,
+    classifier: Path | None,
     thresholds_from: str,
     initial_weights: Path | None,
     judge: str,
@@ -103,7 +103,7 @@ def faces(
     if "reconstruct" not in model.card.tasks:
         raise UnsupportedTask(model.no_task_message("reconstruct"))
     data, _ = source.read(model)
-    looks = PixelClassifier(classifier)
+    looks = PixelClassifier(classifier or model.package.folder)
     chosen = _rivals(rivals)
     facts = _measure(
         model, data, source, looks, chosen, out,
@@ -111,7 +111,8 @@ def faces(
         layers=layers, thresholds_from=thresholds_from,
         network=None if initial_weights is None else (initial_weights, judge),
     )  # fmt: skip
-    facts["classifier"] = f"{classifier.name} ({looks.digest[:8]}), thresholds from the last tenth "
+    title = model.name if classifier is None else classifier.name
+    facts["classifier"] = f"{title} ({looks.digest[:8]}), thresholds from the last tenth "
     facts["classifier"] += f"of {thresholds_from}"
     click.echo(write_face_report(facts, out))
 
@@ -132,6 +133,7 @@ def _measure(
     """Measure every path, and return the facts of the run."""
     from cdvision.bench.faces.measure import FaceBenchmark
     from cdvision.bench.faces.paths import pixel_path, rival_paths, stream_paths
+    from cdvision.bench.faces.speed import attribute_times
     from cdvision.bench.machine import machine, versions
     from cdvision.evaluation.picture_distance import PictureJudge
 
@@ -154,6 +156,7 @@ def _measure(
         "codecs": {rival.name: rival.describe() for rival in rivals[0]},
         "left_out": dict(rivals[1]),
         "judge": judge.network.title if judge.network is not None else None,
+        "speed": attribute_times(model, taken.photos, layers),
         "records": benchmark.run(out),
     }
 

@@ -25,6 +25,14 @@ from cdvision.cli.report import Report, json_option
 @click.option("--force", is_flag=True, help="Replace streams that exist.")
 @quality_option
 @size_option
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="TASK",
+    help="Leave out what other tasks need: detect, segment, classify, ...; may be repeated "
+    "(default: all of the model's).",
+)
 @model_options
 @json_option
 def encode(
@@ -33,6 +41,7 @@ def encode(
     force: bool,
     quality: int | None,
     size: int | None,
+    tasks: tuple[str, ...],
     as_json: bool,
     **model: Any,
 ) -> None:
@@ -50,7 +59,7 @@ def encode(
         if outputs is not None:
             outputs.check(item)
         image = item.read()
-        stream = opener.encode(image, quality=quality, size=size)
+        stream = opener.encode(image, quality=quality, size=size, tasks=tasks or None)
         if outputs is None:
             sys.stdout.buffer.write(stream)
         else:

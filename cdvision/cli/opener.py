@@ -35,11 +35,18 @@ class Opener:
     device: str = "cpu"
     threads: int | None = None
 
-    def encode(self, image: bytes, *, quality: int | None, size: int | None) -> bytes:
-        """Return the stream of one image file."""
+    def encode(
+        self,
+        image: bytes,
+        *,
+        quality: int | None,
+        size: int | None,
+        tasks: tuple[str, ...] | None = None,
+    ) -> bytes:
+        """Return the stream of one image file, for some tasks or for all."""
         if self._default:
-            return cdvision.encode(image, quality=quality, size=size)
-        return self._loaded.encode(image, quality=quality, size=size)
+            return cdvision.encode(image, quality=quality, size=size, tasks=tasks)
+        return self._loaded.encode(image, quality=quality, size=size, tasks=tasks)
 
     def open(self, stream: bytes) -> Stream:
         """Decode one stream."""

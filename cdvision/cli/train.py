@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from cdvision.cli.train_descriptor import descriptor
 from cdvision.cli.train_dicm import dicm
 from cdvision.cli.train_encoder import encoder
 from cdvision.cli.train_faces import faces
 from cdvision.cli.train_faces_package import package as faces_package
 from cdvision.cli.train_hsc import hsc
 from cdvision.cli.train_masks import add_masks, masks
-from cdvision.cli.train_plan import place, plan_options, planned, read_splits
+from cdvision.cli.train_plan import photo_banks, place, plan_options, planned
 from cdvision.cli.train_style_layers import style_layers
 from cdvision.cli.train_zoo import convert_zoo
-from cdvision.errors import CdvisionError
-
-if TYPE_CHECKING:
-    import torch
-
-    from cdvision.training.photo_bank import PhotoBank
 
 
 @click.group()
@@ -31,6 +25,7 @@ def train() -> None:
     """Train a model of this repository again, or on your own photos."""
 
 
+train.add_command(descriptor)
 train.add_command(dicm)
 train.add_command(faces)
 faces.add_command(style_layers)
@@ -71,13 +66,16 @@ def small(
     device: str,
     **changes: Any,
 ) -> None:
-    """Train `small` on PHOTOS (folders or tars) without labels; started again, it resumes."""
+    """Train the map of `small` on PHOTOS (folders or tars) without labels; it resumes.
+
+    Its descriptor is trained afterwards: `cdvision train descriptor`.
+    """
     from cdvision.training.recipe import Recipe
     from cdvision.training.run import train_small
 
     where = place(device)
     recipe = replace(Recipe(), **{k: v for k, v in changes.items() if v is not None})
-    train_small(_banks(photos, split_table, where), initial_weights, out, recipe, where)
+    train_small(photo_banks(photos, split_table, where), initial_weights, out, recipe, where)
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
 
 
@@ -105,7 +103,7 @@ def receiver(
     from cdvision.training.stage_run import run_stage
 
     plan = planned(options, smoke_batch=2)
-    banks = _banks(photos, split_table, plan.device)
+    banks = photo_banks(photos, split_table, plan.device)
     run_stage(ReceiverStage(initial_weights, run, banks, plan), out, plan)
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
 
@@ -157,18 +155,3 @@ def _package_served(run: Path, out: Path) -> None:
     click.echo(f"{out}: {card.name} {card.fingerprint[:8]}: features for {', '.join(card.tails)}")
     for name, reason in problems.items():
         click.echo(f"{name}: without the network's outputs: {reason}", err=True)
-
-
-def _banks(
-    sources: Sequence[Path], split_table: Path | None, device: torch.device
-) -> list[PhotoBank]:
-    from cdvision.training.photo_bank import PhotoBank, plan_for, read_photos
-
-    splits = read_splits(split_table)
-    banks = []
-    for source in sources:
-        photos = read_photos(source, device=device, splits=splits)
-        if not photos:
-            raise CdvisionError(f"{source} holds no photo to train on")
-        banks.append(PhotoBank(photos, plan_for(photos)))
-    return banks

@@ -22,6 +22,12 @@ LICENCE = "Apache-2.0, for what is not bound by the terms of the training faces"
 @click.option("--name", help="Of the model (default: its profile).")
 @click.option("--provenance", type=EXISTING, help="JSON list of parts and initial weights.")
 @click.option("--metrics", type=EXISTING, help="JSON list of measured figures for the card.")
+@click.option(
+    "--limits",
+    multiple=True,
+    metavar="TEXT",
+    help="What the model does not do well, for the card; may be repeated.",
+)
 def package(
     codec_run: Path,
     faces: Path,
@@ -32,6 +38,7 @@ def package(
     name: str | None,
     provenance: Path | None,
     metrics: Path | None,
+    limits: tuple[str, ...],
 ) -> None:
     """Build a face model's package: tables, proof, calibration on held-out FACES, graphs, card."""
     import torch
@@ -56,6 +63,7 @@ def package(
         calibrate(model, build_face_coder(model.codec), held_out),
     )
     measured = () if metrics is None else tuple(json.loads(metrics.read_text(encoding="utf-8")))
-    facts = PackageFacts({"attributes": held_out.names}, found.training, measured)
+    training = found.training | ({"limits": list(limits)} if limits else {})
+    facts = PackageFacts({"attributes": held_out.names}, training, measured)
     card = build_faces(model, out, names, facts)
     click.echo(f"{out}: {card.name}, {', '.join(card.tasks)}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cdvision.errors import CdvisionError
+
 if TYPE_CHECKING:
     import torch
 
+    from cdvision.training.photo_bank import PhotoBank
     from cdvision.training.stage_run import Plan
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -89,3 +92,19 @@ def read_splits(table: Path | None) -> dict[str, str]:
 
     with open(table, newline="", encoding="utf-8") as file:
         return {row["file"]: row["split"] for row in csv.DictReader(file)}
+
+
+def photo_banks(
+    sources: Sequence[Path], split_table: Path | None, device: torch.device
+) -> list[PhotoBank]:
+    """Decode photos, each source a group; raises CdvisionError where one has none to train on."""
+    from cdvision.training.photo_bank import PhotoBank, plan_for, read_photos
+
+    splits = read_splits(split_table)
+    banks = []
+    for source in sources:
+        photos = read_photos(source, device=device, splits=splits)
+        if not photos:
+            raise CdvisionError(f"{source} holds no photo to train on")
+        banks.append(PhotoBank(photos, plan_for(photos)))
+    return banks

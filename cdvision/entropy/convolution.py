@@ -12,57 +12,54 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.kernels import compiled
+from cdvision.entropy.kernels import compiled, compiled_inside
 
 Array = NDArray[np.float32]
 Four = tuple[np.float32, np.float32, np.float32, np.float32]
+Number = float | np.float32
+Scratch = tuple[Array, NDArray[np.uint64], Array]
+
+_U0, _U1 = np.uint64(0), np.uint64(1)
 
 _MAP = "Array(float32, 3, 'C', readonly=True)"
 _MATRIX = "Array(float32, 2, 'C', readonly=True)"
 _VECTOR = "Array(float32, 1, 'C', readonly=True)"
-_FOUR = "UniTuple(float32, 4)"
+_BIASES = "Array(float32, 2, 'C', readonly=True)"
+_SETTINGS = "Array(int64, 2, 'C', readonly=True)"
 
 
-@compiled(f"{_FOUR}({_VECTOR}, uint64)")
+@compiled_inside()
 def _four(values: Array, place: int) -> Four:
     return values[place], values[place + 1], values[place + 2], values[place + 3]
 
 
-@compiled(f"float32({_FOUR}, {_FOUR})", fuse=True)
+@compiled_inside(fuse=True)
 def _dot(a: Four, b: Four) -> np.float32:
     return (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3])
 
 
-@compiled(f"uint64({_MAP}, int64, int64, int64, int64, float32[:, ::1], uint64[::1])")
+@compiled_inside()
 def _gather_used(
-    padded: Array,
-    row: int,
-    left: int,
-    right: int,
-    kernel: int,
-    pair: Array,
-    lines: NDArray[np.uint64],
+    a: Array, b: Array, seen: int, line: int, kernel: int, pair: Array, lines: NDArray[np.uint64]
 ) -> np.uint64:
-    """Gather what the kernel sees at two columns of a row, without what is zero at both.
+    """Gather what the kernel sees at two positions, without what is zero at both.
 
-    Writes the values into ``pair`` (2, ...) and each one's row of the weights into ``lines``;
-    returns how many there are. Three zeros follow them.
+    ``a`` and ``b`` begin where it begins to see: ``seen`` values in each of ``kernel`` rows, which
+    are ``line`` values apart. Writes the values into ``pair`` (2, ...) and each one's row of the
+    weights into ``lines``; returns how many there are. Three zeros follow them.
     """
-    channels = padded.shape[2]
-    first, second, used = pair[0], pair[1], np.uint64(0)
+    first, second, used, weight = pair[0], pair[1], _U0, _U0
     for y in range(kernel):
-        line, seen = padded[row + y].reshape(-1), kernel * channels
-        a, b = line[left * channels :], line[right * channels :]
-        for place in range(seen):
-            first[used], second[used] = a[place], b[place]
-            lines[used] = y * seen + place
+        for place in range(np.uint64(y * line), np.uint64(y * line + seen)):
+            first[used], second[used], lines[used] = a[place], b[place], weight
             used += np.uint64((a[place] != 0) | (b[place] != 0))
+            weight += _U1
     first[used : used + np.uint64(3)] = 0
     second[used : used + np.uint64(3)] = 0
     return used
 
 
-@compiled(f"float32[:, :, ::1]({_MAP}, int64)")
+@compiled_inside()
 def _with_margin(x: Array, margin: int) -> Array:
     """Add the zero margin of a "same" convolution."""
     height, width, channels = x.shape
@@ -72,46 +69,110 @@ def _with_margin(x: Array, margin: int) -> Array:
     return padded
 
 
-@compiled(f"float32[:, :, ::1]({_MAP}, {_MATRIX}, {_VECTOR}, int64, int64, int64)", fuse=True)
-def _sums(x: Array, matrix: Array, bias: Array, kernel: int, height: int, width: int) -> Array:
-    """Convolve integers held in float32, channels last, at the top left positions.
+@compiled_inside()
+def _scratch(rows: int, outs: int) -> Scratch:
+    """Make what ``_row_of_sums`` works in, for a layer of so many rows of weights and sums.
 
-    Half of a hyper-latent and of the activations behind it is zero: what is zero at both of two
-    neighbouring positions is left out. Each weight that is read serves both; with four weights
-    a pass, the sums pass through memory a quarter as often.
-
-    Returns (height, width, out); for the arguments see ``convolve``.
+    Three more lines than rows, so that four can be read where one is left; each names a row.
     """
-    padded, outs = _with_margin(x, kernel // 2), matrix.shape[1]
-    total = np.empty((height, width, outs), np.float32)
-    pair = np.zeros((2, len(matrix) + 3), np.float32)
-    lines = np.zeros(len(matrix) + 3, np.uint64)
-    spare = np.empty(outs, np.float32)
+    pair, lines = np.zeros((2, rows + 3), np.float32), np.zeros(rows + 3, np.uint64)
+    for line in range(rows):
+        lines[line] = line
+    return pair, lines, np.empty(outs, np.float32)
+
+
+@compiled_inside(fuse=True)
+def _add_products(
+    here: Array, beside: Array, matrix: Array, lines: NDArray[np.uint64], pair: Array,
+    used: np.uint64,
+) -> None:  # fmt: skip
+    """Add the products of ``used`` values at two positions with their rows of the weights.
+
+    With four weights a pass, the sums pass through memory a quarter as often; ``used`` is rounded
+    up to that.
+    """
+    for place in range(_U0, used, np.uint64(4)):
+        a, b = _four(pair[0], place), _four(pair[1], place)
+        first, second = matrix[lines[place]], matrix[lines[place + _U1]]
+        third = matrix[lines[place + np.uint64(2)]]
+        fourth = matrix[lines[place + np.uint64(3)]]
+        for out in range(_U0, np.uint64(len(here))):
+            weights = first[out], second[out], third[out], fourth[out]
+            here[out] += _dot(a, weights)
+            beside[out] += _dot(b, weights)
+
+
+@compiled_inside()
+def _row_of_sums(
+    padded: Array, row: int, matrix: Array, bias: Array, kernel: int, total: Array,
+    scratch: Scratch,
+) -> None:  # fmt: skip
+    """Convolve one row of integers held in float32, channels last, into ``total`` (width, out).
+
+    Half of a hyper-latent and of most activations behind it is zero: what is zero at both of two
+    neighbouring positions is left out. Each weight that is read serves both.
+    """
+    (pair, lines, spare), (width, outs), (_, columns, channels) = scratch, total.shape, padded.shape
+    values, seen, line = padded[row:].reshape(-1), kernel * channels, columns * channels
+    for left in range(0, width, 2):
+        right = min(left + 1, width - 1)
+        here, beside = total[left], total[right] if right > left else spare
+        for out in range(outs):
+            here[out], beside[out] = bias[out], bias[out]
+        a, b = values[left * channels :], values[right * channels :]
+        used = _gather_used(a, b, seen, line, kernel, pair, lines)
+        _add_products(here, beside, matrix, lines, pair, used)
+
+
+@compiled_inside()
+def _cells_of(
+    x: Array, matrix: Array, bias: Array, kernel: int, height: int, width: int,
+    scale: Number, low: Number, high: Number, upsample: int,
+) -> Array:  # fmt: skip
+    """Do what ``convolve`` says."""
+    padded, outs = _with_margin(x, kernel // 2), matrix.shape[1] // (upsample * upsample)
+    total, scratch = np.empty((width, matrix.shape[1]), np.float32), _scratch(*matrix.shape)
+    cells = np.empty((upsample * height, upsample * width, outs), np.float32)
     for row in range(height):
-        for left in range(0, width, 2):
-            right = min(left + 1, width - 1)
-            used = _gather_used(padded, row, left, right, kernel, pair, lines)
-            here, next_to_it = total[row, left], total[row, right] if right > left else spare
-            for out in range(outs):
-                here[out], next_to_it[out] = bias[out], bias[out]
-            for place in range(np.uint64(0), used, np.uint64(4)):
-                a, b = _four(pair[0], place), _four(pair[1], place)
-                first, second = matrix[lines[place]], matrix[lines[place + np.uint64(1)]]
-                third = matrix[lines[place + np.uint64(2)]]
-                fourth = matrix[lines[place + np.uint64(3)]]
-                for out in range(outs):
-                    weights = first[out], second[out], third[out], fourth[out]
-                    here[out] += _dot(a, weights)
-                    next_to_it[out] += _dot(b, weights)
-    return total
+        _row_of_sums(padded, row, matrix, bias, kernel, total, scratch)
+        for place in range(upsample * upsample):
+            line = cells[upsample * row + place // upsample]
+            for column in range(width):
+                cell = line[upsample * column + place % upsample]
+                sums = total[column, place * outs : (place + 1) * outs]
+                for channel in range(outs):
+                    cell[channel] = min(max(np.floor(sums[channel] * scale), low), high)
+    return cells
 
 
-@compiled(f"{_VECTOR}({_MAP}, int64, int64, int64)")
-def _shuffled(total: Array, row: int, column: int, upsample: int) -> Array:
-    """Sums of one cell of the shuffled map; ``total`` holds the shuffle's rows outermost."""
-    place = row % upsample * upsample + column % upsample
-    channels = total.shape[2] // (upsample * upsample)
-    return total[row // upsample, column // upsample, place * channels : (place + 1) * channels]
+@compiled_inside()
+def _planes_of(
+    x: Array, matrix: Array, bias: Array, kernel: int, height: int, width: int,
+    scale: Number, low: Number, high: Number, upsample: int,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """As ``convolve``, to (out, height, width); here these are the output's sizes."""
+    rows, columns = -(-height // upsample), -(-width // upsample)
+    padded, outs = _with_margin(x, kernel // 2), matrix.shape[1] // (upsample * upsample)
+    total, scratch = np.empty((columns, matrix.shape[1]), np.float32), _scratch(*matrix.shape)
+    planes = np.empty((outs, height, width), np.uint8)
+    cells = np.empty((upsample, upsample * columns, outs), np.uint8)
+    for row in range(rows):
+        _row_of_sums(padded, row, matrix, bias, kernel, total, scratch)
+        for place in range(upsample * upsample):
+            line = cells[place // upsample]
+            for column in range(columns):
+                cell = line[upsample * column + place % upsample]
+                sums = total[column, place * outs : (place + 1) * outs]
+                for channel in range(outs):
+                    value = min(max(np.floor(sums[channel] * scale), low), high)
+                    cell[channel] = np.uint8(np.int32(value))
+        first = upsample * row
+        for channel in range(outs):
+            for y in range(first, min(first + upsample, height)):
+                plane, line = planes[channel, y], cells[y - first]
+                for column in range(width):
+                    plane[column] = line[column, channel]
+    return planes
 
 
 @compiled(
@@ -148,45 +209,69 @@ def convolve(
     Returns:
         (upsample * height, upsample * width, out) integers held in float32.
     """
-    total = _sums(x, matrix, bias, kernel, height, width)
-    outs = total.shape[2] // (upsample * upsample)
-    cells = np.empty((upsample * height, upsample * width, outs), np.float32)
-    for row in range(cells.shape[0]):
-        for column in range(cells.shape[1]):
-            sums, cell = _shuffled(total, row, column, upsample), cells[row, column]
-            for channel in range(outs):
-                cell[channel] = min(max(np.floor(sums[channel] * scale), low), high)
-    return cells
+    return _cells_of(x, matrix, bias, kernel, height, width, scale, low, high, upsample)
+
+
+@compiled_inside()
+def _channels_last(z: NDArray[np.int32]) -> Array:
+    channels, height, width = z.shape
+    x = np.empty((height, width, channels), np.float32)
+    for channel in range(channels):
+        for row in range(height):
+            for column in range(width):
+                x[row, column, channel] = z[channel, row, column]
+    return x
+
+
+@compiled_inside()
+def _positions(settings: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
+    """Rows and columns of sums that each layer has to compute for a size of the output."""
+    positions = np.empty((len(settings), 2), np.int64)
+    for layer in range(len(settings) - 1, -1, -1):
+        kernel, upsample = settings[layer, 1], settings[layer, 2]
+        height, width = -(-height // upsample), -(-width // upsample)
+        positions[layer, 0], positions[layer, 1] = height, width
+        height, width = height + kernel // 2, width + kernel // 2
+    return positions
 
 
 @compiled(
-    f"uint8[:, :, ::1]({_MAP}, {_MATRIX}, {_VECTOR}, int64, int64, int64, float32, float32,"
-    " float32, int64)"
+    f"uint8[:, :, ::1](Array(int32, 3, 'C', readonly=True), {_VECTOR}, {_BIASES}, {_SETTINGS},"
+    " int64, int64, int64)"
 )
-def convolve_to_planes(
-    x: Array,
-    matrix: Array,
-    bias: Array,
-    kernel: int,
+def chain_to_planes(
+    z: NDArray[np.int32],
+    weights: Array,
+    biases: Array,
+    settings: NDArray[np.int64],
+    quality: int,
     height: int,
     width: int,
-    scale: float,
-    low: float,
-    high: float,
-    upsample: int,
 ) -> NDArray[np.uint8]:
-    """As ``convolve``, to bytes (out, height, width); sizes are those of the output here."""
-    total = _sums(x, matrix, bias, kernel, -(-height // upsample), -(-width // upsample))
-    channels = total.shape[2] // (upsample * upsample)
-    planes = np.empty((channels, height, width), np.uint8)
-    cells = np.empty((width, channels), np.uint8)
-    for row in range(height):
-        for column in range(width):
-            sums, cell = _shuffled(total, row, column, upsample), cells[column]
-            for channel in range(channels):
-                value = min(max(np.floor(sums[channel] * scale), low), high)
-                cell[channel] = np.uint8(np.int32(value))
-        for channel in range(channels):
-            for column in range(width):
-                planes[channel, row, column] = cells[column, channel]
-    return planes
+    """Run a chain of layers; of each, only what the top left of the output needs.
+
+    Args:
+        z: (channels, h, w).
+        weights: the layers' matrices (see ``convolve``), one behind the other.
+        biases: (qualities, ...) the layers' biases, one behind the other.
+        settings: (layers, 7): sums, kernel, upsample, shift, low, high, rows of the matrix.
+        quality: row of ``biases``.
+        height: rows of the output.
+        width: columns of the output.
+
+    Returns:
+        (out, height, width).
+    """
+    x, positions, last = _channels_last(z), _positions(settings, height, width), len(settings) - 1
+    from_weight, from_bias = 0, 0
+    for layer in range(len(settings)):
+        outs, kernel, upsample, shift, low, high, rows = settings[layer]
+        matrix = weights[from_weight : from_weight + rows * outs].reshape((rows, outs))
+        bias = biases[quality, from_bias : from_bias + outs]
+        from_weight, from_bias = from_weight + rows * outs, from_bias + outs
+        scale, least, most = np.float32(0.5**shift), np.float32(low), np.float32(high)
+        if layer == last:
+            break
+        sums = min(positions[layer, 0], x.shape[0]), min(positions[layer, 1], x.shape[1])
+        x = _cells_of(x, matrix, bias, kernel, sums[0], sums[1], scale, least, most, upsample)
+    return _planes_of(x, matrix, bias, kernel, height, width, scale, least, most, upsample)

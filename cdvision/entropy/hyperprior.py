@@ -35,8 +35,10 @@ class HyperpriorCoder(LatentCoder[IntegerNetwork]):
 
         decoder = RansDecoder(body)
         hyper_shape = (self.hyper_channels, *self.hyper_size(height, width))
-        hyper = decoder.read(self._hyper_index(hyper_shape, quality), self.hyper_tables)
-        symbols = decoder.read(self.network(hyper, quality, (height, width)), self.symbol_tables)
+        # Both indices name tables, whatever was read: so the coder's construction has checked.
+        hyper = decoder.read_known(self._hyper_index(hyper_shape, quality), self.hyper_tables)
+        index = self.network(hyper, quality, (height, width))
+        symbols = decoder.read_known(index, self.symbol_tables)
         decoder.finish()
         return Latents(symbols, hyper)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,12 @@ class IntegerLayer:
         return np.ascontiguousarray(rounding[:, self._order], np.float32)
 
     @property
+    def settings(self) -> list[int]:
+        """A row of what ``chain_to_planes`` is told about its layers."""
+        outs, (rows, _) = len(self.weight), self.matrix.shape
+        return [outs, self.kernel, self.upsample, self.shift, self.low, self.high, rows]
+
+    @property
     def _order(self) -> NDArray[np.int64]:
         """Order of the sums in memory: rows and columns of the pixel shuffle before channels."""
         return np.arange(len(self.weight)).reshape(self.channels, -1).T.ravel()
@@ -132,13 +139,6 @@ class IntegerLayer:
         height, width = positions or (x.shape[0], x.shape[1])
         cells: Array = convolve(x, *self._arguments(quality, height, width))
         return cells
-
-    def planes(self, x: Array, quality: int, size: Size) -> NDArray[np.uint8]:
-        """Map as a call does, to bytes (out / u^2, height, width); stops at ``size``."""
-        from cdvision.entropy.convolution import convolve_to_planes
-
-        planes: NDArray[np.uint8] = convolve_to_planes(x, *self._arguments(quality, *size))
-        return planes
 
     def _arguments(self, quality: int, height: int, width: int) -> tuple[Any, ...]:
         bias = self.offsets[min(quality, len(self.bias) - 1)]
@@ -204,10 +204,10 @@ class IntegerNetwork:
         """Greatest output that can come out."""
         return self.layers[-1].high
 
-    @property
+    @cached_property
     def upsample(self) -> int:
         """Height of the output over height of the input."""
-        return int(np.prod([layer.upsample for layer in self.layers]))
+        return prod(layer.upsample for layer in self.layers)
 
     def __call__(
         self, z: NDArray[np.integer], quality: int, size: Size | None = None
@@ -216,20 +216,33 @@ class IntegerNetwork:
 
         Of a smaller ``size`` (height, width), only the top left is computed.
         """
-        x = np.ascontiguousarray(z.transpose(1, 2, 0), dtype=np.float32)
-        height, width = size or (self.upsample * x.shape[0], self.upsample * x.shape[1])
-        plan = zip(self._positions(height), self._positions(width), strict=True)
-        for layer, (rows, columns) in zip(self.layers[:-1], plan, strict=False):
-            x = layer(x, quality, (min(rows, x.shape[0]), min(columns, x.shape[1])))
-        return self.layers[-1].planes(x, quality, (height, width))
+        from cdvision.entropy.convolution import chain_to_planes  # numba: loaded when first needed
 
-    def _positions(self, wanted: int) -> list[int]:
-        """Positions along one side that each layer has to compute for ``wanted`` outputs."""
-        counts = []
-        for layer in reversed(self.layers):
-            counts.append(-(-wanted // layer.upsample))
-            wanted = counts[-1] + layer.margin
-        return counts[::-1]
+        weights, biases, settings = self._chain
+        height, width = size or (self.upsample * z.shape[1], self.upsample * z.shape[2])
+        row = min(quality, len(biases) - 1)
+        inputs = np.ascontiguousarray(z, np.int32)
+        planes: NDArray[np.uint8] = chain_to_planes(
+            inputs, weights, biases, settings, row, height, width
+        )
+        return planes
+
+    @cached_property
+    def _chain(self) -> tuple[Array, Array, NDArray[np.int64]]:
+        """All layers' weights, their biases by quality, and settings, as one kernel reads them."""
+        qualities = range(max(len(layer.bias) for layer in self.layers))
+        weights = np.concatenate([layer.matrix.ravel() for layer in self.layers])
+        biases = [
+            np.concatenate(
+                [layer.offsets[min(quality, len(layer.bias) - 1)] for layer in self.layers]
+            )
+            for quality in qualities
+        ]
+        return (
+            weights,
+            np.stack(biases),
+            np.array([layer.settings for layer in self.layers], np.int64),
+        )
 
     def canonical_bytes(self) -> bytes:
         """Serialise in the one fixed little-endian layout that fingerprints hash."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.entropy.integer_network import joined_bytes
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import ModelError
 
 
@@ -98,12 +98,12 @@ class LatentCoder(ABC, Generic[Network]):
                 f"entropy model: expected hyper-latents in [-{bound}, {bound}] without escapes"
             )
 
-    @property
+    @cached_property
     def hyper_channels(self) -> int:
         """Channels of the hyper-latent."""
         return self.network.inputs
 
-    @property
+    @cached_property
     def hyper_step(self) -> int:
         """Cells of the latents' map across one cell of the hyper-latent's."""
         return self.network.upsample
@@ -164,6 +164,8 @@ class LatentCoder(ABC, Generic[Network]):
         """Put the symbols of all passes back into a map (C, h, w)."""
 
     def _hyper_index(self, shape: tuple[int, ...], quality: int) -> NDArray[np.uint16]:
+        if not 0 <= quality < self.qualities:
+            raise CodingError(f"quality: expected 0 to {self.qualities - 1}, found {quality}")
         first = quality * self.hyper_channels
         return _channel_index(first, (self.hyper_channels, *shape[1:]))
 

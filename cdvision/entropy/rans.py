@@ -91,21 +91,28 @@ class RansDecoder:
             expected = f"an even number of bytes, {_STATE_BYTES} or more"
             raise BitstreamError("rANS payload length", offset=0, expected=expected, found=size)
         states = _STATES.unpack_from(data)
-        for lane, state in enumerate(states):
-            if state < _INITIAL:
-                expected = f"{_INITIAL} or more"
-                raise BitstreamError("rANS state", offset=4 * lane, expected=expected, found=state)
+        if min(states) < _INITIAL:
+            lane = [state < _INITIAL for state in states].index(True)
+            expected, found = f"{_INITIAL} or more", states[lane]
+            raise BitstreamError("rANS state", offset=4 * lane, expected=expected, found=found)
         self._states = np.array(states, np.uint64)
         self._end, self._position = (size - _STATE_BYTES) // 2, 0
         # The kernel may read LANES words beyond the end before it notices.
-        words = b"".join([data[_STATE_BYTES:], bytes(2 * LANES)])
-        self._words = np.frombuffer(words, "<u2").astype(np.uint16, copy=False)
+        words = b"".join((data, bytes(2 * LANES)))
+        self._words = np.frombuffer(words, "<u2", offset=_STATE_BYTES).astype(np.uint16, copy=False)
 
     def read(self, index: ArrayLike, tables: SymbolTables) -> NDArray[np.int32]:
         """Decode one symbol per entry of ``index``, the table of each; int32 of index's shape."""
-        shape = np.shape(index)
-        flat = checked_index(index, tables)
-        symbols, lookups = np.empty(len(flat), np.int32), table_lookups(tables)
+        return self.read_known(checked_index(index, tables).reshape(np.shape(index)), tables)
+
+    def read_known(
+        self, index: NDArray[np.uint8] | NDArray[np.uint16], tables: SymbolTables
+    ) -> NDArray[np.int32]:
+        """Decode as ``read`` does, of a C-contiguous index in which every entry names a table.
+
+        The caller answers for that: what names no table would be looked up beyond the tables' end.
+        """
+        symbols, lookups = np.empty(index.shape, np.int32), table_lookups(tables)
         outcome, position = kernels.decode(
             self._words,
             np.uint64(self._end),
@@ -115,21 +122,22 @@ class RansDecoder:
             lookups.entries,
             tables.low,
             tables.high,
-            flat,
-            symbols,
+            index.reshape(-1),
+            symbols.reshape(-1),
         )
-        self._advance(int(outcome), int(position))
-        return symbols.reshape(shape)
+        self._position = min(int(position), self._end)
+        if outcome != kernels.DONE:
+            self._refuse_outcome(int(outcome))
+        return symbols
 
     def finish(self) -> None:
         """Check that every byte was used and every state is back where the encoder began."""
         if self._position != self._end:
             self._refuse("rANS words", f"{self._position} words in all", f"{self._end} words")
-        if (self._states != _INITIAL).any():
-            self._refuse("rANS final states", [_INITIAL] * LANES, self._states.tolist())
+        if (states := self._states.tolist()) != [_INITIAL] * LANES:
+            self._refuse("rANS final states", [_INITIAL] * LANES, states)
 
-    def _advance(self, outcome: int, position: int) -> None:
-        self._position = min(position, self._end)
+    def _refuse_outcome(self, outcome: int) -> None:
         if outcome == kernels.TRUNCATED:
             self._refuse("rANS words", f"more than {self._end} words", "the end of the payload")
         if outcome == kernels.BAD_ESCAPE:

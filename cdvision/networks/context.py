@@ -38,7 +38,7 @@ class NeighbourMean(nn.Module):
     not sums over shifted copies, which cost an engine more than the arithmetic.
     """
 
-    def __init__(self, channels: int, qualities: int, *, hidden: int = 48) -> None:
+    def __init__(self, channels: int, qualities: int, *, hidden: int = 96) -> None:
         super().__init__()
         self.strength = nn.Parameter(torch.full((qualities, channels), 0.3))
         self.weight = nn.Parameter(torch.full((channels, NEIGHBOURS), 1 / NEIGHBOURS))

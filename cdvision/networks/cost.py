@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 SENDER, RECEIVER = "sender", "receiver"
 TRAINING = "training"  # a reference that no stream meets
 SIDE = 256  # default height and width of the network input, pixels
-SMALL_CELLS = 28  # side of the map that small's classifier reads
 ENTROPY = "tables and means"  # integer networks that choose tables, float ones that move symbols
 
 
@@ -51,7 +50,7 @@ class _Part:
     name: str
     sides: tuple[str, ...]
     module: nn.Module
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     call: Callable[..., object] | None = None  # what the inputs go to, if not the module itself
 
 
@@ -83,7 +82,7 @@ def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[Part
 
 
 def count(
-    module: nn.Module, *inputs: Tensor, call: Callable[..., object] | None = None
+    module: nn.Module, *inputs: Any, call: Callable[..., object] | None = None
 ) -> tuple[int, int]:
     """Return the number of parameters of a module, and of multiply-adds for these inputs.
 
@@ -168,29 +167,31 @@ def _bottleneck(profile: str) -> Bottleneck:
 
 
 def _small(height: int, width: int) -> list[_Part]:
+    from cdvision.networks.descriptor import ELEMENTS
     from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
-    from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER
-    from cdvision.networks.nanodet import FRONT_CHANNELS as DETECTOR
-    from cdvision.networks.small import Small
+    from cdvision.networks.mobilenet_v2 import EMBEDDING
+    from cdvision.networks.nanodet import COARSE_CHANNELS, FINE_CHANNELS
+    from cdvision.networks.small import PACKED_CHANNELS, WINDOW, Small
 
     model, at = Small(), _Sizes(height, width)
-    encoder, y = model.encoder, at.map(LATENT_CHANNELS, 16)
+    encoder, y, packed = model.encoder, at.map(LATENT_CHANNELS, 16), at.map(PACKED_CHANNELS, 16)
     z, quality = at.map(HYPER_CHANNELS, 64), at.quality()
-    rows = torch.zeros(1, SMALL_CELLS, height // 8)
-    columns = torch.zeros(1, SMALL_CELLS, width // 8)
-    window = torch.zeros(1, CLASSIFIER, SMALL_CELLS, SMALL_CELLS)
+    features = (at.map(FINE_CHANNELS, 8), at.map(COARSE_CHANNELS, 16))
+    embedding, code = torch.zeros(1, EMBEDDING), (torch.zeros(1, ELEMENTS), quality)
+    describer, window = model.descriptor, torch.zeros(1, 3, WINDOW, WINDOW)
     sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)
     return [
         _Part("NanoDet front", sender, encoder.front, (at.map(3, 1),)),
-        _Part("MobileNet front", sender, encoder.classifier_front, (at.map(3, 1),)),
-        _Part("analysis", sender, encoder.analysis, (at.map(DETECTOR + CLASSIFIER, 8),)),
+        _Part("analysis", sender, encoder.analysis, (packed,)),
         _Part("hyper-analysis", sender, encoder.hyper_analysis, (y,)),
+        _Part("MobileNet (224 x 224)", sender, describer.network, (window,)),
+        _Part("descriptor", sender, describer.project, (embedding,)),
         _Part("integer hyper-decoder", both, model.hyper_decoder, (z, quality)),
         _Part("means and gains", both, model.dequantiser, (y, z, quality)),
         _Part("NanoDet tap", receiver, model.detector_tap, (y,)),
-        _Part("NanoDet tail", receiver, model.detector_tail, (at.map(DETECTOR, 8),)),
-        _Part("MobileNet tap", receiver, model.classifier_tap, (y, rows, columns)),
-        _Part("MobileNet tail", receiver, model.classifier_tail, (window,)),
+        _Part("NanoDet tail", receiver, model.detector_tail, (features,)),
+        _Part("MobileNet tap", receiver, model.classifier_tap, code),
+        _Part("MobileNet's last layer", receiver, model.classifier_tail, (embedding,)),
     ]
 
 

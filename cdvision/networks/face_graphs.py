@@ -1,4 +1,7 @@
-"""The dense graphs of a face model: encoder, rows alone, attributes, picture."""
+"""The dense graphs of a face model: encoder, rows alone, attributes, picture.
+
+Attributes have a second graph, for streams of which the base layer alone has arrived.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from cdvision.networks.face_package import DecodedFaces, FacePackage, load_face_
 from cdvision.networks.graphs import Axes, Graph
 from cdvision.networks.hsc import HscCodec
 from cdvision.networks.hsc_widths import BASE_SIDE
+from cdvision.package.base_graph import BASE, BASE_INPUTS
 from cdvision.package.stream_codec import LAYER_COUNT, layer_name
 
 ATTRIBUTES, GENERATOR = "attributes", "generator"  # names of the tails
@@ -38,6 +42,7 @@ def graphs(model: FacePackage) -> dict[str, Graph]:
         f"tap.{ATTRIBUTES}": _receiver(model, _as(TapGraph, model), "features"),
         f"tap.{GENERATOR}": _receiver(model, _as(TapGraph, model), "features"),
         f"answer.{ATTRIBUTES}": _receiver(model, _as(AttributeGraph, model), "features", "logits"),
+        f"{BASE}.{ATTRIBUTES}": _base_receiver(model, _as(BaseAttributeGraph, model)),
         f"answer.{GENERATOR}": _receiver(model, _as(PictureGraph, model), "features", "image"),
     }
 
@@ -62,6 +67,13 @@ def _receiver(model: FacePackage, module: nn.Module, *outputs: str) -> Graph:
     inputs |= {LAYER_COUNT: ("batch",), "quality": ("batch",)}
     integers = (torch.int32,) * len(shapes) + (torch.int64, torch.int64)
     return Graph(module, inputs, outputs, dict(zip(inputs, integers, strict=True)))
+
+
+def _base_receiver(model: FacePackage, module: nn.Module) -> Graph:
+    layer, quality = BASE_INPUTS
+    inputs: Axes = {layer: ("batch", *layer_shapes(model)[0]), quality: ("batch",)}
+    types = {layer: torch.int32, quality: torch.int64}
+    return Graph(module, inputs, ("features", "logits"), types)
 
 
 # Parameters of a graph must have the names that the package's weights have: each graph is the
@@ -95,6 +107,15 @@ class AttributeGraph(TapGraph):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return features and logits (N, attributes)."""
         faces = self._received(inputs)
+        return _column(faces), self.attributes(faces)
+
+
+class BaseAttributeGraph(FacePackage):
+    """Integers of the base layer to rows and attribute logits."""
+
+    def forward(self, base: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """Map int32 integers and (N,) int64 to features and logits (N, attributes)."""
+        faces = self.decode_base(base.float(), quality)
         return _column(faces), self.attributes(faces)
 
 

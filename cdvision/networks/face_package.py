@@ -118,6 +118,16 @@ class FacePackage(nn.Module):
         feature = self.codec.decode_detail(detail, rows, quality)
         return DecodedFaces(rows, feature, arrived)
 
+    def decode_base(self, base: Tensor, quality: Tensor) -> DecodedFaces:
+        """Decode the base layer alone, as ``decode`` does where no other has arrived.
+
+        Args:
+            base: integers of layer 0, held in float.
+            quality: (N,) int64, 0-based.
+        """
+        rows = self.codec.decode_base(base, quality)
+        return DecodedFaces(rows, None, torch.zeros_like(rows[:, :1, 0]))
+
     def attributes(self, faces: DecodedFaces) -> Tensor:
         """Return logits (N, attributes)."""
         logits: Tensor = self.head(faces.rows)

@@ -19,7 +19,6 @@ from torch import nn
 from cdvision.errors import ModelError
 from cdvision.package.card import FeatureSpec
 
-SIDE = 28  # cells of the classifier's map
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)  # at which some graph has an input
 Axes = Mapping[str, tuple[str | int, ...]]
 
@@ -106,7 +105,7 @@ def example_inputs(
     graph: Graph, *, height: int, width: int, batch: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Return random arrays of the right names, shapes and types for an image size."""
-    sizes = {"batch": batch, "height": height, "width": width, "rows": SIDE, "columns": SIDE}
+    sizes = {"batch": batch, "height": height, "width": width}
     for stride in STRIDES:
         sizes |= {f"h{stride}": -(-height // stride), f"w{stride}": -(-width // stride)}
     rng = np.random.default_rng(seed)

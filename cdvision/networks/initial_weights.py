@@ -13,11 +13,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import ModelError
-from cdvision.networks.mobilenet_v2 import SPLIT, MobileNetFront, MobileNetTail
+from cdvision.networks.mobilenet_v2 import (
+    EMBEDDING,
+    SPLIT,
+    MobileNetEmbedding,
+    MobileNetFront,
+    MobileNetTail,
+)
 from cdvision.networks.nanodet import NanoDetFront, NanoDetTail
 
 NANODET_FILE = "nanodet_plus_m_416.safetensors"
 MOBILENET_FILE = "mobilenet_v2.safetensors"
+LAST = "classifier.1."  # begins the names of MobileNet's last layer
 
 
 def load_nanodet(folder: Path) -> tuple[NanoDetFront, NanoDetTail]:
@@ -39,6 +46,16 @@ def load_mobilenet(folder: Path) -> tuple[MobileNetFront, MobileNetTail]:
     _fill(front, {k: v for k, v in tensors.items() if k in in_front})
     _fill(tail, {k: v for k, v in tensors.items() if k not in in_front})
     return front.eval(), tail.eval()
+
+
+def load_mobilenet_embedding(folder: Path) -> tuple[MobileNetEmbedding, nn.Linear]:
+    """Return MobileNetV2 (ImageNet-1k) split before its last layer, in evaluation mode."""
+    tensors = _read(folder / MOBILENET_FILE)
+    last = {k.removeprefix(LAST): tensors.pop(k) for k in list(tensors) if k.startswith(LAST)}
+    network, classifier = MobileNetEmbedding(), nn.Linear(EMBEDDING, len(last["bias"]))
+    _fill(network, tensors)
+    _fill(classifier, last)
+    return network.eval(), classifier.eval()
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -79,7 +96,11 @@ def _stage(prefix: str, *, conv: int, depthwise: int, repeats: int) -> dict[str,
 
 
 def _front_layers() -> dict[str, str]:
-    return {"stem.0.0": "convrelu_0"} | _stage("stage2", conv=1, depthwise=161, repeats=3)
+    return (
+        {"stem.0.0": "convrelu_0"}
+        | _stage("stage2", conv=1, depthwise=161, repeats=3)
+        | _stage("stage3", conv=10, depthwise=166, repeats=7)
+    )
 
 
 def _ghost_block(
@@ -112,8 +133,7 @@ def _branch(level: int, depthwise: int, convs: tuple[int, int], last: int) -> di
 
 def _tail_layers() -> dict[str, str]:
     return (
-        _stage("stage3", conv=10, depthwise=166, repeats=7)
-        | _stage("stage4", conv=27, depthwise=175, repeats=3)
+        _stage("stage4", conv=27, depthwise=175, repeats=3)
         | {"neck.reduce.0.0": "convrelu_39", "neck.reduce.1.0": "convrelu_37"}
         | {"neck.reduce.2.0": "convrelu_36"}
         | _ghost_block("neck.up16", conv=38, cheap=0, linear=60, depthwise=181)

@@ -22,6 +22,7 @@ BOTTLENECKS = (
 )  # fmt: skip
 SPLIT = 7  # the first block of the tail
 FRONT_CHANNELS = 32
+EMBEDDING = 1280  # pooled features
 
 
 class SameConv(nn.Conv2d):
@@ -71,7 +72,7 @@ def _blocks() -> list[nn.Module]:
             unit_stride = stride if index == 0 else 1
             blocks.append(InvertedResidual(channels, out, stride=unit_stride, expansion=expansion))
             channels = out
-    return [*blocks, _conv6(channels, 1280, 1)]
+    return [*blocks, _conv6(channels, EMBEDDING, 1)]
 
 
 class MobileNetFront(nn.Module):
@@ -95,7 +96,7 @@ class MobileNetTail(nn.Module):
         super().__init__()
         blocks = {str(i): block for i, block in enumerate(_blocks()) if i >= SPLIT}
         self.features = nn.ModuleDict(blocks)
-        self.classifier = nn.ModuleDict({"1": nn.Linear(1280, classes)})
+        self.classifier = nn.ModuleDict({"1": nn.Linear(EMBEDDING, classes)})
 
     def embed(self, features: Tensor) -> Tensor:
         """Return the pooled (N, 1280) vector, which distillation compares."""
@@ -107,3 +108,17 @@ class MobileNetTail(nn.Module):
         """Return logits (N, classes) from (N, 32, h, w), h and w about 28."""
         logits: Tensor = self.classifier["1"](self.embed(features))
         return logits
+
+
+class MobileNetEmbedding(nn.Module):
+    """Pixels to pooled features: the whole network but its last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = Normalise((127.5,) * 3, (1 / 127.5,) * 3)
+        self.features = nn.Sequential(*_blocks())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) RGB 0..255 to (N, 1280)."""
+        features: Tensor = self.features(self.normalise(image))
+        return features.mean(dim=(2, 3))

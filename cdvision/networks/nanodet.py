@@ -1,12 +1,15 @@
-"""NanoDet-Plus-m, split after stage 2 into a front and a tail.
+"""NanoDet-Plus-m, split after stage 3 into a front and a tail.
 
 ::
 
-    RGB ─ normalise ─ stem ─ stage2 116@1/8 ─┤front│tail├─ stage3 232@1/16 ─ stage4 464@1/32
-                                │                              │                  │
-                                └────────── GhostPAN: 96 @ 1/8, 1/16, 1/32, 1/64 ─┘
-                                                       │
-                                                DistributionHead ─▶ scores, side distributions
+    RGB ─ normalise ─ stem ─ stage2 116@1/8 ─ stage3 232@1/16 ─┤front│tail├─ stage4 464@1/32
+                                │                   │                           │
+                              (fine)            (coarse)                        │
+                                └────── GhostPAN: 96 @ 1/8, 1/16, 1/32, 1/64 ───┘
+                                                    │
+                                            DistributionHead ─▶ scores, side distributions
+
+The neck reads stages 2, 3 and 4, so the split is at two scales at once.
 
 Architecture after RangiLyu/nanodet (Apache-2.0), re-implemented; BatchNorm is folded.
 """
@@ -27,7 +30,7 @@ from cdvision.networks.shufflenet import Stage
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_SCALE = (0.017125, 0.017507, 0.017429)
 STRIDES = (8, 16, 32, 64)
-FRONT_CHANNELS = 116
+FINE_CHANNELS, COARSE_CHANNELS = 116, 232
 PYRAMID_CHANNELS = 96
 
 
@@ -97,19 +100,27 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+class DetectorFeatures(NamedTuple):
+    """What the front gives and the tail takes, at two scales."""
+
+    fine: Tensor  # (N, 116, H/8, W/8), after stage 2
+    coarse: Tensor  # (N, 232, H/16, W/16), after stage 3
+
+
 class NanoDetFront(nn.Module):
-    """Pixels to stage-2 features: (N, 3, H, W) RGB 0..255 -> (N, 116, H/8, W/8)."""
+    """Pixels to the features of stages 2 and 3, from (N, 3, H, W) RGB 0..255."""
 
     def __init__(self) -> None:
         super().__init__()
         self.normalise = Normalise(PIXEL_MEAN, PIXEL_SCALE)
         self.stem = nn.Sequential(ConvAct(3, 24, 3, stride=2), nn.MaxPool2d(3, 2, 1))
-        self.stage2 = Stage(24, FRONT_CHANNELS, 3)
+        self.stage2 = Stage(24, FINE_CHANNELS, 3)
+        self.stage3 = Stage(FINE_CHANNELS, COARSE_CHANNELS, 7)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Run the part before the split point."""
-        features: Tensor = self.stage2(self.stem(self.normalise(image)))
-        return features
+    def forward(self, image: Tensor) -> DetectorFeatures:
+        """Run the part before the split."""
+        fine = self.stage2(self.stem(self.normalise(image)))
+        return DetectorFeatures(fine, self.stage3(fine))
 
 
 class DenseDetections(NamedTuple):
@@ -120,21 +131,20 @@ class DenseDetections(NamedTuple):
 
 
 class NanoDetTail(nn.Module):
-    """Stage-2 features to dense detections; H and W of the image must be multiples of 32."""
+    """Features to dense detections; H and W of the image must be multiples of 32."""
 
     def __init__(self, classes: int = 80) -> None:
         super().__init__()
-        self.stage3 = Stage(FRONT_CHANNELS, 232, 7)
-        self.stage4 = Stage(232, 464, 3)
-        self.neck = GhostPAN()
+        self.stage4 = Stage(COARSE_CHANNELS, 464, 3)
+        self.neck = GhostPAN((FINE_CHANNELS, COARSE_CHANNELS, 464))
         self.head = DistributionHead(PYRAMID_CHANNELS, classes=classes, levels=len(STRIDES))
 
-    def pyramid(self, features: Tensor) -> tuple[Tensor, ...]:
+    def pyramid(self, features: DetectorFeatures) -> tuple[Tensor, ...]:
         """Return the neck's four maps, which distillation compares."""
-        c16 = self.stage3(features)
-        maps: tuple[Tensor, ...] = self.neck(features, c16, self.stage4(c16))
+        fine, coarse = features
+        maps: tuple[Tensor, ...] = self.neck(fine, coarse, self.stage4(coarse))
         return maps
 
-    def forward(self, features: Tensor) -> DenseDetections:
-        """Run the part after the split point on (N, 116, H/8, W/8)."""
+    def forward(self, features: DetectorFeatures) -> DenseDetections:
+        """Run the part after the split."""
         return DenseDetections(*self.head(self.pyramid(features)))

@@ -139,7 +139,7 @@ class ServedEncoder(LatentEncoder):
     def __init__(self, shape: ServedShape) -> None:
         gathers = {name: Gather(spec) for name, spec in shape.features.items()}
         total = sum(gather.gathered for gather in gathers.values())
-        super().__init__(total, shape.channels, block=1)
+        super().__init__(total, shape.channels)
         self.gathers = nn.ModuleDict(gathers)
 
     def gather(self, features: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The dense graphs of `small`: its encoder, and for each network a tap alone and with its tail."""
+"""The dense graphs of `small`: a sender's two, and for each tail a tap alone and with the rest."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.heads.mask_head import MaskHead
-from cdvision.networks.graphs import SIDE, Axes, Graph, latent_axes
+from cdvision.networks.descriptor import ELEMENTS
+from cdvision.networks.graphs import Axes, Graph, latent_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
-from cdvision.networks.nanodet import NanoDetTail
-from cdvision.networks.small import Small
+from cdvision.networks.nanodet import DetectorFeatures, NanoDetTail
+from cdvision.networks.small import CLASSIFIER, DETECTOR, WINDOW, Small
 from cdvision.package.card import FeatureSpec
 
 
@@ -24,29 +25,28 @@ def load(weights: Path) -> Small:
 
 def graphs(model: Small) -> dict[str, Graph]:
     """Return every graph by name."""
-    int32, int64, real, uint8 = torch.int32, torch.int64, torch.float32, torch.uint8
+    int32, int64, uint8 = torch.int32, torch.int64, torch.uint8
     pixels: Axes = {"image": ("batch", "height", "width", 3)}
+    window: Axes = {"window": ("batch", WINDOW, WINDOW, 3), "quality": ("batch",)}
     latents = latent_axes((LATENT_CHANNELS, 16), (HYPER_CHANNELS, 64))
-    windows: Axes = {"rows": ("batch", SIDE, "h8"), "columns": ("batch", SIDE, "w8")}
-    integers, reals = (int32, int32, int64), (real, real)
+    descriptor: Axes = {"descriptor": ("batch", ELEMENTS), "quality": ("batch",)}
+    scales, dense = ("features", "fine"), ("scores", "distances")
     tables: list[tuple[str, nn.Module, Axes, tuple[str, ...], tuple[torch.dtype, ...]]] = [
         ("encoder", EncoderGraph(model), {**pixels, "quality": ("batch",)},
          ("symbols", "hyper"), (uint8, int64)),
-        ("tap.nanodet_plus_m", TapGraph(model, "nanodet_plus_m"), latents,
-         ("features",), integers),
-        ("tap.mobilenet_v2", TapGraph(model, "mobilenet_v2"), {**latents, **windows},
-         ("features",), integers + reals),
-        ("answer.nanodet_plus_m", DetectorGraph(model), latents,
-         ("features", "scores", "distances"), integers),
-        ("answer.mobilenet_v2", ClassifierGraph(model), {**latents, **windows},
-         ("features", "logits"), integers + reals),
-        ("reference.nanodet_plus_m", ReferenceGraph(model), pixels,
-         ("scores", "distances"), (uint8,)),
+        ("descriptor", DescriptorGraph(model), window, ("descriptor",), (uint8, int64)),
+        (f"tap.{DETECTOR}", DetectorTapGraph(model), latents, scales, (int32, int32, int64)),
+        (f"tap.{CLASSIFIER}", ClassifierTapGraph(model), descriptor, ("features",), (int32, int64)),
+        (f"answer.{DETECTOR}", DetectorGraph(model), latents, (*scales, *dense),
+         (int32, int32, int64)),
+        (f"answer.{CLASSIFIER}", ClassifierGraph(model), descriptor, ("features", "logits"),
+         (int32, int64)),
+        (f"reference.{DETECTOR}", ReferenceGraph(model), pixels, dense, (uint8,)),
     ]  # fmt: skip
     if model.masks is not None:
         tables.append(
-            ("segment.nanodet_plus_m", SegmenterGraph(model), latents,
-             ("features", "scores", "distances", "codes", "control", "prototypes"), integers)
+            (f"segment.{DETECTOR}", SegmenterGraph(model), latents,
+             (*scales, *dense, "codes", "control", "prototypes"), (int32, int32, int64))
         )  # fmt: skip
     return {
         name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
@@ -60,7 +60,7 @@ def latents_decoder(model: Small) -> tuple[nn.Module, FeatureSpec]:
 
 
 class EncoderGraph(nn.Module):
-    """uint8 image and quality to latents."""
+    """uint8 image and quality to the map's latents."""
 
     def __init__(self, model: Small) -> None:
         super().__init__()
@@ -74,23 +74,40 @@ class EncoderGraph(nn.Module):
         return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
 
 
-class TapGraph(nn.Module):
-    """Integer latents to one tail's features: dequantiser and tap."""
+class DescriptorGraph(nn.Module):
+    """uint8 window and quality to the descriptor."""
 
-    def __init__(self, model: Small, name: str) -> None:
+    def __init__(self, model: Small) -> None:
+        super().__init__()
+        self.descriptor = model.descriptor
+
+    def forward(self, window: Tensor, quality: Tensor) -> tuple[Tensor]:
+        """Map (N, 224, 224, 3) uint8 and (N,) int64 to int32 (N, D)."""
+        symbols = self.descriptor(window.permute(0, 3, 1, 2).float(), quality)
+        return (symbols.to(torch.int32),)
+
+
+class DetectorTapGraph(nn.Module):
+    """Integer latents to the detector's features, those of stage 3 first."""
+
+    def __init__(self, model: Small) -> None:
         super().__init__()
         self.dequantiser = model.dequantiser
-        self.taps = nn.ModuleDict({name: model.taps[name]})
-        self._name = name
+        self.taps = nn.ModuleDict({DETECTOR: model.detector_tap})
+
+    def features(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> DetectorFeatures:
+        """Map int32 latents and (N,) int64 qualities to features at both scales."""
+        y = self.dequantiser(symbols.float(), hyper.float(), quality)
+        features: DetectorFeatures = self.taps[DETECTOR](y)
+        return features
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Map int32 latents, (N,) int64 qualities and what the tap takes beside to features."""
-        symbols, hyper, quality, *windows = inputs
-        y = self.dequantiser(symbols.float(), hyper.float(), quality)
-        return (self.taps[self._name](y, *windows),)
+        """Return (N, 232, H/16, W/16) and (N, 116, H/8, W/8)."""
+        features = self.features(*inputs)
+        return features.coarse, features.fine
 
 
-class DetectorGraph(TapGraph):
+class DetectorGraph(DetectorTapGraph):
     """Integer latents to features and dense detections.
 
     One graph and not two: a second session would bring threads of its own, and the idle ones
@@ -98,14 +115,14 @@ class DetectorGraph(TapGraph):
     """
 
     def __init__(self, model: Small) -> None:
-        super().__init__(model, "nanodet_plus_m")
-        self.tails = nn.ModuleDict({"nanodet_plus_m": model.detector_tail})
+        super().__init__(model)
+        self.tails = nn.ModuleDict({DETECTOR: model.detector_tail})
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return features, scores (N, M, 80) after the sigmoid, distance logits (N, M, 32)."""
-        (features,) = super().forward(*inputs)
-        dense = self.tails["nanodet_plus_m"](features)
-        return features, torch.sigmoid(dense.scores), dense.distances
+        features = self.features(*inputs)
+        dense = self.tails[DETECTOR](features)
+        return features.coarse, features.fine, torch.sigmoid(dense.scores), dense.distances
 
 
 class SegmenterGraph(DetectorGraph):
@@ -117,26 +134,38 @@ class SegmenterGraph(DetectorGraph):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return what the detector does, and what ``MaskHead`` does."""
-        (features,) = TapGraph.forward(self, *inputs)
-        tail = cast(NanoDetTail, self.tails["nanodet_plus_m"])
+        features = self.features(*inputs)
+        tail = cast(NanoDetTail, self.tails[DETECTOR])
         pyramid = tail.pyramid(features)
         embeddings = tail.head.embeddings(pyramid)
         scores, distances = tail.head.outputs(embeddings)
-        masks = cast(MaskHead, self.masks)(features, pyramid, embeddings)
-        return features, torch.sigmoid(scores), distances, *masks
+        masks = cast(MaskHead, self.masks)(features.fine, pyramid, embeddings)
+        return features.coarse, features.fine, torch.sigmoid(scores), distances, *masks
 
 
-class ClassifierGraph(TapGraph):
-    """Integer latents to features and class logits."""
+class ClassifierTapGraph(nn.Module):
+    """The descriptor to the classifier's pooled features."""
 
     def __init__(self, model: Small) -> None:
-        super().__init__(model, "mobilenet_v2")
-        self.tails = nn.ModuleDict({"mobilenet_v2": model.classifier_tail})
+        super().__init__()
+        self.taps = nn.ModuleDict({CLASSIFIER: model.classifier_tap})
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return features and logits (N, 1000)."""
-        (features,) = super().forward(*inputs)
-        return features, self.tails["mobilenet_v2"](features)
+    def forward(self, descriptor: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """Map int32 (N, D) and (N,) int64 qualities to a map of one cell (N, 1280, 1, 1)."""
+        return (self.taps[CLASSIFIER](descriptor.float(), quality)[:, :, None, None],)
+
+
+class ClassifierGraph(ClassifierTapGraph):
+    """The descriptor to pooled features and class logits."""
+
+    def __init__(self, model: Small) -> None:
+        super().__init__(model)
+        self.tails = nn.ModuleDict({CLASSIFIER: model.classifier_tail})
+
+    def forward(self, descriptor: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """Return features (N, 1280, 1, 1) and logits (N, 1000)."""
+        (features,) = super().forward(descriptor, quality)
+        return features, self.tails[CLASSIFIER](features.flatten(1))
 
 
 class ReferenceGraph(nn.Module):
@@ -149,10 +178,10 @@ class ReferenceGraph(nn.Module):
     def __init__(self, model: Small) -> None:
         super().__init__()
         self.encoder = nn.ModuleDict({"front": model.encoder.front})
-        self.tails = nn.ModuleDict({"nanodet_plus_m": model.tails["nanodet_plus_m"]})
+        self.tails = nn.ModuleDict({DETECTOR: model.detector_tail})
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, H, W, 3) uint8 to the detector's dense outputs."""
         features = self.encoder["front"](image.permute(0, 3, 1, 2).float())
-        dense = self.tails["nanodet_plus_m"](features)
+        dense = self.tails[DETECTOR](features)
         return torch.sigmoid(dense.scores), dense.distances

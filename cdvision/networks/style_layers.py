@@ -154,8 +154,7 @@ class StyleLayers(nn.Module):
             layers: (N,) int64, how many layers each item has, 1 or more.
             quality: (N,) int64.
         """
-        values = self.received([], symbols[0], 0.0, quality)
-        told = self.means(values, quality)
+        values, told = self._base(symbols[0], quality)
         chosen = [*values, *told]
         for known in range(1, len(symbols)):
             values = self.received(values, symbols[known], told[0], quality)
@@ -166,6 +165,16 @@ class StyleLayers(nn.Module):
                 for new, old in zip([*values, *told], chosen, strict=True)
             ]
         return self._rows(chosen)
+
+    def decode_base(self, symbols: Tensor, quality: Tensor) -> Tensor:
+        """Return W+ rows (N, rows, style) from the basic layer alone, the others predicted.
+
+        Args:
+            symbols: integers (N, rows, symbols) of the basic layer.
+            quality: (N,) int64.
+        """
+        values, told = self._base(symbols, quality)
+        return self._rows([*values, *told])
 
     def forward(self, rows: Tensor, quality: Tensor) -> SentRows:
         """Send W+ rows (N, rows, style) as in training: straight-through rounding, noisy rates."""
@@ -257,6 +266,11 @@ class StyleLayers(nn.Module):
             analysis(part.flatten(1)).unflatten(1, shape)
             for analysis, part, shape in zip(self.analysis, parts, self.layout.shapes, strict=True)
         ]
+
+    def _base(self, symbols: Tensor, quality: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the basic layer's values, and what they tell of all layers behind them."""
+        values = self.received([], symbols, 0.0, quality)
+        return values, self.means(values, quality)
 
     def _rows(self, values: Sequence[Tensor]) -> Tensor:
         parts = [

@@ -6,7 +6,7 @@ Needs the ``torch`` and ``export`` extras; using a package needs neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cdvision.entropy.described_map import DescribedMapCoder
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
 from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.entropy.tables import (
@@ -30,7 +31,13 @@ from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
 from cdvision.networks.scales import HIGHEST_SCALE, HYPER_BOUND, LOWEST_SCALE, SCALE_LEVELS
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.codecs import Coder
-from cdvision.package.loader import CLASSES_FILE, TABLES_FILE, WEIGHTS_FILE, file_sha256
+from cdvision.package.loader import (
+    CLASSES_FILE,
+    TABLES_FILE,
+    WEIGHTS_FILE,
+    file_sha256,
+    load_package,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class PackageFacts:
 
 def write_package(
     card: ModelCard,
-    coder: Coder | LayeredCoder,
+    coder: Coder | DescribedMapCoder | LayeredCoder,
     folder: Path,
     facts: PackageFacts,
     save_weights: Callable[[Path], None],
@@ -88,15 +95,35 @@ def write_package(
     return finished
 
 
-def _write_graphs(network: str, folder: Path) -> list[str]:
+def add_missing_graphs(folder: Path) -> list[str]:
+    """Export the graphs that a package's network has and the package of an older version lacks.
+
+    What is there stays as it is, byte for byte: weights, tables, graphs, and so the fingerprint.
+
+    Returns:
+        Names of the graphs' files.
+
+    Raises:
+        ModelError: the folder is no package, a file differs from its hash, or a graph from its
+            module.
+    """
+    card = load_package(folder).card
+    written = _write_graphs(card.network, folder, present=card.files)
+    files = {**card.files, **{name: file_sha256(folder / name) for name in written}}
+    (folder / CARD_FILE).write_text(replace(card, files=files).to_json(), encoding="utf-8")
+    return written
+
+
+def _write_graphs(network: str, folder: Path, present: Container[str] = ()) -> list[str]:
     """Export from the half-precision weights on disk, so that both engines hold the same ones."""
     weights = folder / WEIGHTS_FILE
     stored = graph_modules(network, load_network(network, weights))
-    for name, graph in stored.items():
-        path = folder / f"{name}.onnx"
-        export_graph(graph, path, weights)
-        check_parity(graph, path)
-    return [f"{name}.onnx" for name in stored]
+    wanted = {f"{name}.onnx": graph for name, graph in stored.items()}
+    missing = {file: graph for file, graph in wanted.items() if file not in present}
+    for file, graph in missing.items():
+        export_graph(graph, folder / file, weights)
+        check_parity(graph, folder / file)
+    return list(missing)
 
 
 def symbol_tables() -> SymbolTables:
@@ -106,11 +133,11 @@ def symbol_tables() -> SymbolTables:
 
 @torch.no_grad()
 def hyper_tables(prior: FactorisedPrior) -> SymbolTables:
-    """Freeze the prior of a hyper-latent: one table a quality and channel."""
+    """Freeze a factorised prior: one table a quality and channel."""
     probabilities = prior.probabilities().double().numpy()
     rows = probabilities.reshape(-1, probabilities.shape[-1])
     rows = rows / rows.sum(1, keepdims=True)
-    return tables_from_probabilities(rows, -HYPER_BOUND, escape=False)
+    return tables_from_probabilities(rows, -prior.bound, escape=False)
 
 
 @torch.no_grad()

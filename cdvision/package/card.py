@@ -28,14 +28,12 @@ class LatentSpec:
 class FeatureSpec:
     """What a tail expects at its split point: real values (channels, H / stride, W / stride).
 
-    ``cells`` is set where the tap resamples a window of the image to cells x cells; ``crop`` is
-    then the side of that central square over the short side of the image.
+    ``cells`` is set where the map is cells x cells, whatever the image's size.
     """
 
     channels: int
     stride: int
     cells: int | None = None
-    crop: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class TailSpec:
         description: for readers.
         head: how dense outputs become answers, one of ``HEADS``.
         settings: what that kind of head has to know, as JSON values.
+        layer: id of the one layer that it is answered from; None where the codec has no layers
+            that do without each other.
     """
 
     tasks: tuple[str, ...]
@@ -58,6 +58,20 @@ class TailSpec:
     description: str = ""
     head: str = "distribution"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """The central square of a photo, which the encoder of a descriptor looks at.
+
+    Attributes:
+        side: pixels that it is resampled to.
+        crop: its side over the photo's short side.
+    """
+
+    side: int
+    crop: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,7 @@ class InputSpec:
         fit: ``pad`` keeps the whole photo and its aspect, ``square`` takes its central square.
         least_score: photos whose ``score``, an output of the encoder's graph, is lower are not
             what the model is for; None where it takes any.
+        window: the sender's second look at the photo, where it has one.
     """
 
     size: int
@@ -82,6 +97,7 @@ class InputSpec:
     least_size: int = 224
     fit: str = "pad"
     least_score: float | None = None
+    window: WindowSpec | None = None
 
 
 # How models of photos take theirs.
@@ -123,6 +139,11 @@ class ModelCard:
     def tail_for(self, task: str) -> str | None:
         """Return the name of the tail that answers a task, or None."""
         return next((name for name, tail in self.tails.items() if task in tail.tasks), None)
+
+    def layers_for(self, tasks: Iterable[str]) -> set[int | None]:
+        """Return the layers that tasks are answered from; None in it stands for all."""
+        tails = (self.tail_for(task) for task in tasks)
+        return {self.tails[tail].layer for tail in tails if tail is not None}
 
     def graphs_for(self, tasks: Iterable[str]) -> dict[str, str]:
         """Return the graph that each tail has to run for tasks: name of the graph by tail.
@@ -174,7 +195,9 @@ def _card_from(values: dict[str, Any]) -> ModelCard:
     picture = values["input"]
     parts = {
         "tails": tails,
-        "input": InputSpec(**{**picture, "padding": tuple(picture["padding"])}),
+        "input": InputSpec(
+            **{**picture, "padding": tuple(picture["padding"]), "window": _window_from(picture)}
+        ),
         "latents": _latents_from(values["latents"]),
         "hyper_latents": _latents_from(values["hyper_latents"]),
         "layers": tuple(tuple(shape) for shape in values.get("layers", ())),
@@ -182,6 +205,11 @@ def _card_from(values: dict[str, Any]) -> ModelCard:
         "metrics": tuple(values["metrics"]),
     }
     return ModelCard(**{**values, **parts})
+
+
+def _window_from(values: dict[str, Any]) -> WindowSpec | None:
+    window = values.get("window")
+    return None if window is None else WindowSpec(**window)
 
 
 def _latents_from(values: dict[str, Any] | None) -> LatentSpec | None:
@@ -204,6 +232,8 @@ def _check_values(card: ModelCard) -> None:
     for name, tail in card.tails.items():
         if not all(isinstance(task, str) and len(task) > 1 for task in tail.tasks):
             raise TypeError(f"tails.{name}.tasks: expected a list of names, found {tail.tasks!r}")
+        if tail.layer is not None and (type(tail.layer) is not int or tail.layer < 0):
+            raise ValueError(f"tails.{name}.layer: expected a layer's id, found {tail.layer!r}")
         if tail.head not in HEADS:
             raise ValueError(f"tails.{name}.head: expected one of {HEADS}, found {tail.head!r}")
     if picture.fit not in FITS:
@@ -212,6 +242,8 @@ def _check_values(card: ModelCard) -> None:
         card.hyper_latents is None
     ):
         raise ValueError("expected latents and hyper_latents, or layers")
+    if picture.window is not None and not 0 < picture.window.crop <= 1:
+        raise ValueError("input.window.crop: expected a share of the short side")
     if picture.least_size % picture.multiple or picture.least_size > picture.size:
         raise ValueError("input.least_size: expected a multiple of input.multiple up to input.size")
 
@@ -232,6 +264,7 @@ def _counts(card: ModelCard) -> dict[str, object]:
         "input.multiple": picture.multiple,
         "input.max_size": picture.max_size,
         "input.least_size": picture.least_size,
+        **({} if picture.window is None else {"input.window.side": picture.window.side}),
         **{f"{name}.channels": spec.channels for name, spec in specs.items()},
         **{f"{name}.stride": spec.stride for name, spec in specs.items()},
     }

@@ -14,7 +14,7 @@ from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.entropy.style_layers import StyleLayersCoder
 from cdvision.errors import ModelError
 
-HYPERPRIOR, CHECKERBOARD, HSC, SFIC_STYLE = 1, 2, 3, 4
+HYPERPRIOR, CHECKERBOARD, HSC, SFIC_STYLE, DESCRIBED_MAP = 1, 2, 3, 4, 5
 Coder = HyperpriorCoder | CheckerboardCoder
 CODERS: Mapping[int, type[Coder]] = {HYPERPRIOR: HyperpriorCoder, CHECKERBOARD: CheckerboardCoder}
 LAYERED_CODERS: Mapping[int, type[LayeredCoder]] = {

@@ -16,12 +16,19 @@ from numpy.typing import NDArray
 from cdvision.errors import ModelError
 from cdvision.package.card import ModelCard, read_card
 from cdvision.package.codecs import Coder
-from cdvision.package.stream_codec import MapCodec, StreamCodec, codec_from_arrays
+from cdvision.package.stream_codec import (
+    DESCRIBER,
+    ENCODER,
+    DescribedMapCodec,
+    MapCodec,
+    StreamCodec,
+    codec_from_arrays,
+)
 
 TABLES_FILE = "tables.npz"
 CLASSES_FILE = "classes.json"
 WEIGHTS_FILE = "weights.safetensors"
-ENCODER = "encoder"  # the one graph of the sender; all others are the receiver's
+SENDER_GRAPHS = (DESCRIBER, ENCODER)  # all others are the receiver's
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,9 @@ class ModelPackage:
 
     @property
     def coder(self) -> Coder:
-        """The entropy model of a codec of maps; raises ModelError where the codec is another."""
+        """The entropy model of the map; raises ModelError where the codec has none."""
+        if isinstance(self.codec, DescribedMapCodec):
+            return self.codec.coder.map
         if not isinstance(self.codec, MapCodec):
             raise ModelError(
                 f"model {self.card.name!r} codes no maps, but {len(self.card.layers)} layers"

@@ -20,9 +20,10 @@ from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
 from cdvision.export.shared_weights import repoint_weights
 from cdvision.networks.graphs import graph_modules, load_network
+from cdvision.networks.small import DETECTOR
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.loader import WEIGHTS_FILE, ModelPackage, file_sha256, load_package
-from cdvision.package.small_builder import DETECTOR, with_masks
+from cdvision.package.small_builder import with_masks
 
 GRAPH = f"segment.{DETECTOR}"
 RECORD = "training.json"

@@ -7,10 +7,18 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from cdvision.entropy.described_map import (
+    DESCRIPTOR_LAYER,
+    MAP_LAYER,
+    DescribedMapCoder,
+    DescriptorCoder,
+)
 from cdvision.entropy.hyperprior import HyperpriorCoder
-from cdvision.networks.graphs import SIDE
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS, LatentModel
+from cdvision.networks.mobilenet_v2 import EMBEDDING
+from cdvision.networks.nanodet import COARSE_CHANNELS
 from cdvision.networks.scales import QUALITIES
+from cdvision.networks.small import CLASSIFIER, DETECTOR, WINDOW, Small
 from cdvision.networks.small_graphs import load
 from cdvision.package.builder import (
     PackageFacts,
@@ -19,10 +27,17 @@ from cdvision.package.builder import (
     symbol_tables,
     write_package,
 )
-from cdvision.package.card import PHOTO_INPUT, FeatureSpec, LatentSpec, ModelCard, TailSpec
-from cdvision.package.codecs import HYPERPRIOR
+from cdvision.package.card import (
+    PHOTO_INPUT,
+    FeatureSpec,
+    LatentSpec,
+    ModelCard,
+    TailSpec,
+    WindowSpec,
+)
+from cdvision.package.codecs import DESCRIBED_MAP
 
-DETECTOR = "nanodet_plus_m"  # its tail
+CROP = 0.875  # side of the classifier's window over the photo's short side, as it was trained
 DESCRIPTION = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
 
 
@@ -44,7 +59,7 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
         save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
 
     card = _card() if model.masks is None else with_masks(_card())
-    return write_package(card, build_coder(model), folder, facts, save)
+    return write_package(card, build_described_coder(model), folder, facts, save)
 
 
 def with_masks(card: ModelCard) -> ModelCard:
@@ -54,6 +69,12 @@ def with_masks(card: ModelCard) -> ModelCard:
     origin = {"part": "masks", "initialised_from": "random numbers", "licence": "Apache-2.0"}
     provenance = tuple(entry for entry in card.provenance if entry["part"] != "masks")
     return replace(card, tails=tails, provenance=(*provenance, origin), description=DESCRIPTION)
+
+
+def build_described_coder(model: Small) -> DescribedMapCoder:
+    """Freeze the probabilities of both layers into integers."""
+    tables = hyper_tables(model.descriptor.prior)
+    return DescribedMapCoder(DescriptorCoder(tables, QUALITIES), build_coder(model))
 
 
 def build_coder(model: LatentModel) -> HyperpriorCoder:
@@ -72,21 +93,22 @@ def _card() -> ModelCard:
         name="small",
         description="Photos: COCO-80 detection and ImageNet-1k classification from one stream.",
         network="small",
-        codec=HYPERPRIOR,
+        codec=DESCRIBED_MAP,
         fingerprint="",
         qualities=QUALITIES,
         default_quality=4,
         latents=LatentSpec(LATENT_CHANNELS, 16),
         hyper_latents=LatentSpec(HYPER_CHANNELS, 64),
-        input=PHOTO_INPUT,
+        input=replace(PHOTO_INPUT, window=WindowSpec(WINDOW, CROP)),
         tails={
             DETECTOR: TailSpec(
-                ("detect",), FeatureSpec(116, 8), "coco", "NanoDet-Plus-m after stage 2",
-                head="distribution",
+                ("detect",), FeatureSpec(COARSE_CHANNELS, 16), "coco",
+                "NanoDet-Plus-m after stage 3, and after stage 2 for its neck",
+                head="distribution", layer=MAP_LAYER,
             ),
-            "mobilenet_v2": TailSpec(
-                ("classify",), FeatureSpec(32, 8, cells=SIDE, crop=0.875), "imagenet",
-                "MobileNetV2 1.0 after block 6", head="classes",
+            CLASSIFIER: TailSpec(
+                ("classify",), FeatureSpec(EMBEDDING, 224, cells=1), "imagenet",
+                "MobileNetV2 1.0 after pooling", head="classes", layer=DESCRIPTOR_LAYER,
             ),
         },
         licence="Apache-2.0",
@@ -97,7 +119,7 @@ def _card() -> ModelCard:
                 "licence": "Apache-2.0",
             },
             {
-                "part": "encoder.classifier_front, tails.mobilenet_v2",
+                "part": "descriptor.network, tails.mobilenet_v2",
                 "initialised_from": "MobileNetV2 1.0 (Google Coral), ImageNet-1k",
                 "licence": "Apache-2.0",
             },

@@ -5,7 +5,8 @@
     encoder's outputs ─▶ latents ─ write ─▶ layers of a stream ─ read ─▶ latents ─▶ graphs' inputs
 
 A codec of maps writes one layer, of any size of image. A codec of faces writes several, of one
-size; a stream that was cut after any of them can be read.
+size; a stream that was cut after any of them can be read. A codec of described maps writes two
+that do not need each other: a tail reads one of them, and a sender may leave the other out.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.described_map import (
+    DESCRIPTOR_LAYER,
+    MAP_LAYER,
+    DescribedLatents,
+    DescribedMapCoder,
+)
 from cdvision.entropy.latent_coder import Latents
 from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.package.card import ModelCard
 from cdvision.package.codecs import (
+    DESCRIBED_MAP,
     LAYERED_CODERS,
     Coder,
     coder_from_arrays,
@@ -35,20 +43,28 @@ LayeredLatents: TypeAlias = tuple[NDArray[np.int32], ...]
 """Integers of each layer that has arrived."""
 
 BASE_LAYER = 0
+ENCODER, DESCRIBER = "encoder", "descriptor"  # the sender's graphs
 LAYER_COUNT = "layers"  # graph input: how many layers each item of a batch has
 
 
 class StreamCodec(Protocol):
-    """What models and streams ask of a codec. Qualities count from 1, as in a header."""
+    """What models and streams ask of a codec. Qualities count from 1, as in a header.
+
+    Attributes:
+        compact: whether its streams have the short header.
+        sender_graphs: the graphs that a sender runs; for each, the layer that comes of it, or None
+            where all layers do.
+    """
 
     compact: ClassVar[bool]
+    sender_graphs: ClassVar[Mapping[str, int | None]]
 
     @property
     def fingerprint(self) -> bytes:
         """SHA-256 over everything that decides which bits mean which latents."""
 
     def latents_from(self, outputs: Mapping[str, NDArray[Any]]) -> Any:
-        """Take latents out of the first item of what the encoder's graph gave."""
+        """Take latents out of the first item of what the sender's graphs gave."""
 
     def write(self, latents: Any, quality: int) -> list[Layer]:
         """Encode latents; symbols that no table codes are lost."""
@@ -56,8 +72,17 @@ class StreamCodec(Protocol):
     def kept(self, latents: Any, quality: int) -> Any:
         """Return what a receiver will decode."""
 
-    def read(self, bodies: Mapping[int, bytes], header: StreamHeader) -> Any:
-        """Decode latents from the bodies of layers by their ids; raises BitstreamError."""
+    def read(
+        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
+    ) -> Any:
+        """Decode latents from the bodies of layers by their ids; raises BitstreamError.
+
+        Args:
+            bodies: of the layers that have arrived.
+            header: of the stream.
+            layer: the only one that is wanted, of a codec whose layers do not need each other;
+                all that have arrived where None.
+        """
 
     def graph_inputs(self, latents: Any) -> Arrays:
         """Return what a receiver's graphs take of latents, with a batch axis of one."""
@@ -68,6 +93,7 @@ class MapCodec:
     """One layer: symbols (C, H / stride, W / stride) and their hyper-latent."""
 
     compact: ClassVar[bool] = False
+    sender_graphs: ClassVar[Mapping[str, int | None]] = {ENCODER: None}
     coder: Coder
     stride: int
 
@@ -88,9 +114,11 @@ class MapCodec:
         """Return what a receiver will decode."""
         return self.coder.keep_coded(latents, quality - 1)
 
-    def read(self, bodies: Mapping[int, bytes], header: StreamHeader) -> Latents:
+    def read(
+        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
+    ) -> Latents:
         """Decode the latents of a header's network input."""
-        height, width = header.input_height // self.stride, header.input_width // self.stride
+        height, width = _cells(header, self.stride)
         return self.coder.decode(_base(bodies), height, width, header.quality - 1)
 
     def graph_inputs(self, latents: Latents) -> Arrays:
@@ -99,10 +127,60 @@ class MapCodec:
 
 
 @dataclass(frozen=True)
+class DescribedMapCodec:
+    """Two layers: a descriptor (D,) of the whole picture, and a map with its hyper-latent."""
+
+    compact: ClassVar[bool] = False
+    sender_graphs: ClassVar[Mapping[str, int | None]] = {
+        DESCRIBER: DESCRIPTOR_LAYER,
+        ENCODER: MAP_LAYER,
+    }
+    coder: DescribedMapCoder
+    stride: int
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the coder."""
+        return self.coder.fingerprint
+
+    def latents_from(self, outputs: Mapping[str, NDArray[Any]]) -> DescribedLatents:
+        """Take latents out of the outputs of the graphs that have run."""
+        names = DescribedLatents._fields
+        return DescribedLatents(*(outputs[n][0] if n in outputs else None for n in names))
+
+    def write(self, latents: DescribedLatents, quality: int) -> list[Layer]:
+        """Encode what there is into a layer each."""
+        return [Layer(*body) for body in self.coder.encode(latents, quality - 1).items()]
+
+    def kept(self, latents: DescribedLatents, quality: int) -> DescribedLatents:
+        """Return what a receiver will decode."""
+        return self.coder.keep_coded(latents, quality - 1)
+
+    def read(
+        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
+    ) -> DescribedLatents:
+        """Decode one layer, or what has arrived; raises BitstreamError where that is nothing."""
+        descriptor, found, quality = None, None, header.quality - 1
+        wanted = _known(bodies) if layer is None else [layer]
+        if DESCRIPTOR_LAYER in wanted:
+            body = _layer(bodies, DESCRIPTOR_LAYER)
+            descriptor = self.coder.decode_descriptor(body, quality)
+        if MAP_LAYER in wanted:
+            body = _layer(bodies, MAP_LAYER)
+            found = self.coder.decode_map(body, *_cells(header, self.stride), quality)
+        return DescribedLatents(descriptor, *(found or (None, None)))
+
+    def graph_inputs(self, latents: DescribedLatents) -> Arrays:
+        """Return every array that there is."""
+        return {k: v[None] for k, v in latents._asdict().items() if v is not None}
+
+
+@dataclass(frozen=True)
 class LayersCodec:
     """Several layers of fixed shapes; of a cut stream, the first ones."""
 
     compact: ClassVar[bool] = True
+    sender_graphs: ClassVar[Mapping[str, int | None]] = {ENCODER: None}
     coder: LayeredCoder
 
     @property
@@ -123,7 +201,9 @@ class LayersCodec:
         """Return what a receiver will decode."""
         return tuple(self.coder.keep_coded(latents, quality - 1))
 
-    def read(self, bodies: Mapping[int, bytes], header: StreamHeader) -> LayeredLatents:
+    def read(
+        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
+    ) -> LayeredLatents:
         """Decode the layers that are there, up to the first that is not."""
         present = [_base(bodies)]
         for number in self.coder.layer_ids[1:]:
@@ -149,10 +229,20 @@ def codec_from_arrays(
     """
     if card.codec in LAYERED_CODERS:
         return _layers_codec(card, layered_coder_from_arrays(card.codec, arrays), path)
-    coder, latents, hyper = coder_from_arrays(card.codec, arrays), card.latents, card.hyper_latents
+    if card.codec == DESCRIBED_MAP:
+        described = DescribedMapCoder.from_arrays(arrays)
+        _compare(card, described, path)
+        return DescribedMapCodec(described, _checked_stride(card, described.map, path))
+    coder = coder_from_arrays(card.codec, arrays)
+    _compare(card, coder, path)
+    return MapCodec(coder, _checked_stride(card, coder, path))
+
+
+def _checked_stride(card: ModelCard, coder: Coder, path: Path) -> int:
+    """Return the stride of a map's latents, whose coder must be the card's; raises ModelError."""
+    latents, hyper = card.latents, card.hyper_latents
     if latents is None or hyper is None:
         raise ModelError(f"{path}: codec {card.codec} needs latents and hyper_latents in the card")
-    _compare(card, coder, path)
     for name, expected, found in (
         ("channels", latents.channels, coder.channels),
         ("hyper-channels", hyper.channels, coder.hyper_channels),
@@ -160,7 +250,7 @@ def codec_from_arrays(
     ):
         if found != expected:
             raise ModelError(f"{path}: expected {name} {expected}, found {found}")
-    return MapCodec(coder, latents.stride)
+    return latents.stride
 
 
 def _layers_codec(card: ModelCard, coder: LayeredCoder, path: Path) -> LayersCodec:
@@ -170,7 +260,7 @@ def _layers_codec(card: ModelCard, coder: LayeredCoder, path: Path) -> LayersCod
     return LayersCodec(coder)
 
 
-def _compare(card: ModelCard, coder: Coder | LayeredCoder, path: Path) -> None:
+def _compare(card: ModelCard, coder: Coder | DescribedMapCoder | LayeredCoder, path: Path) -> None:
     for name, expected, found in (
         ("fingerprint", card.fingerprint, coder.fingerprint.hex()),
         ("qualities", card.qualities, coder.qualities),
@@ -192,7 +282,35 @@ def fill_layers(
     return (*latents, *missing)
 
 
+def _cells(header: StreamHeader, stride: int) -> tuple[int, int]:
+    """Height and width of a map of a header's network input."""
+    return header.input_height // stride, header.input_width // stride
+
+
 def _base(bodies: Mapping[int, bytes]) -> bytes:
     if BASE_LAYER not in bodies:
         raise BitstreamError("base layer", expected="layer 0", found="none: the stream was cut")
     return bodies[BASE_LAYER]
+
+
+def _known(bodies: Mapping[int, bytes]) -> list[int]:
+    """Layers of a described map that have arrived; raises BitstreamError where none has."""
+    known = [number for number in (DESCRIPTOR_LAYER, MAP_LAYER) if number in bodies]
+    if not known:
+        held = ", ".join(map(str, sorted(bodies))) or "none"
+        expected = f"layer {DESCRIPTOR_LAYER} or {MAP_LAYER}"
+        raise BitstreamError(
+            "descriptor or map", expected=expected, found=f"{held}: the stream was cut"
+        )
+    return known
+
+
+def _layer(bodies: Mapping[int, bytes], layer: int) -> bytes:
+    if layer not in bodies:
+        held = ", ".join(map(str, sorted(bodies))) or "none"
+        raise BitstreamError(
+            "layer",
+            expected=f"layer {layer}, which this question is answered from",
+            found=f"{held}: the stream was cut, or encoded for other tasks",
+        )
+    return bodies[layer]

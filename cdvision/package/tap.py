@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cdvision.entropy.described_map import MAP_LAYER
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.package.card import FeatureSpec, TailSpec
+from cdvision.package.codecs import DESCRIBED_MAP
 from cdvision.package.loader import ModelPackage, check_file, load_package
 from cdvision.package.registry import folder_for_fingerprint, model_folder
 
@@ -60,11 +62,14 @@ class TapCard:
         """Serialise for ``tap.json``."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
-    @property
-    def tail(self) -> TailSpec:
-        """What the model's card says of the network once the tap is attached."""
+    def tail(self, layer: int | None) -> TailSpec:
+        """Return what the model's card says of the network once the tap is attached.
+
+        Args:
+            layer: of the model's map; None where streams have but one.
+        """
         text = f"{self.network.get('source')} after {self.network.get('split')}"
-        return TailSpec((), self.features, classes="", description=text, head=RAW)
+        return TailSpec((), self.features, classes="", description=text, head=RAW, layer=layer)
 
 
 def is_tap(folder: str | Path) -> bool:
@@ -150,9 +155,8 @@ def attach(package: ModelPackage, folder: Path) -> ModelPackage:
     if tap.name in card.tails:
         raise ModelError(f"{folder}: model {card.name!r} has a tail {tap.name!r} already")
     graphs = {name: sha for name, sha in tap.files.items() if name.endswith(".onnx")}
-    extended = replace(
-        card, tails={**card.tails, tap.name: tap.tail}, files={**card.files, **graphs}
-    )
+    tail = tap.tail(MAP_LAYER if card.codec == DESCRIBED_MAP else None)
+    extended = replace(card, tails={**card.tails, tap.name: tail}, files={**card.files, **graphs})
     attached = {**package.attached, **dict.fromkeys(graphs, folder)}
     return replace(package, card=extended, attached=attached)
 

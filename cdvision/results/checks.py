@@ -55,7 +55,9 @@ def check_image_size(image_size: object) -> tuple[int, int]:
 
 
 def _fits(array: object, shape: tuple[int | str, ...], dtype: type[np.generic]) -> bool:
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, dtype):
+    if not isinstance(array, np.ndarray):
+        return False
+    if array.dtype.type is not dtype and not np.issubdtype(array.dtype, dtype):
         return False
     pairs = zip(array.shape, shape, strict=False)
     return array.ndim == len(shape) and all(

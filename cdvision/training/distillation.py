@@ -9,70 +9,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.heads.distribution_head import BINS
-from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
-from cdvision.networks.nanodet import DenseDetections, NanoDetFront, NanoDetTail
+from cdvision.networks.nanodet import (
+    DenseDetections,
+    DetectorFeatures,
+    NanoDetFront,
+    NanoDetTail,
+)
 
 TEMPERATURE = 2.0
-CLASSIFIER_SIDE = 224  # pixels
 
 
 @dataclass(frozen=True)
 class DetectionTarget:
     """What the uncompressed detector computes for a batch."""
 
-    features: Tensor
     pyramid: tuple[Tensor, ...]
     dense: DenseDetections
 
 
-@dataclass(frozen=True)
-class ClassificationTarget:
-    """What the uncompressed classifier computes for a batch."""
+class Teacher(nn.Module):
+    """The uncompressed detector, frozen."""
 
-    features: Tensor
-    embedding: Tensor
-    logits: Tensor
-
-
-class Teachers(nn.Module):
-    """The uncompressed networks, frozen."""
-
-    def __init__(
-        self,
-        detector: tuple[NanoDetFront, NanoDetTail],
-        classifier: tuple[MobileNetFront, MobileNetTail],
-    ) -> None:
+    def __init__(self, front: NanoDetFront, tail: NanoDetTail) -> None:
         super().__init__()
-        self.detector_front, self.detector_tail = detector
-        self.classifier_front, self.classifier_tail = classifier
+        self.front, self.tail = front, tail
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def detect(self, features: Tensor) -> DetectionTarget:
-        """Run the detector's tail on its front's features (N, 116, S/8, S/8)."""
-        pyramid = self.detector_tail.pyramid(features)
-        return DetectionTarget(
-            features, pyramid, DenseDetections(*self.detector_tail.head(pyramid))
-        )
-
-    @torch.no_grad()
-    def classify(self, image: Tensor, features: Tensor) -> ClassificationTarget:
-        """Run the classifier's tail on (N, 3, S, S), whose front features are given.
-
-        Crops above the 224² that the classifier was trained at are resized to it. Smaller ones are
-        not: enlarging would teach the look of blur.
-        """
-        if image.shape[2] > CLASSIFIER_SIDE:
-            features = self.classifier_front(self.classifier_view(image))
-        embedding = self.classifier_tail.embed(features)
-        logits = self.classifier_tail.classifier["1"](embedding)
-        return ClassificationTarget(features, embedding, logits)
-
-    @staticmethod
-    def classifier_view(image: Tensor) -> Tensor:
-        """Resize (N, 3, S, S) to the classifier's 224²."""
-        size = (CLASSIFIER_SIDE, CLASSIFIER_SIDE)
-        return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+    def detect(self, features: DetectorFeatures) -> DetectionTarget:
+        """Run the detector's tail on its front's features."""
+        pyramid = self.tail.pyramid(features)
+        return DetectionTarget(pyramid, DenseDetections(*self.tail.head(pyramid)))
 
 
 def unexplained_variance(found: Tensor, target: Tensor) -> Tensor:
@@ -105,19 +72,15 @@ def detection_loss(
     }
 
 
-def classification_loss(
-    embedding: Tensor, logits: Tensor, target: ClassificationTarget
-) -> dict[str, Tensor]:
-    """Return the classifier's terms: embedding, class distribution."""
-    wanted_embedding = target.embedding.float()
+def class_divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean divergence of softened class distributions (N, classes) from the target's.
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
+    """
     found = F.log_softmax(logits.float() / TEMPERATURE, dim=-1)
-    wanted = F.log_softmax(target.logits.float() / TEMPERATURE, dim=-1)
+    wanted = F.log_softmax(target.float() / TEMPERATURE, dim=-1)
     divergence = F.kl_div(found, wanted, log_target=True, reduction="batchmean")
-    return {
-        "embedding": (embedding.float() - wanted_embedding).square().mean()
-        / wanted_embedding.var(),
-        "classes": divergence * TEMPERATURE**2,
-    }
+    return divergence * TEMPERATURE**2
 
 
 def _score_loss(logits: Tensor, score: Tensor) -> Tensor:

@@ -121,8 +121,8 @@ def _observe(model: LatentModel, crops: Tensor) -> tuple[Tensor, Tensor]:
 
 def _crops(model: LatentModel, features: Sequence[Tensor]) -> Tensor:
     """Cut all batches to one size, of whole hyper-latents."""
-    cell = HYPER_CELL * model.encoder.block
-    side = min(CROP * cell, *(batch.shape[3] for batch in features)) // cell * cell
+    side = min(CROP * HYPER_CELL, *(batch.shape[3] for batch in features))
+    side = side // HYPER_CELL * HYPER_CELL
     return torch.cat([batch[:, :, :side, :side] for batch in features])
 
 

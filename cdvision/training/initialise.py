@@ -9,64 +9,53 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.networks.latent_model import LATENT_CHANNELS, LATENT_STRIDE, LatentModel
-from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
-from cdvision.networks.nanodet import FRONT_CHANNELS
+from cdvision.networks.nanodet import COARSE_CHANNELS, FINE_CHANNELS
 from cdvision.networks.quantisation import gaussian_bits
 from cdvision.networks.scales import QUALITIES
 from cdvision.networks.small import Small
-from cdvision.training.distillation import Teachers
+from cdvision.training.distillation import Teacher
 from cdvision.training.rate_control import REFERENCE_PIXELS, TARGET_BYTES
 from cdvision.training.sensitivity import Sensitivity, blocks
 
-# Errors that a code may make in each network's features before its answers suffer, in units of
-# what sending nothing costs: measured with linear codes of either network alone, at the step where
-# they keep about nine tenths of their accuracy.
-DETECTOR_STEP, CLASSIFIER_STEP = 4.5, 2.5
-LATENT_UNIT = 0.4  # of the latents: it puts the weights before and behind them on one scale
+LATENT_UNIT = 0.1  # of the latents: it puts the weights before and behind them on one scale
 
 
 @torch.no_grad()
 def initialise_small(
     model: Small,
-    teachers: Teachers,
+    teacher: Teacher,
     sensitivity: Sensitivity,
     images: list[Tensor],
     targets: Sequence[float] = TARGET_BYTES,
 ) -> None:
-    """Copy the task networks and set the linear paths to principal components.
+    """Copy the detector and set the linear paths to principal components.
 
-    Of all linear codes of 2x2 blocks of both networks' features, the latents start as the one
-    that costs the networks' answers least; training starts there instead of from noise.
+    Of all linear codes of the features' cells, the latents start as the one that costs the
+    detector's answers least; training starts there instead of from noise.
 
     Args:
         model: changed in place.
-        teachers: the uncompressed networks.
-        sensitivity: the metric of their features.
+        teacher: the uncompressed detector.
+        sensitivity: the metric of its features.
         images: batches (N, 3, S, S) of RGB 0..255, some dozens of crops in all.
         targets: bytes of a reference photo at each quality, which choose the first gains.
     """
-    model.encoder.front.load_state_dict(teachers.detector_front.state_dict())
-    model.encoder.classifier_front.load_state_dict(teachers.classifier_front.state_dict())
-    model.detector_tail.load_state_dict(teachers.detector_tail.state_dict())
-    model.classifier_tail.load_state_dict(teachers.classifier_tail.state_dict())
-
-    samples = torch.cat([blocks(model.encoder.features(batch)) for batch in images]).double()
+    model.encoder.front.load_state_dict(teacher.front.state_dict())
+    model.detector_tail.load_state_dict(teacher.tail.state_dict())
+    samples = torch.cat([blocks(model.encoder.features(batch), 1) for batch in images]).double()
     mean = samples.mean(0)
-    # The metric of both networks' features side by side.
-    weight: Tensor = torch.block_diag(  # type: ignore[no-untyped-call]
-        sensitivity.detector.double() * (LATENT_UNIT / DETECTOR_STEP),
-        sensitivity.classifier.double() * (LATENT_UNIT / CLASSIFIER_STEP),
-    )
+    weight = sensitivity.root.double() * LATENT_UNIT
     weighted = (samples - mean) @ weight
     covariance = weighted.T @ weighted / len(weighted)
     variance, basis = principal_components(covariance, LATENT_CHANNELS)
     analysis = (basis.T @ weight).float()
     set_linear(model.encoder.analysis.linear, analysis, -analysis @ mean.float())
     synthesis = torch.linalg.solve(weight, basis).float()
-    sizes = [4 * FRONT_CHANNELS, 4 * CLASSIFIER_CHANNELS]
-    to_detector, to_classifier = torch.split(synthesis, sizes)
-    detector_mean, classifier_mean = torch.split(mean.float(), sizes)
-    _start_taps(model, to_detector, detector_mean, to_classifier, classifier_mean)
+    scales = [4 * FINE_CHANNELS, COARSE_CHANNELS]
+    fine, coarse = torch.split(synthesis, scales)
+    fine_mean, coarse_mean = torch.split(mean.float(), scales)
+    set_linear(model.detector_tap.fine, fine, fine_mean)
+    set_linear(model.detector_tap.coarse, coarse, coarse_mean)
     start_gains(model, variance.float(), targets)
 
 
@@ -74,22 +63,6 @@ def principal_components(covariance: Tensor, count: int) -> tuple[Tensor, Tensor
     """Return variances (count,) and directions (D, count) of a covariance (D, D), best first."""
     variance, basis = torch.linalg.eigh(covariance)
     return variance.flip(0)[:count], basis.flip(1)[:, :count]
-
-
-def _start_taps(
-    model: Small,
-    detector: Tensor,
-    detector_mean: Tensor,
-    classifier: Tensor,
-    classifier_mean: Tensor,
-) -> None:
-    set_linear(model.detector_tap.expand, detector, detector_mean)
-    tap, count = model.classifier_tap, len(classifier) // 4
-    tap.expand.weight[: 4 * count] = classifier[:, :, None, None]
-    _bias(tap.expand)[: 4 * count] = classifier_mean
-    tap.project.weight.mul_(0.1)
-    tap.project.weight[:, :count] = torch.eye(count).to(classifier)[:, :, None, None]
-    _bias(tap.project).zero_()
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
@@ -113,13 +86,13 @@ def start_gains(model: LatentModel, variance: Tensor, targets: Sequence[float]) 
         targets: bytes of a reference photo at each quality.
     """
     cells = REFERENCE_PIXELS / LATENT_STRIDE**2
-    gains = [_gain_for(variance.sqrt(), 8 * target / cells) for target in targets]
+    gains = [gain_for(variance.sqrt(), 8 * target / cells) for target in targets]
     log_gain = torch.log(torch.tensor(gains)).to(variance)[:, None].expand(-1, len(variance))
     model.encoder.log_gain.copy_(log_gain)
     model.dequantiser.log_rescale.copy_(-log_gain)
 
 
-def _gain_for(deviation: Tensor, bits: float) -> float:
+def gain_for(deviation: Tensor, bits: float) -> float:
     """Bisect for the gain at which rounded Gaussians of these deviations take ``bits`` in all."""
     low, high = 1e-3, 1e3
     for _ in range(40):

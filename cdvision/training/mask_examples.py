@@ -17,12 +17,11 @@ from torch.nn import functional as F
 
 from cdvision.engines import Engine
 from cdvision.heads.distribution_boxes import cell_grid, decode_boxes
-from cdvision.networks.nanodet import DenseDetections
-from cdvision.networks.small import Small
+from cdvision.networks.nanodet import DenseDetections, DetectorFeatures
+from cdvision.networks.small import DETECTOR, Small
 from cdvision.training.labelled_boxes import LabelledBank, LabelledBatch
 from cdvision.training.receiver import QUALITY_SHARES
 
-DETECTOR = "nanodet_plus_m"  # the tail
 SAMPLES = 32  # a side: points in a box at which a mask is compared
 CELLS_PER_OBJECT = 3
 LEAST_OVERLAP = 0.5  # of a cell's box with the object's
@@ -31,11 +30,11 @@ LEAST_OVERLAP = 0.5  # of a cell's box with the object's
 class Received(NamedTuple):
     """What the receiver's frozen networks make of a batch.
 
-    ``features`` is (N, 116, H/8, W/8); ``pyramid`` and ``embeddings`` are maps of 96 channels a
-    level, at 1/8 ... 1/64.
+    ``features`` are the detector's, at both scales; ``pyramid`` and ``embeddings`` are maps of 96
+    channels a level, at 1/8 ... 1/64.
     """
 
-    features: Tensor
+    features: DetectorFeatures
     pyramid: tuple[Tensor, ...]
     embeddings: list[Tensor]
     dense: DenseDetections
@@ -69,8 +68,8 @@ class _Found(NamedTuple):
     number: Tensor
 
 
-def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> Tensor:
-    """Send (N, 3, H, W) RGB 0..255 through streams; return the features (N, 116, H/8, W/8).
+def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> DetectorFeatures:
+    """Send (N, 3, H, W) RGB 0..255 through streams; return the features that arrive.
 
     The package's own graphs do it: the latents are those that its streams carry.
 
@@ -81,13 +80,14 @@ def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> Tenso
     """
     pixels = images.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     latents = engine.run("encoder", {"image": pixels, "quality": quality})
-    features = engine.run(f"tap.{DETECTOR}", {**latents, "quality": quality})["features"]
-    return torch.from_numpy(features).to(images.device)
+    found = engine.run(f"tap.{DETECTOR}", {**latents, "quality": quality})
+    fine, coarse = (torch.from_numpy(found[name]) for name in ("fine", "features"))
+    return DetectorFeatures(fine.to(images.device), coarse.to(images.device))
 
 
 @torch.no_grad()
-def read_features(model: Small, features: Tensor) -> Received:
-    """Run the detector's tail on features (N, 116, H/8, W/8), with all that happens inside."""
+def read_features(model: Small, features: DetectorFeatures) -> Received:
+    """Run the detector's tail on features, with all that happens inside."""
     tail = model.detector_tail
     pyramid = tail.pyramid(features)
     embeddings = tail.head.embeddings(pyramid)
@@ -120,7 +120,7 @@ def example_of(received: Received, photos: LabelledBatch) -> MaskExample:
     chosen = boxes[found.image, found.cell]
     masks = [target["masks"] for target in photos.targets]
     return MaskExample(
-        received.features,
+        received.features.fine,
         received.pyramid[:3],
         _embeddings(received.embeddings, found),
         found.image,

@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cdvision.networks.initial_weights import load_mobilenet, load_nanodet
+from cdvision.networks.initial_weights import load_nanodet
 from cdvision.networks.small import Small
-from cdvision.training.distillation import Teachers
+from cdvision.training.distillation import Teacher
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.recipe import WEIGHTS, Recipe
 from cdvision.training.run import START_BATCHES, START_SIZE
@@ -29,9 +29,7 @@ from cdvision.training.weight_average import WeightAverage
 
 RATES = {
     "taps.nanodet_plus_m": 3e-4,
-    "taps.mobilenet_v2": 2e-4,
     "tails.nanodet_plus_m": 8e-5,
-    "tails.mobilenet_v2": 1e-5,
 }
 """Learning rate of each part, by how its parameters' names begin."""
 # High qualities are drawn more often: there the receiver, and not the rate, is what loses accuracy.
@@ -110,8 +108,7 @@ def _finished(
     The run may be one of `cdvision train masks`, too: the weights of a mask branch come beside the
     trainer, they are kept, and not tuned.
     """
-    teachers = Teachers(load_nanodet(weights), load_mobilenet(weights))
-    trainer = SmallTrainer(teachers, Recipe(), device)
+    trainer = SmallTrainer(Teacher(*load_nanodet(weights)), Recipe(), device)
     result = load_file(run / "weights.safetensors")
     masks = {name: result.pop(name) for name in list(result) if name.startswith(MASKS)}
     trainer.model.load_state_dict({name: value.float() for name, value in result.items()})
@@ -137,7 +134,7 @@ def _measure_metric(trainer: SmallTrainer, banks: Sequence[PhotoBank], seed: int
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     images = [bank.batch(START_SIZE, rng) for bank in banks for _ in range(START_BATCHES)]
-    trainer.sensitivity.measure(trainer.teachers, images)
+    trainer.sensitivity.measure(trainer.teacher, images)
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -8,22 +8,16 @@ from torch import nn
 
 from cdvision.networks.small import Small
 
-# At equal weights the detector's gradients at the encoder are many times the classifier's.
 WEIGHTS = {
     "detect/features": 1.0, "detect/pyramid": 1.0, "detect/scores": 1.0, "detect/boxes": 0.25,
-    "classify/features": 5.0, "classify/embedding": 5.0, "classify/classes": 3.0,
 }  # fmt: skip
 # Parts that start from a good solution learn slowly, or the first hundred steps destroy it.
 SOLVED = (
-    "encoder.analysis.linear",
-    "taps.nanodet_plus_m.expand",
-    "taps.mobilenet_v2.expand",
-    "taps.mobilenet_v2.project",
-)
-# The fronts stay as they came. A step then needs no gradient above 1/16, the teachers share their
-# features, and the classifier keeps what it knows: fine-tuned, its front and tail learned the look
-# of small, enlarged training crops, and top-1 stuck at 0.66 at any rate.
-FROZEN = ("encoder.front.", "encoder.classifier_front.")
+    "encoder.analysis.linear", "taps.nanodet_plus_m.fine", "taps.nanodet_plus_m.coarse",
+)  # fmt: skip
+# The front stays as it came: a step then needs no gradient above 1/16, and the teacher shares its
+# features. The descriptor and the classifier are trained apart, see ``descriptor.py``.
+FROZEN = ("encoder.front.", "descriptor.", "taps.mobilenet_v2.", "tails.mobilenet_v2.")
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,6 @@ class Recipe:
     learning_rate: float = 5e-4
     solved_rate: float = 1e-4
     pretrained_rate: float = 8e-5
-    classifier_rate: float = 1e-5  # of the classifier's tail: the photos cover few of its classes
     warmup_steps: int = 100
     average: float = 0.999
     save_minutes: float = 5.0
@@ -60,8 +53,6 @@ def freeze(model: Small) -> None:
 
 
 def _rate(name: str, recipe: Recipe) -> float:
-    if name.startswith("tails.mobilenet_v2"):
-        return recipe.classifier_rate
     if name.startswith("tails."):
         return recipe.pretrained_rate
     if name.startswith(SOLVED):

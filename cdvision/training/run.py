@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from cdvision.networks.initial_weights import load_mobilenet, load_nanodet
+from cdvision.networks.initial_weights import load_mobilenet_embedding, load_nanodet
 from cdvision.networks.small import Small
 from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
-from cdvision.training.distillation import Teachers
+from cdvision.training.distillation import Teacher
 from cdvision.training.hyper_start import start_hyper
 from cdvision.training.initialise import initialise_small, start_prediction
 from cdvision.training.photo_bank import PhotoBank
@@ -44,15 +44,16 @@ def train_small(
         device: where to train.
     """
     torch.manual_seed(recipe.seed)
-    trainer = SmallTrainer(Teachers(load_nanodet(weights), load_mobilenet(weights)), recipe, device)
+    trainer = SmallTrainer(Teacher(*load_nanodet(weights)), recipe, device)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.is_file():
         trainer.progress = load_checkpoint(checkpoint, trainer.modules(), trainer.optimizer)
     else:
         rng = np.random.default_rng(recipe.seed)
         images = [bank.batch(START_SIZE, rng) for bank in banks for _ in range(START_BATCHES)]
-        trainer.sensitivity.measure(trainer.teachers, images)
-        initialise_small(trainer.model, trainer.teachers, trainer.sensitivity, images)
+        trainer.sensitivity.measure(trainer.teacher, images)
+        initialise_small(trainer.model, trainer.teacher, trainer.sensitivity, images)
+        _copy_classifier(trainer.model, weights)
         with torch.no_grad():
             features = [trainer.model.encoder.features(b) for b in images[::START_BATCHES]]
         start_prediction(trainer.model, features)
@@ -61,6 +62,12 @@ def train_small(
     _loop(trainer, banks, out)
     _write_result(trainer, banks, out)
     return trainer.average
+
+
+def _copy_classifier(model: Small, weights: Path) -> None:
+    network, last = load_mobilenet_embedding(weights)
+    model.descriptor.network.load_state_dict(network.state_dict())
+    model.classifier_tail.load_state_dict(last.state_dict())
 
 
 def _write_result(trainer: SmallTrainer, banks: Sequence[PhotoBank], out: Path) -> None:

@@ -14,50 +14,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
-from cdvision.networks.nanodet import FRONT_CHANNELS
-from cdvision.training.distillation import TEMPERATURE, Teachers
+from cdvision.networks.nanodet import DetectorFeatures
+from cdvision.networks.small import PACKED_CHANNELS, pack
+from cdvision.training.distillation import Teacher
 
-# Share of a plain identity in each metric: what no probe was sensitive to may matter elsewhere.
-DETECTOR_FLOOR, CLASSIFIER_FLOOR = 0.05, 0.1
+FLOOR = 0.05  # share of a plain identity: what no probe was sensitive to may matter elsewhere
 PROBES = 2  # random projections of the outputs of each image
 
 
 class Sensitivity(nn.Module):
-    """Metrics on 2x2 blocks of both networks' features, as symmetric square roots.
+    """The metric on the detector's features, both scales packed, as a symmetric square root.
 
     Attributes:
-        detector: (464, 464); the error of a block is ``|detector @ (found - target)|^2``.
-        classifier: (128, 128).
-
-    Both are scaled so that the mean of ``|root @ (x - mean)|^2 / dimensions`` is 1: the loss of a
-    code that sends nothing.
+        root: (696, 696); the error of a cell is ``|root @ (found - target)|^2``, scaled so that
+            the mean of ``|root @ (x - mean)|^2 / 696`` is 1: the loss of a code that sends nothing.
     """
 
-    detector: Tensor
-    classifier: Tensor
+    root: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("detector", torch.eye(4 * FRONT_CHANNELS))
-        self.register_buffer("classifier", torch.eye(4 * CLASSIFIER_CHANNELS))
+        self.register_buffer("root", torch.eye(PACKED_CHANNELS))
 
-    def measure(self, teachers: Teachers, batches: Sequence[Tensor]) -> None:
-        """Measure both metrics on images (N, 3, S, S), RGB 0..255; some hundred in all."""
-        for root, probe, floor in (
-            (self.detector, _detector_probe, DETECTOR_FLOOR),
-            (self.classifier, _classifier_probe, CLASSIFIER_FLOOR),
-        ):
-            probes = (probe(teachers, b) for b in batches for _ in range(PROBES))
-            root.copy_(metric_root(*block_moments(probes), floor))
+    def measure(self, teacher: Teacher, batches: Sequence[Tensor]) -> None:
+        """Measure on images (N, 3, S, S), RGB 0..255; some hundred in all."""
+        probes = (_probe(teacher, batch) for batch in batches for _ in range(PROBES))
+        self.root.copy_(metric_root(*block_moments(probes), FLOOR))
 
-    def detector_error(self, found: Tensor, target: Tensor) -> Tensor:
-        """Mean weighted error of features (N, 116, 2h, 2w)."""
-        return weighted_error(self.detector, found, target)
-
-    def classifier_error(self, found: Tensor, target: Tensor) -> Tensor:
-        """Mean weighted error of features (N, 32, 2h, 2w)."""
-        return weighted_error(self.classifier, found, target)
+    def error(self, found: Tensor, target: Tensor) -> Tensor:
+        """Mean weighted error of packed features (N, 696, h, w)."""
+        return weighted_error(self.root, found, target, 1)
 
 
 def blocks(features: Tensor, block: int = 2) -> Tensor:
@@ -87,37 +73,24 @@ def block_moments(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tenso
     return second - mean[:, None] * mean, sum(moments[1:], moments[0]) / sum(counts)
 
 
-def _detector_probe(teachers: Teachers, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Feature blocks, and the gradient there of a random projection of scores and boxes.
+def _probe(teacher: Teacher, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Packed features, and the gradient there of a random projection of scores and boxes.
 
     A score counts by the variance of its Bernoulli, a box by the confidence of its cell, so the
     thousands of empty cells, whose boxes nobody reads, count for nothing.
     """
     with torch.no_grad():
-        features = teachers.detector_front(image)
-    features.requires_grad_(True)
-    scores, distances = teachers.detector_tail(features)
+        found = teacher.front(image)
+    features = DetectorFeatures(*(scale.requires_grad_(True) for scale in found))
+    scores, distances = teacher.tail(features)
     probability = torch.sigmoid(scores.detach())
     confidence = probability.amax(-1, keepdim=True)
     score_probe = torch.randn_like(scores) * (probability * (1 - probability)).sqrt()
     box_probe = 0.1 * torch.randn_like(distances) * confidence.sqrt()
     projection = (scores * score_probe).sum() + (distances * box_probe).sum()
-    (gradient,) = torch.autograd.grad(projection, features)
-    return blocks(features.detach()), blocks(gradient)
-
-
-def _classifier_probe(teachers: Teachers, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Feature blocks, and the gradient there of a random direction of the Fisher information."""
-    with torch.no_grad():
-        features = teachers.classifier_front(teachers.classifier_view(image))
-    features.requires_grad_(True)
-    logits = teachers.classifier_tail(features)
-    probability = F.softmax(logits.detach() / TEMPERATURE, dim=-1)
-    probe = torch.randn_like(logits) * probability.sqrt()
-    probe = probe - probability * probe.sum(-1, keepdim=True)
-    probe = probe + 0.02 * torch.randn_like(logits)  # classes that are no candidate yet
-    (gradient,) = torch.autograd.grad((logits * probe).sum(), features)
-    return blocks(features.detach()), blocks(gradient)
+    gradients = DetectorFeatures(*torch.autograd.grad(projection, features))
+    packed = pack(DetectorFeatures(*(scale.detach() for scale in features)))
+    return blocks(packed, 1), blocks(pack(gradients), 1)
 
 
 def metric_root(covariance: Tensor, moment: Tensor, floor: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""One training step of `small`: encode, quantise, decode, compare with uncompressed networks."""
+"""One training step of `small`'s map: encode, quantise, decode, compare with the detector."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.networks.mobilenet_v2 import FRONT_CHANNELS as CLASSIFIER_CHANNELS
-from cdvision.networks.nanodet import FRONT_CHANNELS, DenseDetections
+from cdvision.networks.nanodet import DenseDetections
 from cdvision.networks.scales import QUALITIES
-from cdvision.networks.small import Small
-from cdvision.resampling import resampling_matrix
+from cdvision.networks.small import Small, pack, unpack
 from cdvision.training.checkpoint import Progress
-from cdvision.training.distillation import (
-    ClassificationTarget,
-    DetectionTarget,
-    Teachers,
-    classification_loss,
-    detection_loss,
-)
+from cdvision.training.distillation import Teacher, detection_loss
 from cdvision.training.rate_control import RateControl
 from cdvision.training.recipe import WEIGHTS, Recipe, freeze, parameter_groups
 from cdvision.training.sensitivity import Sensitivity
@@ -34,11 +26,11 @@ AVERAGE_EVERY = 8  # steps; averaging millions of weights costs a tenth of a ste
 class SmallTrainer:
     """State of one run: model, moving average, optimiser, rate control, progress."""
 
-    def __init__(self, teachers: Teachers, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, teacher: Teacher, recipe: Recipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         # Depth-wise convolutions run 1.7x faster with channels last, on CPU and GPU alike.
         layout: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}
-        self.teachers = teachers.to(**layout).eval()
+        self.teacher = teacher.to(**layout).eval()
         self.model = Small().to(**layout)
         self.rate = RateControl().to(device)
         self.sensitivity = Sensitivity().to(device)
@@ -65,7 +57,7 @@ class SmallTrainer:
         with torch.no_grad():
             features = self.model.encoder.features(image)
         sent = transmit(self.model, features, quality)
-        terms = self._terms(image, features, sent.y)
+        terms = self._terms(features, sent.y)
         loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
         pixels = image.shape[2] * image.shape[3]
         rate_loss = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
@@ -93,34 +85,19 @@ class SmallTrainer:
         with torch.no_grad():
             features = self.model.encoder.features(image)
             sent = transmit(self.model, features, quality)
-        return self._terms(image, features, sent.y)
+        return self._terms(features, sent.y)
 
-    def _terms(self, image: Tensor, features: Tensor, y: Tensor) -> dict[str, Tensor]:
-        detector, classifier = torch.split(features, [FRONT_CHANNELS, CLASSIFIER_CHANNELS], dim=1)
+    def _terms(self, features: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Compare what the receiver computes from ``y`` with the teacher, from packed features."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            detection = self._detect(self.teachers.detect(detector), y)
-            classification = self._classify(self.teachers.classify(image, classifier), y)
-        terms = {f"detect/{k}": v for k, v in detection.items()}
-        return terms | {f"classify/{k}": v for k, v in classification.items()}
-
-    def _detect(self, target: DetectionTarget, y: Tensor) -> dict[str, Tensor]:
-        features = self.model.detector_tap(y)
-        tail = self.model.detector_tail
-        pyramid = tail.pyramid(features)
-        dense = DenseDetections(*tail.head(pyramid))
-        error = self.sensitivity.detector_error(features, target.features)
-        return {"features": error, **detection_loss(pyramid, dense, target)}
-
-    def _classify(self, target: ClassificationTarget, y: Tensor) -> dict[str, Tensor]:
-        cells, outputs = 2 * y.shape[2], target.features.shape[2]
-        matrix = torch.from_numpy(resampling_matrix(cells, 0, cells, outputs)).to(y)
-        matrix = matrix.expand(len(y), -1, -1)
-        features = self.model.classifier_tap(y, matrix, matrix)
-        tail = self.model.classifier_tail
-        embedding = tail.embed(features)
-        logits = tail.classifier["1"](embedding)
-        error = self.sensitivity.classifier_error(features, target.features)
-        return {"features": error, **classification_loss(embedding, logits, target)}
+            target = self.teacher.detect(unpack(features))
+            found = self.model.detector_tap(y)
+            tail = self.model.detector_tail
+            pyramid = tail.pyramid(found)
+            dense = DenseDetections(*tail.head(pyramid))
+            terms = {"features": self.sensitivity.error(pack(found), features)}
+            terms |= detection_loss(pyramid, dense, target)
+        return {f"detect/{name}": value for name, value in terms.items()}
 
     def _schedule(self) -> None:
         """Warm up by steps, then fall as a cosine over the run's *time*: slow machines end too."""

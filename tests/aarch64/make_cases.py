@@ -51,8 +51,8 @@ def _write_coded(package: Path, folder: Path) -> list[Path]:
     model, picture = cdvision.load(package, threads=1), drawn_photos()[0]
     _name_package(folder, package)
     for quality in QUALITIES:
-        pixels = fit_photo(read_photo(picture), model.card.input).pixels
-        latents = model.encode_latents(pixels, quality)
+        fitted = fit_photo(read_photo(picture), model.card.input)
+        latents = model.encode_latents(fitted, quality)
         path = folder / f"q{quality}.cdv"
         path.write_bytes(model.encode(picture, quality))
         np.savez(path.with_suffix(".npz"), *latents)

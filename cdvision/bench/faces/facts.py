@@ -2,8 +2,8 @@
 
 ``Facts`` hold ``ours`` (start of our codecs' names), ``fingerprint``, ``data``, ``refused``
 (pictures that the model takes for no faces, which are left out everywhere), ``side``, ``machine``,
-``versions``, ``codecs``, ``left_out``, ``classifier``, ``judge`` (title of the network or None)
-and ``records``.
+``versions``, ``codecs``, ``left_out``, ``classifier``, ``judge`` (title of the network or None),
+``records``, and maybe ``speed`` (see ``speed.py``).
 """
 
 from __future__ import annotations

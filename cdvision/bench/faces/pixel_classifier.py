@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,12 @@ from cdvision.errors import ModelError
 from cdvision.evaluation.answer_formats import AttributeVerdict
 from cdvision.evaluation.attribute_scoring import AttributeTable
 from cdvision.evaluation.labelled import LabelledPhotos
-from cdvision.package.loader import file_sha256
+from cdvision.networks.attribute_head import AttributeHead
+from cdvision.networks.face_graphs import ATTRIBUTES
+from cdvision.networks.face_package import load_face_weights
+from cdvision.networks.inversion_encoder import InversionEncoder
+from cdvision.package.card import CARD_FILE
+from cdvision.package.loader import file_sha256, load_package
 from cdvision.training.faces.attribute_scores import balanced_thresholds
 from cdvision.training.faces.face_bank import HELD_OUT
 from cdvision.training.faces.networks import load_face_networks
@@ -25,28 +31,33 @@ Pictures = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 
+class _Networks(NamedTuple):
+    """Networks that were trained on pixels, the names of what they answer, and their file."""
+
+    encoder: InversionEncoder
+    head: AttributeHead
+    names: tuple[str, ...]
+    weights: Path
+
+
 class PixelClassifier:
-    """Attributes of pictures: trunk, style rows and attribute head of a run, with no codec between.
+    """Attributes of pictures: trunk, style rows and attribute head, with no codec between.
 
     Args:
-        run: folder of a finished ``cdvision train faces trunk``, trained on pixels.
+        source: folder of a finished ``cdvision train faces trunk``, or of a face model: a codec is
+            trained between an encoder and a head that stay as they were trained on pixels.
         thresholds: (A,) logits from which attributes count as present; 0 where None.
 
     Raises:
-        ModelError: the folder holds no such run.
+        ModelError: the folder holds neither.
     """
 
-    def __init__(self, run: Path, thresholds: NDArray[np.float64] | None = None) -> None:
-        self.networks = load_face_networks(run)
-        record = json.loads((run / RECORD).read_text(encoding="utf-8"))
-        self.names = tuple(record.get("attributes", ()))
-        if len(self.names) != self.networks.widths.attributes:
-            raise ModelError(
-                f"{run / RECORD}: expected the names of {self.networks.widths.attributes} "
-                f"attributes, found {len(self.names)}: was it trained with --labels?"
-            )
+    def __init__(self, source: Path, thresholds: NDArray[np.float64] | None = None) -> None:
+        package = (source / CARD_FILE).is_file()
+        found = _networks_of_package(source) if package else _networks_of_run(source)
+        self.encoder, self.head, self.names, weights = found
         self.thresholds = np.zeros(len(self.names)) if thresholds is None else thresholds
-        self.digest = file_sha256(run / WEIGHTS)
+        self.digest = file_sha256(weights)
 
     def logits(self, pictures: Pictures) -> Logits:
         """Return (N, A) logits for (N, R, R, 3) uint8."""
@@ -77,10 +88,30 @@ class PixelClassifier:
 
     def _batch(self, pictures: Pictures) -> Logits:
         image = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).float()
-        encoder = self.networks.encoder
-        rows = encoder.rows(encoder.pool(encoder.trunk(image)))
-        logits: Logits = self.networks.head(rows).float().numpy()
+        rows = self.encoder.rows(self.encoder.pool(self.encoder.trunk(image)))
+        logits: Logits = self.head(rows).float().numpy()
         return logits
+
+
+def _networks_of_run(run: Path) -> _Networks:
+    networks = load_face_networks(run)
+    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    names = tuple(record.get("attributes", ()))
+    if len(names) != networks.widths.attributes:
+        raise ModelError(
+            f"{run / RECORD}: expected the names of {networks.widths.attributes} "
+            f"attributes, found {len(names)}: was it trained with --labels?"
+        )
+    return _Networks(networks.encoder, networks.head, names, run / WEIGHTS)
+
+
+def _networks_of_package(folder: Path) -> _Networks:
+    package = load_package(folder)
+    if package.card.network != "faces":
+        raise ModelError(f"{folder}: expected a model of faces, found one of {package.card.tasks}")
+    model = load_face_weights(package.weights_path).eval()
+    names = package.classes[ATTRIBUTES]
+    return _Networks(model.encoder, model.head, names, package.weights_path)
 
 
 def held_out(photos: LabelledPhotos) -> LabelledPhotos:

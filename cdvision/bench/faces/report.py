@@ -64,6 +64,7 @@ def format_faces(facts: Facts) -> str:
         "scales, interpolated over log bytes, without the bytes of its container. `< N B`: its "
         "smallest picture takes N bytes.",
         *_judge_lines(facts),
+        *_speed_lines(facts),
     ]
     for figure in figures_of(facts):
         lines += ["", f"## {_heading(figure)}", "", *_figure_table(facts, figure)]
@@ -104,6 +105,24 @@ def _judge_lines(facts: Facts) -> list[str]:
         f"Distances on features: {facts['judge']} as published, no learned weights of channels. A "
         "model whose training had a perceptual loss on the same network is flattered by them; "
         "--judge takes another.",
+    ]
+
+
+def _speed_lines(facts: Facts) -> list[str]:
+    """Say how long attributes take."""
+    if not facts.get("speed"):
+        return []
+    return [
+        "",
+        "## From bytes to attributes, one thread, default quality",
+        "",
+        "| layers | bytes | median ms | 10 % to 90 % |",
+        "| ---: | ---: | ---: | ---: |",
+        *(
+            f"| {row['layers']} | {row['mean_bytes']:,.0f} | {row['median']:.2f} | "
+            f"{row['low']:.2f} to {row['high']:.2f} |"
+            for row in facts["speed"]
+        ),
     ]
 
 
