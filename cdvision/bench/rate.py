@@ -66,6 +66,7 @@ class RateBenchmark:
         qualities: of the model; all where None.
         jobs: threads that encode rivals' pictures.
         left_out: why other rivals are not measured, by name.
+        for_task: streams hold what the task needs, and nothing else.
 
     Raises:
         UnsupportedTask: the uncompressed networks do not answer what the labels ask.
@@ -79,6 +80,7 @@ class RateBenchmark:
     qualities: Sequence[int] | None = None
     jobs: int = 1
     left_out: Mapping[str, str] = field(default_factory=dict)
+    for_task: bool = False
 
     def __post_init__(self) -> None:
         if self.data.task not in TASKS:
@@ -89,7 +91,8 @@ class RateBenchmark:
     @property
     def codec(self) -> str:
         """Name of our streams in the records."""
-        return f"cdvision {self.model.name}"
+        name = f"cdvision {self.model.name}"
+        return f"{name} for {self.data.task}" if self.for_task else name
 
     def run(self, folder: Path) -> dict[str, Any]:
         """Measure what ``folder/records.jsonl`` does not hold yet; return the run's facts.
@@ -153,7 +156,8 @@ class RateBenchmark:
         card = self.model.card
 
         def answer(image: bytes) -> tuple[bytes, Any]:
-            sent = self.model.encode(image, quality)
+            tasks = [self.data.task] if self.for_task else None
+            sent = self.model.encode(image, quality, tasks=tasks)
             if self.data.task == "detect":
                 return sent, self.model.detect(sent, confidence=EVALUATION_CONFIDENCE)
             return sent, self.model.classify(sent, top=5)
@@ -165,7 +169,11 @@ class RateBenchmark:
             "files": files_digest(card.files),
             "engine": type(self.model.engine).__name__,
         }
-        return Measurement(key, answer, lambda: stream_curve(self.model, self.data, [quality])[0])
+
+        def record() -> Record:
+            return stream_curve(self.model, self.data, [quality], for_task=self.for_task)[0]
+
+        return Measurement(key, answer, record)
 
     def _pixels(self, reference: PixelNetworks) -> Measurement:
         def answer(image: bytes) -> tuple[bytes, Any]:

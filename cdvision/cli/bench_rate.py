@@ -42,6 +42,11 @@ OWN_WEIGHTS = "--initial-weights: these networks are `small`'s; other packages h
     "-q", "--quality", "qualities", type=QualityList(), help="Such as 1-8 or 1,4,8 (default: all)."
 )
 @click.option(
+    "--for-task",
+    is_flag=True,
+    help="Encode for the task of the labels alone: streams without what other tasks need.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(1),
     default=lambda: os.cpu_count() or 1,
@@ -60,6 +65,7 @@ def rate(
     initial_weights: Path | None,
     rivals: tuple[str, ...],
     qualities: tuple[int, ...] | None,
+    for_task: bool,
     jobs: int,
     out: Path,
     **options: Any,
@@ -89,5 +95,6 @@ def rate(
         qualities=qualities,
         jobs=jobs,
         left_out=left_out,
+        for_task=for_task,
     )
     click.echo(write_report(benchmark.run(out), out))

@@ -104,6 +104,7 @@ def stream_curve(
     *,
     layers: Sequence[int] | None = None,
     size: int | None = None,
+    for_task: bool = False,
     cache: CacheFolder | None = None,
 ) -> list[Record]:
     """Measure a model's streams, one record a quality, and for each number of layers.
@@ -115,6 +116,7 @@ def stream_curve(
         layers: cut the streams after so many layers; None leaves them whole. The bytes are those
             of the cut streams.
         size: long side of the network input; the model's own choice where None.
+        for_task: streams hold what the labels' task needs, and nothing else.
         cache: keeps answers, so that an interrupted measurement goes on where it was.
 
     Raises:
@@ -125,11 +127,12 @@ def stream_curve(
         raise UnsupportedTask(model.no_task_message(data.task))
     ask = _asker(model, data.task)
     counts: Sequence[int | None] = [None] if layers is None else layers
+    tasks, name = ([data.task], f"{model.name} for {data.task}") if for_task else (None, model.name)
     records = []
     for quality in qualities:
-        sender = LayerSender(partial(model.encode, quality=quality, size=size))
+        sender = LayerSender(partial(model.encode, quality=quality, size=size, tasks=tasks))
         key: Key = {
-            "codec": f"cdvision {model.name}",
+            "codec": f"cdvision {name}",
             "task": data.task,
             "quality": quality,
             "confidence": EVALUATION_CONFIDENCE,
@@ -144,10 +147,10 @@ def stream_curve(
                 partial(sender.send, layers=count),
                 lambda bits, _: ask(bits),
                 ask,
-                with_layers(f"{model.name} {quality}", count),
+                with_layers(f"{name} {quality}", count),
                 cache.open(_with_count(key, count), form) if cache is not None else None,
             )
-            codec = with_layers(f"cdvision {model.name}", count)
+            codec = with_layers(f"cdvision {name}", count)
             entry = _with_count({"codec": codec, "quality": quality, "size": size}, count)
             records.append({**entry, **found})
     return records
