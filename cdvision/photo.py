@@ -102,7 +102,7 @@ def central_window(photo: Image, spec: WindowSpec) -> NDArray[np.uint8]:
     """Return the central square of a photo as (side, side, 3) uint8.
 
     Where it has about that many pixels, they are taken as they are: interpolating between them
-    blurs, and half a pixel of it costs a classifier 6 points of top-1.
+    blurs, and half a pixel of it costs a classifier 3 to 5 points of top-1.
     """
     from PIL import Image
 
