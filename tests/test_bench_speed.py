@@ -118,7 +118,7 @@ def test_the_parts_add_up(report: SpeedReport, batch: int) -> None:
     assert 0.5 < inside / times[parts.DETECT] < 1.6
     rival = times["JPEG decode"] + times[parts.UNCOMPRESSED] + times[parts.POST]
     assert 0.5 < rival / times["JPEG decode + uncompressed network"] < 1.6
-    assert times[parts.ENCODE] > 0.8 * times[parts.ENCODER]
+    assert times[parts.ENCODE] > 0.5 * times[parts.ENCODER]
     assert times[parts.ENTROPY] < times[parts.DETECT]
 
 
