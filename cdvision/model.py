@@ -80,6 +80,7 @@ class Model:
             ImageError: the image cannot be read or is refused, or the size is not one that the
                 model takes.
             UnsupportedTask: the model cannot answer one of the tasks.
+            CdvisionError: the quality is out of range, or there is no task in ``tasks``.
         """
         quality, layers = self._checked_quality(quality), self._layers_for(tasks)
         spec = self.card.input
@@ -103,9 +104,8 @@ class Model:
 
         See ``Stream.latents``.
         """
-        layers = self.card.layers_for(self.card.tasks) | {None}
         return self.package.codec.kept(
-            self._run_encoder(photo, quality, layers, check=False), quality
+            self._run_encoder(photo, quality, {None}, check=False), quality
         )
 
     def picture_for(self, graph: str, photo: FittedPhoto) -> NDArray[np.uint8]:
@@ -117,11 +117,19 @@ class Model:
         return photo.window
 
     def _layers_for(self, tasks: Sequence[str] | None) -> set[int | None]:
-        """Return the layers that a sender has to write for tasks."""
-        for task in tasks or ():
-            if self.card.tail_for(task) is None:
-                raise UnsupportedTask(self.no_task_message(task))
-        return self.card.layers_for(self.card.tasks if tasks is None else tasks)
+        """Return the layers that a sender has to write for tasks; None in it stands for all."""
+        if tasks is None:
+            return {None}
+        if not tasks:
+            raise CdvisionError("tasks: expected at least one, found none")
+        return {self.card.tails[self.tail_for(task)].layer for task in tasks}
+
+    def tail_for(self, task: str) -> str:
+        """Return the name of the tail for a task; raises UnsupportedTask."""
+        tail = self.card.tail_for(task)
+        if tail is None:
+            raise UnsupportedTask(self.no_task_message(task))
+        return tail
 
     def _run_encoder(
         self, photo: FittedPhoto, quality: int, layers: set[int | None], *, check: bool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +72,8 @@ class Stream:
         Raises:
             BitstreamError: a layer's bytes are no such latents.
         """
-        return self._decoded(None)
+        parts = self.model.package.codec.parts(self._layers)
+        return reduce(or_, (self._decoded(part) for part in parts))
 
     def latents_for(self, tail: str) -> Any:
         """Entropy-decode what one tail reads, and nothing else; as ``latents``."""
@@ -236,10 +239,7 @@ class Stream:
 
     def tail_for(self, task: str) -> str:
         """Return the name of the tail for a task; raises UnsupportedTask."""
-        tail = self.model.card.tail_for(task)
-        if tail is None:
-            raise UnsupportedTask(self.model.no_task_message(task))
-        return tail
+        return self.model.tail_for(task)
 
     def graph_inputs(self, tail: str) -> dict[str, Array]:
         """Return what a tail's graphs take, with a batch axis of one."""

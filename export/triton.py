@@ -33,7 +33,7 @@ from cdvision.photo import ImageLike
 
 CODE = Path(__file__).parent
 LARGEST_BATCH = 16
-LATENTS = ("symbols", "hyper", "quality")
+LATENTS = ("symbols", "hyper", "descriptor", "quality")
 # The sender's; a part of every answer; what answers where one layer alone has arrived.
 UNSERVED = (*SENDER_GRAPHS, "tap", BASE)
 STREAM, ANSWER = Tensor("STREAM", "string", (1,)), Tensor("ANSWER", "string", (1,))

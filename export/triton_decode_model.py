@@ -62,4 +62,5 @@ class TritonPythonModel:
 
 def output_name(tail: str, name: str) -> str:
     """Latents are the same for every tail; what a classifier looks at is its own."""
-    return name if name in ("symbols", "hyper", "quality") else f"{tail}_{name}"
+    shared = ("symbols", "hyper", "descriptor", "quality")
+    return name if name in shared else f"{tail}_{name}"

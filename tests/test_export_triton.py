@@ -271,7 +271,7 @@ def test_streams_of_two_sizes_in_one_request_are_refused(
         server.infer("test-dicm-re_decode", as_input(sizes))
 
 
-NAMES = ("mobilenet_v2_descriptor", "symbols", "hyper")
+NAMES = ("descriptor", "symbols", "hyper")
 
 
 def test_golden_streams_decode_to_their_latents(

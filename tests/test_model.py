@@ -6,6 +6,7 @@ import json
 import tracemalloc
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -630,9 +631,9 @@ def test_an_answer_decodes_no_more_than_it_reads(
     kind, read = type(model.package.codec), list[int | None]()
     decode = kind.read
 
-    def noted(codec: Any, bodies: Any, header: Any, layer: int | None = None) -> Any:
-        read.append(layer)
-        return decode(codec, bodies, header, layer)
+    def noted(codec: Any, bodies: Any, header: Any, part: int | None) -> Any:
+        read.append(part)
+        return decode(codec, bodies, header, part)
 
     monkeypatch.setattr(kind, "read", noted)
     stream = model.open(small_stream)
@@ -641,6 +642,20 @@ def test_an_answer_decodes_no_more_than_it_reads(
     assert read == [0]
     stream.detect()
     assert read == [0, 1]
+    assert stream.latents().descriptor is stream.latents_for("mobilenet_v2").descriptor
+    assert read == [0, 1], "what was decoded for an answer is not decoded again"
     (result,) = model.analyze([small_stream], ["classify"])
     assert result.classification is not None
     assert read == [0, 1, 0]
+
+
+def test_a_model_that_answers_no_task_encodes_all_the_same(
+    model: cdvision.Model, photos: list[Path]
+) -> None:
+    """Models of `train encoder` give features for networks of their user's own, and no more."""
+    tails = {name: replace(tail, tasks=()) for name, tail in model.card.tails.items()}
+    silent = cdvision.Model(replace(model.package, card=replace(model.card, tails=tails)))
+    assert silent.card.tasks == ()
+    assert silent.encode(photos[0], 2) == model.encode(photos[0], 2)
+    with pytest.raises(CdvisionError, match="tasks: expected at least one, found none"):
+        model.encode(photos[0], tasks=[])

@@ -225,7 +225,7 @@ def test_the_package_does_what_the_model_did(
         expected = networks[name].outputs(torch.from_numpy(features)[None])[output][0]
         assert np.allclose(answer[output], expected, atol=2e-2, rtol=2e-2)
     for other, foreign in ((small, bits), (model, small.encode(photos[0]))):
-        with pytest.raises(BitstreamError, match="model fingerprint: expected") as caught:
+        with pytest.raises(BitstreamError, match=r"codec: expected [15] \(") as caught:
             other.open(foreign)
         assert "\n" not in str(caught.value)
     with pytest.raises(UnsupportedTask, match="it can give features of mine, net"):

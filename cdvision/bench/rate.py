@@ -23,7 +23,7 @@ from cdvision.bench.record_log import Key, Record, RecordLog
 from cdvision.errors import CdvisionError, UnsupportedTask
 from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
 from cdvision.evaluation.answer_cache import files_digest
-from cdvision.evaluation.curve import LabelledSet, pixel_record, stream_curve
+from cdvision.evaluation.curve import LabelledSet, pixel_record, sender_name, stream_curve
 from cdvision.evaluation.notices import notice
 from cdvision.evaluation.own_networks import OwnPixelPath
 from cdvision.evaluation.reference import PixelNetworks, PixelPath, write_reference_graphs
@@ -91,8 +91,7 @@ class RateBenchmark:
     @property
     def codec(self) -> str:
         """Name of our streams in the records."""
-        name = f"cdvision {self.model.name}"
-        return f"{name} for {self.data.task}" if self.for_task else name
+        return f"cdvision {sender_name(self.model, self.data, for_task=self.for_task)}"
 
     def run(self, folder: Path) -> dict[str, Any]:
         """Measure what ``folder/records.jsonl`` does not hold yet; return the run's facts.

@@ -68,7 +68,7 @@ def small(
 ) -> None:
     """Train the map of `small` on PHOTOS (folders or tars) without labels; it resumes.
 
-    Its descriptor is trained afterwards: `cdvision train descriptor`.
+    Its descriptor is computed afterwards: `cdvision train descriptor`.
     """
     from cdvision.training.recipe import Recipe
     from cdvision.training.run import train_small

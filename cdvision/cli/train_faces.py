@@ -48,20 +48,14 @@ def face_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
     return decorate
 
 
-def new_network_options(function: Command) -> Command:
-    """Add what decides the sizes of networks that no earlier run decides."""
-    for option in (
-        click.option("--resolution", type=int, help="Of new networks, in pixels (default: 128)."),
-        click.option(
-            "--trunk",
-            type=click.Choice(["mobilenet_v2", "resnet50v2"]),
-            help="Of new encoders (default: mobilenet_v2).",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
+_RESOLUTION = click.option(
+    "--resolution", type=int, help="Of new networks, in pixels (default: 128)."
+)
+_TRUNK = click.option(
+    "--trunk",
+    type=click.Choice(["mobilenet_v2", "resnet50v2"]),
+    help="Of new encoders (default: mobilenet_v2).",
+)
 _RATE = click.option("--learning-rate", type=float, help="Default: the stage's own.")
 _WEIGHTS = click.option(
     "--initial-weights", type=EXISTING, help="Folder with the ImageNet weights of the trunk."
@@ -80,7 +74,8 @@ _PERCEPTUAL = click.option(
 
 @faces.command()
 @face_options(minutes=20.0, batch=64)
-@new_network_options
+@_RESOLUTION
+@_TRUNK
 @_RATE
 @click.option("--r1", type=float, default=1.0, show_default=True, help="Weight of R1.")
 @click.option("--path", type=float, default=0.0, show_default=True, help="Of path regularisation.")
@@ -97,7 +92,8 @@ def generator(**options: Any) -> None:
 
 @faces.command()
 @face_options(minutes=15.0, batch=32)
-@new_network_options
+@_RESOLUTION
+@_TRUNK
 @_RATE
 @_WEIGHTS
 @_GENERATOR
@@ -114,7 +110,8 @@ def trunk(**options: Any) -> None:
 
 @faces.command()
 @face_options(minutes=30.0, batch=32)
-@new_network_options
+@_RESOLUTION
+@_TRUNK
 @_WEIGHTS
 @_GENERATOR
 @click.option("--tune-generator", is_flag=True, help="Train the generator too.")

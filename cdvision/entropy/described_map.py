@@ -38,6 +38,11 @@ class DescribedLatents(NamedTuple):
     symbols: NDArray[np.int32] | None  # (C, h, w)
     hyper: NDArray[np.int32] | None  # (C_z, ceil(h / step), ceil(w / step))
 
+    def __or__(self, other: DescribedLatents) -> DescribedLatents:
+        """Join what was decoded apart."""
+        pairs = zip(self, other, strict=True)
+        return DescribedLatents(*(b if a is None else a for a, b in pairs))
+
     @property
     def map(self) -> Latents | None:
         """The layer of the map."""

@@ -97,6 +97,11 @@ class LabelledSet:
         return {"data": self.name, **figures} if self.name else figures
 
 
+def sender_name(model: Model, data: LabelledSet, *, for_task: bool) -> str:
+    """Name a model, and the task of its streams where they are for that task alone."""
+    return f"{model.name} for {data.task}" if for_task else model.name
+
+
 def stream_curve(
     model: Model,
     data: LabelledSet,
@@ -127,7 +132,7 @@ def stream_curve(
         raise UnsupportedTask(model.no_task_message(data.task))
     ask = _asker(model, data.task)
     counts: Sequence[int | None] = [None] if layers is None else layers
-    tasks, name = ([data.task], f"{model.name} for {data.task}") if for_task else (None, model.name)
+    tasks, name = [data.task] if for_task else None, sender_name(model, data, for_task=for_task)
     records = []
     for quality in qualities:
         sender = LayerSender(partial(model.encode, quality=quality, size=size, tasks=tasks))

@@ -35,12 +35,8 @@ class DescriptorEncoder(nn.Module):
 
     def forward(self, window: Tensor, quality: Tensor) -> Tensor:
         """Map (N, 3, 224, 224) RGB 0..255 and (N,) qualities to symbols (N, D), in float."""
-        return torch.round(self.scaled(self.network(window), quality))
-
-    def scaled(self, embedding: Tensor, quality: Tensor) -> Tensor:
-        """Return what is rounded (N, D), of pooled features (N, 1280)."""
-        scaled: Tensor = self.project(embedding) * torch.exp(self.log_gain)[quality]
-        return scaled.clamp(-BOUND, BOUND)
+        scaled: Tensor = self.project(self.network(window)) * torch.exp(self.log_gain)[quality]
+        return torch.round(scaled.clamp(-BOUND, BOUND))
 
 
 class DescriptorTap(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +34,12 @@ def depthwise(channels: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels)
 
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
-
-
-def zero_init(layer: Layer) -> Layer:
-    """Zero a layer, so that the residual path it closes starts as the identity."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
+    """Zero a convolution, so that the residual path it closes starts as the identity."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 class ResidualBlock(nn.Module):

@@ -21,7 +21,6 @@ BOTTLENECKS = (
     (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
 )  # fmt: skip
 SPLIT = 7  # the first block of the tail
-FRONT_CHANNELS = 32
 EMBEDDING = 1280  # pooled features
 
 

@@ -132,7 +132,7 @@ def symbol_tables() -> SymbolTables:
 
 
 @torch.no_grad()
-def hyper_tables(prior: FactorisedPrior) -> SymbolTables:
+def prior_tables(prior: FactorisedPrior) -> SymbolTables:
     """Freeze a factorised prior: one table a quality and channel."""
     probabilities = prior.probabilities().double().numpy()
     rows = probabilities.reshape(-1, probabilities.shape[-1])

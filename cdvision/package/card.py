@@ -140,11 +140,6 @@ class ModelCard:
         """Return the name of the tail that answers a task, or None."""
         return next((name for name, tail in self.tails.items() if task in tail.tasks), None)
 
-    def layers_for(self, tasks: Iterable[str]) -> set[int | None]:
-        """Return the layers that tasks are answered from; None in it stands for all."""
-        tails = (self.tail_for(task) for task in tasks)
-        return {self.tails[tail].layer for tail in tails if tail is not None}
-
     def graphs_for(self, tasks: Iterable[str]) -> dict[str, str]:
         """Return the graph that each tail has to run for tasks: name of the graph by tail.
 

@@ -22,7 +22,7 @@ from cdvision.networks.scales import QUALITIES
 from cdvision.package.builder import (
     PackageFacts,
     build_integer_network,
-    hyper_tables,
+    prior_tables,
     symbol_tables,
     write_package,
 )
@@ -72,7 +72,7 @@ def build_dicm(
 
 def build_coder(bottleneck: Bottleneck) -> Coder:
     """Freeze a bottleneck's probabilities into integers; proves its networks' sums exact."""
-    tables = symbol_tables(), hyper_tables(bottleneck.hyper_prior)
+    tables = symbol_tables(), prior_tables(bottleneck.hyper_prior)
     channels = bottleneck.log_gain.shape[1]
     if isinstance(bottleneck, HyperpriorBottleneck):
         network = build_integer_network(bottleneck.hyper_decoder)

@@ -23,7 +23,7 @@ from cdvision.networks.small_graphs import load
 from cdvision.package.builder import (
     PackageFacts,
     build_integer_network,
-    hyper_tables,
+    prior_tables,
     symbol_tables,
     write_package,
 )
@@ -73,7 +73,7 @@ def with_masks(card: ModelCard) -> ModelCard:
 
 def build_described_coder(model: Small) -> DescribedMapCoder:
     """Freeze the probabilities of both layers into integers."""
-    tables = hyper_tables(model.descriptor.prior)
+    tables = prior_tables(model.descriptor.prior)
     return DescribedMapCoder(DescriptorCoder(tables, QUALITIES), build_coder(model))
 
 
@@ -81,7 +81,7 @@ def build_coder(model: LatentModel) -> HyperpriorCoder:
     """Freeze a trained model's probabilities into integers; proves the network's sums exact."""
     return HyperpriorCoder(
         symbol_tables=symbol_tables(),
-        hyper_tables=hyper_tables(model.hyper_prior),
+        hyper_tables=prior_tables(model.hyper_prior),
         network=build_integer_network(model.hyper_decoder),
         qualities=QUALITIES,
         channels=model.dequantiser.log_rescale.shape[1],

@@ -72,16 +72,17 @@ class StreamCodec(Protocol):
     def kept(self, latents: Any, quality: int) -> Any:
         """Return what a receiver will decode."""
 
-    def read(
-        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
-    ) -> Any:
-        """Decode latents from the bodies of layers by their ids; raises BitstreamError.
+    def parts(self, bodies: Mapping[int, bytes]) -> Sequence[int | None]:
+        """Return what is decoded apart: layers that do not need each other, or None for all.
 
-        Args:
-            bodies: of the layers that have arrived.
-            header: of the stream.
-            layer: the only one that is wanted, of a codec whose layers do not need each other;
-                all that have arrived where None.
+        Latents of several parts are joined by ``|``. Raises BitstreamError where none has arrived.
+        """
+
+    def read(self, bodies: Mapping[int, bytes], header: StreamHeader, part: int | None) -> Any:
+        """Decode one of the ``parts`` from the bodies of layers by their ids.
+
+        Raises:
+            BitstreamError: it has not arrived, or its bytes are no such latents.
         """
 
     def graph_inputs(self, latents: Any) -> Arrays:
@@ -114,9 +115,11 @@ class MapCodec:
         """Return what a receiver will decode."""
         return self.coder.keep_coded(latents, quality - 1)
 
-    def read(
-        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
-    ) -> Latents:
+    def parts(self, bodies: Mapping[int, bytes]) -> Sequence[int | None]:
+        """Return the one part that there is."""
+        return (None,)
+
+    def read(self, bodies: Mapping[int, bytes], header: StreamHeader, part: int | None) -> Latents:
         """Decode the latents of a header's network input."""
         height, width = _cells(header, self.stride)
         return self.coder.decode(_base(bodies), height, width, header.quality - 1)
@@ -156,19 +159,24 @@ class DescribedMapCodec:
         """Return what a receiver will decode."""
         return self.coder.keep_coded(latents, quality - 1)
 
+    def parts(self, bodies: Mapping[int, bytes]) -> Sequence[int | None]:
+        """Return those of the two layers that have arrived; raises BitstreamError for neither."""
+        known = [number for number in (DESCRIPTOR_LAYER, MAP_LAYER) if number in bodies]
+        if not known:
+            expected = f"layer {DESCRIPTOR_LAYER} or {MAP_LAYER}"
+            found = f"{_held(bodies)}: the stream was cut"
+            raise BitstreamError("descriptor or map", expected=expected, found=found)
+        return known
+
     def read(
-        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
+        self, bodies: Mapping[int, bytes], header: StreamHeader, part: int | None
     ) -> DescribedLatents:
-        """Decode one layer, or what has arrived; raises BitstreamError where that is nothing."""
-        descriptor, found, quality = None, None, header.quality - 1
-        wanted = _known(bodies) if layer is None else [layer]
-        if DESCRIPTOR_LAYER in wanted:
-            body = _layer(bodies, DESCRIPTOR_LAYER)
-            descriptor = self.coder.decode_descriptor(body, quality)
-        if MAP_LAYER in wanted:
-            body = _layer(bodies, MAP_LAYER)
-            found = self.coder.decode_map(body, *_cells(header, self.stride), quality)
-        return DescribedLatents(descriptor, *(found or (None, None)))
+        """Decode one layer; raises BitstreamError."""
+        body, quality = _layer(bodies, part), header.quality - 1
+        if part == DESCRIPTOR_LAYER:
+            return DescribedLatents(self.coder.decode_descriptor(body, quality), None, None)
+        found = self.coder.decode_map(body, *_cells(header, self.stride), quality)
+        return DescribedLatents(None, *found)
 
     def graph_inputs(self, latents: DescribedLatents) -> Arrays:
         """Return every array that there is."""
@@ -201,8 +209,12 @@ class LayersCodec:
         """Return what a receiver will decode."""
         return tuple(self.coder.keep_coded(latents, quality - 1))
 
+    def parts(self, bodies: Mapping[int, bytes]) -> Sequence[int | None]:
+        """Return the one part that there is: a layer's tables may need those before it."""
+        return (None,)
+
     def read(
-        self, bodies: Mapping[int, bytes], header: StreamHeader, layer: int | None = None
+        self, bodies: Mapping[int, bytes], header: StreamHeader, part: int | None
     ) -> LayeredLatents:
         """Decode the layers that are there, up to the first that is not."""
         present = [_base(bodies)]
@@ -293,24 +305,15 @@ def _base(bodies: Mapping[int, bytes]) -> bytes:
     return bodies[BASE_LAYER]
 
 
-def _known(bodies: Mapping[int, bytes]) -> list[int]:
-    """Layers of a described map that have arrived; raises BitstreamError where none has."""
-    known = [number for number in (DESCRIPTOR_LAYER, MAP_LAYER) if number in bodies]
-    if not known:
-        held = ", ".join(map(str, sorted(bodies))) or "none"
-        expected = f"layer {DESCRIPTOR_LAYER} or {MAP_LAYER}"
-        raise BitstreamError(
-            "descriptor or map", expected=expected, found=f"{held}: the stream was cut"
-        )
-    return known
-
-
-def _layer(bodies: Mapping[int, bytes], layer: int) -> bytes:
-    if layer not in bodies:
-        held = ", ".join(map(str, sorted(bodies))) or "none"
+def _layer(bodies: Mapping[int, bytes], layer: int | None) -> bytes:
+    if layer is None or layer not in bodies:
         raise BitstreamError(
             "layer",
             expected=f"layer {layer}, which this question is answered from",
-            found=f"{held}: the stream was cut, or encoded for other tasks",
+            found=f"{_held(bodies)}: the stream was cut, or encoded for other tasks",
         )
     return bodies[layer]
+
+
+def _held(bodies: Mapping[int, bytes]) -> str:
+    return ", ".join(map(str, sorted(bodies))) or "none"

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cdvision.networks.small import WINDOW, Small
-from cdvision.training.distillation import TEMPERATURE
 from cdvision.training.initialise import gain_for, principal_components
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.sensitivity import metric_root
 
 TARGET_BYTES = (14.0, 20.0, 30.0, 44.0, 64.0, 92.0, 130.0, 180.0)  # at qualities 1 to 8
 MOST_PHOTOS = 4000
+TEMPERATURE = 2.0  # of the classes: those that are no candidates yet count too
 FLOOR = 0.1  # share of a plain identity: what classes do not depend on, other heads may
 CHUNK = 64  # photos at a time through the classifier
 LEAST_DEVIATION = 0.05  # of a symbol: below, it is zero anyway

@@ -16,8 +16,6 @@ from cdvision.networks.nanodet import (
     NanoDetTail,
 )
 
-TEMPERATURE = 2.0
-
 
 @dataclass(frozen=True)
 class DetectionTarget:
@@ -70,17 +68,6 @@ def detection_loss(
         "scores": _score_loss(found.scores, score) / evidence,
         "boxes": _box_loss(found.distances, wanted.distances, confidence) / evidence,
     }
-
-
-def class_divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean divergence of softened class distributions (N, classes) from the target's.
-
-    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
-    """
-    found = F.log_softmax(logits.float() / TEMPERATURE, dim=-1)
-    wanted = F.log_softmax(target.float() / TEMPERATURE, dim=-1)
-    divergence = F.kl_div(found, wanted, log_target=True, reduction="batchmean")
-    return divergence * TEMPERATURE**2
 
 
 def _score_loss(logits: Tensor, score: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ SOLVED = (
     "encoder.analysis.linear", "taps.nanodet_plus_m.fine", "taps.nanodet_plus_m.coarse",
 )  # fmt: skip
 # The front stays as it came: a step then needs no gradient above 1/16, and the teacher shares its
-# features. The descriptor and the classifier are trained apart, see ``descriptor.py``.
+# features. The descriptor is computed apart, see ``descriptor.py``; the classifier stays too.
 FROZEN = ("encoder.front.", "descriptor.", "taps.mobilenet_v2.", "tails.mobilenet_v2.")
 
 
