@@ -16,7 +16,7 @@ from cdvision.stream import truncate_stream
 
 ROOT = Path(__file__).parent.parent
 PHOTO, OUT = ROOT / "examples" / "photos" / "astronaut.jpg", ROOT / "docs" / "faces.png"
-LANDMARKS = [(206, 113), (247, 112), (228, 135), (210, 155), (246, 154)]  # eyes, nose, mouth
+LANDMARKS = [(203, 101), (245, 103), (223, 126), (203, 140), (243, 140)]  # eyes, nose, mouth
 QUALITIES = (1, 4, 8)
 SIDE, CAPTION, GAP = 192, 26, 8
 
