@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
 # Numerator, denominator, and the most that the project allows at batch 1.
 RATIOS: tuple[tuple[str, str, float | None], ...] = (
     (parts.DETECT, parts.end_to_end(parts.JPEG), 0.8),
-    (parts.DETECT, parts.end_to_end(parts.AVIF), None),
+    *((parts.DETECT, parts.end_to_end(r), None) for r in (parts.WEBP, parts.AVIF, parts.HEVC)),
     (parts.NETWORKS, parts.UNCOMPRESSED, None),
     (parts.ENTROPY, parts.DETECT, 0.05),
     (parts.SEGMENT, parts.DETECT, 1.3),
@@ -71,7 +70,7 @@ class SpeedReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts, with what it was measured on."""
-        packages = versions("numpy", "numba", "onnxruntime", "pillow", "torch")
+        packages = versions("numpy", "numba", "onnxruntime", "pillow", "pillow-heif", "torch")
         return {"machine": machine(), "versions": packages, **asdict(self)}
 
 
@@ -170,11 +169,7 @@ def read_photos(folder: Path | None) -> list[bytes]:
 
 
 def _drawn() -> bytes:
-    from PIL import Image
-
     rows, columns = np.mgrid[0:480, 0:640]
     waves = [np.sin(rows / (9 + 7 * k) + columns / (23 - 5 * k)) for k in range(3)]
     pixels = (127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=parts.JPEG_QUALITY)
-    return buffer.getvalue()
+    return parts.picture_file(pixels, parts.JPEG)

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.bench.timing import Action
+from cdvision.evaluation.rivals import RIVALS, missing
 from cdvision.heads.dense_detection import detect_from_dense
 from cdvision.model import PICTURES, Model
 from cdvision.opened import Stream
 from cdvision.photo import FittedPhoto, fit_photo, read_photo
 from cdvision.results import Detections
-
-JPEG_QUALITY, AVIF_QUALITY = 85, 65
 
 ENCODE, ENCODER = "encode (pixels to stream)", "encoder networks"
 ENCODE_FOR = "encode (pixels to stream, for detect alone)"
@@ -26,7 +25,11 @@ TRANSCODE = "encode (photo file to stream)"
 ENTROPY, NETWORKS, POST = "entropy decoding", "tap + tail + head", "post-processing"
 DETECT, CLASSIFY, SEGMENT = "detect(stream)", "classify(stream)", "segment(stream)"
 UNCOMPRESSED = "uncompressed network"
-JPEG, AVIF = "JPEG", "AVIF"
+JPEG, WEBP, AVIF, HEVC = "JPEG", "WebP", "AVIF", "HEVC"
+
+# Pillow's format and the quality of what a camera sends that saves no bytes at the photo's cost.
+# JPEG is baseline: the progressive files of `bench rate` are smaller and decode more slowly.
+FORMATS = {JPEG: ("JPEG", 85), WEBP: ("WEBP", 80), AVIF: ("AVIF", 65), HEVC: ("HEIF", 65)}
 
 Pixels = NDArray[np.uint8]
 
@@ -125,25 +128,20 @@ def _rival_parts(
     model: Model, photos: Sequence[bytes], opened: Sequence[Stream]
 ) -> dict[str, Part]:
     parts = {}
-    for rival, options in rivals().items():
+    for rival in rivals():
         pictures = [
             content_pixels(photo, stream) for photo, stream in zip(photos, opened, strict=True)
         ]
-        files = [picture_file(picture, rival, **options) for picture in pictures]
+        files = [picture_file(picture, rival) for picture in pictures]
         size = sum(map(len, files))
         parts[decoding(rival)] = Part(partial(_decoded, files), size)
         parts[end_to_end(rival)] = Part(partial(detect_in_files, model, files, opened), size)
     return parts
 
 
-def rivals() -> dict[str, dict[str, int]]:
-    """Name the image formats that Pillow can write and read here, with their options."""
-    from PIL import features
-
-    found = {JPEG: {"quality": JPEG_QUALITY}}
-    if features.check("avif"):
-        found[AVIF] = {"quality": AVIF_QUALITY}
-    return found
+def rivals() -> tuple[str, ...]:
+    """Name the picture codecs that can be written and read here."""
+    return tuple(name for name in FORMATS if missing(RIVALS[name.lower()]) is None)
 
 
 def detect_in_files(
@@ -190,12 +188,13 @@ def content_pixels(photo: bytes, stream: Stream) -> Pixels:
     return _fitted(photo, stream).pixels[:height, :width]
 
 
-def picture_file(pixels: Pixels, name: str, **options: int) -> bytes:
-    """Encode pixels (H, W, 3) as Pillow's format of that name."""
+def picture_file(pixels: Pixels, rival: str) -> bytes:
+    """Encode pixels (H, W, 3) as a rival's file."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, name, **options)
+    name, quality = FORMATS[rival]
+    Image.fromarray(pixels).save(buffer, name, quality=quality)
     return buffer.getvalue()
 
 

@@ -13,7 +13,7 @@ HOLDS = "Python, all libraries, all graphs (ours and the uncompressed network's)
 
 def format_speed(report: SpeedReport) -> str:
     """Lay a report out: times, then ratios with their bars, then memory and cold starts."""
-    packages = versions("numpy", "numba", "onnxruntime", "pillow")
+    packages = versions("numpy", "numba", "onnxruntime", "pillow", "pillow-heif")
     lines = [
         f"{machine()}; {', '.join(f'{name} {number}' for name, number in packages.items())}",
         f"{report.model}, quality {report.quality}; {report.photos} photos, {report.rounds} "

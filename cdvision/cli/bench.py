@@ -70,7 +70,7 @@ def speed(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Time every part of the chain, beside JPEG, AVIF and the uncompressed network."""
+    """Time every part of the chain, beside JPEG, WebP, AVIF, HEVC and the uncompressed network."""
     from cdvision.bench.speed import COLD_RUNS, bench_speed, read_photos
     from cdvision.bench.speed_report import format_speed
 
