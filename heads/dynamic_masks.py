@@ -36,7 +36,10 @@ def dynamic_masks(
 
     Args:
         prototypes: (12, H / 4, W / 4) float32 of the network input.
-        coefficients: (K, 129) float32, the objects' networks: see `object_logits`.
+        coefficients: (K, 129) float32, the objects' networks: weights (8, 14) of prototypes, x
+            and y, biases (8,), weights (8,) of the hidden units and a bias. x is -1 at the left
+            side of the box, 1 at the right; y at its top and bottom. The object is where the
+            result is above 0.
         boxes: (K, 4) float32 left, top, right, bottom in pixels of the network input.
         content_size: (width, height) of the scaled image, at the top left of the input.
         source_size: (width, height) of the source image.
@@ -52,35 +55,12 @@ def dynamic_masks(
     check_array("coefficients", coefficients, shape=(len(boxes), COEFFICIENTS), dtype=np.float32)
     content, source = check_image_size(content_size), check_image_size(source_size)
     scale = np.array([s / c for s, c in zip(source, content, strict=True)], np.float32)
+    prototypes, coefficients = map(np.ascontiguousarray, (prototypes, coefficients))
     pixels = _pixels(boxes * np.tile(scale, 2), source)
     return tuple(
         _mask(prototypes, weights, box, sides, scale, source)
         for weights, box, sides in zip(coefficients, boxes, pixels.tolist(), strict=True)
     )
-
-
-def object_logits(prototypes: Floats, coefficients: Floats, across: Floats, down: Floats) -> Floats:
-    """Run one object's network: logits (h, w), above 0 where the object is.
-
-    Args:
-        prototypes: (12, h, w), a window of the prototypes.
-        coefficients: (129,): weights (8, 14) of prototypes, x and y, biases (8,), weights (8,)
-            of the hidden units and a bias.
-        across: (w,) x of the window's columns, -1 at the left side of the box, 1 at the right.
-        down: (h,) y of the window's rows, -1 at the top of the box, 1 at the bottom.
-    """
-    _, height, width = prototypes.shape
-    inputs = PROTOTYPES + PLACES
-    weights = coefficients[: HIDDEN * inputs].reshape(HIDDEN, inputs)
-    bias, last = coefficients[HIDDEN * inputs : -1].reshape(2, HIDDEN)
-    x, y = weights[:, PROTOTYPES:].T
-    hidden = weights[:, :PROTOTYPES] @ prototypes.reshape(PROTOTYPES, -1)
-    hidden = hidden.reshape(HIDDEN, height, width)
-    hidden += (np.outer(x, across) + bias[:, None])[:, None]
-    hidden += np.outer(y, down)[:, :, None]
-    np.maximum(hidden, 0, out=hidden)
-    logits: Floats = (last @ hidden.reshape(HIDDEN, -1)).reshape(height, width) + coefficients[-1]
-    return logits
 
 
 def _mask(
@@ -91,21 +71,23 @@ def _mask(
     scale: Floats,
     source: Size,
 ) -> Rle:
+    from cdvision.heads.mask_kernels import lines_of_object  # numba: when first needed
+
     _, height, width = prototypes.shape
     first, top, stop, bottom = sides
     columns, share = _cells(np.arange(first, stop), scale[0], width)
     rows, _ = _cells(np.array([top, bottom - 1]), scale[1], height)
     across = np.arange(columns[0], min(columns[-1] + 2, width))
     down = np.arange(rows[0], min(rows[-1] + 2, height))
-    logits = object_logits(
-        prototypes[:, down[0] : down[-1] + 1, across[0] : across[-1] + 1],
+    lines = lines_of_object(
+        prototypes,
         weights,
+        (down[0], across[0]),
         _in_box(across, box[0], box[2]),
         _in_box(down, box[1], box[3]),
-    ).T.copy()
-    low = columns - columns[0]
-    lines = logits[low]
-    lines += share[:, None] * (logits[np.minimum(low + 1, len(across) - 1)] - lines)
+        columns - columns[0],
+        share,
+    )
     centres = (down + np.float32(0.5)) * (STRIDE * scale[1])
     return runs_of_columns(lines, centres, first, (top, bottom), source)
 

@@ -5,11 +5,79 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.kernels import compiled
+from cdvision.entropy.kernels import compiled, compiled_inside
 
 Floats = NDArray[np.float32]
+_MAPS = "Array(float32, 3, 'C', readonly=True)"
+_VECTOR = "Array(float32, 1, 'C', readonly=True)"
 _LINES = "Array(float32, 2, 'C', readonly=True)"
 _PLACES = "Array(float64, 1, 'C', readonly=True)"
+
+
+@compiled_inside()
+def _logits(
+    maps: Floats,
+    network: Floats,
+    corner: tuple[int, int],
+    across: Floats,
+    down: Floats,
+) -> Floats:
+    """Run an object's network on a window: (h, w). Loops run along rows, as memory does."""
+    count, (top, left), width = len(maps), corner, len(across)
+    inputs = count + 2
+    hidden = (len(network) - 1) // (inputs + 2)
+    logits, unit = np.full((len(down), width), network[-1]), np.empty(width, np.float32)
+    for row in range(len(down)):
+        for index in range(hidden):
+            weights = network[index * inputs : (index + 1) * inputs]
+            start = network[hidden * inputs + index] + weights[count + 1] * down[row]
+            for column in range(width):
+                unit[column] = start + weights[count] * across[column]
+            for channel in range(count):
+                weight = weights[channel]
+                line = maps[channel, top + row, left : left + width]
+                for column in range(width):
+                    unit[column] += weight * line[column]
+            weight = network[hidden * (inputs + 1) + index]
+            for column in range(width):
+                logits[row, column] += weight * max(unit[column], np.float32(0))
+    return logits
+
+
+@compiled(
+    f"float32[:, ::1]({_MAPS}, {_VECTOR}, UniTuple(int64, 2), {_VECTOR}, {_VECTOR}, "
+    f"Array(int64, 1, 'C', readonly=True), {_VECTOR})"
+)
+def lines_of_object(
+    maps: Floats,
+    network: Floats,
+    corner: tuple[int, int],
+    across: Floats,
+    down: Floats,
+    cells: NDArray[np.int64],
+    shares: Floats,
+) -> Floats:
+    """Return an object's logits (columns, rows) at columns between the window's cells.
+
+    Args:
+        maps: (12, H, W) prototypes.
+        network: (129,), see ``dynamic_masks``.
+        corner: (row, column) of the maps at which the window begins.
+        across: (w,) places of the window's columns in the box.
+        down: (h,) places of its rows.
+        cells: (columns,) the window's column on the far side of which each column lies.
+        shares: (columns,) its share of the next one.
+    """
+    logits = _logits(maps, network, corner, across, down)
+    rows, width = logits.shape
+    lines = np.empty((len(cells), rows), np.float32)
+    for column in range(len(cells)):
+        near, share = cells[column], shares[column]
+        far = min(near + 1, width - 1)
+        for row in range(rows):
+            value = logits[row, near]
+            lines[column, row] = value + share * (logits[row, far] - value)
+    return lines
 
 
 @compiled(f"int64(Array(float32, 1, 'C', readonly=True), {_PLACES}, int64)")

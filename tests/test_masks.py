@@ -19,8 +19,8 @@ from cdvision.heads.dynamic_masks import (
     PROTOTYPES,
     STRIDE,
     dynamic_masks,
-    object_logits,
 )
+from cdvision.heads.mask_kernels import lines_of_object
 from cdvision.heads.mask_runs import runs_of_columns
 from cdvision.results import ResultError
 from cdvision.results.masks import decode_mask, encode_mask, mask_area
@@ -163,9 +163,10 @@ def test_training_looks_at_an_object_as_the_post_processing_does() -> None:
     ours = mask_logits(
         torch.from_numpy(prototypes).expand(3, -1, -1, -1), torch.from_numpy(coefficients)
     )
+    cells = np.arange(SAMPLES)
     for theirs, weights in zip(ours, coefficients, strict=True):
-        mine = object_logits(prototypes, weights, line, line)
-        np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-4)
+        mine = lines_of_object(prototypes, weights, (0, 0), line, line, cells, 0 * line)
+        np.testing.assert_allclose(mine.T, theirs.numpy(), atol=1e-4)
 
 
 # --- the model

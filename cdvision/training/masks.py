@@ -116,7 +116,7 @@ class MaskStage(Stage):
 def mask_logits(prototypes: Tensor, coefficients: Tensor) -> Tensor:
     """Run each object's network on prototypes sampled in its box: (P, 12, S, S) -> (P, S, S).
 
-    The twin of ``cdvision.heads.dynamic_masks.object_logits``.
+    The twin of ``cdvision.heads.mask_kernels.lines_of_object``.
     """
     count, _, side, _ = prototypes.shape
     inputs = PROTOTYPES + PLACES
