@@ -54,6 +54,13 @@ def entropy(as_json: bool) -> None:
 @quality_option
 @click.option("--rounds", type=click.IntRange(2), default=60, show_default=True)
 @click.option(
+    "--batch",
+    type=click.IntRange(2),
+    default=16,
+    show_default=True,
+    help="Photos of a batch, timed beside one at a time.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -66,6 +73,7 @@ def speed(
     photos: Path | None,
     quality: int | None,
     rounds: int,
+    batch: int,
     output: Path | None,
     as_json: bool,
     **options: Any,
@@ -80,6 +88,7 @@ def speed(
         read_photos(photos),
         quality=quality,
         rounds=rounds,
+        batch=batch,
         cold_runs=min(COLD_RUNS, rounds),
     )
     record = json.dumps(report.to_dict())
