@@ -27,9 +27,9 @@ DETECT, CLASSIFY, SEGMENT = "detect(stream)", "classify(stream)", "segment(strea
 UNCOMPRESSED = "uncompressed network"
 JPEG, WEBP, AVIF, HEVC = "JPEG", "WebP", "AVIF", "HEVC"
 
-# Pillow's format and the quality of what a camera sends that saves no bytes at the photo's cost.
+# Pillow's format, and the quality at which a picture hardly shows its codec.
 # JPEG is baseline: the progressive files of `bench rate` are smaller and decode more slowly.
-FORMATS = {JPEG: ("JPEG", 85), WEBP: ("WEBP", 80), AVIF: ("AVIF", 65), HEVC: ("HEIF", 65)}
+FORMATS = {JPEG: ("JPEG", 85), WEBP: ("WEBP", 80), AVIF: ("AVIF", 65), HEVC: ("HEIF", 50)}
 
 Pixels = NDArray[np.uint8]
 
