@@ -246,6 +246,15 @@ def test_int8_quantises_the_body_and_spares_the_heads(
         OnnxGraph(model.SerializeToString(), threads=1).run(runs[0])
 
 
+def test_int8_spares_the_front_of_a_sender(model: cdvision.Model) -> None:
+    plain = standalone_graph(model.package, "encoder")
+    weights = {n.name: n.input[1] for n in plain.graph.node if n.op_type == "Conv"}
+    chosen = [weights[name] for name in quantisable_nodes(plain)]
+    assert any(".analysis." in weight for weight in chosen)
+    assert sum(".encoder.front." in weight for weight in weights.values()) > 20
+    assert not any(".encoder.front." in weight for weight in chosen)
+
+
 def test_int8_spares_the_integer_network(tiny: cdvision.Model) -> None:
     plain = standalone_graph(tiny.package, "encoder")
     chosen = set(quantisable_nodes(plain))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,7 @@ def _rival_parts(
     return parts
 
 
+@cache
 def rivals() -> tuple[str, ...]:
     """Name the picture codecs that can be written and read here."""
     return tuple(name for name in FORMATS if missing(RIVALS[name.lower()]) is None)
