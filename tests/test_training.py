@@ -144,6 +144,28 @@ def test_a_run_whose_time_is_spent_trains_no_further(
     assert all(torch.equal(before[key], after[key]) for key in before | after)
 
 
+def test_a_run_goes_on_from_a_finished_one_with_its_multipliers(
+    run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    train_small([bank], weights, tmp_path, Recipe(minutes=0.0), CPU, start=run)
+    finished, begun = (
+        load_file(run / "weights.safetensors"),
+        load_file(tmp_path / "weights.safetensors"),
+    )
+    assert all(torch.equal(begun[name], value) for name, value in finished.items())
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 0
+    before, after = (load_file(folder / "checkpoint.safetensors") for folder in (run, tmp_path))
+    assert torch.equal(before["rate/log_multiplier"], after["rate/log_multiplier"])
+    assert torch.equal(before["sensitivity/root"], after["sensitivity/root"])
+
+
+def test_nothing_goes_on_from_a_run_that_has_not_ended(
+    weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    with pytest.raises(CdvisionError, match="expected a finished run"):
+        train_small([bank], weights, tmp_path / "new", Recipe(), CPU, start=tmp_path)
+
+
 TUNING = Plan(minutes=1.0, batch=2, device=CPU, steps=2, warmup_steps=1)
 
 
@@ -347,6 +369,7 @@ def test_a_step_moves_every_part_and_reports_every_term(teacher: Teacher, bank: 
     still = {k for k, v in trainer.model.named_parameters() if torch.equal(v, before[k])}
     frozen = {k for k in before if k.startswith(FROZEN)}
     assert frozen <= still
+    assert not any(k.startswith("encoder.front.stage3") for k in still)
     # No gradient reaches a weight behind an exact zero.
     assert len(still - frozen) < 0.05 * len(before), still - frozen
     assert not any(parameter.requires_grad for parameter in trainer.teacher.parameters())

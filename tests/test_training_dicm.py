@@ -181,6 +181,13 @@ def exactness(banks: list[PhotoBank], **_: Any) -> Stage:
     return ExactnessStage(model, banks, PLAN)
 
 
+def exactness_of_filtered(banks: list[PhotoBank], **_: Any) -> Stage:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = tiny_re()
+    return ExactnessStage(model, banks, PLAN)
+
+
 def heads(labels: Path, **_: Any) -> Stage:
     with torch.random.fork_rng():
         torch.manual_seed(3)  # the codec is no part of a checkpoint: it comes from its own run
@@ -200,7 +207,8 @@ def heads(labels: Path, **_: Any) -> Stage:
 
 
 STAGES: list[Callable[..., Stage]] = [
-    contrastive, redundancy, joint, distillation, codec, exactness, heads,
+    contrastive, redundancy, joint, distillation, codec, exactness,
+    exactness_of_filtered, heads,
 ]  # fmt: skip
 
 

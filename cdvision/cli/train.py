@@ -51,6 +51,11 @@ train.add_command(convert_zoo)
     type=click.Path(exists=True, path_type=Path),
     help="csv with columns file and split: a source named there gives its `train` rows only.",
 )
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Go on from a finished run, with the whole schedule anew.",
+)
 @click.option("--minutes", type=float, help="Length of the run (default: the recipe's).")
 @click.option("--batch", type=click.IntRange(1), help="Crops a step (default: the recipe's).")
 @click.option("--learning-rate", type=float, help="Of what starts from nothing.")
@@ -63,6 +68,7 @@ def small(
     initial_weights: Path,
     out: Path,
     split_table: Path | None,
+    start: Path | None,
     device: str,
     **changes: Any,
 ) -> None:
@@ -75,7 +81,8 @@ def small(
 
     where = place(device)
     recipe = replace(Recipe(), **{k: v for k, v in changes.items() if v is not None})
-    train_small(photo_banks(photos, split_table, where), initial_weights, out, recipe, where)
+    banks = photo_banks(photos, split_table, where)
+    train_small(banks, initial_weights, out, recipe, where, start)
     click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
 
 

@@ -186,17 +186,26 @@ def codec(**options: Any) -> None:
 @_SIDE
 @_RATE
 def exactness(**options: Any) -> None:
-    """Measure what exact entropy coding costs in bits, on the latents of a run of `codec`.
+    """Measure what exact entropy coding costs in bits: on y2 of a run of `codec`, or y1 before it.
 
-    The codec's integer entropy model and the paper's float transformers go on learning side by
-    side on the same latents; `training.json` keeps bits per pixel of both.
+    Integer networks and the paper's float transformers learn side by side on the same latents;
+    `training.json` keeps bits per pixel of both. A run of `redundancy` or `joint` has no y2 yet.
     """
     from cdvision.training.dicm.exactness import ExactnessStage
-    from cdvision.training.dicm.models import make_codec
+    from cdvision.training.dicm.models import (
+        CODEC,
+        CONTRASTIVE,
+        HEADS,
+        make_codec,
+        make_redundancy,
+    )
 
     plan, start = planned(options, smoke_batch=2), _begin(options)
+    if start.stage in ("", CONTRASTIVE, HEADS):
+        raise click.UsageError("--start: expected a run of `redundancy`, `joint` or `codec`")
+    model = make_codec(start) if start.stage == CODEC else make_redundancy(start)
     crops = _crops(options, plan, side=256, multiple=64)
-    stage = ExactnessStage(make_codec(start), crops, plan, **_given(options, "learning_rate"))
+    stage = ExactnessStage(model, crops, plan, **_given(options, "learning_rate"))
     _run(stage, options, plan, start)
     click.echo(f"exactness costs {100 * stage.watched()['cost']:+.2f} % of the bits")
 

@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.networks.initial_weights import load_nanodet
 from cdvision.networks.small import Small
 from cdvision.training.distillation import Teacher
+from cdvision.training.finished_run import finished_weights, restore_metric
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.recipe import WEIGHTS, Recipe
 from cdvision.training.run import START_BATCHES, START_SIZE
 from cdvision.training.small import SmallTrainer
-from cdvision.training.stage_run import CHECKPOINT, Plan, Stage, read_record
+from cdvision.training.stage_run import Plan, Stage, read_record
 from cdvision.training.weight_average import WeightAverage
 
 RATES = {
@@ -34,8 +33,6 @@ RATES = {
 """Learning rate of each part, by how its parameters' names begin."""
 # High qualities are drawn more often: there the receiver, and not the rate, is what loses accuracy.
 QUALITY_SHARES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.4, 1.4, 1.6)
-MASKS = "masks."  # begins the names of the mask branch's weights
-SENSITIVITY = "sensitivity/"  # begins the names of the metric in a checkpoint
 
 
 class ReceiverStage(Stage):
@@ -53,7 +50,7 @@ class ReceiverStage(Stage):
     def __init__(self, weights: Path, run: Path, banks: Sequence[PhotoBank], plan: Plan) -> None:
         self.finished = read_record(run)
         self.trainer, self.masks = _finished(weights, run, plan.device)
-        if not _restored_metric(self.trainer, run):
+        if not restore_metric(self.trainer.sensitivity, run):
             _measure_metric(self.trainer, banks, plan.seed)
         self.model: Small = self.trainer.model
         self.average = WeightAverage(self.model)
@@ -109,24 +106,11 @@ def _finished(
     trainer, they are kept, and not tuned.
     """
     trainer = SmallTrainer(Teacher(*load_nanodet(weights)), Recipe(), device)
-    result = load_file(run / "weights.safetensors")
-    masks = {name: result.pop(name) for name in list(result) if name.startswith(MASKS)}
-    trainer.model.load_state_dict({name: value.float() for name, value in result.items()})
+    result, masks = finished_weights(run)
+    trainer.model.load_state_dict(result)
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(RATES)))
     return trainer, masks
-
-
-def _restored_metric(trainer: SmallTrainer, run: Path) -> bool:
-    """Restore the metric of the losses; False for a run, of masks say, that has measured none."""
-    if not (run / CHECKPOINT).is_file():
-        return False
-    with safe_open(run / CHECKPOINT, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(SENSITIVITY)]
-        state = {name.removeprefix(SENSITIVITY): file.get_tensor(name) for name in names}
-    if state:
-        trainer.sensitivity.load_state_dict(state)
-    return bool(state)
 
 
 def _measure_metric(trainer: SmallTrainer, banks: Sequence[PhotoBank], seed: int) -> None:

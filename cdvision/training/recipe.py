@@ -15,9 +15,13 @@ WEIGHTS = {
 SOLVED = (
     "encoder.analysis.linear", "taps.nanodet_plus_m.fine", "taps.nanodet_plus_m.coarse",
 )  # fmt: skip
-# The front stays as it came: a step then needs no gradient above 1/16, and the teacher shares its
-# features. The descriptor is computed apart, see ``descriptor.py``; the classifier stays too.
-FROZEN = ("encoder.front.", "descriptor.", "taps.mobilenet_v2.", "tails.mobilenet_v2.")
+# Up to stage 2 the front stays as it came: a step then needs no gradient above 1/16, and the
+# teacher shares it. The descriptor is computed apart, see ``descriptor.py``; so is the classifier's
+# part, which stays as it came.
+FROZEN = (
+    "encoder.front.stem.", "encoder.front.stage2.",
+    "descriptor.", "taps.mobilenet_v2.", "tails.mobilenet_v2.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def freeze(model: Small) -> None:
 
 
 def _rate(name: str, recipe: Recipe) -> float:
-    if name.startswith("tails."):
+    if name.startswith(("tails.", "encoder.front.")):
         return recipe.pretrained_rate
     if name.startswith(SOLVED):
         return recipe.solved_rate

@@ -14,25 +14,37 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from cdvision.networks.initial_weights import load_mobilenet_embedding, load_nanodet
 from cdvision.networks.small import Small
 from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
 from cdvision.training.distillation import Teacher
+from cdvision.training.finished_run import (
+    finished_weights,
+    restore_metric,
+    restore_multipliers,
+)
 from cdvision.training.hyper_start import start_hyper
 from cdvision.training.initialise import initialise_small, start_prediction
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.rate_control import TARGET_BYTES
 from cdvision.training.recipe import Recipe
 from cdvision.training.small import SmallTrainer
+from cdvision.training.stage_run import read_record
 
 LOG_EVERY = 50
 START_BATCHES, START_SIZE = 3, 16  # of each group of photos, from which a start is computed
 
 
 def train_small(
-    banks: Sequence[PhotoBank], weights: Path, out: Path, recipe: Recipe, device: torch.device
+    banks: Sequence[PhotoBank],
+    weights: Path,
+    out: Path,
+    recipe: Recipe,
+    device: torch.device,
+    start: Path | None = None,
 ) -> Small:
     """Train, or resume, until the recipe's minutes are spent; return the averaged model.
 
@@ -42,6 +54,11 @@ def train_small(
         out: folder of the checkpoint and the log; a checkpoint found there is resumed.
         recipe: lengths, sizes and rates.
         device: where to train.
+        start: folder of a finished run to go on from, with the whole schedule anew. Default:
+            start from a linear code.
+
+    Raises:
+        CdvisionError: ``start`` is no finished run of `small`.
     """
     torch.manual_seed(recipe.seed)
     trainer = SmallTrainer(Teacher(*load_nanodet(weights)), recipe, device)
@@ -51,17 +68,35 @@ def train_small(
     else:
         rng = np.random.default_rng(recipe.seed)
         images = [bank.batch(START_SIZE, rng) for bank in banks for _ in range(START_BATCHES)]
-        trainer.sensitivity.measure(trainer.teacher, images)
-        initialise_small(trainer.model, trainer.teacher, trainer.sensitivity, images)
-        _copy_classifier(trainer.model, weights)
-        with torch.no_grad():
-            features = [trainer.model.encoder.features(b) for b in images[::START_BATCHES]]
-        start_prediction(trainer.model, features)
-        start_hyper(trainer.model, features)
+        if start is None:
+            _start(trainer, images, weights)
+        else:
+            _go_on(trainer, images, start)
         trainer.average.load_state_dict(trainer.model.state_dict())
     _loop(trainer, banks, out)
     _write_result(trainer, banks, out)
     return trainer.average
+
+
+def _start(trainer: SmallTrainer, images: list[Tensor], weights: Path) -> None:
+    """Begin with the best linear code of what the detector computes for some images."""
+    model = trainer.model
+    trainer.sensitivity.measure(trainer.teacher, images)
+    initialise_small(model, trainer.teacher, trainer.sensitivity, images)
+    _copy_classifier(model, weights)
+    with torch.no_grad():
+        features = [model.encoder.features(batch) for batch in images[::START_BATCHES]]
+    start_prediction(model, features)
+    start_hyper(model, features)
+
+
+def _go_on(trainer: SmallTrainer, images: list[Tensor], start: Path) -> None:
+    """Begin with what a finished run has reached, and with the multipliers that it found."""
+    read_record(start)
+    trainer.model.load_state_dict(finished_weights(start)[0])
+    if not restore_metric(trainer.sensitivity, start):
+        trainer.sensitivity.measure(trainer.teacher, images)
+    restore_multipliers(trainer.rate, start)
 
 
 def _copy_classifier(model: Small, weights: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.networks.nanodet import DenseDetections
+from cdvision.networks.nanodet import DenseDetections, DetectorFeatures
 from cdvision.networks.scales import QUALITIES
 from cdvision.networks.small import Small, pack, unpack
 from cdvision.training.checkpoint import Progress
@@ -55,9 +55,9 @@ class SmallTrainer:
         image = image.contiguous(memory_format=torch.channels_last)
         quality = torch.from_numpy(rng.integers(QUALITIES, size=len(image))).to(self.device)
         with torch.no_grad():
-            features = self.model.encoder.features(image)
-        sent = transmit(self.model, features, quality)
-        terms = self._terms(features, sent.y)
+            wanted = self.teacher.front(image)
+        sent = transmit(self.model, self._sender_features(wanted.fine), quality)
+        terms = self._terms(pack(wanted), sent.y)
         loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
         pixels = image.shape[2] * image.shape[3]
         rate_loss = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
@@ -83,9 +83,13 @@ class SmallTrainer:
         """Return the terms of images (N, 3, S, S) for a receiver alone, at qualities (N,)."""
         image = image.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            features = self.model.encoder.features(image)
-            sent = transmit(self.model, features, quality)
-        return self._terms(features, sent.y)
+            wanted = self.teacher.front(image)
+            sent = transmit(self.model, self._sender_features(wanted.fine), quality)
+        return self._terms(pack(wanted), sent.y)
+
+    def _sender_features(self, fine: Tensor) -> Tensor:
+        """Return what the sender's analysis reads: its own stage 3 on the shared stage 2."""
+        return pack(DetectorFeatures(fine, self.model.encoder.front.stage3(fine)))
 
     def _terms(self, features: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Compare what the receiver computes from ``y`` with the teacher, from packed features."""

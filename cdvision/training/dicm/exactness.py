@@ -1,21 +1,27 @@
 """What exactness costs: the same latents under integer networks and under the paper's transformers.
 
-Both entropy models go on learning, side by side, on the latents of a finished codec; the integer
-one from where the codec's run left it, the float one from nothing. The answer is worth reading
-when neither falls any more. Nothing of the codec changes, and nothing comes out but the figures.
+Both entropy models learn side by side on the latents of a finished run, and the answer is worth
+reading when neither falls any more. On y2 of a codec, the integer model goes on from where the run
+left it and the float one begins with nothing; on y1 of RE networks, which `dicm-re` sends under a
+smaller model, both begin with nothing. Nothing of the run changes, and nothing comes out but the
+figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.networks.dicm import Dicm
+from cdvision.networks.bottleneck import Bottleneck, CheckerboardBottleneck
+from cdvision.networks.dicm import Dicm, DicmCodec
+from cdvision.networks.dicm_widths import DicmWidths
 from cdvision.networks.float_entropy import FloatEntropy
+from cdvision.networks.scales import index_of
 from cdvision.training.dicm.protocols import channels_last, freeze, lay_out
 from cdvision.training.dicm.rate_stage import draw_batch, draw_qualities, pixels_of
 from cdvision.training.dicm.rates import rate_groups
@@ -28,10 +34,10 @@ MEMORY = 0.98  # of the running means
 
 
 class ExactnessStage(Stage):
-    """Train both entropy models on the latents of a codec.
+    """Train both entropy models on the latents of a model.
 
     Args:
-        model: a trained `Dicm`; frozen, but for a copy of its entropy model.
+        model: a trained `Dicm`, frozen but for its entropy model; or a trained `DicmRe`, frozen.
         banks: groups of photos; their crops must be multiples of 64.
         plan: length, batch, device.
         qualities: of the model.
@@ -42,7 +48,7 @@ class ExactnessStage(Stage):
 
     def __init__(
         self,
-        model: Dicm,
+        model: DicmCodec,
         banks: Sequence[PhotoBank],
         plan: Plan,
         *,
@@ -50,10 +56,15 @@ class ExactnessStage(Stage):
         learning_rate: float = LEARNING_RATE,
     ) -> None:
         self.model, self.banks, self.plan, self.qualities = model, banks, plan, qualities
-        both = {"exact": model.bottleneck, "transformers": FloatEntropy(model.re.widths)}
+        if isinstance(model, Dicm):
+            self.exact, widths = model.bottleneck, model.re.widths
+        else:
+            widths = replace(model.widths, latents=model.widths.filtered)
+            self.exact = _checkerboard(model.bottleneck, widths)
+        both = {"exact": self.exact, "transformers": FloatEntropy(widths)}
         freeze(lay_out(model, plan.device))
         self.both = lay_out(nn.ModuleDict(both), plan.device).requires_grad_(True).train()
-        for name, parameter in model.bottleneck.named_parameters():
+        for name, parameter in self.exact.named_parameters():
             parameter.requires_grad_(name not in GAINS)
         self.means = RunningMeans(tuple(both)).to(plan.device)
         self.optimizer = torch.optim.AdamW(rate_groups(self.both, learning_rate), fused=True)
@@ -70,12 +81,10 @@ class ExactnessStage(Stage):
         """Bits per pixel of one batch under both."""
         image = channels_last(draw_batch(self.banks, self.plan.batch, rng), self.plan.device)
         quality = draw_qualities(self.qualities, len(image), rng, self.plan.device)
-        bottleneck = self.model.bottleneck
         with torch.no_grad(), self.plan.autocast():
-            filtered = self.model.re.transmit(self.model.re.front(image), quality).features
-            y = self.model.analysis(filtered).float()
-            scaled = y * torch.exp(bottleneck.log_gain)[quality][:, :, None, None]
-        exact = bottleneck(y, quality)
+            y = self._latents(image, quality).float()
+            scaled = y * torch.exp(self.exact.log_gain)[quality][:, :, None, None]
+        exact = self.exact(y, quality)
         with self.plan.autocast():
             transformers = self.both["transformers"](scaled, quality)
         pixels = pixels_of(image)
@@ -87,6 +96,15 @@ class ExactnessStage(Stage):
         self.means.follow(terms)
         return noisy, terms
 
+    def _latents(self, image: Tensor, quality: Tensor) -> Tensor:
+        """Return y2 (N, 192, H/16, W/16) of a codec, or y1 (N, 192, H/32, W/32) of RE networks."""
+        model, features = self.model, self.model.front(image)
+        if isinstance(model, Dicm):
+            filtered: Tensor = model.analysis(model.re.transmit(features, quality).features)
+            return filtered
+        y: Tensor = model.encoder(features)
+        return y
+
     def watched(self) -> dict[str, Any]:
         """Return the running bits per pixel of both, and what exactness costs."""
         bpp = {name: round(value, 5) for name, value in self.means.values().items()}
@@ -95,6 +113,18 @@ class ExactnessStage(Stage):
     def record(self) -> dict[str, Any]:
         """Return the figures."""
         return self.watched()
+
+
+@torch.no_grad()
+def _checkerboard(trained: Bottleneck, widths: DicmWidths) -> CheckerboardBottleneck:
+    """Return new integer networks of two passes that quantise as a trained bottleneck does."""
+    new = CheckerboardBottleneck(widths)
+    for name in GAINS:
+        getattr(new, name).copy_(getattr(trained, name))
+    start = index_of(torch.exp(new.log_gain)).clamp_min(1.0)
+    new.integer.first_bias.copy_(start)
+    new.integer.second_bias.copy_(start)
+    return new
 
 
 class RunningMeans(nn.Module):
