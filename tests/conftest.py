@@ -59,6 +59,12 @@ def model(load_model: LoadModel) -> cdvision.Model:
 
 
 @pytest.fixture(scope="session")
+def small_stream(model: cdvision.Model, photos: list[Path]) -> bytes:
+    """Return a stream that is quick to decode."""
+    return model.encode(photos[1], 4, size=96)
+
+
+@pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """Return the paths of the example photos."""
     assert len(PHOTOS) >= 5

@@ -222,7 +222,7 @@ def test_configs_and_weights_that_do_not_fit_are_refused(tmp_path):
         stream_config(cfg)
     narrow = narrow_config()
     narrow.MODEL.WEIGHTS = str(tmp_path / "model.pkl")
-    with pytest.raises(ModelError, match="convert_zoo_checkpoint"):
+    with pytest.raises(ModelError, match="cdvision train convert-zoo"):
         CdvisionPredictor(narrow)
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     narrow.MODEL.WEIGHTS = str(tmp_path / "other.safetensors")
