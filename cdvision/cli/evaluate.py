@@ -100,6 +100,7 @@ def evaluate(
     Answers are kept: an interrupted evaluation goes on where it was.
     """
     from cdvision.evaluation.curve import stream_curve
+    from cdvision.evaluation.losses import with_losses
     from cdvision.evaluation.records import format_attributes, format_records
 
     source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
@@ -116,6 +117,7 @@ def evaluate(
         records.append(_reference_record(model, initial_weights, data, size, kept))
     if pixels:
         records.append(_own_record(model, data, size, kept))
+    records = with_losses(records, data.draws)
     click.echo(format_records(records))
     if data.task == "attributes":
         click.echo(f"\nAttributes of the last row:\n\n{format_attributes(records[-1])}")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cdvision.errors import ImageError
 from cdvision.evaluation.answer_cache import AnswerCache
 from cdvision.evaluation.answer_formats import CLASSES, AnswerFormat
-from cdvision.evaluation.bootstrap import RESAMPLES, Scorer, bootstrap
+from cdvision.evaluation.bootstrap import RESAMPLES, Draws, Scorer, bootstrap
 from cdvision.evaluation.labelled import LabelledPhoto
 from cdvision.evaluation.notices import notice
 
@@ -67,6 +67,7 @@ def measure_accuracy(
     label: str = "",
     cache: AnswerCache | None = None,
     resamples: int = RESAMPLES,
+    keep: Draws | None = None,
 ) -> dict[str, Any]:
     """Answer every photo and return the record: task, photos, mean bytes, figures, intervals.
 
@@ -79,6 +80,7 @@ def measure_accuracy(
         label: shown beside the progress bar.
         cache: keeps answers as they come, so that an interrupted run goes on from there.
         resamples: draws behind the 95 % intervals; 0 leaves them out.
+        keep: is filled with the figures of every draw.
 
     Raises:
         ImageError: all photos were refused.
@@ -101,7 +103,7 @@ def measure_accuracy(
             raise refusals[0]
         notice(f"{label}: {len(refusals)} photos left out: {refusals[0]}")
     scorer = _with_bytes(scoring.scorer(labels, answers), np.array(sizes, np.float64))
-    figures = bootstrap(scorer, len(labels), resamples=resamples)
+    figures = bootstrap(scorer, len(labels), resamples=resamples, keep=keep)
     refused = {"refused": len(refusals)} if refusals else {}
     facts = {"task": scoring.task, "photos": len(labels), **refused, "resamples": resamples}
     return {**facts, **figures}

@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 Scorer = Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
 """(R, P) weights of P photos in R weightings -> figures by name, (R,) each."""
 
+Draws = dict[str, NDArray[np.float64]]
+"""Figures of every draw by name, (R,) each."""
+
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 _CHUNK = 2**22  # weights held at a time
 
 
 def bootstrap(
-    scorer: Scorer, photos: int, *, resamples: int = RESAMPLES, seed: int = 0
+    scorer: Scorer,
+    photos: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    keep: Draws | None = None,
 ) -> dict[str, float]:
     """Return every figure with its 95 % interval, ``name``, ``name_low`` and ``name_high``.
 
@@ -36,6 +44,8 @@ def bootstrap(
         photos: size of the set, at least 1.
         resamples: how many times the set is drawn; 0 leaves the intervals out.
         seed: of the draws.
+        keep: is filled with the figures of every draw, to compare them with those of another
+            measurement on the same photos, draw by draw.
 
     Source: B. Efron, "Bootstrap methods: another look at the jackknife", 1979; percentiles.
     """
@@ -46,13 +56,16 @@ def bootstrap(
     with_intervals: dict[str, float] = {}
     for name, value in record.items():
         drawn = np.concatenate([chunk[name] for chunk in chunks])
-        low, high = _interval(value, drawn[~np.isnan(drawn)])
+        if keep is not None:
+            keep[name] = drawn
+        low, high = interval(value, drawn)
         with_intervals |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return with_intervals
 
 
-def _interval(value: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
-    """Return both ends of the interval; that of a share stays between 0 and 1."""
+def interval(value: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
+    """Return both ends of the interval of a figure; that of a share stays between 0 and 1."""
+    drawn = drawn[~np.isnan(drawn)]
     if not drawn.size:
         return np.nan, np.nan
     low, high = np.percentile(drawn - drawn.mean() + value, INTERVAL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cdvision.evaluation.accuracy import (
     measure_accuracy,
 )
 from cdvision.evaluation.answer_cache import AnswerCache, CacheFolder, Key, files_digest
-from cdvision.evaluation.bootstrap import RESAMPLES
+from cdvision.evaluation.bootstrap import RESAMPLES, Draws
 from cdvision.evaluation.coco_ap import CocoScoring
 from cdvision.evaluation.coco_labels import read_coco_labels
 from cdvision.evaluation.labelled import LabelledPhoto, LabelledPhotos
@@ -38,6 +38,7 @@ class LabelledSet:
         given_scoring: scores the answers; by default of ``annotations``, else top-1 and top-5.
         name: stands in the records.
         resamples: draws behind the 95 % intervals.
+        draws: the drawn figures of every measurement so far, in order.
     """
 
     photos: Sequence[LabelledPhoto] | LabelledPhotos
@@ -45,6 +46,7 @@ class LabelledSet:
     given_scoring: Scoring | None = None
     name: str = ""
     resamples: int = RESAMPLES
+    draws: list[Draws] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -86,6 +88,7 @@ class LabelledSet:
             objects = self.task in ("detect", "segment")
             return detect(sent, image) if objects else classify(sent), len(sent)
 
+        drawn: Draws = {}
         figures = measure_accuracy(
             self.photos,
             self.scoring,
@@ -93,7 +96,9 @@ class LabelledSet:
             label=label,
             cache=cache,
             resamples=self.resamples,
+            keep=drawn,
         )
+        self.draws.append(drawn)
         return {"data": self.name, **figures} if self.name else figures
 
 

@@ -40,13 +40,15 @@ def main_figure(record: Record) -> str:
 def format_records(records: Sequence[Record]) -> str:
     """Return a Markdown table; intervals stand in brackets."""
     shown = [name for name in FIGURES if any(name in record for record in records)]
-    titles = ["codec", "quality", "bytes", *(FIGURES[name] for name in shown), "photos"]
+    losses = [f"{name}_loss" for name in shown if any(f"{name}_loss" in r for r in records)]
+    lost = [f"{FIGURES[name.removesuffix('_loss')]} lost" for name in losses]
+    titles = ["codec", "quality", "bytes", *(FIGURES[name] for name in shown), *lost, "photos"]
     rows = [
         [
             str(record["codec"]),
             str(record["quality"] or ""),
             f"{record['mean_bytes']:,.0f}",
-            *(_cell(record, name) for name in shown),
+            *(_cell(record, name) for name in [*shown, *losses]),
             str(record["photos"]),
         ]
         for record in records
@@ -83,7 +85,9 @@ def _cell(record: Record, name: str) -> str:
     if name not in record:
         return ""
     interval = _interval(record, name)
-    return f"{record[name]:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
+    between = " to " if name.endswith("_loss") else "-"  # a loss may be a gain: below 0
+    ends = between.join(f"{end:.3f}" for end in interval or ())
+    return f"{record[name]:.3f}" + (f" ({ends})" if ends else "")
 
 
 def _interval(record: Record, name: str) -> tuple[float, float] | None:
@@ -93,7 +97,10 @@ def _interval(record: Record, name: str) -> tuple[float, float] | None:
 
 def _footnote(records: Sequence[Record]) -> list[str]:
     draws = max((int(record.get("resamples", 0)) for record in records), default=0)
-    return [f"\nIn brackets: 95 % of {draws:,} draws of the photos."] if draws else []
+    notes = [f"In brackets: 95 % of {draws:,} draws of the photos."] if draws else []
+    if any(key.endswith("_loss") for record in records for key in record):
+        notes.append("Lost: against the same photos without a codec, drawn together.")
+    return ["", " ".join(notes)] if notes else []
 
 
 def records_to_json(records: Sequence[Record]) -> str:
