@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import cdvision
+from cdvision.cli import command_line
 from cdvision.errors import CdvisionError, ModelError
 
 torch = pytest.importorskip("torch")
@@ -164,6 +166,29 @@ def test_nothing_goes_on_from_a_run_that_has_not_ended(
 ) -> None:
     with pytest.raises(CdvisionError, match="expected a finished run"):
         train_small([bank], weights, tmp_path / "new", Recipe(), CPU, start=tmp_path)
+
+
+def test_runs_are_averaged(run: Path, tmp_path: Path) -> None:
+    later, out = tmp_path / "later", tmp_path / "mean"
+    later.mkdir()
+    weights = load_file(run / "weights.safetensors")
+    moved = {name: value + 1 for name, value in weights.items()}
+    save_file({**moved, "masks.own": torch.ones(2)}, later / "weights.safetensors")
+    (later / "training.json").write_text('{"steps": 7}')
+    command = ["train", "average", str(later), str(run), "--share", "0.25", "-o", str(out)]
+    assert CliRunner().invoke(command_line, command).exit_code == 0
+    mean = load_file(out / "weights.safetensors")
+    for name, value in weights.items():
+        torch.testing.assert_close(mean[name], value + 0.25, rtol=1e-3, atol=1e-3)
+        assert mean[name].dtype == value.dtype
+    assert torch.equal(mean["masks.own"], torch.ones(2))
+    record = json.loads((out / "training.json").read_text())
+    assert record["steps"] == 7
+    assert record["averaged"]["with"]["steps"] == 3
+    save_file({"encoder.log_gain": torch.ones(1)}, later / "weights.safetensors")
+    refused = CliRunner().invoke(command_line, command)
+    assert refused.exit_code
+    assert "expected a run of the networks of" in refused.output
 
 
 TUNING = Plan(minutes=1.0, batch=2, device=CPU, steps=2, warmup_steps=1)
@@ -320,7 +345,6 @@ def test_the_descriptor_tells_the_classes(described: Small, bank: PhotoBank) -> 
 
 
 def test_the_command_writes_a_run(run: Path, photos: list[Path], tmp_path: Path) -> None:
-    from click.testing import CliRunner
 
     from cdvision.cli.train import train
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cdvision.cli.train_average import average
 from cdvision.cli.train_descriptor import descriptor
 from cdvision.cli.train_dicm import dicm
 from cdvision.cli.train_encoder import encoder
@@ -25,6 +26,7 @@ def train() -> None:
     """Train a model of this repository again, or on your own photos."""
 
 
+train.add_command(average)
 train.add_command(descriptor)
 train.add_command(dicm)
 train.add_command(faces)
