@@ -161,6 +161,19 @@ def test_a_run_goes_on_from_a_finished_one_with_its_multipliers(
     assert torch.equal(before["sensitivity/root"], after["sensitivity/root"])
 
 
+def test_a_tuned_run_hands_its_multipliers_on(
+    run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    tuned(weights, run, [bank], tmp_path / "tuned")
+    train_small(
+        [bank], weights, tmp_path / "on", Recipe(minutes=0.0), CPU, start=tmp_path / "tuned"
+    )
+    before = load_file(run / "checkpoint.safetensors")
+    after = load_file(tmp_path / "on" / "checkpoint.safetensors")
+    for name in ("rate/log_multiplier", "sensitivity/root"):
+        assert torch.equal(before[name], after[name])
+
+
 def test_nothing_goes_on_from_a_run_that_has_not_ended(
     weights: Path, bank: PhotoBank, tmp_path: Path
 ) -> None:

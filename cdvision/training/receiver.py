@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from cdvision.networks.initial_weights import load_nanodet
 from cdvision.networks.small import Small
 from cdvision.training.distillation import Teacher
-from cdvision.training.finished_run import finished_weights, restore_metric
+from cdvision.training.finished_run import (
+    finished_weights,
+    restore_metric,
+    restore_multipliers,
+)
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.recipe import WEIGHTS, Recipe
 from cdvision.training.run import START_BATCHES, START_SIZE
@@ -52,6 +56,7 @@ class ReceiverStage(Stage):
         self.trainer, self.masks = _finished(weights, run, plan.device)
         if not restore_metric(self.trainer.sensitivity, run):
             _measure_metric(self.trainer, banks, plan.seed)
+        restore_multipliers(self.trainer.rate, run)
         self.model: Small = self.trainer.model
         self.average = WeightAverage(self.model)
         self.optimizer = torch.optim.Adam(
@@ -62,8 +67,9 @@ class ReceiverStage(Stage):
         self.shares = shares / shares.sum()
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return what a checkpoint holds."""
-        return {"model": self.model, "average": self.average}
+        """Return what a checkpoint holds, and what a run that goes on from here needs."""
+        kept = {"sensitivity": self.trainer.sensitivity, "rate": self.trainer.rate}
+        return {"model": self.model, "average": self.average, **kept}
 
     def result(self) -> nn.Module:
         """Return the averaged model, with the mask branch that the run had.
