@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_checks import gradient, same_latents
 from PIL import Image
 
 import cdvision
@@ -21,16 +22,6 @@ from cdvision.errors import (
 from cdvision.photo import FittedPhoto, central_window, fit_photo, read_photo
 
 MODELS = [info.name for info in cdvision.models() if "detect" in info.tasks]  # of whole photos
-
-
-def same_latents(first: Latents, second: Latents) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def gradient(width: int, height: int) -> np.ndarray:
-    """Draw a picture of any size that is not flat."""
-    across, down = np.meshgrid(np.arange(width), np.arange(height))
-    return np.stack([across % 256, down % 256, (3 * across + 5 * down) % 256], -1).astype(np.uint8)
 
 
 ENGINES = ("onnx", "torch")  # TensorRT has tests of its own: its library needs a GPU

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_checks import gradient, same_latents
 from PIL import Image
 
 import cdvision
 from cdvision.bench.mutations import UnsealedStream
 from cdvision.engines import create_engine
-from cdvision.entropy.hyperprior import Latents
 from cdvision.errors import (
     BitstreamError,
     CdvisionError,
@@ -26,16 +26,6 @@ from cdvision.stream import read_stream
 from cdvision.stream.varint import encode_varint
 
 QUALITY_AT = 8  # of the fields of a header
-
-
-def same_latents(first: Latents, second: Latents) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def gradient(width: int, height: int) -> np.ndarray:
-    """Draw a picture of any size that is not flat."""
-    across, down = np.meshgrid(np.arange(width), np.arange(height))
-    return np.stack([across % 256, down % 256, (3 * across + 5 * down) % 256], -1).astype(np.uint8)
 
 
 # --- any image, any size

@@ -155,7 +155,8 @@ def test_a_run_goes_on_from_a_finished_one_with_its_multipliers(
         load_file(tmp_path / "weights.safetensors"),
     )
     assert all(torch.equal(begun[name], value) for name, value in finished.items())
-    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 0
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["steps"], record["start"]["steps"]) == (0, 3)
     before, after = (load_file(folder / "checkpoint.safetensors") for folder in (run, tmp_path))
     assert torch.equal(before["rate/log_multiplier"], after["rate/log_multiplier"])
     assert torch.equal(before["sensitivity/root"], after["sensitivity/root"])

@@ -183,9 +183,14 @@ class CheckerboardBottleneck(Bottleneck):
             bound=HYPER_BOUND,
         )
         self.context = CheckerboardMean(widths.latents, QUALITIES)
-        start = index_of(torch.exp(self.log_gain.detach())).clamp_min(1.0)
-        self.integer.first_bias.data.copy_(start)
-        self.integer.second_bias.data.copy_(start)
+        self.start_scales()
+
+    @torch.no_grad()
+    def start_scales(self) -> None:
+        """Set every scale to that of a latent of unit variance under the gains."""
+        start = index_of(torch.exp(self.log_gain)).clamp_min(1.0)
+        self.integer.first_bias.copy_(start)
+        self.integer.second_bias.copy_(start)
 
     def hyper(self, scaled: Tensor) -> Tensor:
         """Return the hyper-latent before rounding."""

@@ -80,7 +80,10 @@ class SmallEncoder(LatentEncoder):
         self.front = NanoDetFront()
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the detector's features at both scales, packed: (N, 696, H/16, W/16)."""
+        """Return what the analysis reads, both scales packed: (N, 696, H/16, W/16).
+
+        Stage 2 is the detector's own; stage 3 has learned what the latents can carry.
+        """
         return pack(self.front(image))
 
 

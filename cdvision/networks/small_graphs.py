@@ -172,7 +172,7 @@ class ReferenceGraph(nn.Module):
     """The detector on pixels, front and tail in one graph: what `bench speed` times us against.
 
     It holds the package's own weights, so its speed is that of the uncompressed network, to the
-    operation, while its accuracy is not (the tail has learned to read decoded features).
+    operation, while its accuracy is not (stage 3 and the tail have learned to suit the code).
     """
 
     def __init__(self, model: Small) -> None:

@@ -16,8 +16,7 @@ SOLVED = (
     "encoder.analysis.linear", "taps.nanodet_plus_m.fine", "taps.nanodet_plus_m.coarse",
 )  # fmt: skip
 # Up to stage 2 the front stays as it came: a step then needs no gradient above 1/16, and the
-# teacher shares it. The descriptor is computed apart, see ``descriptor.py``; so is the classifier's
-# part, which stays as it came.
+# teacher shares it. The descriptor is computed apart, see ``descriptor.py``; the classifier stays.
 FROZEN = (
     "encoder.front.stem.", "encoder.front.stage2.",
     "descriptor.", "taps.mobilenet_v2.", "tails.mobilenet_v2.",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def train_small(
             _go_on(trainer, images, start)
         trainer.average.load_state_dict(trainer.model.state_dict())
     _loop(trainer, banks, out)
-    _write_result(trainer, banks, out)
+    _write_result(trainer, banks, out, start)
     return trainer.average
 
 
@@ -105,13 +106,15 @@ def _copy_classifier(model: Small, weights: Path) -> None:
     model.classifier_tail.load_state_dict(last.state_dict())
 
 
-def _write_result(trainer: SmallTrainer, banks: Sequence[PhotoBank], out: Path) -> None:
+def _write_result(
+    trainer: SmallTrainer, banks: Sequence[PhotoBank], out: Path, start: Path | None
+) -> None:
     """Write the averaged weights in half precision, and what a card says of the training."""
     state = trainer.average.state_dict()
     save_file(
         {k: v.half().cpu().contiguous() for k, v in state.items()}, out / "weights.safetensors"
     )
-    record = {
+    record: dict[str, Any] = {
         "recipe": asdict(trainer.recipe),
         "steps": trainer.progress.step,
         "device": trainer.device.type,
@@ -119,6 +122,8 @@ def _write_result(trainer: SmallTrainer, banks: Sequence[PhotoBank], out: Path) 
         "crops": trainer.progress.step * trainer.recipe.batch,
         "target_bytes": TARGET_BYTES,
     }
+    if start is not None:
+        record["start"] = read_record(start)
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

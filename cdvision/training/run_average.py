@@ -27,15 +27,12 @@ def average_runs(run: Path, start: Path, share: float) -> dict[str, Tensor]:
     Raises:
         CdvisionError: one is no finished run, or they are of different networks.
     """
-    read_record(run), read_record(start)
+    for folder in (run, start):
+        read_record(folder)  # refuses what is no finished run
     ours, theirs = load_file(run / WEIGHTS), load_file(start / WEIGHTS)
-    other = next((n for n, v in theirs.items() if n in ours and v.shape != ours[n].shape), None)
-    if other is None and not set(ours) & set(theirs):
-        other = next(iter(theirs), "")
-    if other is not None:
-        raise CdvisionError(
-            f"{start}: expected a run of the networks of {run}, found other {other}"
-        )
+    shared = ours.keys() & theirs.keys()
+    if not shared or any(ours[name].shape != theirs[name].shape for name in shared):
+        raise CdvisionError(f"{start}: expected a run of the networks of {run}, found others")
     return {name: _mean(value, theirs.get(name), share) for name, value in ours.items()}
 
 

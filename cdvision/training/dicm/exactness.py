@@ -21,7 +21,6 @@ from cdvision.networks.bottleneck import Bottleneck, CheckerboardBottleneck
 from cdvision.networks.dicm import Dicm, DicmCodec
 from cdvision.networks.dicm_widths import DicmWidths
 from cdvision.networks.float_entropy import FloatEntropy
-from cdvision.networks.scales import index_of
 from cdvision.training.dicm.protocols import channels_last, freeze, lay_out
 from cdvision.training.dicm.rate_stage import draw_batch, draw_qualities, pixels_of
 from cdvision.training.dicm.rates import rate_groups
@@ -121,9 +120,7 @@ def _checkerboard(trained: Bottleneck, widths: DicmWidths) -> CheckerboardBottle
     new = CheckerboardBottleneck(widths)
     for name in GAINS:
         getattr(new, name).copy_(getattr(trained, name))
-    start = index_of(torch.exp(new.log_gain)).clamp_min(1.0)
-    new.integer.first_bias.copy_(start)
-    new.integer.second_bias.copy_(start)
+    new.start_scales()
     return new
 
 
