@@ -33,16 +33,16 @@ if TYPE_CHECKING:
         encode,
         fit,
         inspect,
+        list_models,
         load,
-        models,
         open,
         reconstruct,
         segment,
     )
     from cdvision.model import Model
-    from cdvision.opened import Stream
     from cdvision.results import Attributes, Classification, Detections
     from cdvision.stream import StreamLimits
+    from cdvision.stream_answers import Stream
 
 __all__ = [
     "Attributes",
@@ -65,8 +65,8 @@ __all__ = [
     "encode",
     "fit",
     "inspect",
+    "list_models",
     "load",
-    "models",
     "open",
     "reconstruct",
     "segment",
@@ -81,14 +81,14 @@ _HOMES = {
         "encode",
         "fit",
         "inspect",
+        "list_models",
         "load",
-        "models",
         "open",
         "reconstruct",
         "segment",
     ),
     "cdvision.model": ("Model",),
-    "cdvision.opened": ("Stream",),
+    "cdvision.stream_answers": ("Stream",),
     "cdvision.results": ("Attributes", "Classification", "Detections"),
     "cdvision.stream": ("StreamLimits",),
 }

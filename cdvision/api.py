@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cdvision.model import Model, load
-from cdvision.opened import Stream
 from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint, installed_models
 from cdvision.stream import inspect, read_stream
+from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from PIL.Image import Image
 
+    from cdvision.fit.report import FitReport
     from cdvision.package.registry import ModelInfo
     from cdvision.photo import ImageLike
     from cdvision.results import Attributes, Classification, Detections
-    from cdvision.training.fit.report import FitReport
 
 __all__ = [
     "attributes",
@@ -31,8 +31,8 @@ __all__ = [
     "encode",
     "fit",
     "inspect",
+    "list_models",
     "load",
-    "models",
     "open",
     "reconstruct",
     "segment",
@@ -114,8 +114,8 @@ def reconstruct(bits: bytes, *, model: ModelLike = None) -> NDArray[np.uint8]:
 def crop_face(
     image: Image | NDArray[np.uint8], landmarks: ArrayLike | None = None, size: int = 128
 ) -> NDArray[np.uint8]:
-    """Cut out and align a face for the models of faces; see ``cdvision.faces.crop.crop_face``."""
-    from cdvision.faces.crop import crop_face as crop
+    """Cut out and align a face for the models of faces; see ``cdvision.face_crop.crop_face``."""
+    from cdvision.face_crop import crop_face as crop
 
     return crop(image, landmarks, size)
 
@@ -157,9 +157,9 @@ def fit(
     Raises:
         CdvisionError: something does not fit; the message says what to do.
     """
-    from cdvision.training.fit.fitting import fit_tap
-    from cdvision.training.fit.options import FitOptions
-    from cdvision.training.fit.sources import NetworkRequest
+    from cdvision.fit.fitting import fit_tap
+    from cdvision.fit.options import FitOptions
+    from cdvision.fit.sources import NetworkRequest
 
     request = NetworkRequest(network, split, weights, mean, std, range, order)
     sources = [images] if isinstance(images, (str, Path)) else images
@@ -167,7 +167,7 @@ def fit(
     return fit_tap(request, [Path(s) for s in sources], Path(out), model=model, options=chosen)
 
 
-def models() -> list[ModelInfo]:
+def list_models() -> list[ModelInfo]:
     """List the installed models."""
     return installed_models()
 

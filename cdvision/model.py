@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from cdvision.analysis import BATCH_SIZE, AnalysisResult, StreamItems, analyze_streams
 from cdvision.engines import create_engine
 from cdvision.errors import BitstreamError, CdvisionError, ImageError, ModelError, UnsupportedTask
-from cdvision.opened import Stream
 from cdvision.package.loader import ModelPackage
 from cdvision.package.registry import DEFAULT_MODEL
 from cdvision.package.stream_codec import DESCRIBER, ENCODER
 from cdvision.package.tap import load_with_taps
 from cdvision.photo import FittedPhoto, ImageLike, fit_photo, read_photo
 from cdvision.stream import StreamLimits, read_stream, write_stream
+from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections

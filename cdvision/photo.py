@@ -86,7 +86,7 @@ def fit_photo(photo: Image, spec: InputSpec, size: int | None = None) -> FittedP
 
     size = working_size(photo.size, spec) if size is None else size
     if spec.fit == "square":
-        from cdvision.faces.crop import crop_face
+        from cdvision.face_crop import crop_face
 
         width, _ = network_input(photo.size, spec, size)
         return FittedPhoto(crop_face(photo, size=width), photo.size)

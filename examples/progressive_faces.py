@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import cdvision
-from cdvision.bench.faces.paths import original, rival_paths
 from cdvision.evaluation.label_table import read_rows
 from cdvision.evaluation.photo_files import open_photo_files
 from cdvision.evaluation.picture_distance import psnr
 from cdvision.evaluation.rivals import RIVALS, missing
+from cdvision.models.faces.bench.paths import original, rival_paths
 from cdvision.stream import truncate_stream
 
 HERE = Path(__file__).parent

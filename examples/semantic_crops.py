@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import nn
 
+from cdvision.models.dicm.training.semantic_crops import Box, draw_crop, heat_map, object_boxes
+from cdvision.models.dicm.training.views import HEAT_SIDE, shrink
 from cdvision.networks.initial_weights import load_mobilenet
-from cdvision.training.dicm.semantic_crops import Box, draw_crop, heat_map, object_boxes
-from cdvision.training.dicm.views import HEAT_SIDE, shrink
 
 HERE = Path(__file__).parent
 OUTPUT = HERE.parent / "docs" / "semantic-crops.jpg"

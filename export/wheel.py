@@ -19,7 +19,7 @@ from cdvision.errors import CdvisionError
 from cdvision.version import __version__
 
 SUFFIXES = (".py", ".typed", ".txt", ".html", ".json", ".md")
-MODELS = "models"
+PACKAGES = "packages"  # of the models; a bundle brings its own part of one
 WHEEL = "Wheel-Version: 1.0\nGenerator: cdvision\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same files give the same wheel on every day
 
@@ -74,7 +74,7 @@ def _code_files() -> dict[str, bytes]:
 def _files_below(root: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
-        if path.suffix in SUFFIXES and path.is_file() and relative.parts[0] != MODELS:
+        if path.suffix in SUFFIXES and path.is_file() and PACKAGES not in relative.parts:
             yield relative.as_posix(), path.read_bytes()
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 import cdvision
 
 if TYPE_CHECKING:
-    from cdvision.training.fit.network import TorchNetwork
-    from cdvision.training.fit.streams import StreamReader
+    from cdvision.fit.network import TorchNetwork
+    from cdvision.fit.streams import StreamReader
 
 REPOSITORY = Path(__file__).parent.parent
 PHOTOS = sorted((REPOSITORY / "examples" / "photos").glob("*.jpg"))
@@ -91,8 +91,8 @@ def tiny_split() -> TorchNetwork:
     from fit_networks import tiny_network
     from torch import device
 
-    from cdvision.training.fit.network import split_torch
-    from cdvision.training.fit.pixels import PixelFormat
+    from cdvision.fit.network import split_torch
+    from cdvision.fit.pixels import PixelFormat
 
     return split_torch(tiny_network(), "layer2", {"source": "tiny"}, PixelFormat(), device("cpu"))
 
@@ -102,9 +102,9 @@ def small_reader() -> StreamReader:
     """Encode with `small`, at 64 pixels."""
     from torch import device
 
+    from cdvision.fit.streams import StreamReader
     from cdvision.package.loader import load_package
     from cdvision.package.registry import model_folder
-    from cdvision.training.fit.streams import StreamReader
 
     return StreamReader(load_package(model_folder("small")), device("cpu"), 64)
 

@@ -98,7 +98,7 @@ def test_a_result_reads_as_a_table_and_as_json() -> None:
 
 def test_calibration_finds_the_sigmoid_that_made_the_answers() -> None:
     pytest.importorskip("torch")
-    from cdvision.training.faces.calibrate import fit_sigmoid
+    from cdvision.models.faces.training.calibrate import fit_sigmoid
 
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20_000, 2)) * 3
@@ -111,7 +111,7 @@ def test_calibration_finds_the_sigmoid_that_made_the_answers() -> None:
 
 def test_calibration_of_rare_and_of_separated_answers_is_finite_and_keeps_the_order() -> None:
     pytest.importorskip("torch")
-    from cdvision.training.faces.calibrate import fit_sigmoid
+    from cdvision.models.faces.training.calibrate import fit_sigmoid
 
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(2_000, 4)) * 8 - 12
@@ -152,7 +152,7 @@ def test_what_users_call(name: str) -> None:
 
 def test_packages_of_older_versions_get_the_graphs_that_they_lack(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    from cdvision.package.builder import add_missing_graphs
+    from cdvision.building.package_builder import add_missing_graphs
     from cdvision.package.loader import file_sha256, load_package
 
     graph, folder = "base.attributes.onnx", tmp_path / "older"

@@ -15,15 +15,6 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 import cdvision  # noqa: E402
-from cdvision.bench.faces.figures import ATTRIBUTES, Figure, envelope, tally  # noqa: E402
-from cdvision.bench.faces.measure import FaceBenchmark  # noqa: E402
-from cdvision.bench.faces.paths import original, pixel_path, rival_paths, stream_paths  # noqa: E402
-from cdvision.bench.faces.pixel_classifier import (  # noqa: E402
-    PixelClassifier,
-    held_out,
-    present_in,
-)
-from cdvision.bench.faces.report import write_face_report  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
 from cdvision.errors import CdvisionError, ModelError  # noqa: E402
 from cdvision.evaluation.attribute_scoring import AttributeScoring  # noqa: E402
@@ -31,9 +22,18 @@ from cdvision.evaluation.curve import LabelledSet  # noqa: E402
 from cdvision.evaluation.labelled import attribute_photos  # noqa: E402
 from cdvision.evaluation.picture_distance import PictureJudge  # noqa: E402
 from cdvision.evaluation.rivals import RIVALS  # noqa: E402
-from cdvision.networks.face_package import load_face_weights  # noqa: E402
-from cdvision.networks.face_widths import FACE_TINY  # noqa: E402
-from cdvision.training.faces.networks import FaceNetworks  # noqa: E402
+from cdvision.models.faces.bench.figures import ATTRIBUTES, Figure, envelope, tally  # noqa: E402
+from cdvision.models.faces.bench.measure import FaceBenchmark  # noqa: E402
+from cdvision.models.faces.bench.paths import original, pixel_path, rival_paths, stream_paths  # noqa: E402
+from cdvision.models.faces.bench.pixel_classifier import (  # noqa: E402
+    PixelClassifier,
+    held_out,
+    present_in,
+)
+from cdvision.models.faces.bench.report import write_face_report  # noqa: E402
+from cdvision.models.faces.network import load_face_weights  # noqa: E402
+from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
+from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
 from cdvision.training.stage_run import RECORD, write_result  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent

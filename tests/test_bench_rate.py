@@ -19,9 +19,10 @@ from cdvision.bench.record_log import RecordLog
 from cdvision.cli.command_line import command_line
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
-from cdvision.evaluation.reference import PixelPath, write_reference_graphs
 from cdvision.evaluation.rival_curve import RivalPath
 from cdvision.evaluation.rivals import PillowRival
+from cdvision.models.small.reference_graphs import write_graphs
+from cdvision.models.small.uncompressed import PixelPath
 
 OURS = "cdvision test"
 
@@ -191,7 +192,7 @@ def graphs(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of the uncompressed networks as graphs: their export takes its time."""
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("graphs")
-    write_reference_graphs(shared / "weights", folder)
+    write_graphs(shared / "weights", folder)
     return folder
 
 
@@ -227,7 +228,7 @@ def test_the_command_from_photos_to_report(
 ) -> None:
     """Two runs into one folder; the second measures only the rival that the first left out."""
     monkeypatch.setattr(
-        "cdvision.bench.rate.write_reference_graphs",
+        "cdvision.models.small.reference_graphs.write_graphs",
         lambda _, folder: shutil.copytree(graphs, folder, dirs_exist_ok=True),
     )
     out = tmp_path / "out"

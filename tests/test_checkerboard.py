@@ -24,11 +24,11 @@ from small_coders import (
     small_context,
 )
 
-from cdvision.entropy.checkerboard import CheckerboardCoder
 from cdvision.entropy.context_network import MAGNITUDES, OFFSETS, ContextNetwork, board_of
 from cdvision.entropy.integer_network import IntegerNetwork
 from cdvision.entropy.latent_coder import Latents
 from cdvision.errors import ModelError
+from cdvision.models.dicm.receiver.coder import CheckerboardCoder
 
 
 def index_map(latents: Latents, quality: int) -> NDArray[np.uint8]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.entropy.context_network import OFFSETS, ContextNetwork, board_of  # noqa: E402
 from cdvision.errors import ModelError  # noqa: E402
-from cdvision.networks.checkerboard_mean import CheckerboardMean, odd_cells  # noqa: E402
-from cdvision.networks.integer_checkerboard import (  # noqa: E402
+from cdvision.models.dicm.checkerboard_mean import CheckerboardMean, odd_cells  # noqa: E402
+from cdvision.models.dicm.integer_checkerboard import (  # noqa: E402
     IntegerCheckerboard,
     build_checkerboard_network,
 )

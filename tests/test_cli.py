@@ -40,8 +40,10 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 @pytest.fixture
 def small() -> None:
     """Need the default model, which a fresh checkout may not have yet."""
-    if not (Path(cdvision.__file__).parent / "models" / "small" / "model.json").exists():
-        pytest.skip("cdvision/models/small is not there yet")
+    if not (
+        Path(cdvision.__file__).parent / "models" / "small" / "packages" / "small" / "model.json"
+    ).exists():
+        pytest.skip("`small` is not there yet")
 
 
 def header_only_stream() -> bytes:

@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from cdvision.models.small.network import Small  # noqa: E402
 from cdvision.networks.context import SpatialPrediction, join, split  # noqa: E402
 from cdvision.networks.latent_model import Dequantiser  # noqa: E402
-from cdvision.networks.small import Small  # noqa: E402
 
 A, C, D, B = range(4)
 QUALITY = torch.tensor([5])

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from small_coders import BOUND, CHANNELS, HYPER_CHANNELS, QUALITIES, moved_slot, small_hyperprior
 
 from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
-from cdvision.entropy.described_map import (
+from cdvision.errors import BitstreamError, ModelError
+from cdvision.models.small.receiver.coder import (
     DESCRIPTOR_LAYER,
     MAP_LAYER,
     DescribedLatents,
     DescribedMapCoder,
     DescriptorCoder,
 )
-from cdvision.errors import BitstreamError, ModelError
 
 ELEMENTS, WIDTH = 9, 6
 HEIGHT, ACROSS = 7, 5  # cells of the map

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from cdvision.heads.pooled_classifier import PooledClassifier  # noqa: E402
-from cdvision.networks.dicm_package import DicmPackage, DicmSettings  # noqa: E402
-from cdvision.training.dicm.assemble import assemble  # noqa: E402
+from cdvision.models.dicm.network import DicmPackage, DicmSettings  # noqa: E402
+from cdvision.models.dicm.training.assemble import assemble  # noqa: E402
 from cdvision.training.stage_run import RECORD, write_result  # noqa: E402
 
 DETECTOR: dict[str, Any] = {

@@ -22,31 +22,31 @@ pytest.importorskip("torchvision")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from cdvision.networks.conv2former import (  # noqa: E402
+from cdvision.models.dicm.conv2former import (  # noqa: E402
     ChannelNorm,
     Conv2FormerBlock,
     LayerScale,
 )
-from cdvision.networks.cost import cost_table, count  # noqa: E402
-from cdvision.networks.entroformer import (  # noqa: E402
+from cdvision.models.dicm.entroformer import (  # noqa: E402
     ContextTransformer,
     FloatHyperDecoder,
     HyperEncoder,
     ParameterNetwork,
     first_pass,
 )
-from cdvision.networks.feature_codec import FeatureAnalysis, FeatureSynthesis  # noqa: E402
-from cdvision.networks.hornet import (  # noqa: E402
+from cdvision.models.dicm.feature_codec import FeatureAnalysis, FeatureSynthesis  # noqa: E402
+from cdvision.models.dicm.hornet import (  # noqa: E402
     GatedConvolution,
     GlobalLocalFilter,
     HorNetBlock,
 )
-from cdvision.networks.redundancy import RedundancyDecoder, RedundancyEncoder  # noqa: E402
-from cdvision.networks.transformer import (  # noqa: E402
+from cdvision.models.dicm.redundancy import RedundancyDecoder, RedundancyEncoder  # noqa: E402
+from cdvision.models.dicm.transformer import (  # noqa: E402
     RelativePosition,
     SparseAttention,
     TransformerBlock,
 )
+from cdvision.networks.cost import cost_table, count  # noqa: E402
 
 # METHODS.md section 1.1, "Size and cost": million parameters and GMAC at 256 x 256.
 PUBLISHED = {

@@ -30,7 +30,7 @@ from cdvision.export.standalone_graph import axes_of, graph_names, standalone_gr
 
 TESTS = Path(__file__).parent
 TINY = TESTS / "packages" / "test-dicm-re"
-SMALL = TESTS.parent / "cdvision" / "models" / "small"
+SMALL = TESTS.parent / "cdvision" / "models" / "small" / "packages" / "small"
 PACKAGES = [SMALL, *sorted((TESTS / "packages").glob("test-*"))]
 Report = dict[str, Any]
 

@@ -15,20 +15,20 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from cdvision.networks.attribute_head import AttributeHead, with_basic_only  # noqa: E402
-from cdvision.networks.equal_layers import double  # noqa: E402
-from cdvision.networks.face_score import FaceScore  # noqa: E402
-from cdvision.networks.face_widths import (  # noqa: E402
+from cdvision.models.faces.attribute_head import AttributeHead, with_basic_only  # noqa: E402
+from cdvision.models.faces.equal_layers import double  # noqa: E402
+from cdvision.models.faces.face_score import FaceScore  # noqa: E402
+from cdvision.models.faces.inversion_encoder import InversionEncoder, Standardise  # noqa: E402
+from cdvision.models.faces.resize_area import resize_area  # noqa: E402
+from cdvision.models.faces.style_discriminator import StyleDiscriminator, with_spread  # noqa: E402
+from cdvision.models.faces.style_generator import ModulatedConv, StyleGenerator  # noqa: E402
+from cdvision.models.faces.style_weights import load_style_generator  # noqa: E402
+from cdvision.models.faces.widths import (  # noqa: E402
     FACE,
     FACE_TINY,
     FaceWidths,
     stylegan2_widths,
 )
-from cdvision.networks.inversion_encoder import InversionEncoder, Standardise  # noqa: E402
-from cdvision.networks.resize_area import resize_area  # noqa: E402
-from cdvision.networks.style_discriminator import StyleDiscriminator, with_spread  # noqa: E402
-from cdvision.networks.style_generator import ModulatedConv, StyleGenerator  # noqa: E402
-from cdvision.networks.style_weights import load_style_generator  # noqa: E402
 
 SMALL = replace(FACE_TINY, resolution=32, trunk_side=32)
 

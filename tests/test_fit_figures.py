@@ -12,12 +12,12 @@ pytest.importorskip("onnx")
 
 from torch import Tensor, nn  # noqa: E402
 
+from cdvision.fit.measure import Measurement, measure_tap  # noqa: E402
+from cdvision.fit.network import TorchNetwork  # noqa: E402
+from cdvision.fit.photos import find_photos  # noqa: E402
+from cdvision.fit.streams import StreamReader  # noqa: E402
 from cdvision.package.loader import load_package  # noqa: E402
 from cdvision.package.registry import model_folder  # noqa: E402
-from cdvision.training.fit.measure import Measurement, measure_tap  # noqa: E402
-from cdvision.training.fit.network import TorchNetwork  # noqa: E402
-from cdvision.training.fit.photos import find_photos  # noqa: E402
-from cdvision.training.fit.streams import StreamReader  # noqa: E402
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

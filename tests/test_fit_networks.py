@@ -15,13 +15,13 @@ pytest.importorskip("onnx")
 from fit_networks import FACTORY, TinyNetwork, onnx_file, tiny_network  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from cdvision.fit.cut import cut_network, named_outputs  # noqa: E402
+from cdvision.fit.fitting import fit_tap  # noqa: E402
+from cdvision.fit.network import split_torch  # noqa: E402
+from cdvision.fit.options import FitOptions  # noqa: E402
+from cdvision.fit.pixels import PixelFormat, PixelNormaliser  # noqa: E402
+from cdvision.fit.sources import NetworkRequest, find_network  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
-from cdvision.training.fit.cut import cut_network, named_outputs  # noqa: E402
-from cdvision.training.fit.fitting import fit_tap  # noqa: E402
-from cdvision.training.fit.network import split_torch  # noqa: E402
-from cdvision.training.fit.options import FitOptions  # noqa: E402
-from cdvision.training.fit.pixels import PixelFormat, PixelNormaliser  # noqa: E402
-from cdvision.training.fit.sources import NetworkRequest, find_network  # noqa: E402
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 
+from cdvision.fit.examples import Example, Window  # noqa: E402
+from cdvision.fit.fitting import tap_shape  # noqa: E402
+from cdvision.fit.options import FitOptions  # noqa: E402
+from cdvision.fit.regression import start_from_regression  # noqa: E402
 from cdvision.networks.fitted_tap import FittedTap, TapShape  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
-from cdvision.training.fit.examples import Example, Window  # noqa: E402
-from cdvision.training.fit.fitting import tap_shape  # noqa: E402
-from cdvision.training.fit.options import FitOptions  # noqa: E402
-from cdvision.training.fit.regression import start_from_regression  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import cdvision
 from cdvision.cli.command_line import command_line
 from cdvision.errors import ModelError
-from cdvision.heads.detectron2_zoo import convert_zoo_checkpoint
+from cdvision.models.dicm.zoo_weights import convert_zoo_checkpoint
 
 needs_detectron2 = pytest.mark.skipif(
     find_spec("detectron2") is None or find_spec("pkg_resources") is None,
@@ -55,7 +55,7 @@ def calm(model: torch.nn.Module) -> torch.nn.Module:
 
 def narrow_config(channels: int = CHANNELS):
     """Return the FPN config with few channels, for features of so many."""
-    from cdvision.heads.detectron2 import stream_config
+    from cdvision.models.dicm.detectron2 import stream_config
 
     cfg = stream_config(config_of(FPN), channels=channels, model=str(PACKAGE))
     cfg.merge_from_list(["MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.FPN.OUT_CHANNELS", 8,
@@ -121,7 +121,7 @@ def test_a_pickle_that_is_more_than_arrays_runs_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(find_spec("detectron2") is not None, reason="Detectron2 is installed")
 def test_without_detectron2_the_import_says_where_to_get_it():
-    code = "import cdvision.heads.detectron2"
+    code = "import cdvision.models.dicm.detectron2"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "install it by its own guide" in done.stderr.strip().splitlines()[-1]
 
@@ -131,8 +131,8 @@ def test_without_detectron2_the_import_says_where_to_get_it():
 def test_the_same_boxes_from_res2_features_as_from_pixels(tmp_path, name, padded):
     from detectron2.modeling import build_model
 
-    from cdvision.heads.detectron2 import stream_config
-    from cdvision.heads.detectron2.predictor import load_weights
+    from cdvision.models.dicm.detectron2 import stream_config
+    from cdvision.models.dicm.detectron2.predictor import load_weights
 
     torch.manual_seed(0)
     pixels = calm(build_model(config_of(name))).eval()
@@ -187,7 +187,7 @@ def test_a_network_on_features_trains():
 def test_a_predictor_takes_bytes_and_a_mapper_takes_their_file(tmp_path):
     from detectron2.structures import BoxMode
 
-    from cdvision.heads.detectron2 import CdvisionPredictor, map_stream
+    from cdvision.models.dicm.detectron2 import CdvisionPredictor, map_stream
 
     photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     bits = cdvision.encode(photo, model=PACKAGE)
@@ -214,7 +214,7 @@ def test_a_predictor_takes_bytes_and_a_mapper_takes_their_file(tmp_path):
 
 @needs_detectron2
 def test_configs_and_weights_that_do_not_fit_are_refused(tmp_path):
-    from cdvision.heads.detectron2 import CdvisionPredictor, stream_config
+    from cdvision.models.dicm.detectron2 import CdvisionPredictor, stream_config
 
     cfg = config_of(FPN).clone()
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"

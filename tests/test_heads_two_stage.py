@@ -24,12 +24,12 @@ from cdvision.heads import classification_from_logits
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.heads.two_stage import TwoStageConfig, detect_two_stage
 from cdvision.heads.two_stage.anchors import anchors_at, cell_anchors
+from cdvision.heads.two_stage.graphs import two_stage_graphs
 from cdvision.heads.two_stage.mask_pasting import paste_masks
+from cdvision.heads.two_stage.network import TwoStageDetector, build_two_stage_detector
 from cdvision.heads.two_stage.proposals import propose_regions
 from cdvision.heads.two_stage.roi_align import pool_regions
-from cdvision.networks.torchvision_detector import split_torchvision_detector
-from cdvision.networks.two_stage import TwoStageDetector, build_two_stage_detector
-from cdvision.networks.two_stage_graphs import two_stage_graphs
+from cdvision.heads.two_stage.torchvision_weights import split_torchvision_detector
 from cdvision.results import Detections, ResultError
 from cdvision.results.masks import decode_mask, encode_mask
 

@@ -16,11 +16,11 @@ from small_coders import Change, moved_slot, raised
 
 from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.entropy.context_network import MAGNITUDES
-from cdvision.entropy.hsc import HscCoder
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
 from cdvision.entropy.layered_coder import Symbols
 from cdvision.entropy.tables import SymbolTables
 from cdvision.errors import BitstreamError, ModelError
+from cdvision.models.faces.receiver.hsc import HscCoder
 from cdvision.package.codecs import HSC, coder_from_arrays, layered_coder_from_arrays
 
 QUALITIES, BASE, SLICE, SLICES, SIDE, BOUND, LEVELS = 3, 4, 2, 3, 3, 5, 12
@@ -296,7 +296,7 @@ def test_the_fingerprint_covers_every_number(name: str) -> None:
 
 def test_the_fingerprint_covers_the_magnitudes(monkeypatch: pytest.MonkeyPatch) -> None:
     before = replace(small_coder()).fingerprint
-    monkeypatch.setattr("cdvision.entropy.hsc.MAGNITUDES", MAGNITUDES[:-1])
+    monkeypatch.setattr("cdvision.models.faces.receiver.hsc.MAGNITUDES", MAGNITUDES[:-1])
     assert replace(small_coder()).fingerprint != before
 
 

@@ -14,18 +14,18 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from cdvision.entropy.hsc import HscCoder  # noqa: E402
 from cdvision.entropy.layered_coder import Symbols  # noqa: E402
 from cdvision.entropy.tables import SymbolTables  # noqa: E402
 from cdvision.errors import CdvisionError, ModelError  # noqa: E402
-from cdvision.networks.face_widths import FACE, FACE_TINY, stylegan2_widths  # noqa: E402
-from cdvision.networks.float_slices import FloatSlices  # noqa: E402
-from cdvision.networks.hsc import BASE_BOUND, HscCodec  # noqa: E402
-from cdvision.networks.hsc_transforms import SemanticNetwork  # noqa: E402
-from cdvision.networks.hsc_widths import HscWidths, our_widths, paper_widths, tiny_widths  # noqa: E402
-from cdvision.networks.integer_slices import build_slice_networks  # noqa: E402
+from cdvision.models.faces.float_slices import FloatSlices  # noqa: E402
+from cdvision.models.faces.hsc import BASE_BOUND, HscCodec  # noqa: E402
+from cdvision.models.faces.hsc_tables import base_tables, build_hsc_coder  # noqa: E402
+from cdvision.models.faces.hsc_transforms import SemanticNetwork  # noqa: E402
+from cdvision.models.faces.hsc_widths import HscWidths, our_widths, paper_widths, tiny_widths  # noqa: E402
+from cdvision.models.faces.integer_slices import build_slice_networks  # noqa: E402
+from cdvision.models.faces.receiver.hsc import HscCoder  # noqa: E402
+from cdvision.models.faces.widths import FACE, FACE_TINY, stylegan2_widths  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
-from cdvision.package.hsc_builder import base_tables, build_hsc_coder  # noqa: E402
 
 KINDS = pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "dense"])
 BIG_FEATURE = replace(FACE_TINY, feature_side=16)  # two steps from the base's 2x2 to the detail

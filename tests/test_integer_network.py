@@ -178,7 +178,7 @@ def test_every_path_of_the_sums_is_exact(outs: int, density: float) -> None:
 THREADED = """
 import hashlib, json, sys
 import numpy as np
-from cdvision.entropy.described_map import DescribedMapCoder
+from cdvision.models.small.receiver.coder import DescribedMapCoder
 from cdvision.entropy.integer_network import IntegerLayer
 with np.load(sys.argv[1]) as archive:
     coder = DescribedMapCoder.from_arrays(dict(archive)).map
@@ -195,7 +195,15 @@ print(json.dumps(digest.hexdigest()))
 
 
 def test_one_and_two_threads_agree() -> None:
-    tables = Path(__file__).parent.parent / "cdvision" / "models" / "small" / "tables.npz"
+    tables = (
+        Path(__file__).parent.parent
+        / "cdvision"
+        / "models"
+        / "small"
+        / "packages"
+        / "small"
+        / "tables.npz"
+    )
     digests = set()
     for threads in "12":
         names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -213,8 +221,8 @@ def test_one_and_two_threads_agree() -> None:
 def test_equals_its_training_twin() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")  # the builder exports graphs too
+    from cdvision.building.package_builder import build_integer_network
     from cdvision.networks.integer_hyper import IntegerHyperDecoder
-    from cdvision.package.builder import build_integer_network
 
     torch.manual_seed(3)
     twin = IntegerHyperDecoder(24, 96, hidden=32, qualities=8, levels=64)

@@ -21,7 +21,7 @@ from cdvision.errors import (
 )
 from cdvision.photo import FittedPhoto, central_window, fit_photo, read_photo
 
-MODELS = [info.name for info in cdvision.models() if "detect" in info.tasks]  # of whole photos
+MODELS = [info.name for info in cdvision.list_models() if "detect" in info.tasks]  # of whole photos
 
 
 ENGINES = ("onnx", "torch")  # TensorRT has tests of its own: its library needs a GPU

@@ -11,13 +11,13 @@ import pytest
 import cdvision
 from cdvision.bench.fuzz import fuzz_streams
 from cdvision.bench.mutations import UnsealedStream
-from cdvision.entropy.described_map import DescribedLatents
 from cdvision.errors import (
     BitstreamError,
 )
-from cdvision.opened import Stream
+from cdvision.models.small.receiver.coder import DescribedLatents
 from cdvision.stream import StreamLimits, read_stream
 from cdvision.stream.varint import encode_varint
+from cdvision.stream_answers import Stream
 
 INPUT_WIDTH_AT, LAYER_ID_AT = 6, 10  # of the first layer; two fields a layer
 

@@ -18,7 +18,7 @@ from cdvision.package.card import read_card
 from cdvision.package.loader import file_sha256, load_package
 from cdvision.package.registry import folder_for_fingerprint, installed_models, model_folder
 
-SMALL = Path(cdvision.__file__).parent / "models" / "small"
+SMALL = Path(cdvision.__file__).parent / "models" / "small" / "packages" / "small"
 FILES = tuple(json.loads((SMALL / "model.json").read_text())["files"])
 
 
@@ -269,7 +269,7 @@ def test_the_registry_finds_names_and_folders(package: Path) -> None:
     assert info.path == SMALL
     assert info.tasks == ("detect", "segment", "classify")
     assert info.size_bytes == sum(path.stat().st_size for path in SMALL.iterdir())
-    assert cdvision.models() == installed_models()
+    assert cdvision.list_models() == installed_models()
 
 
 @pytest.mark.parametrize("name", ["huge", "", ".", "../small", "small/", "small/../small"])

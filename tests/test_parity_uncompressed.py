@@ -22,8 +22,10 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from cdvision.models.small import nanodet_weights  # noqa: E402
+from cdvision.models.small.nanodet_weights import load_nanodet  # noqa: E402
 from cdvision.networks import initial_weights  # noqa: E402
-from cdvision.networks.initial_weights import load_mobilenet, load_nanodet  # noqa: E402
+from cdvision.networks.initial_weights import load_mobilenet  # noqa: E402
 
 MEAN, SCALE = (103.53, 116.28, 123.675), (0.017429, 0.017507, 0.017125)  # of BGR, upstream's
 LEVELS = (8, 16, 32, 64)
@@ -84,7 +86,7 @@ def test_nanodet_equals_a_plain_execution_of_its_graph(
     weights: Path, size: tuple[int, int]
 ) -> None:
     layers = json.loads((weights / "nanodet_plus_m_416.graph.json").read_text())
-    tensors = {k: v.float() for k, v in load_file(weights / initial_weights.NANODET_FILE).items()}
+    tensors = {k: v.float() for k, v in load_file(weights / nanodet_weights.NANODET_FILE).items()}
     rgb = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, *size))).float()
     bgr = (rgb.flip(1) - torch.tensor(MEAN).view(1, 3, 1, 1)) * torch.tensor(SCALE).view(1, 3, 1, 1)
     front, tail = load_nanodet(weights)
@@ -99,12 +101,12 @@ def test_nanodet_equals_a_plain_execution_of_its_graph(
 
 
 def test_every_published_tensor_is_used(weights: Path) -> None:
-    published = load_file(weights / initial_weights.NANODET_FILE)
-    layers = initial_weights._front_layers() | initial_weights._tail_layers()
+    published = load_file(weights / nanodet_weights.NANODET_FILE)
+    layers = nanodet_weights._front_layers() | nanodet_weights._tail_layers()
     names = sorted(f"{layer}.{part}" for layer in layers.values() for part in ("weight", "bias"))
     assert names == sorted(published)
     for load, file in (
-        (load_nanodet, initial_weights.NANODET_FILE),
+        (load_nanodet, nanodet_weights.NANODET_FILE),
         (load_mobilenet, initial_weights.MOBILENET_FILE),
     ):
         ours = [p for network in load(weights) for p in network.parameters()]

@@ -23,7 +23,7 @@ from cdvision.stream import truncate_stream
 
 PACKAGES = Path(__file__).parent / "packages"
 NAMES = (
-    *(info.name for info in cdvision.models()),
+    *(info.name for info in cdvision.list_models()),
     *sorted(folder.name for folder in PACKAGES.glob("test-*")),
 )
 SIZES = ((160, 224), (97, 61), (1, 1))  # height and width of photos

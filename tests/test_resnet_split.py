@@ -26,8 +26,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torchvision.transforms.functional import normalize  # noqa: E402
 
-from cdvision.networks import resnet50, resnet50v2  # noqa: E402
-from cdvision.networks.resnet50 import ResNet50Front, ResNet50Tail, split_resnet50  # noqa: E402
+from cdvision.models.dicm import resnet50  # noqa: E402
+from cdvision.models.dicm.resnet50 import ResNet50Front, ResNet50Tail, split_resnet50  # noqa: E402
+from cdvision.networks import resnet50v2  # noqa: E402
 from cdvision.networks.resnet50v2 import (  # noqa: E402
     ResNet50V2Front,
     ResNet50V2Tail,

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cdvision.training.dicm.semantic_crops import (  # noqa: E402
+from cdvision.models.dicm.training.semantic_crops import (  # noqa: E402
     WHOLE_PHOTO,
     Box,
     ObjectBoxes,
@@ -15,7 +15,7 @@ from cdvision.training.dicm.semantic_crops import (  # noqa: E402
     heat_map,
     object_boxes,
 )
-from cdvision.training.dicm.views import ViewBank  # noqa: E402
+from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
 
 
 def test_the_heat_map_sums_channels_and_spans_zero_to_one() -> None:

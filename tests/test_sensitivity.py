@@ -8,10 +8,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from cdvision.networks.nanodet import FINE_CHANNELS, NanoDetFront, NanoDetTail  # noqa: E402
-from cdvision.networks.small import PACKED_CHANNELS, pack  # noqa: E402
-from cdvision.training.distillation import Teacher  # noqa: E402
-from cdvision.training.sensitivity import Sensitivity, blocks  # noqa: E402
+from cdvision.models.small.nanodet import FINE_CHANNELS, NanoDetFront, NanoDetTail  # noqa: E402
+from cdvision.models.small.network import PACKED_CHANNELS, pack  # noqa: E402
+from cdvision.models.small.training.distillation import Teacher  # noqa: E402
+from cdvision.models.small.training.sensitivity import Sensitivity  # noqa: E402
+from cdvision.training.feature_metric import blocks  # noqa: E402
 
 IGNORED = 5  # channel of the finer map that the neck below does not read
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from cdvision.entropy import CodingError, gaussian_tables
 from cdvision.entropy.integer_attention import IntegerBlock, exponent_table
 from cdvision.entropy.integer_network import IntegerLayer
-from cdvision.entropy.scale_transformer import ScaleTransformer
-from cdvision.entropy.style_layers import StyleLayersCoder
 from cdvision.errors import BitstreamError, ModelError
+from cdvision.models.faces.receiver.scale_transformer import ScaleTransformer
+from cdvision.models.faces.receiver.style_layers import StyleLayersCoder
 
 QUALITIES, WIDTH, LEVELS = 3, 8, 24
 SHAPES = ((3, 5), (2, 7), (4, 3))
@@ -264,7 +264,7 @@ def test_arrays_bring_it_back(option: str, tmp_path: Path) -> None:
 THREADED = """
 import hashlib, sys
 import numpy as np
-from cdvision.entropy.style_layers import StyleLayersCoder
+from cdvision.models.faces.receiver.style_layers import StyleLayersCoder
 with np.load(sys.argv[1]) as archive:
     coder = StyleLayersCoder.from_arrays(dict(archive))
 rng, digest = np.random.default_rng(0), hashlib.sha256()
@@ -409,7 +409,7 @@ def test_decoding_takes_well_under_3_milliseconds() -> None:
     """The sizes of faces of 128 pixels, all three layers, transformer included."""
     import torch
 
-    from cdvision.networks.scale_transformer import (
+    from cdvision.models.faces.scale_transformer import (
         IntegerScaleTransformer,
         build_scale_transformer,
     )

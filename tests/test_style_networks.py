@@ -16,24 +16,24 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
-from cdvision.cli.train_style_layers import style_layers
 from cdvision.errors import CdvisionError
-from cdvision.networks.face_widths import FACE, FACE_TINY
-from cdvision.networks.scale_transformer import (
+from cdvision.models.faces.commands.style_layers import style_layers
+from cdvision.models.faces.scale_transformer import (
     INDEX_UNIT,
     IntegerScaleTransformer,
     build_scale_transformer,
 )
+from cdvision.models.faces.style_layers import StyleLayers, StyleLayout, style_layout
+from cdvision.models.faces.style_tables import build_style_coder
+from cdvision.models.faces.training import style_layers_stage
+from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.style_layers_stage import StyleLayersStage, target_bytes
+from cdvision.models.faces.training.style_metric import StyleMetric
+from cdvision.models.faces.training.style_scales import fit_scales, later_bits
+from cdvision.models.faces.training.style_start import start_style_layers
+from cdvision.models.faces.widths import FACE, FACE_TINY
 from cdvision.networks.scales import QUALITIES
-from cdvision.networks.style_layers import StyleLayers, StyleLayout, style_layout
 from cdvision.package.codecs import SFIC_STYLE, layered_coder_from_arrays
-from cdvision.package.style_builder import build_style_coder
-from cdvision.training.faces import style_layers_stage
-from cdvision.training.faces.networks import FaceNetworks
-from cdvision.training.faces.style_layers_stage import StyleLayersStage, target_bytes
-from cdvision.training.faces.style_metric import StyleMetric
-from cdvision.training.faces.style_scales import fit_scales, later_bits
-from cdvision.training.faces.style_start import start_style_layers
 from cdvision.training.stage_run import Plan, run_stage
 
 LAYOUT = StyleLayout((2, 3, 2), (6, 5, 4), style=12, width=16, heads=4, blocks=2)

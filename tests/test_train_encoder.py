@@ -24,20 +24,20 @@ pytest.importorskip("onnx")
 from fit_networks import onnx_file, tiny_network, write_served  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from cdvision.building.map_tables import build_coder  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
 from cdvision.entropy.latent_coder import Latents  # noqa: E402
-from cdvision.networks.served import ServedShape  # noqa: E402
-from cdvision.package.card import FeatureSpec  # noqa: E402
-from cdvision.package.small_builder import build_coder  # noqa: E402
-from cdvision.training.encoder.photos import photo_bank  # noqa: E402
-from cdvision.training.encoder.serving import (  # noqa: E402
+from cdvision.fit.network import SplitNetwork  # noqa: E402
+from cdvision.fit.photos import find_photos  # noqa: E402
+from cdvision.models.any_network.network import ServedShape  # noqa: E402
+from cdvision.models.any_network.training.photos import photo_bank  # noqa: E402
+from cdvision.models.any_network.training.serving import (  # noqa: E402
     networks_again,
     open_networks,
     parse_serve,
 )
-from cdvision.training.encoder.stage import EncoderStage  # noqa: E402
-from cdvision.training.fit.network import SplitNetwork  # noqa: E402
-from cdvision.training.fit.photos import find_photos  # noqa: E402
+from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
+from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.rate_control import TARGET_BYTES  # noqa: E402
 from cdvision.training.stage_run import Plan, run_stage  # noqa: E402
 
@@ -49,8 +49,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def quick_start() -> Iterator[None]:
     """Start from few crops: a run's start takes longer than its steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cdvision.training.encoder.start.REGRESSION_CELLS", 1000)
-        patch.setattr("cdvision.training.encoder.stage.START_BATCHES", 3)
+        patch.setattr("cdvision.models.any_network.training.start.REGRESSION_CELLS", 1000)
+        patch.setattr("cdvision.models.any_network.training.stage.START_BATCHES", 3)
         yield
 
 

@@ -15,18 +15,18 @@ pytest.importorskip("onnx")
 from fit_networks import write_served  # noqa: E402
 from torch import nn  # noqa: E402
 
-from cdvision.networks.served import Gather, ServedShape, default_shape  # noqa: E402
-from cdvision.package.card import FeatureSpec  # noqa: E402
-from cdvision.training.encoder.metric import NetworkMetric  # noqa: E402
-from cdvision.training.encoder.photos import MOST_SHORT, photo_bank  # noqa: E402
-from cdvision.training.encoder.run import train_encoder  # noqa: E402
-from cdvision.training.encoder.serving import (  # noqa: E402
+from cdvision.fit.network import split_torch  # noqa: E402
+from cdvision.fit.photos import find_photos  # noqa: E402
+from cdvision.fit.pixels import PixelFormat  # noqa: E402
+from cdvision.models.any_network.network import Gather, ServedShape, default_shape  # noqa: E402
+from cdvision.models.any_network.training.metric import NetworkMetric  # noqa: E402
+from cdvision.models.any_network.training.photos import MOST_SHORT, photo_bank  # noqa: E402
+from cdvision.models.any_network.training.run import train_encoder  # noqa: E402
+from cdvision.models.any_network.training.serving import (  # noqa: E402
     parse_serve,
     with_settings,
 )
-from cdvision.training.fit.network import split_torch  # noqa: E402
-from cdvision.training.fit.photos import find_photos  # noqa: E402
-from cdvision.training.fit.pixels import PixelFormat  # noqa: E402
+from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.rate_control import targets_between  # noqa: E402
 from cdvision.training.stage_run import Plan  # noqa: E402
 

@@ -24,31 +24,29 @@ from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from cdvision.networks import initial_weights  # noqa: E402
-from cdvision.networks.initial_weights import (  # noqa: E402
-    load_mobilenet,
-    load_mobilenet_embedding,
-    load_nanodet,
+from cdvision.models.small import nanodet_weights  # noqa: E402
+from cdvision.models.small.nanodet import NanoDetFront, NanoDetTail  # noqa: E402
+from cdvision.models.small.nanodet_weights import load_nanodet  # noqa: E402
+from cdvision.models.small.network import Small, pack, unpack  # noqa: E402
+from cdvision.models.small.training.descriptor import compute_descriptor  # noqa: E402
+from cdvision.models.small.training.distillation import (  # noqa: E402
+    DetectionTarget,
+    Teacher,
+    detection_loss,
 )
+from cdvision.models.small.training.map_stage import SmallTrainer  # noqa: E402
+from cdvision.models.small.training.receiver import RATES, ReceiverStage  # noqa: E402
+from cdvision.models.small.training.recipe import FROZEN, WEIGHTS, Recipe  # noqa: E402
+from cdvision.models.small.training.run import train_small  # noqa: E402
+from cdvision.networks import initial_weights  # noqa: E402
+from cdvision.networks.initial_weights import load_mobilenet, load_mobilenet_embedding  # noqa: E402
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail  # noqa: E402
-from cdvision.networks.nanodet import NanoDetFront, NanoDetTail  # noqa: E402
-from cdvision.networks.small import Small, pack, unpack  # noqa: E402
 from cdvision.training.checkpoint import (  # noqa: E402
     Progress,
     load_checkpoint,
     save_checkpoint,
 )
-from cdvision.training.descriptor import compute_descriptor  # noqa: E402
-from cdvision.training.distillation import (  # noqa: E402
-    DetectionTarget,
-    Teacher,
-    detection_loss,
-)
 from cdvision.training.photo_bank import CropPlan, PhotoBank, plan_for, read_photos  # noqa: E402
-from cdvision.training.receiver import RATES, ReceiverStage  # noqa: E402
-from cdvision.training.recipe import FROZEN, WEIGHTS, Recipe  # noqa: E402
-from cdvision.training.run import train_small  # noqa: E402
-from cdvision.training.small import SmallTrainer  # noqa: E402
 from cdvision.training.stage_run import Plan, run_stage  # noqa: E402
 from cdvision.training.transmission import transmit  # noqa: E402
 
@@ -75,13 +73,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write initial weights as the published files have them, but random."""
     folder = tmp_path_factory.mktemp("weights")
     front, tail = random_network(NanoDetFront(), 1), random_network(NanoDetTail(), 2)
-    names = initial_weights._front_layers() | initial_weights._tail_layers()
+    names = nanodet_weights._front_layers() | nanodet_weights._tail_layers()
     tensors = {}
     for key, value in {**front.state_dict(), **tail.state_dict()}.items():
         ours, part = key.rsplit(".", 1)
         tensors[f"{names[ours]}.{part}"] = value.half()
     tensors["convrelu_0.weight"] = tensors["convrelu_0.weight"].flip(1)  # the file reads BGR
-    save_file(tensors, folder / initial_weights.NANODET_FILE)
+    save_file(tensors, folder / nanodet_weights.NANODET_FILE)
     parts = random_network(MobileNetFront(), 3), random_network(MobileNetTail(), 4)
     merged = {k: v.half() for part in parts for k, v in part.state_dict().items()}
     save_file(merged, folder / initial_weights.MOBILENET_FILE)
@@ -450,8 +448,8 @@ def test_the_rate_of_a_batch_is_that_of_the_integer_tables(
     teacher: Teacher, bank: PhotoBank
 ) -> None:
     """What training counts is what the coder writes: the noise evens out over a batch."""
+    from cdvision.building.map_tables import build_coder
     from cdvision.entropy.hyperprior import Latents
-    from cdvision.package.small_builder import build_coder
 
     trainer = SmallTrainer(teacher, Recipe(), CPU)
     trainer.model.eval()
@@ -563,7 +561,8 @@ def test_every_loss_grows_with_the_error(teacher: Teacher, bank: PhotoBank) -> N
 def package(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the package of a run, without graphs that nothing here runs: each takes 20 s."""
     pytest.importorskip("onnxscript")
-    from cdvision.package import builder, small_builder
+    from cdvision.building import package_builder as builder
+    from cdvision.models.small import package_builder as small_builder
 
     folder = tmp_path_factory.mktemp("packages") / "mine"
     names = cdvision.load("small").package.classes
@@ -627,9 +626,9 @@ def test_graphs_hold_no_weights_of_their_own(package: Path) -> None:
 
 
 def test_the_tables_of_a_package_follow_its_weights(package: Path, run: Path) -> None:
+    from cdvision.building.map_tables import build_coder
     from cdvision.networks.graphs import load_network
     from cdvision.package.loader import load_package
-    from cdvision.package.small_builder import build_coder
 
     built = build_coder(load_network("small", run / "weights.safetensors"))
     assert built.fingerprint == load_package(package).coder.fingerprint
@@ -638,7 +637,7 @@ def test_the_tables_of_a_package_follow_its_weights(package: Path, run: Path) ->
 
 def test_no_package_without_the_proof(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    from cdvision.package.small_builder import build_coder
+    from cdvision.building.map_tables import build_coder
 
     model = Small()
     with torch.no_grad():

@@ -21,39 +21,39 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.networks.dicm import Dicm, DicmRe  # noqa: E402
-from cdvision.networks.dicm_widths import TINY  # noqa: E402
-from cdvision.networks.two_stage import build_two_stage_detector  # noqa: E402
-from cdvision.training import stage_run  # noqa: E402
-from cdvision.training.dicm.augmentation import augment, blur  # noqa: E402
-from cdvision.training.dicm.detector_losses import detector_losses  # noqa: E402
-from cdvision.training.dicm.distortions import codec_distortion, feature_errors  # noqa: E402
-from cdvision.training.dicm.exactness import ExactnessStage  # noqa: E402
-from cdvision.training.dicm.moco import (  # noqa: E402
+from cdvision.heads.two_stage.network import build_two_stage_detector  # noqa: E402
+from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
+from cdvision.models.dicm.training.augmentation import augment, blur  # noqa: E402
+from cdvision.models.dicm.training.detector_losses import detector_losses  # noqa: E402
+from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors  # noqa: E402
+from cdvision.models.dicm.training.exactness import ExactnessStage  # noqa: E402
+from cdvision.models.dicm.training.moco import (  # noqa: E402
     KeyQueue,
     MomentumContrast,
     ProjectionHead,
     info_nce,
 )
-from cdvision.training.dicm.models import start_from  # noqa: E402
-from cdvision.training.dicm.protocols import Backbone, pool  # noqa: E402
-from cdvision.training.dicm.rates import rate_term, spread  # noqa: E402
-from cdvision.training.dicm.stage0_contrastive import ContrastiveStage  # noqa: E402
-from cdvision.training.dicm.stage1_redundancy import RedundancyStage  # noqa: E402
-from cdvision.training.dicm.stage2_joint import DistillationStage, JointStage  # noqa: E402
-from cdvision.training.dicm.stage3_codec import CodecStage  # noqa: E402
-from cdvision.training.dicm.stage4_heads import (  # noqa: E402
+from cdvision.models.dicm.training.models import start_from  # noqa: E402
+from cdvision.models.dicm.training.rates import rate_term, spread  # noqa: E402
+from cdvision.models.dicm.training.stage0_contrastive import ContrastiveStage  # noqa: E402
+from cdvision.models.dicm.training.stage1_redundancy import RedundancyStage  # noqa: E402
+from cdvision.models.dicm.training.stage2_joint import DistillationStage, JointStage  # noqa: E402
+from cdvision.models.dicm.training.stage3_codec import CodecStage  # noqa: E402
+from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
     ClassificationTask,
     DetectionTask,
     HeadsStage,
     PixelFeatures,
     StreamFeatures,
 )
-from cdvision.training.dicm.standardised import StandardisedLinear  # noqa: E402
-from cdvision.training.dicm.views import ViewBank  # noqa: E402
+from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
+from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
+from cdvision.models.dicm.widths import TINY  # noqa: E402
+from cdvision.training import stage_run  # noqa: E402
 from cdvision.training.labelled_boxes import LabelledBank, read_labelled  # noqa: E402
 from cdvision.training.labelled_classes import read_class_bank  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank  # noqa: E402
+from cdvision.training.protocols import Backbone, pool  # noqa: E402
 from cdvision.training.rate_control import targets_between  # noqa: E402
 from cdvision.training.stage_run import Plan, Stage, run_stage  # noqa: E402
 

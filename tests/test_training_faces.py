@@ -17,31 +17,31 @@ from PIL import Image
 
 from cdvision.cli.train import train
 from cdvision.errors import CdvisionError, ImageError, ModelError
-from cdvision.faces.crop import crop_face
+from cdvision.face_crop import crop_face
 
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from cdvision.networks.face_widths import FACE, FACE_TINY  # noqa: E402
-from cdvision.training.faces import attribute_scores  # noqa: E402
-from cdvision.training.faces.adversarial_losses import (  # noqa: E402
+from cdvision.models.faces.training import attribute_scores  # noqa: E402
+from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
     PathLength,
     augment,
     discriminator_loss,
     generator_loss,
     r1_penalty,
 )
-from cdvision.training.faces.face_bank import FaceBank, read_face_banks  # noqa: E402
-from cdvision.training.faces.fit_score import fit_score  # noqa: E402
-from cdvision.training.faces.moving_average import MovingAverage  # noqa: E402
-from cdvision.training.faces.networks import FaceNetworks, load_face_networks  # noqa: E402
-from cdvision.training.faces.perceptual import PerceptualLoss  # noqa: E402
-from cdvision.training.faces.stage_generator import GeneratorStage  # noqa: E402
-from cdvision.training.faces.stage_inversion import InversionStage, draw_layers  # noqa: E402
-from cdvision.training.faces.stage_trunk import TrunkStage  # noqa: E402
-from cdvision.training.faces.starts import start_networks  # noqa: E402
+from cdvision.models.faces.training.face_bank import FaceBank, read_face_banks  # noqa: E402
+from cdvision.models.faces.training.fit_score import fit_score  # noqa: E402
+from cdvision.models.faces.training.moving_average import MovingAverage  # noqa: E402
+from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks  # noqa: E402
+from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E402
+from cdvision.models.faces.training.stage_generator import GeneratorStage  # noqa: E402
+from cdvision.models.faces.training.stage_inversion import InversionStage, draw_layers  # noqa: E402
+from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
+from cdvision.models.faces.training.starts import start_networks  # noqa: E402
+from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
 from cdvision.training.stage_run import Plan, Stage, run_stage, write_result  # noqa: E402
 
 CPU = torch.device("cpu")

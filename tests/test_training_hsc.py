@@ -17,17 +17,17 @@ from safetensors.torch import load_file  # noqa: E402
 
 from cdvision.cli.train import train  # noqa: E402
 from cdvision.errors import CdvisionError  # noqa: E402
-from cdvision.networks.face_widths import FACE_TINY  # noqa: E402
-from cdvision.networks.hsc import HscCodec  # noqa: E402
-from cdvision.networks.hsc_widths import tiny_widths  # noqa: E402
+from cdvision.models.faces.hsc import HscCodec  # noqa: E402
+from cdvision.models.faces.hsc_tables import build_hsc_coder  # noqa: E402
+from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
+from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
+from cdvision.models.faces.training.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
+from cdvision.models.faces.training.hsc_report import report_hsc, transmit_faces  # noqa: E402
+from cdvision.models.faces.training.hsc_stage import HscStage, HscWeights, hsc_targets  # noqa: E402
+from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
+from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E402
+from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
-from cdvision.package.hsc_builder import build_hsc_coder  # noqa: E402
-from cdvision.training.faces.face_bank import FaceBank  # noqa: E402
-from cdvision.training.faces.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
-from cdvision.training.faces.hsc_report import report_hsc, transmit_faces  # noqa: E402
-from cdvision.training.faces.hsc_stage import HscStage, HscWeights, hsc_targets  # noqa: E402
-from cdvision.training.faces.networks import FaceNetworks  # noqa: E402
-from cdvision.training.faces.perceptual import PerceptualLoss  # noqa: E402
 from cdvision.training.stage_run import RECORD, Plan, run_stage, write_result  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -233,7 +233,7 @@ def test_the_command_runs(tmp_path: Path) -> None:
 
 def test_runs_become_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
-    from cdvision.package import builder
+    from cdvision.building import package_builder as builder
     from cdvision.package.loader import load_package
 
     faces, labels = str(write_faces(tmp_path)), ("--labels", str(tmp_path / "labels.csv"))

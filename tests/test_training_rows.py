@@ -15,18 +15,18 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.errors import CdvisionError  # noqa: E402
-from cdvision.networks import row_refiner  # noqa: E402
-from cdvision.networks.face_package import FacePackage  # noqa: E402
-from cdvision.networks.face_widths import FACE_TINY, FaceWidths  # noqa: E402
-from cdvision.networks.row_refiner import RowRefiner  # noqa: E402
-from cdvision.networks.style_layers import StyleLayers, style_layout  # noqa: E402
-from cdvision.training.faces import rows_start  # noqa: E402
-from cdvision.training.faces.assemble import assemble_faces  # noqa: E402
-from cdvision.training.faces.face_bank import FaceBank  # noqa: E402
-from cdvision.training.faces.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
-from cdvision.training.faces.networks import FaceNetworks, load_face_networks  # noqa: E402
-from cdvision.training.faces.rows_start import start_refiner  # noqa: E402
-from cdvision.training.faces.stage_rows import RowsStage, layer_rows  # noqa: E402
+from cdvision.models.faces import row_refiner  # noqa: E402
+from cdvision.models.faces.network import FacePackage  # noqa: E402
+from cdvision.models.faces.row_refiner import RowRefiner  # noqa: E402
+from cdvision.models.faces.style_layers import StyleLayers, style_layout  # noqa: E402
+from cdvision.models.faces.training import rows_start  # noqa: E402
+from cdvision.models.faces.training.assemble import assemble_faces  # noqa: E402
+from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
+from cdvision.models.faces.training.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
+from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks  # noqa: E402
+from cdvision.models.faces.training.rows_start import start_refiner  # noqa: E402
+from cdvision.models.faces.training.stage_rows import RowsStage, layer_rows  # noqa: E402
+from cdvision.models.faces.widths import FACE_TINY, FaceWidths  # noqa: E402
 from cdvision.training.stage_run import Plan, run_stage, write_result  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_refiner")

@@ -16,8 +16,8 @@ from cdvision.package.base_graph import leanest_run
 
 if TYPE_CHECKING:
     from cdvision.model import Model
-    from cdvision.opened import Stream
     from cdvision.photo import Size
+    from cdvision.stream_answers import Stream
 
 
 @dataclass(frozen=True)

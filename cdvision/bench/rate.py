@@ -26,7 +26,7 @@ from cdvision.evaluation.answer_cache import files_digest
 from cdvision.evaluation.curve import LabelledSet, pixel_record, sender_name, stream_curve
 from cdvision.evaluation.notices import notice
 from cdvision.evaluation.own_networks import OwnPixelPath
-from cdvision.evaluation.reference import PixelNetworks, PixelPath, write_reference_graphs
+from cdvision.evaluation.pixel_networks import PixelNetworks, uncompressed_networks
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, Rival, missing
 from cdvision.model import Model
@@ -119,8 +119,7 @@ class RateBenchmark:
     def _reference(self, graphs: Path) -> PixelNetworks:
         if self.initial_weights is None:
             return OwnPixelPath(self.model)
-        write_reference_graphs(self.initial_weights, graphs)
-        return PixelPath(self.model.package, graphs)
+        return uncompressed_networks(self.model.package, self.initial_weights, graphs)
 
     @cached_property
     def _digest(self) -> str:

@@ -15,9 +15,9 @@ from cdvision.bench.timing import Action
 from cdvision.evaluation.rivals import RIVALS, missing
 from cdvision.heads.dense_detection import detect_from_dense
 from cdvision.model import PICTURES, Model
-from cdvision.opened import Stream
 from cdvision.photo import FittedPhoto, fit_photo, read_photo
 from cdvision.results import Detections
+from cdvision.stream_answers import Stream
 
 ENCODE, ENCODER = "encode (pixels to stream)", "encoder networks"
 ENCODE_FOR = "encode (pixels to stream, for detect alone)"

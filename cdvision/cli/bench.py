@@ -11,10 +11,10 @@ import click
 
 import cdvision
 from cdvision.cli.bench_analyze import analyze
-from cdvision.cli.bench_faces import faces
 from cdvision.cli.bench_rate import rate
 from cdvision.cli.bench_service import service
 from cdvision.cli.command_line import BAD_INPUT
+from cdvision.cli.family_group import FamilyGroup
 from cdvision.cli.opener import Opener, model_options, quality_option
 from cdvision.errors import CdvisionError
 
@@ -25,13 +25,12 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one
 SEED_SIZES = (64, 128, 192)  # pixels: small streams search best
 
 
-@click.group()
+@click.group(cls=FamilyGroup, group="bench")
 def bench() -> None:
     """Time the parts on this machine, measure rate and accuracy, or fuzz the decoder."""
 
 
 bench.add_command(rate)
-bench.add_command(faces)
 bench.add_command(analyze)
 bench.add_command(service)
 

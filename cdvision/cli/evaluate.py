@@ -196,9 +196,8 @@ def _reference_record(
     cache: CacheFolder | None,
 ) -> dict[str, Any]:
     from cdvision.evaluation.curve import pixel_record
-    from cdvision.evaluation.reference import PixelPath, write_reference_graphs
+    from cdvision.evaluation.pixel_networks import uncompressed_networks
 
     with tempfile.TemporaryDirectory() as folder:
-        write_reference_graphs(initial_weights, Path(folder))
-        reference = PixelPath(model.package, Path(folder))
+        reference = uncompressed_networks(model.package, initial_weights, Path(folder))
         return pixel_record(data, reference, size=size, cache=cache)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cdvision.cli.train_plan import read_splits
+from cdvision.cli.training_options import read_splits
 from cdvision.errors import CdvisionError
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -95,9 +95,9 @@ def fit(
     again with the same options, it goes on. The report stands in OUT/report.json.
     """
     try:
-        from cdvision.training.fit.fitting import fit_tap
-        from cdvision.training.fit.options import FitOptions
-        from cdvision.training.fit.sources import NetworkRequest
+        from cdvision.fit.fitting import fit_tap
+        from cdvision.fit.options import FitOptions
+        from cdvision.fit.sources import NetworkRequest
     except ImportError as error:
         raise CdvisionError(
             f"fitting needs {error.name}: install it with `pip install 'cdvision[train]'`"

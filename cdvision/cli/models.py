@@ -27,7 +27,7 @@ def models(as_json: bool, cost: str | None) -> None:
     if cost is not None:
         _print_costs(_costs(cost), as_json)
         return
-    for info in cdvision.models():
+    for info in cdvision.list_models():
         click.echo(json.dumps(_record(info)) if as_json else _text(info))
 
 

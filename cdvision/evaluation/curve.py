@@ -21,7 +21,7 @@ from cdvision.evaluation.coco_ap import CocoScoring
 from cdvision.evaluation.coco_labels import read_coco_labels
 from cdvision.evaluation.labelled import LabelledPhoto, LabelledPhotos
 from cdvision.evaluation.layers import LayerSender, with_layers
-from cdvision.evaluation.reference import PixelNetworks
+from cdvision.evaluation.pixel_networks import PixelNetworks
 from cdvision.model import Model
 
 Record = dict[str, Any]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from cdvision.errors import UnsupportedTask
 from cdvision.evaluation.answer_cache import files_digest
-from cdvision.opened import Stream
+from cdvision.heads.content_pooling import window_inputs
 from cdvision.package.loader import WEIGHTS_FILE
 from cdvision.photo import FittedPhoto, ImageLike, fit_photo, read_photo
 from cdvision.stream import ParsedStream, StreamHeader
-from cdvision.windows import window_inputs
+from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
     from cdvision.model import Model

@@ -19,7 +19,7 @@ from cdvision.photo import content_size, read_photo, working_size
 
 if TYPE_CHECKING:
     from cdvision.evaluation.curve import LabelledSet, Record
-    from cdvision.evaluation.reference import PixelNetworks
+    from cdvision.evaluation.pixel_networks import PixelNetworks
     from cdvision.results import Classification, Detections
 
 SCALES = (1.0, 0.75, 0.5)

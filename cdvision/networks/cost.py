@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdvision.errors import ModelError
-from cdvision.networks.dicm_widths import PAPER
+from cdvision.package.families import find_part
 
 if TYPE_CHECKING:
-    from cdvision.networks.bottleneck import Bottleneck
+    pass
 
 SENDER, RECEIVER = "sender", "receiver"
 TRAINING = "training"  # a reference that no stream meets
 SIDE = 256  # default height and width of the network input, pixels
-ENTROPY = "tables and means"  # integer networks that choose tables, float ones that move symbols
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,9 @@ class PartCost:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
+    """One row of a cost table: a module, who runs it, and what it is given."""
+
     name: str
     sides: tuple[str, ...]
     module: nn.Module
@@ -70,14 +71,13 @@ def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[Part
         >>> front.parameters, front.multiply_adds
         (225344, 1026555904)
     """
-    if network not in NETWORKS:
-        raise ModelError(f"no cost table for {network!r}: expected one of {', '.join(NETWORKS)}")
     if height < 64 or width < 64 or height % 64 or width % 64:
         raise ModelError(f"cost table: expected multiples of 64 pixels, found {height} x {width}")
+    parts = find_part("costs", network)
     with torch.device("meta"):
         return [
             PartCost(part.name, part.sides, *count(part.module, *part.inputs, call=part.call))
-            for part in NETWORKS[network](height, width)
+            for part in parts(height, width)
         ]
 
 
@@ -98,105 +98,10 @@ def count(
     return parameters, counter.get_total_flops() // 2
 
 
-def _dicm(height: int, width: int) -> list[_Part]:
-    from cdvision.networks import entroformer
-    from cdvision.networks.feature_codec import FeatureAnalysis, FeatureSynthesis
-    from cdvision.networks.resnet50 import ResNet50Tail
-    from cdvision.networks.transformer import WIDTH
-
-    at = _Sizes(height, width)
-    features, y, z = at.map(256, 4), at.map(192, 16), at.map(192, 64)
-    side, visible = at.map(WIDTH, 16), at.map(1, 16).bool()
-    both, training = (SENDER, RECEIVER), (TRAINING,)
-    bottleneck = _bottleneck("dicm")
-    return [
-        *_filtering(at, decoder=(SENDER,)),
-        _Part("codec encoder", (SENDER,), FeatureAnalysis(), (features,)),
-        _Part("hyper-encoder", (SENDER,), entroformer.HyperEncoder(), (y,)),
-        _Part(ENTROPY, both, bottleneck, (y, z, at.quality()), bottleneck.quantise),
-        _Part("hyper-decoder", training, entroformer.FloatHyperDecoder(), (z,)),
-        _Part("context transformer", training, entroformer.ContextTransformer(), (y, visible)),
-        _Part("parameter network", training, entroformer.ParameterNetwork(), (side, side)),
-        _Part("codec decoder", (RECEIVER,), FeatureSynthesis(), (y,)),
-        _Part("ResNet tail", (RECEIVER,), ResNet50Tail(), (features,)),
-    ]
-
-
-def _dicm_re(height: int, width: int) -> list[_Part]:
-    from cdvision.networks.hyper import HyperAnalysis
-    from cdvision.networks.resnet50 import ResNet50Tail
-
-    at = _Sizes(height, width)
-    y, z, bottleneck = at.map(192, 32), at.map(PAPER.filtered_hyper, 128), _bottleneck("dicm-re")
-    hyper_encoder = HyperAnalysis(PAPER.filtered, PAPER.filtered_hyper)
-    *sender, decoder = _filtering(at, decoder=(RECEIVER,))
-    return [
-        *sender,
-        _Part("hyper-encoder", (SENDER,), hyper_encoder, (y,)),
-        _Part(ENTROPY, (SENDER, RECEIVER), bottleneck, (y, z, at.quality()), bottleneck.quantise),
-        decoder,
-        _Part("ResNet tail", (RECEIVER,), ResNet50Tail(), (at.map(256, 4),)),
-    ]
-
-
-def _filtering(at: _Sizes, *, decoder: tuple[str, ...]) -> list[_Part]:
-    """Return what both profiles share; ``decoder`` says who runs RE's decoder."""
-    from cdvision.networks.redundancy import RedundancyDecoder, RedundancyEncoder
-    from cdvision.networks.resnet50 import ResNet50Front
-
-    return [
-        _Part("ResNet head", (SENDER,), ResNet50Front(), (at.map(3, 1),)),
-        _Part("RE encoder", (SENDER,), RedundancyEncoder(), (at.map(256, 4),)),
-        _Part("RE decoder", decoder, RedundancyDecoder(), (at.map(192, 32),)),
-    ]
-
-
-def _bottleneck(profile: str) -> Bottleneck:
-    """Return a profile's bottleneck without its hyper-encoder, which has a row of its own."""
-    from cdvision.networks.bottleneck import CheckerboardBottleneck, HyperpriorBottleneck
-
-    bottleneck: Bottleneck
-    with torch.device("cpu"):  # the start is computed, and "meta" computes nothing
-        if profile == "dicm":
-            bottleneck = CheckerboardBottleneck()
-            del bottleneck.hyper_encoder
-        else:
-            bottleneck = HyperpriorBottleneck(PAPER.filtered, PAPER.filtered_hyper)
-            del bottleneck.hyper_analysis
-    return bottleneck.to("meta")
-
-
-def _small(height: int, width: int) -> list[_Part]:
-    from cdvision.networks.descriptor import ELEMENTS
-    from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
-    from cdvision.networks.mobilenet_v2 import EMBEDDING
-    from cdvision.networks.nanodet import COARSE_CHANNELS, FINE_CHANNELS
-    from cdvision.networks.small import PACKED_CHANNELS, WINDOW, Small
-
-    model, at = Small(), _Sizes(height, width)
-    encoder, y, packed = model.encoder, at.map(LATENT_CHANNELS, 16), at.map(PACKED_CHANNELS, 16)
-    z, quality = at.map(HYPER_CHANNELS, 64), at.quality()
-    features = (at.map(FINE_CHANNELS, 8), at.map(COARSE_CHANNELS, 16))
-    embedding, code = torch.zeros(1, EMBEDDING), (torch.zeros(1, ELEMENTS), quality)
-    describer, window = model.descriptor, torch.zeros(1, 3, WINDOW, WINDOW)
-    sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)
-    return [
-        _Part("NanoDet front", sender, encoder.front, (at.map(3, 1),)),
-        _Part("analysis", sender, encoder.analysis, (packed,)),
-        _Part("hyper-analysis", sender, encoder.hyper_analysis, (y,)),
-        _Part("MobileNet (224 x 224)", sender, describer.network, (window,)),
-        _Part("descriptor", sender, describer.project, (embedding,)),
-        _Part("integer hyper-decoder", both, model.hyper_decoder, (z, quality)),
-        _Part("means and gains", both, model.dequantiser, (y, z, quality)),
-        _Part("NanoDet tap", receiver, model.detector_tap, (y,)),
-        _Part("NanoDet tail", receiver, model.detector_tail, (features,)),
-        _Part("MobileNet tap", receiver, model.classifier_tap, code),
-        _Part("MobileNet's last layer", receiver, model.classifier_tail, (embedding,)),
-    ]
-
-
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
+    """Makes the inputs of an image's size: maps of zeros, and a quality."""
+
     height: int
     width: int
 
@@ -207,10 +112,3 @@ class _Sizes:
     def quality(self) -> Tensor:
         """Return the quality of one image."""
         return torch.zeros(1, dtype=torch.int64)
-
-
-NETWORKS: dict[str, Callable[[int, int], list[_Part]]] = {
-    "small": _small,
-    "dicm": _dicm,
-    "dicm-re": _dicm_re,
-}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,10 @@ from torch import nn
 
 from cdvision.errors import ModelError
 from cdvision.package.card import FeatureSpec
+from cdvision.package.families import find_part
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)  # at which some graph has an input
 Axes = Mapping[str, tuple[str | int, ...]]
-
-# Modules with ``load(weights) -> nn.Module`` and ``graphs(model) -> dict[str, Graph]``.
-NETWORKS = {
-    "small": "cdvision.networks.small_graphs",
-    "dicm": "cdvision.networks.dicm_graphs",
-    "faces": "cdvision.networks.face_graphs",
-    "served": "cdvision.networks.served_graphs",
-}
 
 
 @dataclass(frozen=True)
@@ -87,10 +79,8 @@ def latents_decoder(network: str, model: nn.Module) -> tuple[nn.Module, FeatureS
 
 
 def _home(network: str) -> Any:
-    if network not in NETWORKS:
-        known = ", ".join(NETWORKS)
-        raise ModelError(f"unknown network {network!r}: expected one of {known}")
-    return import_module(NETWORKS[network])
+    """Import ``load(weights) -> nn.Module`` and ``graphs(model) -> dict[str, Graph]``."""
+    return find_part("graphs", network)
 
 
 def latent_axes(symbols: tuple[int, int], hyper: tuple[int, int]) -> Axes:

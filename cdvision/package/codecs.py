@@ -7,12 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cdvision.entropy.checkerboard import CheckerboardCoder
-from cdvision.entropy.hsc import HscCoder
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.entropy.layered_coder import LayeredCoder
-from cdvision.entropy.style_layers import StyleLayersCoder
 from cdvision.errors import ModelError
+from cdvision.models.dicm.receiver.coder import CheckerboardCoder
+from cdvision.models.faces.receiver.hsc import HscCoder
+from cdvision.models.faces.receiver.style_layers import StyleLayersCoder
 
 HYPERPRIOR, CHECKERBOARD, HSC, SFIC_STYLE, DESCRIBED_MAP = 1, 2, 3, 4, 5
 Coder = HyperpriorCoder | CheckerboardCoder

@@ -34,8 +34,9 @@ def model_folder(name: str | Path) -> Path:
     folder = Path(name)
     if (folder / CARD_FILE).is_file():
         return folder
-    if isinstance(name, str) and folder.name == name and (MODELS / name / CARD_FILE).is_file():
-        return MODELS / name
+    for installed, card in _cards():
+        if card.name == name:
+            return installed
     known = ", ".join(card.name for _, card in _cards()) or "none"
     raise ModelError(
         f"no model {str(name)!r}: expected a folder with {CARD_FILE} or one of: {known}"
@@ -56,7 +57,7 @@ def folder_for_fingerprint(fingerprint: bytes) -> Path:
 
 @cache
 def _cards() -> tuple[tuple[Path, ModelCard], ...]:
-    folders = sorted(path.parent for path in MODELS.glob(f"*/{CARD_FILE}"))
+    folders = sorted(path.parent for path in MODELS.glob(f"*/packages/*/{CARD_FILE}"))
     return tuple((folder, read_card(folder)) for folder in folders)
 
 

@@ -19,15 +19,15 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.described_map import (
+from cdvision.entropy.latent_coder import Latents
+from cdvision.entropy.layered_coder import LayeredCoder
+from cdvision.errors import BitstreamError, ModelError
+from cdvision.models.small.receiver.coder import (
     DESCRIPTOR_LAYER,
     MAP_LAYER,
     DescribedLatents,
     DescribedMapCoder,
 )
-from cdvision.entropy.latent_coder import Latents
-from cdvision.entropy.layered_coder import LayeredCoder
-from cdvision.errors import BitstreamError, ModelError
 from cdvision.package.card import ModelCard
 from cdvision.package.codecs import (
     DESCRIBED_MAP,

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cdvision.entropy.described_map import MAP_LAYER
 from cdvision.errors import BitstreamError, ModelError
+from cdvision.models.small.receiver.coder import MAP_LAYER
 from cdvision.package.card import FeatureSpec, TailSpec
 from cdvision.package.codecs import DESCRIBED_MAP
 from cdvision.package.loader import ModelPackage, check_file, load_package

@@ -41,9 +41,9 @@ def faults_of(model: cdvision.Model, path: Path) -> list[str]:
     stream = model.open(bits)
     found = stream.latents()
     with np.load(path.with_suffix(".npz")) as case:
-        given = [case[f"arr_{place}"] for place in range(len(found))]
+        given = [case[f"arr_{place}"] for place in range(len(case.files) - ("sha256" in case))]
         recorded = str(case["sha256"]) if "sha256" in case else latents_sha256(given)
-    if not all(np.array_equal(a, b) for a, b in zip(found, given, strict=True)):
+    if not all(np.array_equal(a, b) for a, b in zip(found, given, strict=False)):
         faults.append("decodes to other latents")
     if latents_sha256(found) != recorded:
         faults.append("latents of another hash than recorded")

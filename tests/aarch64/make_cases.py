@@ -21,27 +21,31 @@ from cdvision.package.registry import MODELS
 
 TESTS = Path(__file__).parent.parent
 GOLDEN = TESTS / "golden"
-PACKAGES = (MODELS / "small", *sorted((TESTS / "packages").glob("test-*")))
+PACKAGES = (
+    MODELS / "small" / "packages" / "small",
+    *sorted((TESTS / "packages").glob("test-*")),
+)
 QUALITIES = (1, 4, 8)
 
 
 def write_cases(folder: Path) -> list[Path]:
     """Write all cases below a folder and return their streams."""
-    streams = [_write_golden(folder / "golden")]
+    streams = _write_golden(folder)
     streams += [_write_coded(package, folder / package.name) for package in PACKAGES]
     return [path for paths in streams for path in paths]
 
 
-def _write_golden(folder: Path) -> list[Path]:
-    """Golden streams, with the latents of this machine once their recorded hash is theirs."""
-    model = cdvision.load()
-    _name_package(folder, model.package.folder)
-    records = json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8"))
-    for record in records:
-        path = Path(shutil.copy(GOLDEN / record["stream"], folder))
-        latents = model.open(path.read_bytes()).latents()
+def _write_golden(folder: Path) -> list[list[Path]]:
+    """Golden streams by model, with the latents of this machine and their recorded hash."""
+    for record in json.loads((GOLDEN / "golden.json").read_text(encoding="utf-8")):
+        tiny = TESTS / "packages" / record["model"]
+        model = cdvision.load(tiny if tiny.is_dir() else record["model"])
+        below = folder / f"golden-{model.name}"
+        _name_package(below, model.package.folder)
+        path = Path(shutil.copy(GOLDEN / record["stream"], below))
+        latents = [part for part in model.open(path.read_bytes()).latents() if part is not None]
         np.savez(path.with_suffix(".npz"), *latents, sha256=record["latents_sha256"])
-    return sorted(folder.glob("*.cdv"))
+    return [sorted(below.glob("*.cdv")) for below in sorted(folder.glob("golden-*"))]
 
 
 def _write_coded(package: Path, folder: Path) -> list[Path]:

@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cdvision.building.package_builder import PackageFacts
 from cdvision.heads.attribute_answers import AttributeCalibration
-from cdvision.networks.dicm_package import DicmPackage, DicmSettings
-from cdvision.networks.face_package import FacePackage, FaceSettings
-from cdvision.networks.face_widths import FACE_TINY
-from cdvision.networks.hsc import HscCodec
-from cdvision.networks.hsc_widths import tiny_widths
-from cdvision.networks.style_layers import style_layout
-from cdvision.package.builder import PackageFacts
-from cdvision.package.dicm_builder import DicmFacts, build_dicm
-from cdvision.package.face_builder import FaceFacts, build_faces
-from cdvision.training.faces.face_codes import FaceCodes
-from cdvision.training.faces.hsc_start import start_hsc
-from cdvision.training.faces.style_layers_stage import target_bytes
-from cdvision.training.faces.style_metric import StyleMetric
-from cdvision.training.faces.style_start import start_style_layers
+from cdvision.models.dicm.network import DicmPackage, DicmSettings
+from cdvision.models.dicm.package_builder import DicmFacts, build_dicm
+from cdvision.models.faces.hsc import HscCodec
+from cdvision.models.faces.hsc_widths import tiny_widths
+from cdvision.models.faces.network import FacePackage, FaceSettings
+from cdvision.models.faces.package_builder import FaceFacts, build_faces
+from cdvision.models.faces.style_layers import style_layout
+from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.training.hsc_start import start_hsc
+from cdvision.models.faces.training.style_layers_stage import target_bytes
+from cdvision.models.faces.training.style_metric import StyleMetric
+from cdvision.models.faces.training.style_start import start_style_layers
+from cdvision.models.faces.widths import FACE_TINY
 
 FOLDER = Path(__file__).parent
 CLASSES = {"classifier": ("round", "square", "striped"), "detector": ("thing", "other thing")}

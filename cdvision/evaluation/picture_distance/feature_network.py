@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
-from cdvision.networks.face_trunks import MobileNetTrunk, ResNetTrunk
+from cdvision.models.faces.trunks import MobileNetTrunk, ResNetTrunk
 from cdvision.networks.initial_weights import MOBILENET_FILE
 from cdvision.networks.resnet50v2 import WEIGHTS_FILE
 from cdvision.package.loader import file_sha256

@@ -1,0 +1,1 @@
+"""Builds model packages: tables, proofs, graphs, parity, card; needs the ``train`` extra."""

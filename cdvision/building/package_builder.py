@@ -1,0 +1,167 @@
+"""Builds a model package from trained weights: tables, proof, graphs, parity, card.
+
+Needs the ``torch`` and ``export`` extras; using a package needs neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
+from cdvision.entropy.layered_coder import LayeredCoder
+from cdvision.entropy.tables import (
+    SymbolTables,
+    gaussian_tables,
+    log_scale_table,
+    tables_from_probabilities,
+)
+from cdvision.export.onnx_graphs import export_graph
+from cdvision.export.parity import check_parity
+from cdvision.models.small.receiver.coder import DescribedMapCoder
+from cdvision.networks.factorised_prior import FactorisedPrior
+from cdvision.networks.graphs import graph_modules, load_network
+from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
+from cdvision.networks.scales import HIGHEST_SCALE, HYPER_BOUND, LOWEST_SCALE, SCALE_LEVELS
+from cdvision.package.card import CARD_FILE, ModelCard
+from cdvision.package.codecs import Coder
+from cdvision.package.loader import (
+    CLASSES_FILE,
+    TABLES_FILE,
+    WEIGHTS_FILE,
+    file_sha256,
+    load_package,
+)
+
+
+@dataclass(frozen=True)
+class PackageFacts:
+    """What a builder cannot know by itself.
+
+    Attributes:
+        classes: class names by the name of their list.
+        training: how the weights were trained (recipe, steps, data).
+        metrics: measured figures, each with the data that it was measured on.
+    """
+
+    classes: Mapping[str, Sequence[str]]
+    training: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...] = ()
+
+
+def write_package(
+    card: ModelCard,
+    coder: Coder | DescribedMapCoder | LayeredCoder,
+    folder: Path,
+    facts: PackageFacts,
+    save_weights: Callable[[Path], None],
+    write_graphs: Callable[[Path], Sequence[str]] | None = None,
+) -> ModelCard:
+    """Write a package; every file that its card names is checked first.
+
+    Args:
+        card: without hashes and fingerprint, which are filled in.
+        coder: the entropy model.
+        folder: where to write; created, its files overwritten.
+        facts: class names, training record, metrics.
+        save_weights: writes the fp16 safetensors of the card's network.
+        write_graphs: writes the graphs into the folder and returns their files; those of the
+            card's network where None.
+
+    Raises:
+        ModelError: a graph differs from its module.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / TABLES_FILE, **coder.to_arrays())  # type: ignore[arg-type]
+    save_weights(folder / WEIGHTS_FILE)
+    lists = {name: list(names) for name, names in facts.classes.items()}
+    (folder / CLASSES_FILE).write_text(json.dumps(lists, indent=0) + "\n", encoding="utf-8")
+    written = _write_graphs(card.network, folder) if write_graphs is None else write_graphs(folder)
+    files = [TABLES_FILE, WEIGHTS_FILE, CLASSES_FILE, *written]
+    finished = replace(
+        card,
+        fingerprint=coder.fingerprint.hex(),
+        training=facts.training,
+        metrics=facts.metrics,
+        files={name: file_sha256(folder / name) for name in files},
+    )
+    (folder / CARD_FILE).write_text(finished.to_json(), encoding="utf-8")
+    return finished
+
+
+def add_missing_graphs(folder: Path) -> list[str]:
+    """Export the graphs that a package's network has and the package of an older version lacks.
+
+    What is there stays as it is, byte for byte: weights, tables, graphs, and so the fingerprint.
+
+    Returns:
+        Names of the graphs' files.
+
+    Raises:
+        ModelError: the folder is no package, a file differs from its hash, or a graph from its
+            module.
+    """
+    card = load_package(folder).card
+    written = _write_graphs(card.network, folder, present=card.files)
+    files = {**card.files, **{name: file_sha256(folder / name) for name in written}}
+    (folder / CARD_FILE).write_text(replace(card, files=files).to_json(), encoding="utf-8")
+    return written
+
+
+def _write_graphs(network: str, folder: Path, present: Container[str] = ()) -> list[str]:
+    """Export from the half-precision weights on disk, so that both engines hold the same ones."""
+    weights = folder / WEIGHTS_FILE
+    stored = graph_modules(network, load_network(network, weights))
+    wanted = {f"{name}.onnx": graph for name, graph in stored.items()}
+    missing = {file: graph for file, graph in wanted.items() if file not in present}
+    for file, graph in missing.items():
+        export_graph(graph, folder / file, weights)
+        check_parity(graph, folder / file)
+    return list(missing)
+
+
+def symbol_tables() -> SymbolTables:
+    """Return the Gaussian tables of every scale, the same in all models."""
+    return gaussian_tables(log_scale_table(SCALE_LEVELS, LOWEST_SCALE, HIGHEST_SCALE))
+
+
+@torch.no_grad()
+def prior_tables(prior: FactorisedPrior) -> SymbolTables:
+    """Freeze a factorised prior: one table a quality and channel."""
+    probabilities = prior.probabilities().double().numpy()
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
+    rows = rows / rows.sum(1, keepdims=True)
+    return tables_from_probabilities(rows, -prior.bound, escape=False)
+
+
+@torch.no_grad()
+def build_integer_network(decoder: IntegerHyperDecoder) -> IntegerNetwork:
+    """Turn the training twin into the runtime's network; raises ModelError without the proof."""
+    layers = (
+        _integer_layer(decoder.conv1, upsample=2),
+        _integer_layer(decoder.conv2, upsample=1),
+        _integer_layer(decoder.conv3, upsample=2, extra=decoder.quality_bias),
+    )
+    return IntegerNetwork(layers, bound=HYPER_BOUND)
+
+
+def _integer_layer(
+    conv: IntegerConv2d, *, upsample: int, extra: torch.Tensor | None = None
+) -> IntegerLayer:
+    bias = conv.integer_bias()[None]
+    if extra is not None:
+        bias = bias + torch.round(extra * 2**conv.shift)
+    return IntegerLayer(
+        weight=conv.integer_weight().numpy().astype(np.int8),
+        bias=bias.numpy().astype(np.int32),
+        shift=conv.shift,
+        low=conv.low,
+        high=conv.high,
+        upsample=upsample,
+    )

@@ -1,0 +1,48 @@
+"""Networks that answer pixels: what streams and rivals are held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from cdvision.package.families import find_part
+from cdvision.package.loader import ModelPackage
+from cdvision.photo import ImageLike
+
+if TYPE_CHECKING:
+    from cdvision.results import Classification, Detections
+
+
+class PixelNetworks(Protocol):
+    """Networks that answer pixels, as rivals' pictures and photos are shown to them."""
+
+    package: ModelPackage
+
+    def detect(
+        self, image: ImageLike, *, confidence: float = 0.3, size: int | None = None
+    ) -> Detections:
+        """Detect objects in a network input whose long side is ``size``."""
+
+    def classify(self, image: ImageLike, *, top: int = 5) -> Classification:
+        """Classify a photo."""
+
+    def digest(self) -> str:
+        """SHA-256 over the networks' weights and the preprocessing."""
+
+
+def uncompressed_networks(
+    package: ModelPackage, initial_weights: Path, folder: Path
+) -> PixelNetworks:
+    """Return a package's task networks as they were published, without the codec.
+
+    Args:
+        package: of the model.
+        initial_weights: folder of the published weights.
+        folder: where graphs are written.
+
+    Raises:
+        ModelError: its family has none.
+    """
+    load = find_part("uncompressed", package.card.network)
+    networks: PixelNetworks = load(package, initial_weights, folder)
+    return networks

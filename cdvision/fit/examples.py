@@ -1,0 +1,242 @@
+"""What a tap learns from: dequantised latents beside the features of the same photo, in memory.
+
+Encoder and network run once a photo, not once a step. Where the examples of all photos do not fit
+into memory, they are made window by window: each window is learned from for some passes, while
+another thread makes the next one. Which photos make a window, and what is drawn from it, depends on
+seed and step alone: a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from cdvision.errors import CdvisionError, ImageError
+from cdvision.fit.network import SplitNetwork
+from cdvision.fit.photos import PhotoFile
+from cdvision.fit.streams import StreamReader
+
+QUALITIES_PER_PHOTO = 3  # of the model's eight, drawn for each photo
+PASSES = 8  # over a window, where there are several
+SAMPLE = 8  # photos that show how large examples are
+MEMORY_SHARE = 0.4  # of what is free, for examples
+CROP_CELLS = 14  # of the latents: about the whole of a small photo
+
+
+@dataclass(frozen=True)
+class Example:
+    """One photo: latents (Q, C, h, w) of Q qualities and features (F, H, W), both float16."""
+
+    latents: Tensor
+    features: Tensor
+    qualities: Sequence[int]  # 1 and up
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.latents.nbytes + self.features.nbytes
+
+
+class ExampleMaker:
+    """Makes examples of photos, and remembers which photos cannot be read.
+
+    Args:
+        reader: photos to latents.
+        network: photos to features.
+        seed: of the qualities that are drawn.
+
+    Attributes:
+        left_out: reason for each photo that cannot be used, by name.
+    """
+
+    def __init__(self, reader: StreamReader, network: SplitNetwork, seed: int = 0) -> None:
+        self.reader, self.network, self._seed = reader, network, seed
+        self.left_out: dict[str, str] = {}
+
+    def make(self, file: PhotoFile) -> Example | None:
+        """Return the example of a photo, or None where it cannot be read."""
+        try:
+            pixels = self.reader.pixels(file.read())
+        except (ImageError, OSError) as error:
+            self.left_out[file.name] = str(error).removeprefix("image bytes: ")
+            return None
+        rng = np.random.default_rng((self._seed, int(file.rank * 2**32)))
+        qualities = spread_qualities(self.reader.package.card.qualities, rng)
+        latents = self.reader.decode(self.reader.latents(pixels, qualities), qualities)
+        features = self.network.features(self.reader.image(pixels))[0]
+        return Example(latents.half().cpu(), features.half().cpu().contiguous(), qualities)
+
+
+def spread_qualities(count: int, rng: np.random.Generator) -> list[int]:
+    """Draw one quality from each third of a model's, so that no photo lacks a good one.
+
+    >>> spread_qualities(8, np.random.default_rng(0))
+    [3, 5, 8]
+    """
+    parts = np.array_split(np.arange(1, count + 1), min(QUALITIES_PER_PHOTO, count))
+    return [int(rng.choice(part)) for part in parts]
+
+
+class Batch(NamedTuple):
+    """Crops to learn from; what lies beyond a photo is 0, as at the border of a convolution."""
+
+    latents: Tensor  # (N, C, s, s)
+    qualities: Tensor  # (N,) int64, counted from 0
+    features: Tensor  # (N, F, S, S)
+    counts: Tensor  # (N, 1, S, S), 1 where the photo is and 0 beyond it
+
+    def to(self, device: torch.device) -> Batch:
+        """Move everything to a device."""
+        return Batch(*(part.to(device) for part in self))
+
+
+class Window:
+    """Examples in memory, and crops of them."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+        sides = sorted(min(e.latents.shape[2:]) for e in examples)
+        self._side = min(CROP_CELLS, sides[len(sides) // 2])
+
+    def batch(self, size: int, rng: np.random.Generator) -> Batch:
+        """Cut so many crops, each from a photo and at a quality that are drawn."""
+        crops = [
+            self._crop(self.examples[i], rng) for i in rng.integers(len(self.examples), size=size)
+        ]
+        return Batch(*(torch.stack(parts) for parts in zip(*crops, strict=True)))
+
+    def _crop(self, example: Example, rng: np.random.Generator) -> Batch:
+        place = int(rng.integers(len(example.latents)))
+        latents = example.latents[place]
+        side, (height, width) = self._side, latents.shape[1:]
+        scale = example.features.shape[1] / height
+        # Features coarser than the latents: crops begin and end with whole cells of them.
+        step = max(1, round(1 / scale))
+        side = -(-side // step) * step
+        room = [max(0, extent - side) // step + 1 for extent in (height, width)]
+        top, left = (step * int(rng.integers(places)) for places in room)
+        rows, columns = min(side, height - top), min(side, width - left)
+        beyond = (0, side - columns, 0, side - rows)
+        y = F.pad(latents[:, top : top + rows, left : left + columns], beyond)
+        first, last = round(scale * top), round(scale * (top + rows))
+        start, stop = round(scale * left), round(scale * (left + columns))
+        cut = example.features[:, first:last, start:stop]
+        outside = [round(scale * v) for v in beyond]
+        counts = F.pad(torch.ones(1, *cut.shape[1:]), outside)
+        quality = torch.tensor(example.qualities[place] - 1)
+        return Batch(y.float(), quality, F.pad(cut, outside).float(), counts)
+
+
+class ExampleSource:
+    """Windows of examples, one after the other.
+
+    Args:
+        maker: makes them.
+        files: training photos.
+        batch: crops a step.
+        seed: of the order of the photos.
+        memory: bytes for examples; a share of what is free where None.
+
+    Attributes:
+        positive: whether no feature of the first photos is below 0.
+        seconds_each: what one of them took.
+    """
+
+    def __init__(
+        self,
+        maker: ExampleMaker,
+        files: Sequence[PhotoFile],
+        batch: int,
+        seed: int = 0,
+        memory: int | None = None,
+    ) -> None:
+        self._maker, self._files, self._seed = maker, files, seed
+        first, started = maker.make(files[0]), time.perf_counter()  # the first opens sessions
+        made = [first, *(maker.make(file) for file in files[1:SAMPLE])]
+        self.seconds_each = (time.perf_counter() - started) / max(1, len(made) - 1)
+        sample = [example for example in made if example is not None]
+        self.positive = bool(sample) and min(float(e.features.min()) for e in sample) >= 0
+        room = free_memory() if memory is None else memory
+        self._count = photos_that_fit(sample, len(files), room)
+        self._steps = max(1, PASSES * self._count // batch)
+        self._pool, self._closed = ThreadPoolExecutor(1), Event()
+        self._windows: dict[int, Future[Window]] = {}
+
+    @property
+    def seconds_before_training(self) -> float:
+        """How long the first window will take."""
+        return self._count * self.seconds_each
+
+    @property
+    def all_fit(self) -> bool:
+        """Whether one window holds all photos."""
+        return self._count == len(self._files)
+
+    def window(self, step: int) -> Window:
+        """Return the window of a step; another thread makes the one after it."""
+        number = 0 if self.all_fit else step // self._steps
+        wanted = [number] if self.all_fit else [number, number + 1]
+        for one in wanted:
+            if one not in self._windows:
+                self._windows[one] = self._pool.submit(self._made, one, one == number)
+        self._windows = {one: self._windows[one] for one in wanted}
+        return self._windows[number].result()
+
+    def close(self) -> None:
+        """Give up a window that is being made."""
+        self._closed.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _made(self, number: int, visible: bool) -> Window:
+        """Make one window; a bar is shown where somebody waits for it."""
+        chosen = [self._files[i] for i in self._places(number)]
+        examples = []
+        for file in tqdm(chosen, desc="photos", unit="photo", disable=None if visible else True):
+            if self._closed.is_set():
+                break
+            if (example := self._maker.make(file)) is not None:
+                examples.append(example)
+        if not examples:
+            name, reason = next(iter(self._maker.left_out.items()), ("", "stopped"))
+            raise CdvisionError(f"none of {len(chosen)} photos can be used: {name}: {reason}")
+        return Window(examples)
+
+    def _places(self, number: int) -> list[int]:
+        """Photos of a window: the next ones of an order that changes with every round."""
+        first, places = number * self._count, list[int]()
+        while len(places) < self._count:
+            turn, start = divmod(first + len(places), len(self._files))
+            order = np.random.default_rng((self._seed, turn)).permutation(len(self._files))
+            places += order[start : start + self._count - len(places)].tolist()
+        return places
+
+
+def free_memory() -> int:
+    """Bytes that examples may take: a share of what the machine has free."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return int(MEMORY_SHARE * 1024 * free)
+    except (OSError, StopIteration):
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return int(MEMORY_SHARE * pages * size / 2)
+
+
+def photos_that_fit(sample: Sequence[Example], photos: int, memory: int) -> int:
+    """Photos of a window: all, or half of what the memory holds, for there are then two."""
+    each = max((example.nbytes for example in sample), default=1)
+    if each * photos <= memory:
+        return photos
+    return max(1, min(photos, memory // (2 * each)))

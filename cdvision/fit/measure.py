@@ -1,0 +1,175 @@
+"""Measures a tap on photos that it was not fitted on, at every quality, against pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from cdvision.errors import CdvisionError, ImageError
+from cdvision.fit.network import SplitNetwork
+from cdvision.fit.photos import PhotoFile
+from cdvision.fit.streams import StreamReader
+
+MOST_PHOTOS = 100
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class QualityFigures:
+    """What a tap gives at one quality.
+
+    Attributes:
+        quality: 1 and up.
+        bytes: mean of a stream.
+        explained_variance: of the features, all together: 1 - squared error / variance.
+        cosine: mean similarity of the network's outputs from stream and from pixels.
+        top1: share of photos with the same greatest output; None where outputs are no vectors.
+        neighbours: share of each photo's nearest neighbours, by the network's outputs from pixels,
+            that are among its nearest from streams: what a search keeps.
+    """
+
+    quality: int
+    bytes: float
+    explained_variance: float
+    cosine: float
+    top1: float | None
+    neighbours: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give JSON values, rounded to what the photos can tell."""
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+class Measurement:
+    """Sums over photos, of all qualities side by side.
+
+    Args:
+        qualities: number of them.
+        features: channels at the split point.
+    """
+
+    def __init__(self, qualities: int, features: int) -> None:
+        self._bytes = torch.zeros(qualities, dtype=torch.float64)
+        self._error = torch.zeros(qualities, dtype=torch.float64)
+        self._sum = torch.zeros(features, dtype=torch.float64)
+        self._square = torch.zeros(features, dtype=torch.float64)
+        self._cells = self.photos = 0
+        self._vectors: list[tuple[Tensor, Tensor]] = []
+        self._cosine = torch.zeros(qualities, dtype=torch.float64)
+        self._top1: Tensor | None = torch.zeros(qualities, dtype=torch.float64)
+
+    def add_features(self, found: Tensor, target: Tensor, sizes: Sequence[int]) -> None:
+        """Add (Q, F, h, w) from streams of so many bytes and (1, F, h, w) from pixels."""
+        double: dict[str, Any] = {"dtype": torch.float64}
+        self._error += (found - target).square().sum((1, 2, 3), **double).cpu()
+        self._sum += target.sum((0, 2, 3), **double).cpu()
+        self._square += target.square().sum((0, 2, 3), **double).cpu()
+        self._cells += target[0, 0].numel()
+        self._bytes += torch.tensor(sizes, dtype=torch.float64)
+        self.photos += 1
+
+    def add_outputs(self, found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+        """Add outputs (Q, ...) from streams and (1, ...) from pixels."""
+        ours, theirs = (
+            torch.cat([value.double().cpu().flatten(1) for value in side.values()], dim=1)
+            for side in (found, target)
+        )
+        self._cosine += F.cosine_similarity(ours, theirs)
+        first = next(iter(target.values()))
+        if first.ndim == 2 and first.shape[1] > 1 and self._top1 is not None:
+            answers = next(iter(found.values())).argmax(1)
+            self._top1 += (answers == first.argmax(1)).double().cpu()
+        else:
+            self._top1 = None
+        self._vectors.append((_pooled(found), _pooled(target)))
+
+    def figures(self) -> list[QualityFigures]:
+        """Return the figures of every quality, the lowest first."""
+        variance = (self._square - self._sum.square() / self._cells).sum()
+        kept = neighbours_kept(self._vectors)
+        count = self.photos
+        return [
+            QualityFigures(
+                quality=index + 1,
+                bytes=float(self._bytes[index] / count),
+                explained_variance=float(1 - self._error[index] / variance),
+                cosine=float(self._cosine[index] / count),
+                top1=None if self._top1 is None else float(self._top1[index] / count),
+                neighbours=float(kept[index]),
+            )
+            for index in range(len(self._bytes))
+        ]
+
+
+def _pooled(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Return one vector a row: maps are averaged over their cells, for photos differ in size."""
+    parts = [v.double().cpu() for v in outputs.values()]
+    parts = [v.flatten(2).mean(2) if v.ndim > 2 else v.flatten(1) for v in parts]
+    return torch.cat(parts, dim=1)
+
+
+def neighbours_kept(vectors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return (Q,): mean overlap of each photo's nearest neighbours by (Q, D) and by (1, D)."""
+    ours = F.normalize(torch.stack([found for found, _ in vectors], dim=1), dim=-1)  # (Q, P, D)
+    theirs = F.normalize(torch.cat([target for _, target in vectors]), dim=-1)  # (P, D)
+    count = min(NEIGHBOURS, max(1, len(theirs) // 4))
+    wanted = _nearest(theirs @ theirs.T, count)
+    found = _nearest(ours @ ours.transpose(1, 2), count)
+    return (wanted & found).double().sum(-1).mean(-1) / count
+
+
+def _nearest(similarity: Tensor, count: int) -> Tensor:
+    """Mark the greatest of each row (..., P, P), the photo itself left out."""
+    others = similarity - 10 * torch.eye(similarity.shape[-1], dtype=similarity.dtype)
+    chosen = torch.zeros_like(others, dtype=torch.bool)
+    return chosen.scatter(-1, others.topk(count, dim=-1).indices, True)
+
+
+@torch.no_grad()
+def measure_tap(
+    tap: nn.Module,
+    tail: nn.Module | None,
+    reader: StreamReader,
+    network: SplitNetwork,
+    files: Sequence[PhotoFile],
+) -> Measurement:
+    """Measure a tap on held-out photos.
+
+    Args:
+        tap: latents to features.
+        tail: the network's tail as tuned, or None where it stayed as it was.
+        reader: photos to latents.
+        network: the uncompressed network.
+        files: photos that were not fitted on; the first of them count.
+
+    Raises:
+        CdvisionError: none of them can be read.
+    """
+    levels = list(range(1, reader.package.card.qualities + 1))
+    found: Measurement | None = None
+    for file in tqdm(files[:MOST_PHOTOS], desc="held out", unit="photo", disable=None):
+        try:
+            pixels = reader.pixels(file.read())
+        except (ImageError, OSError):
+            continue
+        latents = reader.latents(pixels, levels)
+        sizes = [
+            len(reader.stream(pixels, one, level))
+            for one, level in zip(latents, levels, strict=True)
+        ]
+        counted = torch.tensor(levels, device=reader.device) - 1
+        features = tap(reader.decode(latents, levels), counted)
+        target = network.features(reader.image(pixels))
+        found = found or Measurement(len(levels), features.shape[1])
+        found.add_features(features, target, sizes)
+        ours = network.outputs(features) if tail is None else tail(features)
+        found.add_outputs(ours, network.outputs(target))
+    if found is None:
+        raise CdvisionError(f"none of {len(files)} held-out photos can be read")
+    return found

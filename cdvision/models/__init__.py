@@ -1,0 +1,1 @@
+"""The families of models: one folder tells the whole story of each."""

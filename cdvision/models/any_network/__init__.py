@@ -1,0 +1,1 @@
+"""Encoders trained for any set of networks of a user."""

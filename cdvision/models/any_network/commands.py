@@ -1,0 +1,155 @@
+"""`cdvision train encoder`: an encoder of one's own, for any set of networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdvision.cli.fit import triple
+from cdvision.cli.training_options import plan_options, planned, read_splits
+from cdvision.errors import CdvisionError
+
+if TYPE_CHECKING:
+    from cdvision.fit.sources import NetworkRequest
+    from cdvision.models.any_network.training.run import EncoderOptions
+
+_EXISTING = click.Path(exists=True, path_type=Path)
+SMOKE_PHOTOS = 16
+_READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weights": str}
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True, type=_EXISTING)
+@click.option(
+    "--serve",
+    multiple=True,
+    metavar="NAME=NETWORK@SPLIT",
+    help="A network to serve, as `cdvision fit` takes it: mine=torchvision:resnet50@layer2, "
+    "FILE.py:FACTORY@MODULE, timm:NAME@MODULE, FILE.onnx@TENSOR. Once for each network.",
+)
+@plan_options(minutes=60.0, batch=8)
+@click.option(
+    "--weights", multiple=True, metavar="NAME=FILE", help="Of a network (default: the best known)."
+)
+@click.option("--mean", multiple=True, metavar="NAME=R,G,B", help="Of a network's input.")
+@click.option("--std", multiple=True, metavar="NAME=R,G,B", help="Of a network's input.")
+@click.option("--range", multiple=True, metavar="NAME=WHITE", help="1 (default) or 255.")
+@click.option("--order", multiple=True, metavar="NAME=ORDER", help="rgb (default) or bgr.")
+@click.option(
+    "--bytes",
+    "ends",
+    type=(click.FloatRange(32), click.FloatRange(32)),
+    metavar="LOW HIGH",
+    help="Of a photo of 416 x 312 at qualities 1 and 8 (default: 350 8000).",
+)
+@click.option(
+    "--photos", "most", type=click.IntRange(1), help="Use so many at most (default: 4000)."
+)
+@click.option(
+    "--split-table",
+    type=_EXISTING,
+    help="csv with columns file and split: files named there count where split is train.",
+)
+@click.option("--latents", type=click.IntRange(8), help="Channels of the latents (default: 128).")
+@click.option("--width", type=click.IntRange(8), help="Channels inside a tap (default: 384).")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def encoder(
+    photos: tuple[Path, ...],
+    serve: tuple[str, ...],
+    out: Path,
+    split_table: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train an encoder on PHOTOS (folders or tars, no labels) for networks of your own.
+
+    The networks stay as they are: one stream of the new model gives each of them its features.
+    Stopped and started again with the same options, it goes on. `cdvision train package RUN` then
+    makes a model of it.
+    """
+    try:
+        from cdvision.fit.options import fast_at_bf16
+        from cdvision.models.any_network.training.run import figures_table, train_encoder
+    except ImportError as error:
+        raise CdvisionError(
+            f"training needs {error.name}: install it with `pip install 'cdvision[train]'`"
+        ) from error
+    requests = _requests(serve, options)
+    plan = planned(options, smoke_batch=2, fast_at_bf16=fast_at_bf16)
+    try:
+        figures = train_encoder(
+            requests,
+            photos,
+            out,
+            plan,
+            _encoder_options(options),
+            splits=read_splits(split_table),
+            say=lambda line: click.echo(line, err=True),
+        )
+    except KeyboardInterrupt:
+        click.echo(f"cdvision: stopped; the same command goes on from {out}", err=True)
+        raise
+    values = [one.to_dict() for one in figures]
+    click.echo(json.dumps(values) if as_json else figures_table(figures))
+
+
+def _requests(serve: tuple[str, ...], options: dict[str, Any]) -> dict[str, NetworkRequest]:
+    from cdvision.models.any_network.training.serving import parse_serve, with_settings
+
+    requests = parse_serve(serve)
+    for field, read in _READ_AS.items():
+        pairs = [_pair(text, requests) for text in options[field]]
+        requests = with_settings(requests, field, [(n, _read(field, read, v)) for n, v in pairs])
+    return requests
+
+
+def _pair(text: str, requests: dict[str, NetworkRequest]) -> tuple[str, str]:
+    """Read ``NAME=VALUE``; where there is one network, its name may be left out."""
+    name, equals, value = text.partition("=")
+    if equals and (name in requests or len(requests) > 1):
+        return name, value
+    return "", text
+
+
+def _read(field: str, read: Any, text: str) -> Any:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise click.UsageError(f"--{field}: expected a number, found {text!r}") from error
+    except click.BadParameter as error:
+        raise click.UsageError(f"--{field}: {error.message}") from error
+
+
+def _encoder_options(options: dict[str, Any]) -> EncoderOptions:
+    from cdvision.models.any_network.training.run import EncoderOptions
+    from cdvision.training.rate_control import targets_between
+
+    chosen = {"latents": options["latents"], "width": options["width"]}
+    most = SMOKE_PHOTOS if options["smoke"] else options["most"]
+    if most is not None:
+        chosen["photos"] = most
+    if options["ends"] is not None:
+        chosen["targets"] = targets_between(*options["ends"])
+    return EncoderOptions(**chosen)
+
+
+def build_package(
+    run: Path,
+    out: Path,
+    *,
+    record: dict[str, Any],
+    classes: Path | None = None,
+    metrics: Path | None = None,
+) -> None:
+    """Build a package from a finished run of `train encoder`, and say what it is."""
+    from cdvision.models.any_network.package_builder import build_served
+
+    if classes is not None or metrics is not None:
+        raise click.UsageError("--classes and --metrics are for runs of `train small`")
+    card, problems = build_served(run, out)
+    click.echo(f"{out}: {card.name} {card.fingerprint[:8]}: features for {', '.join(card.tails)}")
+    for name, reason in problems.items():
+        click.echo(f"{name}: without the network's outputs: {reason}", err=True)

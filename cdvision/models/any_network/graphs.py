@@ -1,0 +1,154 @@
+"""The dense graphs of a model for networks of its user's own.
+
+The graphs that hold a user's network are made of its own code when the package is written, and
+lie there as ONNX. From the weights alone only the taps can be built again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from cdvision.errors import ModelError
+from cdvision.models.any_network.network import Served, ServedShape
+from cdvision.networks.graphs import Graph, latent_axes
+from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
+from cdvision.package.card import FeatureSpec
+
+SHAPE = "served"  # metadata of the weights: the model's shape as JSON
+FRONTS, TAILS = "fronts.", "tails."  # begin the names of a user's own weights
+INTEGERS = (torch.int32, torch.int32, torch.int64)
+
+
+def load(weights: Path) -> Served:
+    """Build the model from safetensors; raises ModelError where its shape is not told."""
+    with safe_open(weights, framework="pt") as file:
+        told = (file.metadata() or {}).get(SHAPE)
+        names = [name for name in file.keys() if not name.startswith((FRONTS, TAILS))]
+        state = {name: file.get_tensor(name).float() for name in names}
+    if told is None:
+        raise ModelError(f"{weights}: expected the model's shape in the metadata, found none")
+    model = Served(ServedShape.from_dict(json.loads(told)))
+    model.load_state_dict(state)
+    return model
+
+
+def graphs(model: Served) -> dict[str, Graph]:
+    """Return the graphs that need no user's network, by name."""
+    return {f"tap.{name}": tap_graph(model, name) for name in model.shape.features}
+
+
+def latents_decoder(model: Served) -> tuple[nn.Module, FeatureSpec]:
+    """Return the dequantiser."""
+    return model.dequantiser, FeatureSpec(model.shape.channels, LATENT_STRIDE)
+
+
+def encoder_graph(
+    model: Served, fronts: Mapping[str, nn.Module], given: Sequence[str] = ()
+) -> Graph:
+    """Return the sender's graph.
+
+    Args:
+        model: behind the fronts.
+        fronts: image (N, 3, H, W) in 0..255 to features, by name.
+        given: networks without a front, whose features the graph takes as inputs instead.
+    """
+    inputs: dict[str, tuple[str | int, ...]] = {"quality": ("batch",)}
+    dtypes = {"quality": torch.int64}
+    if fronts:
+        inputs = {"image": ("batch", "height", "width", 3), **inputs}
+        dtypes = {"image": torch.uint8, **dtypes}
+    for name in given:
+        spec = model.shape.features[name]
+        axes = ("batch", spec.channels, f"h{spec.stride}", f"w{spec.stride}")
+        inputs[features_input(name)], dtypes[features_input(name)] = axes, torch.float32
+    module = EncoderGraph(model, fronts, given).eval()
+    return Graph(module, inputs, ("symbols", "hyper"), dtypes)
+
+
+def features_input(name: str) -> str:
+    """Name of the input that takes a network's features."""
+    return f"features_{name}"
+
+
+def tap_graph(model: Served, name: str) -> Graph:
+    """Return the graph from latents to a network's features."""
+    return _receiver(model, TapGraph(model, name), ("features",))
+
+
+def answer_graph(model: Served, name: str, tail: nn.Module, outputs: tuple[str, ...]) -> Graph:
+    """Return the graph from latents to a network's features and outputs.
+
+    Args:
+        model: of the latents.
+        name: of the network.
+        tail: features to named outputs.
+        outputs: names, in order.
+    """
+    module = AnswerGraph(model, name, tail, outputs)
+    return _receiver(model, module, ("features", *outputs))
+
+
+def _receiver(model: Served, module: nn.Module, outputs: tuple[str, ...]) -> Graph:
+    axes = latent_axes((model.shape.channels, LATENT_STRIDE), (HYPER_CHANNELS, HYPER_STRIDE))
+    return Graph(module.eval(), axes, outputs, dict(zip(axes, INTEGERS, strict=True)))
+
+
+class EncoderGraph(nn.Module):
+    """uint8 image and quality to latents: every front, then the model."""
+
+    def __init__(
+        self, model: Served, fronts: Mapping[str, nn.Module], given: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.fronts, self._given = nn.ModuleDict(fronts), tuple(given)
+        self.encoder, self.dequantiser = model.encoder, model.dequantiser
+        self.hyper_decoder = model.hyper_decoder  # integers: it tells what will be skipped
+        self._encode = model.encode_features
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, H, W, 3) uint8, (N,) int64 and given features to int32 symbols and hyper."""
+        pixels, (quality, *given) = None, inputs
+        if self.fronts:
+            image, quality, *given = inputs
+            pixels = image.permute(0, 3, 1, 2).float()
+        features = {name: front(pixels) for name, front in self.fronts.items()}
+        features |= dict(zip(self._given, given, strict=True))
+        gathered = self.encoder.gather([features[name] for name in self.encoder.gathers])
+        latents = self._encode(gathered, quality)
+        return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
+
+
+class TapGraph(nn.Module):
+    """Integer latents to one network's features: dequantiser and tap."""
+
+    def __init__(self, model: Served, name: str) -> None:
+        super().__init__()
+        self.dequantiser = model.dequantiser
+        self.taps = nn.ModuleDict({name: model.tap(name)})
+        self._name = name
+
+    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """Map int32 latents and (N,) int64 qualities to features."""
+        y = self.dequantiser(symbols.float(), hyper.float(), quality)
+        return (self.taps[self._name](y, quality),)
+
+
+class AnswerGraph(TapGraph):
+    """Integer latents to one network's features and outputs."""
+
+    def __init__(self, model: Served, name: str, tail: nn.Module, outputs: tuple[str, ...]) -> None:
+        super().__init__(model, name)
+        self.tails = nn.ModuleDict({name: tail})
+        self._outputs = outputs
+
+    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """Map int32 latents and (N,) int64 qualities to features and outputs."""
+        (features,) = super().forward(symbols, hyper, quality)
+        found: Mapping[str, Tensor] = self.tails[self._name](features)
+        return (features, *(found[name] for name in self._outputs))

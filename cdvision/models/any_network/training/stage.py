@@ -1,0 +1,162 @@
+"""The stage that trains one encoder, its latents and a tap for each network that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cdvision.fit.network import SplitNetwork, TorchNetwork
+from cdvision.fit.stage import output_error
+from cdvision.models.any_network.network import Served, ServedShape
+from cdvision.models.any_network.training.metric import NetworkMetric
+from cdvision.models.any_network.training.start import start_latents, start_taps
+from cdvision.networks.scales import QUALITIES
+from cdvision.training.learning_rates import codec_rate
+from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.rate_control import RateControl
+from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.transmission import transmit
+from cdvision.training.weight_average import WeightAverage
+
+LEARNING_RATE, SOLVED_RATE, BLOCK_RATE = 5e-4, 2e-4, 1e-3
+ANALYSIS_RATE = 1e-4
+RATE_SPEED = 0.03  # of rate control: runs of one's own may have a few hundred steps only
+START_BATCHES, START_SIZE = 10, 16  # crops from which a run's start is computed
+WEIGHT = 16.0  # of all networks together: what rate control begins at the right multipliers for
+OUTPUT_SHARE = 0.3  # of a network's weight; its features have the rest
+OUTPUT_CROPS = 2  # of a batch, whose outputs are compared: tails cost more than all else
+
+
+class EncoderStage(Stage):
+    """Trains ``Served``.
+
+    Args:
+        shape: of the model.
+        networks: frozen, by name, in the order of the shape.
+        bank: training photos.
+        plan: how long and where.
+        targets: bytes of a reference photo at each quality.
+    """
+
+    name = "encoder"
+
+    def __init__(
+        self,
+        shape: ServedShape,
+        networks: Mapping[str, SplitNetwork],
+        bank: PhotoBank,
+        plan: Plan,
+        targets: Sequence[float],
+    ) -> None:
+        torch.manual_seed(plan.seed)
+        self.networks, self.bank, self.plan, self._targets = networks, bank, plan, tuple(targets)
+        layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
+        self.model = Served(shape).to(**layout)
+        self.average = WeightAverage(self.model)
+        self.rate = RateControl(self._targets, speed=RATE_SPEED).to(plan.device)
+        metrics = {name: NetworkMetric(spec) for name, spec in shape.features.items()}
+        self.metrics = nn.ModuleDict(metrics).to(plan.device)
+        self.optimizer = torch.optim.Adam(
+            _groups(self.model), betas=(0.9, 0.99), eps=1e-12, fused=True
+        )
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Set latents, probabilities and taps from crops of training photos."""
+        images = [self._crops(START_SIZE, rng) for _ in range(START_BATCHES)]
+        metrics = {name: self._metric(name) for name in self.networks}
+        start_latents(self.model, self.networks, metrics, images, self._targets)
+        start_taps(self.model, self.networks, self._crops, rng)
+        self.average.restart(self.model)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what a checkpoint holds."""
+        return {
+            "model": self.model,
+            "average": self.average,
+            "rate": self.rate,
+            "metrics": self.metrics,
+        }
+
+    def result(self) -> nn.Module:
+        """Return the averaged model."""
+        return self.average.network
+
+    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Encode a batch at random qualities and compare what each network gets of it."""
+        image = self._crops(self.plan.batch, rng)
+        features = {name: n.features(image) for name, n in self.networks.items()}
+        with torch.no_grad():
+            gathered = self.model.encoder.gather(list(features.values()))
+        quality = torch.from_numpy(rng.integers(QUALITIES, size=len(image))).to(image.device)
+        sent = transmit(self.model, gathered, quality)
+        terms: dict[str, Tensor] = {}
+        for name, wanted in features.items():
+            terms |= self._network_terms(name, sent.y, quality, wanted)
+        pixels = image.shape[2] * image.shape[3]
+        rate = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
+        weights = self._weights(terms)
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        return loss + rate, terms | {"rate": rate, "bits": sent.bits.mean()}
+
+    def after_step(self) -> None:
+        """Follow with the average."""
+        self.average.follow(self.model)
+
+    def watched(self) -> dict[str, Any]:
+        """Return running bytes of a reference photo at each quality."""
+        return {"bytes": [round(rate) for rate in self.rate.rates()]}
+
+    def record(self) -> dict[str, Any]:
+        """Return facts for the card."""
+        return {"photos": len(self.bank.photos), "target_bytes": list(self._targets)}
+
+    def _crops(self, size: int, rng: np.random.Generator) -> Tensor:
+        return self.bank.batch(size, rng).contiguous(memory_format=torch.channels_last)
+
+    def _metric(self, name: str) -> NetworkMetric:
+        return cast(NetworkMetric, self.metrics[name])
+
+    def _network_terms(
+        self, name: str, y: Tensor, quality: Tensor, wanted: Tensor
+    ) -> dict[str, Tensor]:
+        with self.plan.autocast():
+            found = self.model.tap(name)(y, quality)
+            terms = {f"{name}/features": self._metric(name).error(found, wanted)}
+        network = self.networks[name]
+        if isinstance(network, TorchNetwork):
+            with torch.no_grad():
+                targets = network.outputs(wanted[:OUTPUT_CROPS])
+            outputs = network.outputs(found[:OUTPUT_CROPS].float())
+            if any(value.requires_grad for value in outputs.values()):
+                terms[f"{name}/outputs"] = output_error(outputs, targets)
+        return terms
+
+    def _weights(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
+        """Give every network the same weight, and its outputs a share of it."""
+        each, weights = WEIGHT / len(self.networks), dict[str, float]()
+        for name in self.networks:
+            outputs = OUTPUT_SHARE if f"{name}/outputs" in terms else 0.0
+            weights |= {f"{name}/features": each * (1 - outputs), f"{name}/outputs": each * outputs}
+        return weights
+
+
+def _groups(model: Served) -> list[dict[str, Any]]:
+    """Group the trained parameters by learning rate."""
+    rates: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rates.setdefault(_learning_rate(name), []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
+
+
+def _learning_rate(name: str) -> float:
+    """What starts from a good solution learns slowly, or the first steps destroy it."""
+    if name.startswith("encoder.analysis.linear"):
+        return ANALYSIS_RATE
+    if name.startswith("taps."):
+        return BLOCK_RATE if ".blocks." in name else SOLVED_RATE
+    return codec_rate(name, LEARNING_RATE)

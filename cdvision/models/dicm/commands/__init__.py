@@ -1,0 +1,1 @@
+"""`cdvision train dicm ...`: the stages, heads and package of DICM."""

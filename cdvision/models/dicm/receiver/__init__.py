@@ -1,0 +1,1 @@
+"""What a receiver of DICM needs: the checkerboard coder."""

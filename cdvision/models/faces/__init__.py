@@ -1,0 +1,1 @@
+"""`hsc` and `sfic-style`: faces, machine answers first and the picture later."""

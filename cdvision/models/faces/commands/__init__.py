@@ -1,0 +1,1 @@
+"""`cdvision train faces ...` and `cdvision bench faces`."""

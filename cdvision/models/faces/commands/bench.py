@@ -1,0 +1,221 @@
+"""`cdvision bench faces`: attributes and pictures of faces at few bytes, beside picture codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdvision.cli.evaluate import QualityList, layers_option
+from cdvision.cli.labelled_data import LabelledData, data_options, existing
+from cdvision.cli.opener import Opener, model_options
+from cdvision.errors import CdvisionError, ImageError, UnsupportedTask
+
+if TYPE_CHECKING:
+    from cdvision import Model
+    from cdvision.evaluation.curve import LabelledSet
+    from cdvision.evaluation.rivals import Rival
+    from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
+
+DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
+
+
+@click.command()
+@data_options
+@click.option(
+    "--classifier",
+    type=existing,
+    metavar="FOLDER",
+    help="What looks at rivals' pictures: a finished `cdvision train faces trunk`, or a face model "
+    "(default: the measured one; its encoder and its head were trained on pixels).",
+)
+@click.option(
+    "--thresholds-from",
+    metavar="COLUMN=VALUE",
+    default="split=train",
+    show_default=True,
+    help="The last tenth of these rows, which trained nothing, sets the classifier's thresholds.",
+)
+@click.option(
+    "--initial-weights",
+    type=existing,
+    metavar="DIR",
+    help="Folder of the published ImageNet networks, for distances on features.",
+)
+@click.option(
+    "--judge",
+    type=click.Choice(["mobilenet_v2", "resnet50v2"]),
+    default="mobilenet_v2",
+    show_default=True,
+    help="Which of those networks.",
+)
+@click.option(
+    "--rival",
+    "rivals",
+    multiple=True,
+    metavar="NAME",
+    help="jpeg, webp, avif, jxl, hevc or vvc; may be repeated (default: jpeg, webp, avif and "
+    "hevc, as far as they work here).",
+)
+@click.option(
+    "-q", "--quality", "qualities", type=QualityList(), help="Such as 1-8 or 1,4,8 (default: all)."
+)
+@layers_option
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of faces.md, faces.json, faces-*.svg, and of the records so far.",
+)
+@model_options
+def faces(
+    classifier: Path | None,
+    thresholds_from: str,
+    initial_weights: Path | None,
+    judge: str,
+    rivals: tuple[str, ...],
+    qualities: tuple[int, ...] | None,
+    layers: tuple[int, ...] | None,
+    out: Path,
+    **options: Any,
+) -> None:
+    """Measure a face model: attributes and pictures from every layer, beside picture codecs.
+
+    Attributes come from the bitstream; a rival's pictures are shown to a classifier that was
+    trained on pixels, and so are ours. Records are kept in the folder: an interrupted run goes on
+    where it was.
+    """
+    source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
+    source.check()
+    if source.task != "attributes":
+        raise click.UsageError("faces are measured by --attributes.")
+    if "=" not in thresholds_from:
+        raise click.UsageError("--thresholds-from: expected COLUMN=VALUE.")
+    _need_torch()
+    from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
+    from cdvision.models.faces.bench.report import write_face_report
+
+    model = Opener(**options).model_for_evaluation()
+    if "reconstruct" not in model.card.tasks:
+        raise UnsupportedTask(model.no_task_message("reconstruct"))
+    data, _ = source.read(model)
+    looks = PixelClassifier(classifier or model.package.folder)
+    chosen = _rivals(rivals)
+    facts = _measure(
+        model, data, source, looks, chosen, out,
+        qualities=qualities or tuple(range(1, model.card.qualities + 1)),
+        layers=layers, thresholds_from=thresholds_from,
+        network=None if initial_weights is None else (initial_weights, judge),
+    )  # fmt: skip
+    title = model.name if classifier is None else classifier.name
+    facts["classifier"] = f"{title} ({looks.digest[:8]}), thresholds from the last tenth "
+    facts["classifier"] += f"of {thresholds_from}"
+    click.echo(write_face_report(facts, out))
+
+
+def _measure(
+    model: Model,
+    data: LabelledSet,
+    source: LabelledData,
+    classifier: PixelClassifier,
+    rivals: tuple[list[Rival], Mapping[str, str]],
+    out: Path,
+    *,
+    qualities: tuple[int, ...],
+    layers: tuple[int, ...] | None,
+    thresholds_from: str,
+    network: tuple[Path, str] | None,
+) -> dict[str, Any]:
+    """Measure every path, and return the facts of the run."""
+    from cdvision.bench.machine import machine, versions
+    from cdvision.evaluation.picture_distance import PictureJudge
+    from cdvision.models.faces.bench.measure import FaceBenchmark
+    from cdvision.models.faces.bench.paths import pixel_path, rival_paths, stream_paths
+    from cdvision.models.faces.bench.speed import attribute_times
+
+    layers = layers or tuple(range(1, len(model.card.layers) + 1))
+    side = model.card.input.size
+    taken = _taken(model, data)
+    _fit_thresholds(classifier, source, thresholds_from, side)
+    judge = PictureJudge(None if network is None else _network(*network))
+    paths = [pixel_path(side), *stream_paths(model, qualities, layers)]
+    paths += [path for rival in rivals[0] for path in rival_paths(rival, side)]
+    benchmark = FaceBenchmark(taken, source.source, paths, classifier, judge, side)
+    return {
+        "ours": f"cdvision {model.name}",
+        "fingerprint": model.card.fingerprint,
+        "data": data.name,
+        "refused": len(data.photos) - len(taken.photos),
+        "side": side,
+        "machine": machine(),
+        "versions": versions("cdvision", "numpy", "onnxruntime", "pillow", "torch"),
+        "codecs": {rival.name: rival.describe() for rival in rivals[0]},
+        "left_out": dict(rivals[1]),
+        "judge": judge.network.title if judge.network is not None else None,
+        "speed": attribute_times(model, taken.photos, layers),
+        "records": benchmark.run(out),
+    }
+
+
+def _taken(model: Model, data: LabelledSet) -> LabelledSet:
+    """Leave out, for every codec, the pictures that the model does not take for faces."""
+    from tqdm import tqdm
+
+    photos, refusal = [], None
+    for photo in tqdm(data.photos, desc="looking for faces", unit="face", disable=None):
+        try:
+            model.encode(photo.data, quality=1)
+            photos.append(photo)
+        except ImageError as error:
+            refusal = error
+    if refusal is not None and not photos:
+        raise refusal
+    return replace(data, photos=photos)
+
+
+def _fit_thresholds(
+    classifier: PixelClassifier, source: LabelledData, condition: str, side: int
+) -> None:
+    """Set the classifier's thresholds on faces that trained nothing."""
+    import numpy as np
+
+    from cdvision.evaluation.labelled import attribute_photos
+    from cdvision.models.faces.bench.paths import original
+    from cdvision.models.faces.bench.pixel_classifier import held_out, present_in
+
+    column, value = condition.split("=", 1)
+    found, table = attribute_photos(source.source, source.images or Path(), where={column: value})
+    photos = list(held_out(found))
+    present = present_in(table, classifier.names, [photo.label for photo in photos])
+    pictures = np.stack([original(photo.data, side) for photo in photos])
+    classifier.fit_thresholds(pictures, present)
+
+
+def _network(folder: Path, name: str) -> Any:
+    from cdvision.evaluation.picture_distance.feature_network import FeatureNetwork
+
+    return FeatureNetwork(folder, name)
+
+
+def _rivals(names: tuple[str, ...]) -> tuple[list[Rival], Mapping[str, str]]:
+    """Return the rivals that were asked for, or the usual ones that work here."""
+    from cdvision.bench.rate import chosen_rivals
+
+    found, left_out = chosen_rivals(names)
+    if names:
+        return found, left_out
+    usual = {name: why for name, why in left_out.items() if name in DEFAULT_RIVALS}
+    return [rival for rival in found if rival.name in DEFAULT_RIVALS], usual
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise CdvisionError(
+            "bench faces needs torch: install it with `pip install 'cdvision[train]'`"
+        ) from error

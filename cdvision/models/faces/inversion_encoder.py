@@ -1,0 +1,156 @@
+"""General inversion encoder: a face to the codes from which a style generator draws it.
+
+::
+
+    image ─ trunk ─┬─ 1/4 ──┐
+                   ├─ 1/8 ──┼─ 3x3 grids of means, concatenated ─ linear, LeakyReLU ─ linear ─▶ S
+                   ├─ 1/16 ─┤                    │
+                   ├─ 1/32 ─┘                    └─▶ pooled (for the face / not a face score)
+                   └─ the stage nearest to F's side ─ two 3x3 convolutions ─▶ F
+
+S are W+ rows, written as the generator's mean style plus what the face adds; F is the activation
+at one layer of the generator. The hidden layer of the style head is narrow on purpose: rows of one
+face are highly redundant, and a codec pays for every direction in which they can move.
+
+Source: Yao et al., "A Style-Based GAN Encoder for High Fidelity Reconstruction", ECCV 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.models.faces.resize_area import resize_area
+from cdvision.models.faces.trunks import FaceTrunk, build_trunk
+from cdvision.models.faces.widths import FACE, FaceWidths
+
+GRID = 3  # cells a side of a stage's means
+
+
+class InversionCodes(NamedTuple):
+    """Codes of a batch: rows (N, rows, style), feature (N, C, side, side), pooled (N, P)."""
+
+    rows: Tensor
+    feature: Tensor
+    pooled: Tensor
+
+
+class InversionEncoder(nn.Module):
+    """Faces (N, 3, R, R), RGB 0..255, to :class:`InversionCodes`.
+
+    Args:
+        widths: sizes, and which trunk.
+    """
+
+    mean: Tensor
+
+    def __init__(self, widths: FaceWidths = FACE) -> None:
+        super().__init__()
+        self.widths = widths
+        self.trunk: FaceTrunk = build_trunk(widths)
+        self.pooled_size = sum(_cells(c) ** 2 * c for c in self.trunk.channels)
+        self.standard = Standardise(self.pooled_size)
+        self.hidden = nn.Linear(self.pooled_size, widths.head)
+        self.styles = nn.Linear(widths.head, widths.rows * widths.style)
+        self.register_buffer("mean", torch.zeros(widths.style))  # the generator's mean style
+        self.stage = _nearest_stage(self.trunk, widths.feature_side)
+        self.feature = FeatureHead(self.trunk.channels[self.stage], widths)
+
+    def forward(self, image: Tensor) -> InversionCodes:
+        """Return the codes of a batch of faces."""
+        stages = self.trunk(image)
+        pooled = self.pool(stages)
+        return InversionCodes(self.rows(pooled), self.feature(stages[self.stage]), pooled)
+
+    def pool(self, stages: list[Tensor]) -> Tensor:
+        """Return the means of every stage's grid as one vector (N, P)."""
+        grids = [resize_area(x, _cells(x.shape[1])).flatten(1) for x in stages]
+        return torch.cat(grids, 1)
+
+    def rows(self, pooled: Tensor) -> Tensor:
+        """Map pooled (N, P) to W+ rows (N, rows, style)."""
+        hidden = F.leaky_relu(self.hidden(self.standard(pooled)), 0.1)
+        added: Tensor = self.styles(hidden).view(-1, self.widths.rows, self.widths.style)
+        return self.mean + added
+
+    @torch.no_grad()
+    def standardise(self, batches: Iterable[Tensor], *, feature: bool) -> None:
+        """Take the input statistics of heads that have none yet.
+
+        Args:
+            batches: training faces, each (N, 3, R, R) in 0..255.
+            feature: F's head too.
+        """
+        pooled, cells = [], []
+        for image in batches:
+            stages = self.trunk(image)
+            pooled.append(self.pool(stages))
+            cells.append(stages[self.stage].permute(0, 2, 3, 1).flatten(0, 2))
+        if not self.standard.fitted:
+            self.standard.fit(torch.cat(pooled))
+        if feature and not self.feature.standard.fitted:
+            self.feature.standard.fit(torch.cat(cells))
+
+
+class Standardise(nn.Module):
+    """Values to zero mean and unit spread over training faces; buffers, not trained."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are statistics."""
+        return bool((self.scale != 1).any())
+
+    def fit(self, sample: Tensor) -> None:
+        """Take the statistics of (M, size); a value that never changes keeps its scale."""
+        spread = sample.std(0)
+        self.center.copy_(sample.mean(0))
+        self.scale.copy_(torch.where(spread > 1e-4, 1 / spread, torch.ones_like(spread)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, size) to the same shape, kept within 6 spreads."""
+        return ((x - self.center) * self.scale).clamp(-6, 6)
+
+
+class FeatureHead(nn.Module):
+    """A stage of the trunk, standardised, to F: (N, channels, h, w) to (N, C, side, side)."""
+
+    def __init__(self, channels: int, widths: FaceWidths) -> None:
+        super().__init__()
+        out = widths.feature_channels
+        self.side = widths.feature_side
+        self.standard = Standardise(channels)
+        self.first = nn.Conv2d(channels, out, 3, 1, 1)
+        self.second = nn.Conv2d(out, out, 3, 1, 1)
+        self.linear = nn.Conv2d(channels, out, 1)
+
+    def forward(self, stage: Tensor) -> Tensor:
+        """Return F."""
+        stage = resize_area(stage, self.side)
+        # Channels last for the statistics, which are a channel's.
+        stage = self.standard(stage.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        hidden = F.leaky_relu(self.first(stage), 0.1)
+        result: Tensor = self.linear(stage) + self.second(hidden)
+        return result
+
+
+def _cells(channels: int) -> int:
+    """Means a side: the widest stage is pooled whole, or its weights would outnumber the rest."""
+    return 1 if channels > 1024 else GRID
+
+
+def _nearest_stage(trunk: FaceTrunk, side: int) -> int:
+    """Return the deepest stage that still has a value for each of F's."""
+    fine = [i for i, stride in enumerate(trunk.strides) if trunk.side // stride >= side]
+    return fine[-1] if fine else 0

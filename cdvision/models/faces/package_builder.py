@@ -1,0 +1,102 @@
+"""The packages of face models: their entropy models and their cards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cdvision.building.package_builder import PackageFacts, write_package
+from cdvision.entropy.layered_coder import LayeredCoder
+from cdvision.heads.attribute_answers import AttributeCalibration
+from cdvision.models.faces.graphs import ATTRIBUTES, GENERATOR, layer_shapes
+from cdvision.models.faces.hsc import HscCodec
+from cdvision.models.faces.hsc_tables import build_hsc_coder
+from cdvision.models.faces.network import HSC as HSC_PROFILE
+from cdvision.models.faces.network import FacePackage, save_face_weights
+from cdvision.models.faces.style_layers import StyleLayers
+from cdvision.models.faces.style_tables import build_style_coder
+from cdvision.networks.scales import QUALITIES
+from cdvision.package.card import FeatureSpec, InputSpec, ModelCard, TailSpec
+from cdvision.package.codecs import HSC, SFIC_STYLE
+
+
+@dataclass(frozen=True)
+class FaceFacts:
+    """What the card of a face package says that its weights do not.
+
+    Attributes:
+        name: of the model.
+        description: one line.
+        licence: of the weights.
+        provenance: the initial weights of every part and their licence.
+        calibration: of the attribute head's answers.
+    """
+
+    name: str
+    description: str
+    licence: str
+    provenance: tuple[Mapping[str, str], ...]
+    calibration: AttributeCalibration
+
+
+def build_faces(
+    model: FacePackage, folder: Path, names: FaceFacts, facts: PackageFacts
+) -> ModelCard:
+    """Write the package of a trained network.
+
+    Args:
+        model: all networks.
+        folder: where to write; created, its files overwritten.
+        names: what its card says of it.
+        facts: names of the attributes (list ``attributes``), training record, metrics.
+
+    Raises:
+        ModelError: a sum of an integer network could reach 2^24, or a graph differs from its
+            module.
+    """
+    model.eval().requires_grad_(False)
+    coder = build_face_coder(model.codec)
+    return write_package(
+        _card(model, names), coder, folder, facts, partial(save_face_weights, model)
+    )
+
+
+def build_face_coder(codec: HscCodec | StyleLayers) -> LayeredCoder:
+    """Freeze a codec's probabilities into integers; proves its networks' sums exact."""
+    return build_hsc_coder(codec) if isinstance(codec, HscCodec) else build_style_coder(codec)
+
+
+def _card(model: FacePackage, names: FaceFacts) -> ModelCard:
+    widths = model.widths
+    side, rows = widths.resolution, FeatureSpec(widths.rows * widths.style, widths.resolution)
+    return ModelCard(
+        name=names.name,
+        description=names.description,
+        network="faces",
+        codec=HSC if model.settings.profile == HSC_PROFILE else SFIC_STYLE,
+        fingerprint="",
+        qualities=QUALITIES,
+        default_quality=4,
+        latents=None,
+        hyper_latents=None,
+        input=InputSpec(
+            size=side, multiple=side, max_size=side, padding=(0, 0, 0), least_size=side,
+            fit="square", least_score=round(float(model.score.threshold), 4),
+        ),
+        tails={
+            ATTRIBUTES: TailSpec(
+                ("attributes",), rows, ATTRIBUTES, "perceptron on decoded style rows",
+                head="attributes", settings=names.calibration.to_settings(),
+            ),
+            GENERATOR: TailSpec(
+                ("reconstruct",), rows, "", "style-based generator", head="picture"
+            ),
+        },
+        licence=names.licence,
+        provenance=names.provenance,
+        training={},
+        metrics=(),
+        layers=layer_shapes(model),
+    )  # fmt: skip

@@ -1,0 +1,147 @@
+"""The `sfic-style` codec: W+ rows of a face in three layers, basic, middle and enhanced.
+
+::
+
+    basic    ─ tables[quality, row, channel] ───────────────────────── body 0
+    middle   ─ tables[ transformer(basic) ] ────────────────────────── body 1
+    enhanced ─ tables[ transformer(basic, middle) ] ────────────────── body 2
+
+With no transformer, fixed tables code the later layers as well: then a row's prediction from the
+layers before it is what removes redundancy, and only its scale is fixed. Either way predictions are
+the engine's business: they may float, and never touch a bit.
+
+Source of the idea: Mao et al., "Scalable Face Image Coding via StyleGAN Prior", IEEE TIP 2024; the
+details are not public, the design is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvision.entropy.integer_attention import integers
+from cdvision.entropy.integer_network import joined_bytes
+from cdvision.entropy.latent_coder import named_parts, part_of
+from cdvision.entropy.layered_coder import Code, LayeredCoder, Symbols
+from cdvision.entropy.tables import SymbolTables
+from cdvision.errors import ModelError
+from cdvision.models.faces.receiver.scale_transformer import ScaleTransformer
+
+Index = NDArray[np.uint16]
+EVERYTHING = ...
+
+
+@dataclass(frozen=True, eq=False)
+class StyleLayersCoder(LayeredCoder):
+    """Latents (rows, symbols) of every layer to one body each, and back.
+
+    Args:
+        tables: what symbols are coded with; a table of one symbol costs nothing.
+        fixed: for the first layers, the table of every symbol, (qualities, rows, symbols) uint16.
+        transformer: chooses the tables of the layers that follow; then one layer is fixed.
+
+    Raises:
+        ModelError: the parts do not fit each other.
+    """
+
+    tables: SymbolTables
+    fixed: tuple[Index, ...]
+    transformer: ScaleTransformer | None = None
+    qualities: int = field(init=False)
+    layer_ids: ClassVar[tuple[int, ...]] = (0, 1, 2)  # basic, middle, enhanced
+
+    def __post_init__(self) -> None:
+        if not self.fixed or any(f.ndim != 3 or f.dtype != np.uint16 for f in self.fixed):
+            raise ModelError(
+                "style layers: expected fixed tables (qualities, rows, symbols), uint16"
+            )
+        if len({len(f) for f in self.fixed}) != 1 or min(f.size for f in self.fixed) == 0:
+            raise ModelError("style layers: expected fixed tables for the same qualities")
+        object.__setattr__(self, "qualities", len(self.fixed[0]))
+        if self.transformer is not None:
+            self._check_transformer(self.transformer)
+        if len(self.shapes) != len(self.layer_ids):
+            raise ModelError(f"style layers: expected three layers, found {len(self.shapes)}")
+        highest = max(int(f.max()) for f in self.fixed)
+        if self.transformer is not None:
+            highest = max(highest, self.transformer.highest)
+        if highest >= len(self.tables):
+            raise ModelError(
+                f"style layers: expected table indices below {len(self.tables)}, found {highest}"
+            )
+
+    def _check_transformer(self, transformer: ScaleTransformer) -> None:
+        found = (self.qualities, self.fixed[0].shape[1:], len(self.fixed))
+        expected = (transformer.qualities, transformer.shapes[0], 1)
+        if found != expected:
+            raise ModelError(
+                "style layers: qualities, shape of layer 0 and layers of fixed tables: the "
+                f"transformer expects {expected}, found {found}"
+            )
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Rows and symbols a row of each layer."""
+        if self.transformer is not None:
+            return self.transformer.shapes
+        return tuple(index.shape[1:] for index in self.fixed)
+
+    def _code_layer(self, layer: int, earlier: Sequence[Symbols], quality: int, code: Code) -> None:
+        code(EVERYTHING, self._index(earlier, quality), self.tables)
+
+    def _index(self, earlier: Sequence[Symbols], quality: int) -> NDArray[np.integer]:
+        if self.transformer is None or not earlier:
+            index: NDArray[np.integer] = self.fixed[len(earlier)][quality]
+            return index
+        return self.transformer(earlier, quality)
+
+    def canonical_parts(self) -> list[bytes]:
+        """Serialise everything that decides which bits mean which latents."""
+        arrays = self.to_arrays()
+        return [b"CDVS", *(_canonical_bytes(name, arrays[name]) for name in sorted(arrays))]
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Give the arrays of ``tables.npz``."""
+        layers: dict[str, NDArray[np.generic]] = {"layers": np.array([len(self.shapes)], np.int32)}
+        parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
+            "tables": self.tables.to_arrays(),
+            "fixed": {str(layer): index for layer, index in enumerate(self.fixed)},
+        }
+        if self.transformer is not None:
+            parts["transformer"] = self.transformer.to_arrays()
+        return layers | named_parts(parts)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> StyleLayersCoder:
+        """Rebuild a coder from ``tables.npz``, checking everything; raises ModelError."""
+        parts = {name: part_of(arrays, name) for name in ("tables", "fixed", "transformer")}
+        fixed, network = parts["fixed"], parts["transformer"]
+        expected = {str(layer) for layer in range(len(fixed))}
+        strange = set(arrays) - set(named_parts(parts)) - {"layers"}
+        if strange or set(fixed) != expected or "layers" not in arrays:
+            raise ModelError(
+                "tables.npz: expected layers, tables, fixed/0, fixed/1, ... without a gap, and at "
+                f"most a transformer; unknown: {sorted(strange)}"
+            )
+        coder = cls(
+            tables=SymbolTables.from_arrays(parts["tables"]),
+            fixed=tuple(fixed[str(layer)] for layer in range(len(fixed))),  # type: ignore[misc]
+            transformer=ScaleTransformer.from_arrays(network) if network else None,
+        )
+        if integers(arrays["layers"], 1) != [len(coder.shapes)]:
+            raise ModelError(
+                f"tables.npz: expected tables of {arrays['layers'].tolist()} layers, "
+                f"found {len(coder.shapes)}"
+            )
+        return coder
+
+
+def _canonical_bytes(name: str, array: NDArray[np.generic]) -> bytes:
+    """Serialise an array with its name, type and shape, little-endian."""
+    kind = array.dtype.newbyteorder("<")
+    head = f"{name} {kind.kind}{kind.itemsize} {array.shape}".encode()
+    return joined_bytes([head, array.astype(kind).tobytes()])

@@ -1,0 +1,280 @@
+"""The `sfic-style` codec's networks: W+ rows to integers in three layers, and back.
+
+::
+
+    rows of layer l ─ linear ─▶ y ─ (- mean) · gain[q] ─ round ─▶ symbols of layer l
+    mean: 0 in the basic layer; behind it, what decoded layers tell (linear + transformer, float)
+    scale: fixed tables[q, row, symbol], or an integer transformer over decoded symbols (exact)
+    symbols · rescale[q] + mean ─ linear ─▶ rows of layer l; of a missing layer: mean ─ linear ─▶
+    symbols · rescale[q] ─ linear ─▶ corrections of the layers before it
+
+Rows of one layer share their linear map: W+ rows of one face are highly redundant, and rows coded
+one by one would tell the same thing several times.
+
+Source of the idea: Mao et al., "Scalable Face Image Coding via StyleGAN Prior", IEEE TIP 2024.
+Which rows belong to which layer, sizes and losses are not public: the design is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cdvision.models.faces.row_transformer import RowTransformer
+from cdvision.models.faces.scale_transformer import INDEX_UNIT, IntegerScaleTransformer
+from cdvision.models.faces.widths import FaceWidths
+from cdvision.networks.quantisation import (
+    add_uniform_noise,
+    gaussian_bits,
+    round_straight_through,
+)
+from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, scale_of
+
+Rounding = Callable[[Tensor], Tensor]
+MIDDLE_ROWS = 4
+SYMBOLS = (64, 64, 32)  # a row of each layer
+
+
+@dataclass(frozen=True)
+class StyleLayout:
+    """Which rows belong to which layer, and how wide the networks are.
+
+    Attributes:
+        rows: of each layer, in order.
+        symbols: of a row of each layer.
+        style: values of a row.
+        width: channels of the transformer's tokens.
+        heads: of its attention.
+        blocks: its depth.
+        scale_width: channels of the integer transformer's tokens; 0 for fixed tables.
+        corrected: what a layer says anew corrects the latents of the layers before it as well.
+    """
+
+    rows: tuple[int, ...]
+    symbols: tuple[int, ...]
+    style: int
+    width: int = 128
+    heads: int = 8
+    blocks: int = 3
+    scale_width: int = 0
+    corrected: bool = False
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and symbols a row of each layer."""
+        return tuple(zip(self.rows, self.symbols, strict=True))
+
+
+def style_layout(
+    widths: FaceWidths, *, scale_width: int = 0, corrected: bool = False
+) -> StyleLayout:
+    """Lay rows out after StyleGAN's coarse, middle and fine convention.
+
+    >>> from cdvision.models.faces.widths import FACE
+    >>> style_layout(FACE).shapes
+    ((4, 64), (4, 64), (4, 32))
+    """
+    fine = widths.rows - widths.basic_rows - MIDDLE_ROWS
+    return StyleLayout(
+        rows=(widths.basic_rows, MIDDLE_ROWS, fine),
+        symbols=tuple(min(count, widths.style // 4) for count in SYMBOLS),
+        style=widths.style,
+        scale_width=scale_width,
+        corrected=corrected,
+    )
+
+
+class SentRows(NamedTuple):
+    """What a receiver has of a batch after each layer, and what the layers cost."""
+
+    rows: tuple[Tensor, ...]  # after each layer: (N, rows, style)
+    symbols: tuple[Tensor, ...]  # of each layer: (N, rows, symbols), integers
+    residuals: tuple[Tensor, ...]  # the same before rounding
+    noisy_bits: Tensor  # (N, layers), differentiable
+    bits: Tensor  # (N, layers), of the symbols that are really sent
+
+
+class _Step(NamedTuple):
+    """One layer on its way through the quantiser; bits are (N,)."""
+
+    residual: Tensor
+    symbols: Tensor
+    noisy_bits: Tensor
+    bits: Tensor
+
+
+class StyleLayers(nn.Module):
+    """W+ rows to integers in layers, and back.
+
+    Args:
+        layout: sizes.
+    """
+
+    def __init__(self, layout: StyleLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        shapes = layout.shapes
+        flat = [(rows * layout.style, rows * symbols) for rows, symbols in shapes]
+        self.analysis = nn.ModuleList(nn.Linear(values, out) for values, out in flat)
+        self.synthesis = nn.ModuleList(nn.Linear(out, values) for values, out in flat)
+        self.log_gain, self.log_rescale, self.fixed = (
+            nn.ParameterList(torch.zeros(QUALITIES, *shape) for shape in shapes) for _ in range(3)
+        )
+        counts = [out for _, out in flat]
+        self.linear = nn.ModuleList(
+            nn.Linear(sum(counts[:known]), sum(counts[known:]), bias=False)
+            for known in range(1, len(counts))
+        )
+        self.correction = nn.ModuleList(
+            nn.Linear(counts[layer], sum(counts[:layer]), bias=False)
+            for layer in range(1, len(counts) if layout.corrected else 1)
+        )
+        self.transformer = RowTransformer(
+            shapes, width=layout.width, heads=layout.heads, blocks=layout.blocks
+        )
+        self.scales = (
+            IntegerScaleTransformer(shapes, width=layout.scale_width)
+            if layout.scale_width
+            else None
+        )
+
+    def encode(self, rows: Tensor, quality: Tensor) -> list[Tensor]:
+        """Return the integers, held in float, of every layer: (N, rows, symbols) each."""
+        return list(self._send(rows, quality, torch.round).symbols)
+
+    def decode(self, symbols: Sequence[Tensor], layers: Tensor, quality: Tensor) -> Tensor:
+        """Return W+ rows (N, rows, style); rows of missing layers are predicted.
+
+        Args:
+            symbols: integers (N, rows, symbols) of all layers; of missing ones anything.
+            layers: (N,) int64, how many layers each item has, 1 or more.
+            quality: (N,) int64.
+        """
+        values, told = self._base(symbols[0], quality)
+        chosen = [*values, *told]
+        for known in range(1, len(symbols)):
+            values = self.received(values, symbols[known], told[0], quality)
+            told = self.means(values, quality)
+            arrived = (layers > known)[:, None, None]
+            chosen = [
+                torch.where(arrived, new, old)
+                for new, old in zip([*values, *told], chosen, strict=True)
+            ]
+        return self._rows(chosen)
+
+    def decode_base(self, symbols: Tensor, quality: Tensor) -> Tensor:
+        """Return W+ rows (N, rows, style) from the basic layer alone, the others predicted.
+
+        Args:
+            symbols: integers (N, rows, symbols) of the basic layer.
+            quality: (N,) int64.
+        """
+        values, told = self._base(symbols, quality)
+        return self._rows([*values, *told])
+
+    def forward(self, rows: Tensor, quality: Tensor) -> SentRows:
+        """Send W+ rows (N, rows, style) as in training: straight-through rounding, noisy rates."""
+        with torch.autocast(rows.device.type, enabled=False):  # half precision holds no such bits
+            return self._send(rows.float(), quality, round_straight_through)
+
+    def _send(self, rows: Tensor, quality: Tensor, rounding: Rounding) -> SentRows:
+        steps: list[_Step] = []
+        values: list[Tensor] = []
+        told: list[Tensor] = []
+        after: list[Tensor] = []
+        for y in self.analyse(rows):
+            mean = told[0] if told else torch.zeros_like(y)
+            steps.append(self._quantise(y - mean, [s.symbols for s in steps], quality, rounding))
+            values = self.received(values, steps[-1].symbols, mean, quality)
+            told = self.means(values, quality)
+            after.append(self._rows([*values, *told]))
+        return SentRows(
+            tuple(after),
+            tuple(step.symbols for step in steps),
+            tuple(step.residual for step in steps),
+            torch.stack([step.noisy_bits for step in steps], dim=1),
+            torch.stack([step.bits for step in steps], dim=1),
+        )
+
+    def _quantise(
+        self, deviation: Tensor, earlier: Sequence[Tensor], quality: Tensor, rounding: Rounding
+    ) -> _Step:
+        layer = len(earlier)
+        residual = deviation * torch.exp(self.log_gain[layer])[quality]
+        index = self.index(earlier, quality)
+        symbols, scale = rounding(residual) * (index > 0), scale_of(index)
+        noisy = gaussian_bits(add_uniform_noise(residual), scale)
+        bits = gaussian_bits(symbols, scale) * (index > 0)
+        return _Step(residual, symbols, noisy.flatten(1).sum(1), bits.flatten(1).sum(1))
+
+    def index(self, earlier: Sequence[Tensor], quality: Tensor) -> Tensor:
+        """Return the scale index (N, rows, symbols) of the layer after the ``earlier`` symbols."""
+        if earlier and self.scales is not None:
+            index: Tensor = self.scales(earlier, quality)
+            return index
+        return self.fixed_index(len(earlier))[quality]
+
+    def fixed_index(self, layer: int) -> Tensor:
+        """Return the fixed scale indices (qualities, rows, symbols) of a layer."""
+        index = round_straight_through(self.fixed[layer] * INDEX_UNIT)
+        return index.clamp(0, SCALE_LEVELS - 1)
+
+    def value(self, layer: int, symbols: Tensor, mean: Tensor | float, quality: Tensor) -> Tensor:
+        """Return what a receiver has of a layer's latents before the linear map back."""
+        return mean + symbols * torch.exp(self.log_rescale[layer])[quality]
+
+    def received(
+        self, values: Sequence[Tensor], symbols: Tensor, mean: Tensor | float, quality: Tensor
+    ) -> list[Tensor]:
+        """Return what a receiver has of all known layers once the next one's symbols are there.
+
+        Rows of a face depend on each other: what was rounded off in an early layer shows in the
+        rows of a later one, and is put back.
+        """
+        latest = self.value(len(values), symbols, mean, quality)
+        if not values or not self.layout.corrected:
+            return [*values, latest]
+        told = self.correction[len(values) - 1]((latest - mean).flatten(1))
+        parts = told.split([value[0].numel() for value in values], dim=1)
+        return [v + part.view_as(v) for v, part in zip(values, parts, strict=True)] + [latest]
+
+    def means(self, values: Sequence[Tensor], quality: Tensor) -> list[Tensor]:
+        """Return what the first layers' values tell of all layers behind them."""
+        linear = self.linear_means(values)
+        if not linear:
+            return []
+        told = self.transformer(values, quality)
+        return [part + more for part, more in zip(linear, told, strict=True)]
+
+    def linear_means(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Return the linear part of ``means``, all there is before training."""
+        shapes = self.layout.shapes[len(values) :]
+        if not shapes:
+            return []
+        known = torch.cat([value.flatten(1) for value in values], dim=1)
+        parts = self.linear[len(values) - 1](known).split([r * s for r, s in shapes], dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def analyse(self, rows: Tensor) -> list[Tensor]:
+        """Return the latents (N, rows, symbols) of every layer, before prediction and gain."""
+        parts = torch.split(rows, list(self.layout.rows), dim=1)
+        return [
+            analysis(part.flatten(1)).unflatten(1, shape)
+            for analysis, part, shape in zip(self.analysis, parts, self.layout.shapes, strict=True)
+        ]
+
+    def _base(self, symbols: Tensor, quality: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the basic layer's values, and what they tell of all layers behind them."""
+        values = self.received([], symbols, 0.0, quality)
+        return values, self.means(values, quality)
+
+    def _rows(self, values: Sequence[Tensor]) -> Tensor:
+        parts = [
+            synthesis(value.flatten(1)).unflatten(1, (rows, -1))
+            for synthesis, value, rows in zip(self.synthesis, values, self.layout.rows, strict=True)
+        ]
+        return torch.cat(parts, dim=1)

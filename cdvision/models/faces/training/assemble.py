@@ -1,0 +1,80 @@
+"""Puts finished runs together: face networks and a codec become the network of one package."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from cdvision.errors import CdvisionError
+from cdvision.models.faces.network import HSC, SFIC_STYLE, FacePackage, FaceSettings
+from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks
+from cdvision.training.stage_run import WEIGHTS, read_record
+
+CODEC_FACTS = {HSC: "hsc_widths", SFIC_STYLE: "layout"}  # what a codec run's record keeps
+
+
+@dataclass(frozen=True)
+class AssembledFaces:
+    """A package's network, and the records of all runs."""
+
+    network: FacePackage
+    training: dict[str, Any]
+
+
+def assemble_faces(codec: Path, start: Path, score: Path | None = None) -> AssembledFaces:
+    """Build the network of a face package.
+
+    Args:
+        codec: run of ``hsc`` or ``style-layers``.
+        start: run whose encoder gave the codes that it was trained on.
+        score: run that fitted the face score, where that is a later one.
+
+    Raises:
+        CdvisionError: a folder is no such run, or they do not fit together.
+    """
+    record = read_record(codec)
+    profile = next((p for p, fact in CODEC_FACTS.items() if fact in record), None)
+    if profile is None:
+        raise CdvisionError(f"{codec}: expected a run of hsc or style-layers")
+    networks = load_face_networks(start)
+    if record["widths"] != json.loads(json.dumps(asdict(networks.widths))):
+        raise CdvisionError(f"{codec} was trained on faces of other widths than {start} codes")
+    refined = networks.refiner is not None
+    if record.get("refined", False) != refined:
+        raise CdvisionError(
+            f"{codec} was trained on rows that a run of `rows` has {'not ' if refined else ''}"
+            f"refined, unlike those of {start}"
+        )
+    model = FacePackage(
+        FaceSettings(
+            profile,
+            asdict(networks.widths),
+            record[CODEC_FACTS[profile]],
+            networks.generator.fixed_noise,
+            refined,
+        )
+    )
+    _take(model, networks, load_face_networks(score or start))
+    tensors = {name: value.float() for name, value in load_file(codec / WEIGHTS).items()}
+    try:
+        model.codec.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CdvisionError(f"{codec}: these weights do not fit: {reason}") from error
+    training = {"networks": read_record(start), "codec": record}
+    return AssembledFaces(model.eval(), training)
+
+
+def _take(model: FacePackage, networks: FaceNetworks, scored: FaceNetworks) -> None:
+    model.encoder.load_state_dict(networks.encoder.state_dict())
+    model.generator.load_state_dict(networks.generator.state_dict())
+    if model.refiner is not None and networks.refiner is not None:
+        model.refiner.load_state_dict(networks.refiner.state_dict())
+    model.score.load_state_dict(scored.score.state_dict())
+    known = model.head.state_dict()  # the profile without F has no weights for it
+    kept = {name: value for name, value in networks.head.state_dict().items() if name in known}
+    model.head.load_state_dict(kept)

@@ -1,0 +1,166 @@
+"""A head start for the `hsc` codec: its short cuts begin as the best linear code of the codes.
+
+Components that matter most in the metric of rows, patches of F by their principal components, one
+step size a quality by the bytes that a layer may take, and tables as wide as what is left. On a CPU
+an hour of training from random weights does not reach what this gives at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdvision.models.faces.hsc import BASE_BOUND, HscCodec
+from cdvision.models.faces.hsc_transforms import DenseSemanticNetwork
+from cdvision.models.faces.style_generator import StyleGenerator
+from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.training.style_metric import StyleMetric
+from cdvision.models.faces.training.style_start import gain_for, ridge_regression
+from cdvision.networks.scales import QUALITIES, index_of
+from cdvision.training.rate_control import RateControl
+
+PROBED, PATCHED = 256, 512  # faces that measure F's channels, and its patches
+LEAST_SENSITIVITY = 0.1  # of a channel of F, over the mean of all
+LEAST_PRICE = 0.01  # of a byte, over the mean error that a byte saves
+SIGMAS = 5.0  # of a component that its symbols reach
+LOGISTIC = 0.55  # scale of a logistic over the standard deviation of one
+
+
+@torch.no_grad()
+def start_hsc(
+    codec: HscCodec,
+    metric: StyleMetric,
+    generator: StyleGenerator,
+    codes: FaceCodes,
+    targets: tuple[Sequence[float], Sequence[float]],
+) -> None:
+    """Set normalisation, short cuts, gains and tables of a codec.
+
+    Args:
+        codec: changed in place.
+        metric: of rows, measured.
+        generator: tells how much each channel of F shows.
+        codes: of training faces.
+        targets: bytes of base and detail at every quality.
+    """
+    _start_rows(codec, metric, codes.rows, 8 * targets[0][-1])
+    _start_feature(codec, generator, codes)
+    quality = torch.arange(min(len(codes), PATCHED), device=codes.rows.device) % QUALITIES
+    sample = codes.at(torch.arange(len(quality), device=quality.device))
+    _set_gains(codec.base_log_gain, codec.base_log_rescale,
+               codec.semantic.analyse(sample.rows), targets[0])  # fmt: skip
+    _set_gains(codec.detail_log_gain, codec.detail_log_rescale,
+               codec.feature.analyse(sample.feature), targets[1])  # fmt: skip
+    _start_tables(codec, sample)
+
+
+def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor, most_bits: float) -> None:
+    network = codec.semantic
+    center = rows.mean(0)
+    network.center.copy_(center)
+    network.spread.copy_((rows - center).square().mean().sqrt().view(1))
+    if not isinstance(network, DenseSemanticNetwork):
+        return  # convolutions have no linear short cut from end to end
+    x = network.image(rows).flatten(1)
+    told = x @ metric.root.T
+    _, basis = torch.linalg.eigh(told.T @ told)
+    latents = network.analysis.out_features
+    basis = basis.flip(1)[:, :latents]
+    weight = torch.zeros_like(network.analysis.weight)
+    weight[: basis.shape[1]] = (metric.root.T @ basis).T
+    weight /= (x @ weight.T).square().mean().sqrt().clamp_min(1e-12)
+    # A few components are a hundred times as strong as the others: coarser steps cost them nothing
+    # that shows, and at the finest ones their symbols would be clipped.
+    deviation = (x @ weight.T).square().mean(0).sqrt()
+    gain = gain_for(deviation, most_bits)
+    reach = SIGMAS * deviation * gain / BASE_BOUND
+    weight *= gain / reach.clamp_min(1.0)[:, None]  # in steps of the highest quality
+    network.analysis.weight.copy_(weight)
+    network.analysis.bias.zero_()
+    network.synthesis.weight.copy_(ridge_regression(x @ weight.T, x).T)
+    network.synthesis.bias.zero_()
+
+
+def _start_feature(codec: HscCodec, generator: StyleGenerator, codes: FaceCodes) -> None:
+    network = codec.feature
+    chosen = torch.arange(min(len(codes), PATCHED), device=codes.rows.device)
+    sample = codes.at(chosen).feature
+    center = sample.mean((0, 2, 3), keepdim=True)[0]
+    spread = 1 / feature_sensitivity(generator, codes.at(chosen[:PROBED]))
+    spread = spread * ((sample - center) / spread).square().mean().sqrt()
+    network.center.copy_(center)
+    network.spread.copy_(spread)
+    patches = F.pixel_unshuffle((sample - center) / spread, 2)
+    flat = patches.permute(0, 2, 3, 1).flatten(0, 2)
+    _, basis = torch.linalg.eigh(flat.T @ flat)
+    components = basis.flip(1)[:, : len(network.down.short.weight)].T  # (inner, 4 C)
+    size = 1 / (flat @ components.T).square().mean().sqrt()
+    down = components.view(len(components), -1, 2, 2) * size
+    network.down.short.weight.zero_()
+    network.down.short.weight[: len(down)].copy_(down)
+    network.down.short.bias.zero_()  # type: ignore[union-attr]
+    network.up.short.weight.zero_()
+    network.up.short.weight[:, : len(down), 0, 0].copy_((components / size).T)
+    network.up.short.bias.zero_()  # type: ignore[union-attr]
+
+
+def feature_sensitivity(generator: StyleGenerator, codes: FaceCodes, *, batch: int = 16) -> Tensor:
+    """Return (C, 1, 1): how much a unit of each channel of F moves the picture, mean 1."""
+    total = torch.zeros(codes.feature.shape[1], device=codes.rows.device)
+    for rows, feature in zip(
+        torch.split(codes.rows, batch), torch.split(codes.feature, batch), strict=True
+    ):
+        with torch.enable_grad():
+            at = feature.detach().requires_grad_(True)
+            image = generator.synthesise(rows, at)
+            (gradient,) = torch.autograd.grad((image * torch.randn_like(image)).sum(), at)
+        total += gradient.square().sum((0, 2, 3))
+    root = total.sqrt()
+    return (root / root.mean().clamp_min(1e-12)).clamp_min(LEAST_SENSITIVITY).view(-1, 1, 1)
+
+
+def _set_gains(gain: Tensor, rescale: Tensor, y: Tensor, targets: Sequence[float]) -> None:
+    """Choose one gain a quality, by the bytes that symbols of these latents would take."""
+    deviation = y.square().mean(0).sqrt().flatten()
+    for quality, target in enumerate(targets):
+        logarithm = math.log(gain_for(deviation, 8 * target))
+        gain[quality], rescale[quality] = logarithm, -logarithm
+
+
+def start_rates(
+    control: RateControl,
+    errors: Sequence[float],
+    sizes: Sequence[float],
+    *,
+    unit: Sequence[float] | None = None,
+) -> None:
+    """Begin steering with the price of a byte at the start: what one more would save in error.
+
+    Args:
+        control: of one layer, changed in place.
+        errors: at each quality.
+        sizes: mean bytes of the layer at each quality, where the errors were measured.
+        unit: what the loss divides the error of each quality by.
+    """
+    rising = np.maximum.accumulate(np.asarray(sizes, np.float64)) + 1e-3 * np.arange(len(sizes))
+    saved = -np.gradient(np.asarray(errors, np.float64), rising)
+    price = np.maximum(saved, LEAST_PRICE * max(errors) / max(sizes))
+    price = price if unit is None else price / np.asarray(unit)
+    control.log_multiplier.copy_(torch.from_numpy(np.log(price)))
+    control.log_rate.copy_(torch.log(torch.tensor(sizes)))
+
+
+def _start_tables(codec: HscCodec, sample: FaceCodes) -> None:
+    """Set every table to the scale of its symbols before rounding, at the start's gains."""
+    base, detail = codec.semantic.analyse(sample.rows), codec.feature.analyse(sample.feature)
+    base_scale = base.square().mean((0, 2, 3)).sqrt() * torch.exp(codec.base_log_gain)
+    spread = (base_scale.square() + 1 / 12).sqrt()[:, :, None]
+    codec.prior.location.copy_(spread * torch.linspace(-1, 1, codec.prior.location.shape[2]))
+    codec.prior.log_scale.copy_(torch.log(LOGISTIC * spread).expand_as(codec.prior.log_scale))
+    detail_scale = detail.square().mean((0, 2, 3)).sqrt() * torch.exp(codec.detail_log_gain)
+    codec.scales.start_indices(index_of(detail_scale).clamp_min(1.0))

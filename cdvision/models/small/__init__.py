@@ -1,0 +1,1 @@
+"""`small`: photos to boxes, masks and classes, in two layers."""

@@ -1,0 +1,1 @@
+"""`cdvision train ...`: the stages and the package of `small`."""

@@ -1,0 +1,37 @@
+"""What each part of `small` costs a sender and a receiver."""
+
+from __future__ import annotations
+
+import torch
+
+from cdvision.networks.cost import RECEIVER, SENDER, Part, Sizes
+
+
+def parts(height: int, width: int) -> list[Part]:
+    """Return the parts for a network input of so many pixels, in the order of data flow."""
+    from cdvision.models.small.descriptor import ELEMENTS
+    from cdvision.models.small.nanodet import COARSE_CHANNELS, FINE_CHANNELS
+    from cdvision.models.small.network import PACKED_CHANNELS, WINDOW, Small
+    from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
+    from cdvision.networks.mobilenet_v2 import EMBEDDING
+
+    model, at = Small(), Sizes(height, width)
+    encoder, y, packed = model.encoder, at.map(LATENT_CHANNELS, 16), at.map(PACKED_CHANNELS, 16)
+    z, quality = at.map(HYPER_CHANNELS, 64), at.quality()
+    features = (at.map(FINE_CHANNELS, 8), at.map(COARSE_CHANNELS, 16))
+    embedding, code = torch.zeros(1, EMBEDDING), (torch.zeros(1, ELEMENTS), quality)
+    describer, window = model.descriptor, torch.zeros(1, 3, WINDOW, WINDOW)
+    sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)
+    return [
+        Part("NanoDet front", sender, encoder.front, (at.map(3, 1),)),
+        Part("analysis", sender, encoder.analysis, (packed,)),
+        Part("hyper-analysis", sender, encoder.hyper_analysis, (y,)),
+        Part("MobileNet (224 x 224)", sender, describer.network, (window,)),
+        Part("descriptor", sender, describer.project, (embedding,)),
+        Part("integer hyper-decoder", both, model.hyper_decoder, (z, quality)),
+        Part("means and gains", both, model.dequantiser, (y, z, quality)),
+        Part("NanoDet tap", receiver, model.detector_tap, (y,)),
+        Part("NanoDet tail", receiver, model.detector_tail, (features,)),
+        Part("MobileNet tap", receiver, model.classifier_tap, code),
+        Part("MobileNet's last layer", receiver, model.classifier_tail, (embedding,)),
+    ]

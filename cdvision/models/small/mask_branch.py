@@ -1,0 +1,100 @@
+"""Adds a trained mask branch to a finished package: one new graph, and nothing else changes.
+
+Needs the ``torch`` and ``export`` extras; using a package needs neither.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cdvision.errors import ModelError
+from cdvision.export.onnx_graphs import export_graph
+from cdvision.export.parity import check_parity
+from cdvision.export.shared_weights import repoint_weights
+from cdvision.models.small.network import DETECTOR
+from cdvision.models.small.package_builder import with_masks
+from cdvision.networks.graphs import graph_modules, load_network
+from cdvision.package.card import CARD_FILE, ModelCard
+from cdvision.package.loader import WEIGHTS_FILE, ModelPackage, file_sha256, load_package
+
+GRAPH = f"segment.{DETECTOR}"
+RECORD = "training.json"
+
+
+def add_mask_branch(package: Path, run: Path, out: Path) -> ModelCard:
+    """Write a package of `small` again, with the mask branch of a run.
+
+    The entropy tables, the fingerprint and every weight that was there stay as they are; graphs
+    that were there are not traced again, they only learn where their weights now lie.
+
+    Args:
+        package: the folder that the run was trained on.
+        run: folder of a finished run of `cdvision train masks`.
+        out: folder to write; must be new or empty.
+
+    Raises:
+        ModelError: the run was trained on another package, or the graph differs from its module.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise ModelError(f"{out}: expected a new or empty folder, found files")
+    source = load_package(package)
+    weights = _joined_weights(source, run)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in source.card.files:
+        if name != WEIGHTS_FILE:
+            shutil.copyfile(package / name, out / name)
+    save_file(weights, out / WEIGHTS_FILE)
+    for name in source.card.files:
+        if name.endswith(".onnx"):
+            repoint_weights(out / name, out / WEIGHTS_FILE)
+    _check_graph(source.card.network, out)
+    return _write_card(source.card, run, out)
+
+
+def _joined_weights(package: ModelPackage, run: Path) -> dict[str, Tensor]:
+    """Return the run's weights in half precision, once they are known to be the package's."""
+    path = run / WEIGHTS_FILE
+    try:
+        trained = {name: value.half().contiguous() for name, value in load_file(path).items()}
+    except OSError as error:
+        raise ModelError(f"{path}: expected the weights of a run ({error})") from error
+    if not any(name.startswith("masks.") for name in trained):
+        raise ModelError(f"{path}: expected a mask branch, found none")
+    old = {k: v for k, v in load_file(package.weights_path).items() if not k.startswith("masks.")}
+    if not _holds(trained, old):
+        raise ModelError(f"{path}: expected weights that were trained on {package.folder}")
+    return trained
+
+
+def _holds(trained: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> bool:
+    others = {name for name in trained if not name.startswith("masks.")}
+    return others == set(old) and all(torch.equal(trained[k], v) for k, v in old.items())
+
+
+def _check_graph(network: str, folder: Path) -> None:
+    """Compare the branch's graph with its module; export it where the package had none."""
+    weights, path = folder / WEIGHTS_FILE, folder / f"{GRAPH}.onnx"
+    graph = graph_modules(network, load_network(network, weights))[GRAPH]
+    if not path.is_file():
+        export_graph(graph, path, weights)
+    check_parity(graph, path)
+
+
+def _write_card(card: ModelCard, run: Path, out: Path) -> ModelCard:
+    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    names = dict.fromkeys([*card.files, f"{GRAPH}.onnx"])
+    finished = replace(
+        with_masks(card),
+        training={**card.training, "masks": record},
+        files={name: file_sha256(out / name) for name in names},
+    )
+    (out / CARD_FILE).write_text(finished.to_json(), encoding="utf-8")
+    return finished

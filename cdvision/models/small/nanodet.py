@@ -1,0 +1,150 @@
+"""NanoDet-Plus-m, split after stage 3 into a front and a tail.
+
+::
+
+    RGB ─ normalise ─ stem ─ stage2 116@1/8 ─ stage3 232@1/16 ─┤front│tail├─ stage4 464@1/32
+                                │                   │                           │
+                              (fine)            (coarse)                        │
+                                └────── GhostPAN: 96 @ 1/8, 1/16, 1/32, 1/64 ───┘
+                                                    │
+                                            DistributionHead ─▶ scores, side distributions
+
+The neck reads stages 2, 3 and 4, so the split is at two scales at once.
+
+Architecture after RangiLyu/nanodet (Apache-2.0), re-implemented; BatchNorm is folded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cdvision.heads.distribution_head import DistributionHead
+from cdvision.models.small.shufflenet import Stage
+from cdvision.networks.layers import ConvAct, Normalise, depthwise
+
+# RGB order; upstream normalises BGR with the same numbers reversed.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_SCALE = (0.017125, 0.017507, 0.017429)
+STRIDES = (8, 16, 32, 64)
+FINE_CHANNELS, COARSE_CHANNELS = 116, 232
+PYRAMID_CHANNELS = 96
+
+
+class GhostModule(nn.Module):
+    """Half of the output from a 1x1 convolution, half from a cheap depth-wise one on that half."""
+
+    def __init__(self, channels: int, out: int, *, activate: bool) -> None:
+        super().__init__()
+        half = out // 2
+        self.primary: nn.Module = (
+            ConvAct(channels, half) if activate else nn.Conv2d(channels, half, 1)
+        )
+        self.cheap: nn.Module = (
+            ConvAct(half, half, 3, groups=half) if activate else depthwise(half, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, out, H, W)."""
+        primary = self.primary(x)
+        return torch.cat([primary, self.cheap(primary)], dim=1)
+
+
+class GhostBlock(nn.Module):
+    """Two ghost modules with a depth-wise-separable shortcut: 2C -> C channels."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.ghosts = nn.Sequential(
+            GhostModule(channels, out, activate=True), GhostModule(out, out, activate=False)
+        )
+        self.shortcut = nn.Sequential(depthwise(channels, 5), nn.Conv2d(channels, out, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fuse a concatenated pair of maps."""
+        fused: Tensor = self.ghosts(x) + self.shortcut(x)
+        return fused
+
+
+def _down(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        ConvAct(channels, channels, 5, stride=2, groups=channels), ConvAct(channels, channels)
+    )
+
+
+class GhostPAN(nn.Module):
+    """Path-aggregation neck: maps of 116/232/464 channels -> four of ``width`` at 1/8 ... 1/64."""
+
+    def __init__(self, channels: tuple[int, int, int] = (116, 232, 464), width: int = 96) -> None:
+        super().__init__()
+        self.reduce = nn.ModuleList(ConvAct(c, width) for c in channels)
+        self.up16, self.up8 = GhostBlock(2 * width, width), GhostBlock(2 * width, width)
+        self.down16, self.down32 = _down(width), _down(width)
+        self.fuse16, self.fuse32 = GhostBlock(2 * width, width), GhostBlock(2 * width, width)
+        self.extra_in, self.extra_out = _down(width), _down(width)
+
+    def forward(self, c8: Tensor, c16: Tensor, c32: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps at 1/8, 1/16, 1/32 and 1/64."""
+        r8, r16, r32 = (reduce(c) for reduce, c in zip(self.reduce, (c8, c16, c32), strict=True))
+        t16 = self.up16(torch.cat([_double(r32), r16], dim=1))
+        p8 = self.up8(torch.cat([_double(t16), r8], dim=1))
+        p16 = self.fuse16(torch.cat([self.down16(p8), t16], dim=1))
+        p32 = self.fuse32(torch.cat([self.down32(p16), r32], dim=1))
+        return p8, p16, p32, self.extra_in(r32) + self.extra_out(p32)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class DetectorFeatures(NamedTuple):
+    """What the front gives and the tail takes, at two scales."""
+
+    fine: Tensor  # (N, 116, H/8, W/8), after stage 2
+    coarse: Tensor  # (N, 232, H/16, W/16), after stage 3
+
+
+class NanoDetFront(nn.Module):
+    """Pixels to the features of stages 2 and 3, from (N, 3, H, W) RGB 0..255."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = Normalise(PIXEL_MEAN, PIXEL_SCALE)
+        self.stem = nn.Sequential(ConvAct(3, 24, 3, stride=2), nn.MaxPool2d(3, 2, 1))
+        self.stage2 = Stage(24, FINE_CHANNELS, 3)
+        self.stage3 = Stage(FINE_CHANNELS, COARSE_CHANNELS, 7)
+
+    def forward(self, image: Tensor) -> DetectorFeatures:
+        """Run the part before the split."""
+        fine = self.stage2(self.stem(self.normalise(image)))
+        return DetectorFeatures(fine, self.stage3(fine))
+
+
+class DenseDetections(NamedTuple):
+    """Dense outputs, the cells of all strides concatenated (M = sum of the maps' cells)."""
+
+    scores: Tensor  # (N, M, 80), logits before the sigmoid in training, after it in graphs
+    distances: Tensor  # (N, M, 32), logits: left, top, right, bottom x 8 bins
+
+
+class NanoDetTail(nn.Module):
+    """Features to dense detections; H and W of the image must be multiples of 32."""
+
+    def __init__(self, classes: int = 80) -> None:
+        super().__init__()
+        self.stage4 = Stage(COARSE_CHANNELS, 464, 3)
+        self.neck = GhostPAN((FINE_CHANNELS, COARSE_CHANNELS, 464))
+        self.head = DistributionHead(PYRAMID_CHANNELS, classes=classes, levels=len(STRIDES))
+
+    def pyramid(self, features: DetectorFeatures) -> tuple[Tensor, ...]:
+        """Return the neck's four maps, which distillation compares."""
+        fine, coarse = features
+        maps: tuple[Tensor, ...] = self.neck(fine, coarse, self.stage4(coarse))
+        return maps
+
+    def forward(self, features: DetectorFeatures) -> DenseDetections:
+        """Run the part after the split."""
+        return DenseDetections(*self.head(self.pyramid(features)))

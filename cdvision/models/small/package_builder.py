@@ -1,0 +1,121 @@
+"""The package of `small`: its entropy model and its card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from cdvision.building.map_tables import build_coder
+from cdvision.building.package_builder import (
+    PackageFacts,
+    prior_tables,
+    write_package,
+)
+from cdvision.models.small.graphs import load
+from cdvision.models.small.nanodet import COARSE_CHANNELS
+from cdvision.models.small.network import CLASSIFIER, DETECTOR, WINDOW, Small
+from cdvision.models.small.receiver.coder import (
+    DESCRIPTOR_LAYER,
+    MAP_LAYER,
+    DescribedMapCoder,
+    DescriptorCoder,
+)
+from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
+from cdvision.networks.mobilenet_v2 import EMBEDDING
+from cdvision.networks.scales import QUALITIES
+from cdvision.package.card import (
+    PHOTO_INPUT,
+    FeatureSpec,
+    LatentSpec,
+    ModelCard,
+    TailSpec,
+    WindowSpec,
+)
+from cdvision.package.codecs import DESCRIBED_MAP
+
+CROP = 0.875  # side of the classifier's window over the photo's short side, as it was trained
+DESCRIPTION = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
+
+
+def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
+    """Write the package of ``small``.
+
+    Args:
+        weights: safetensors of a trained ``Small``.
+        folder: where to write; created, its files overwritten.
+        facts: class names, training record, metrics.
+
+    Raises:
+        ModelError: a sum of the integer network could reach 2^24, or a graph differs from its
+            module.
+    """
+    model = load(weights).eval().requires_grad_(False)
+
+    def save(path: Path) -> None:
+        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
+
+    card = _card() if model.masks is None else with_masks(_card())
+    return write_package(card, build_described_coder(model), folder, facts, save)
+
+
+def with_masks(card: ModelCard) -> ModelCard:
+    """Return the card of ``small`` with a mask branch: its detector answers ``segment`` too."""
+    tail = card.tails[DETECTOR]
+    tails = {**card.tails, DETECTOR: replace(tail, tasks=("detect", "segment"))}
+    origin = {"part": "masks", "initialised_from": "random numbers", "licence": "Apache-2.0"}
+    provenance = tuple(entry for entry in card.provenance if entry["part"] != "masks")
+    return replace(card, tails=tails, provenance=(*provenance, origin), description=DESCRIPTION)
+
+
+def build_described_coder(model: Small) -> DescribedMapCoder:
+    """Freeze the probabilities of both layers into integers."""
+    tables = prior_tables(model.descriptor.prior)
+    return DescribedMapCoder(DescriptorCoder(tables, QUALITIES), build_coder(model))
+
+
+def _card() -> ModelCard:
+    return ModelCard(
+        name="small",
+        description="Photos: COCO-80 detection and ImageNet-1k classification from one stream.",
+        network="small",
+        codec=DESCRIBED_MAP,
+        fingerprint="",
+        qualities=QUALITIES,
+        default_quality=4,
+        latents=LatentSpec(LATENT_CHANNELS, 16),
+        hyper_latents=LatentSpec(HYPER_CHANNELS, 64),
+        input=replace(PHOTO_INPUT, window=WindowSpec(WINDOW, CROP)),
+        tails={
+            DETECTOR: TailSpec(
+                ("detect",), FeatureSpec(COARSE_CHANNELS, 16), "coco",
+                "NanoDet-Plus-m after stage 3, and after stage 2 for its neck",
+                head="distribution", layer=MAP_LAYER,
+            ),
+            CLASSIFIER: TailSpec(
+                ("classify",), FeatureSpec(EMBEDDING, 224, cells=1), "imagenet",
+                "MobileNetV2 1.0 after pooling", head="classes", layer=DESCRIPTOR_LAYER,
+            ),
+        },
+        licence="Apache-2.0",
+        provenance=(
+            {
+                "part": "encoder.front, tails.nanodet_plus_m",
+                "initialised_from": "NanoDet-Plus-m 416 (RangiLyu/nanodet), COCO",
+                "licence": "Apache-2.0",
+            },
+            {
+                "part": "descriptor.network, tails.mobilenet_v2",
+                "initialised_from": "MobileNetV2 1.0 (Google Coral), ImageNet-1k",
+                "licence": "Apache-2.0",
+            },
+            {
+                "part": "everything else",
+                "initialised_from": "principal components of those features, or random numbers",
+                "licence": "Apache-2.0",
+            },
+        ),
+        training={},
+        metrics=(),
+    )  # fmt: skip

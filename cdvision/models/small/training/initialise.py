@@ -1,0 +1,58 @@
+"""A head start for `small`: its linear paths begin as the best linear code of the features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cdvision.models.small.nanodet import COARSE_CHANNELS, FINE_CHANNELS
+from cdvision.models.small.network import Small
+from cdvision.models.small.training.distillation import Teacher
+from cdvision.models.small.training.sensitivity import Sensitivity
+from cdvision.networks.latent_model import LATENT_CHANNELS
+from cdvision.training.feature_metric import blocks
+from cdvision.training.latent_start import principal_components, set_linear, start_gains
+from cdvision.training.rate_control import TARGET_BYTES
+
+LATENT_UNIT = 0.1  # of the latents: it puts the weights before and behind them on one scale
+
+
+@torch.no_grad()
+def initialise_small(
+    model: Small,
+    teacher: Teacher,
+    sensitivity: Sensitivity,
+    images: list[Tensor],
+    targets: Sequence[float] = TARGET_BYTES,
+) -> None:
+    """Copy the detector and set the linear paths to principal components.
+
+    Of all linear codes of the features' cells, the latents start as the one that costs the
+    detector's answers least; training starts there instead of from noise.
+
+    Args:
+        model: changed in place.
+        teacher: the uncompressed detector.
+        sensitivity: the metric of its features.
+        images: batches (N, 3, S, S) of RGB 0..255, some dozens of crops in all.
+        targets: bytes of a reference photo at each quality, which choose the first gains.
+    """
+    model.encoder.front.load_state_dict(teacher.front.state_dict())
+    model.detector_tail.load_state_dict(teacher.tail.state_dict())
+    samples = torch.cat([blocks(model.encoder.features(batch), 1) for batch in images]).double()
+    mean = samples.mean(0)
+    weight = sensitivity.root.double() * LATENT_UNIT
+    weighted = (samples - mean) @ weight
+    covariance = weighted.T @ weighted / len(weighted)
+    variance, basis = principal_components(covariance, LATENT_CHANNELS)
+    analysis = (basis.T @ weight).float()
+    set_linear(model.encoder.analysis.linear, analysis, -analysis @ mean.float())
+    synthesis = torch.linalg.solve(weight, basis).float()
+    scales = [4 * FINE_CHANNELS, COARSE_CHANNELS]
+    fine, coarse = torch.split(synthesis, scales)
+    fine_mean, coarse_mean = torch.split(mean.float(), scales)
+    set_linear(model.detector_tap.fine, fine, fine_mean)
+    set_linear(model.detector_tap.coarse, coarse, coarse_mean)
+    start_gains(model, variance.float(), targets)

@@ -1,0 +1,223 @@
+"""What a mask branch learns from: photos as a receiver has them, and the masks of what it finds.
+
+The networks before the branch are frozen, and cost more than it does: so a round of batches is
+prepared once and learned from several times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from cdvision.engines import Engine
+from cdvision.heads.distribution_boxes import cell_grid, decode_boxes
+from cdvision.models.small.nanodet import DenseDetections, DetectorFeatures
+from cdvision.models.small.network import DETECTOR, Small
+from cdvision.models.small.training.receiver import QUALITY_SHARES
+from cdvision.training.labelled_boxes import LabelledBank, LabelledBatch
+
+SAMPLES = 32  # a side: points in a box at which a mask is compared
+CELLS_PER_OBJECT = 3
+LEAST_OVERLAP = 0.5  # of a cell's box with the object's
+
+
+class Received(NamedTuple):
+    """What the receiver's frozen networks make of a batch.
+
+    ``features`` are the detector's, at both scales; ``pyramid`` and ``embeddings`` are maps of 96
+    channels a level, at 1/8 ... 1/64.
+    """
+
+    features: DetectorFeatures
+    pyramid: tuple[Tensor, ...]
+    embeddings: list[Tensor]
+    dense: DenseDetections
+
+
+class MaskExample(NamedTuple):
+    """One batch to learn from, with P cells that found an object.
+
+    Attributes:
+        features: (N, 116, H/8, W/8).
+        pyramid: maps at 1/8, 1/16 and 1/32.
+        cells: embeddings (p, 96) of the cells, a level each; P cells in all.
+        image: (P,) int64, which picture of the batch.
+        boxes: (P, 4) the cells' own boxes in pixels.
+        masks: (P, 32, 32) the object's mask at points spread over the box, 0 ... 1.
+    """
+
+    features: Tensor
+    pyramid: tuple[Tensor, ...]
+    cells: list[Tensor]
+    image: Tensor
+    boxes: Tensor
+    masks: Tensor
+
+
+class _Found(NamedTuple):
+    """Cells that found objects: of which picture, which cell, and the object's number there."""
+
+    image: Tensor
+    cell: Tensor
+    number: Tensor
+
+
+def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> DetectorFeatures:
+    """Send (N, 3, H, W) RGB 0..255 through streams; return the features that arrive.
+
+    The package's own graphs do it: the latents are those that its streams carry.
+
+    Args:
+        engine: of a package of `small`.
+        images: network inputs, H and W multiples of 32.
+        quality: (N,) of each one, 0 to 7.
+    """
+    pixels = images.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    latents = engine.run("encoder", {"image": pixels, "quality": quality})
+    found = engine.run(f"tap.{DETECTOR}", {**latents, "quality": quality})
+    fine, coarse = (torch.from_numpy(found[name]) for name in ("fine", "features"))
+    return DetectorFeatures(fine.to(images.device), coarse.to(images.device))
+
+
+@torch.no_grad()
+def read_features(model: Small, features: DetectorFeatures) -> Received:
+    """Run the detector's tail on features, with all that happens inside."""
+    tail = model.detector_tail
+    pyramid = tail.pyramid(features)
+    embeddings = tail.head.embeddings(pyramid)
+    return Received(features, pyramid, embeddings, DenseDetections(*tail.head.outputs(embeddings)))
+
+
+def draw_example(
+    engine: Engine, model: Small, bank: LabelledBank, batch: int, rng: np.random.Generator
+) -> MaskExample:
+    """Draw photos and qualities, send them, and look which cells find objects with masks."""
+    photos = bank.batch(batch, rng)
+    shares = np.array(QUALITY_SHARES) / sum(QUALITY_SHARES)
+    quality = rng.choice(len(shares), size=batch, p=shares)
+    features = receive(engine, photos.images, quality)
+    return example_of(read_features(model, features), photos)
+
+
+@torch.no_grad()
+def example_of(received: Received, photos: LabelledBatch) -> MaskExample:
+    """Match the cells of a batch with its labelled objects."""
+    boxes = _cell_boxes(received.dense.distances, photos.images.shape[2:])
+    confidence = torch.sigmoid(received.dense.scores).amax(dim=2)
+    found = _joined(
+        [
+            _matches(number, boxes[number], confidence[number], target)
+            for number, target in enumerate(photos.targets)
+        ]
+    )
+    found = _by_cell(found)  # levels follow each other
+    chosen = boxes[found.image, found.cell]
+    masks = [target["masks"] for target in photos.targets]
+    return MaskExample(
+        received.features.fine,
+        received.pyramid[:3],
+        _embeddings(received.embeddings, found),
+        found.image,
+        chosen,
+        _sampled_masks(masks, found, chosen),
+    )
+
+
+def sample_in_boxes(maps: Tensor, image: Tensor, boxes: Tensor, *, stride: int) -> Tensor:
+    """Sample maps (N, C, h, w) at 32 x 32 points of each box: (P, C, 32, 32).
+
+    Args:
+        maps: one a picture.
+        image: (P,) the picture of each box.
+        boxes: (P, 4) in pixels of the network input.
+        stride: pixels of a cell of the maps.
+    """
+    grid = _grid(boxes, maps.new_tensor([maps.shape[3], maps.shape[2]]) * stride)
+    rows, parts = [torch.nonzero(image == n)[:, 0] for n in range(len(maps))], []
+    for number, own in enumerate(rows):  # not maps[image]: a copy of a map a box
+        points = grid[own].view(1, -1, SAMPLES, 2)
+        part = F.grid_sample(
+            maps[number : number + 1], points, padding_mode="border", align_corners=False
+        )
+        parts.append(part.view(maps.shape[1], len(own), SAMPLES, SAMPLES).transpose(0, 1))
+    return torch.cat(parts)[torch.argsort(torch.cat(rows))]
+
+
+def _grid(boxes: Tensor, sides: Tensor) -> Tensor:
+    """Return places in boxes (P, 32, 32, 2), x and y, where a map of ``sides`` spans -1 ... 1."""
+    points = (torch.arange(SAMPLES, device=boxes.device) + 0.5) / SAMPLES
+    low, extent = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
+    x, y = (2 * (low + points[None, :, None] * extent) / sides - 1).unbind(2)
+    across, down = x[:, None].expand(-1, SAMPLES, -1), y[:, :, None].expand(-1, -1, SAMPLES)
+    return torch.stack([across, down], dim=3)
+
+
+def _cell_boxes(distances: Tensor, size: Sequence[int]) -> Tensor:
+    """Decode (N, M, 32) to boxes (N, M, 4) inside the picture, at least one pixel large."""
+    height, width = size
+    cells = np.tile(cell_grid(height, width), (len(distances), 1))
+    flat = decode_boxes(distances.flatten(0, 1).float().cpu().numpy(), cells)
+    flat[:, :2] = np.clip(flat[:, :2], 0, (width - 1, height - 1))
+    flat[:, 2:] = np.clip(flat[:, 2:], flat[:, :2] + 1, (width, height))
+    return torch.from_numpy(flat).view(len(distances), -1, 4).to(distances.device)
+
+
+def _matches(number: int, boxes: Tensor, confidence: Tensor, target: dict[str, Tensor]) -> _Found:
+    """Give each object with a mask the surest cells whose boxes are its own.
+
+    A cell's class is not asked: masks need not know what they are masks of.
+    """
+    overlap = _overlaps(boxes, target["boxes"])  # (M, n)
+    best, owner = overlap.max(dim=1) if overlap.shape[1] else (overlap.sum(1), overlap.sum(1))
+    cells, numbers = [], []
+    for item in torch.nonzero(target["masked"])[:, 0].tolist():
+        own = torch.nonzero((owner == item) & (best >= LEAST_OVERLAP))[:, 0]
+        rank = torch.argsort(confidence[own] * best[own], descending=True)[:CELLS_PER_OBJECT]
+        cells.append(own[rank])
+        numbers.append(torch.full_like(own[rank], item))
+    none = [torch.zeros(0, dtype=torch.int64, device=boxes.device)]
+    cell = torch.cat(cells + none)
+    return _Found(torch.full_like(cell, number), cell, torch.cat(numbers + none))
+
+
+def _overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of boxes (M, 4) with (n, 4)."""
+    low = torch.maximum(first[:, None, :2], second[:, :2])
+    high = torch.minimum(first[:, None, 2:], second[:, 2:])
+    shared = (high - low).clamp(min=0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
+    return shared / (areas[0][:, None] + areas[1] - shared).clamp(min=1e-6)
+
+
+def _joined(parts: Sequence[_Found]) -> _Found:
+    return _Found(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _by_cell(found: _Found) -> _Found:
+    order = torch.argsort(found.cell, stable=True)
+    return _Found(*(column[order] for column in found))
+
+
+def _embeddings(levels: Sequence[Tensor], found: _Found) -> list[Tensor]:
+    """Pick the embeddings of cells, which are in the levels' order."""
+    picked, first = [], 0
+    for level in levels:
+        cells = level.flatten(2).transpose(1, 2)  # (N, m, 96)
+        here = (found.cell >= first) & (found.cell < first + cells.shape[1])
+        picked.append(cells[found.image[here], found.cell[here] - first])
+        first += cells.shape[1]
+    return picked
+
+
+def _sampled_masks(masks: Sequence[Tensor], found: _Found, boxes: Tensor) -> Tensor:
+    first = np.cumsum([0, *(len(m) for m in masks)])
+    starts = torch.tensor(first[:-1], device=found.image.device)
+    stacked = torch.cat(list(masks))[:, None].float()
+    row = starts[found.image] + found.number
+    return sample_in_boxes(stacked, row, boxes, stride=1)[:, 0]

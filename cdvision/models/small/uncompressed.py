@@ -1,0 +1,108 @@
+"""The uncompressed networks under our preprocessing: what streams are held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from cdvision.errors import ModelError
+from cdvision.evaluation.answer_cache import files_digest
+from cdvision.heads.class_scores import classification_from_logits
+from cdvision.heads.dense_detection import detect_from_dense
+from cdvision.package.loader import ModelPackage, file_sha256
+from cdvision.photo import ImageLike, content_size, fit_photo, read_photo
+
+if TYPE_CHECKING:
+    from cdvision.evaluation.pixel_networks import PixelNetworks
+    from cdvision.results import Classification, Detections
+
+DETECTOR, CLASSIFIER = "nanodet_plus_m", "mobilenet_v2"
+CLASSIFIER_SIDE, CLASSIFIER_RESIZE = 224, 256
+
+
+class PixelPath:
+    """Runs the task networks on pixels in ONNX Runtime, as a user without a codec would.
+
+    Args:
+        package: gives preprocessing and class names.
+        graphs: folder with ``nanodet_plus_m.onnx`` and ``mobilenet_v2.onnx``, whole networks from
+            uint8 pixels, as ``write_reference_graphs`` makes them.
+        threads: threads inside a run; ONNX Runtime's default where None.
+    """
+
+    def __init__(self, package: ModelPackage, graphs: Path, *, threads: int | None = None) -> None:
+        self.package = package
+        options = ort.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._sessions = {
+            name: ort.InferenceSession(str(_existing(graphs / f"{name}.onnx")), options)
+            for name in (DETECTOR, CLASSIFIER)
+        }
+        # The graphs' own files change with every exporter, their answers do not.
+        self._weights = {path.name: file_sha256(path) for path in graphs.glob("*.safetensors")}
+
+    def detect(
+        self, image: ImageLike, *, confidence: float = 0.3, size: int | None = None
+    ) -> Detections:
+        """Detect objects in pixels scaled and padded exactly as the encoder does."""
+        spec = self.package.card.input
+        fitted = fit_photo(read_photo(image), spec, size)
+        height, width = fitted.pixels.shape[:2]
+        scores, distances = self._run(DETECTOR, fitted.pixels)
+        return detect_from_dense(
+            scores[0],
+            distances[0],
+            input_size=(width, height),
+            content_size=content_size(fitted.source_size, (width, height)),
+            source_size=fitted.source_size,
+            class_names=self.package.classes["coco"],
+            confidence=confidence,
+        )
+
+    def classify(self, image: ImageLike, *, top: int = 5) -> Classification:
+        """Classify the central 224² of the photo at a short side of 256, the usual protocol."""
+        from PIL import Image
+
+        photo = read_photo(image)
+        scale = CLASSIFIER_RESIZE / min(photo.size)
+        width, height = (round(side * scale) for side in photo.size)
+        left, up = (width - CLASSIFIER_SIDE) // 2, (height - CLASSIFIER_SIDE) // 2
+        resized = photo.resize((width, height), Image.Resampling.BILINEAR)
+        crop = resized.crop((left, up, left + CLASSIFIER_SIDE, up + CLASSIFIER_SIDE))
+        (logits,) = self._run(CLASSIFIER, np.asarray(crop))
+        return classification_from_logits(logits[0], self.package.classes["imagenet"], top=top)
+
+    def digest(self) -> str:
+        """SHA-256 over the networks' weights and the preprocessing."""
+        return files_digest({**self._weights, "input": repr(self.package.card.input)})
+
+    def _run(self, name: str, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = self._sessions[name].run(None, {"image": pixels[None]})
+        return outputs
+
+
+def uncompressed_networks(
+    package: ModelPackage, initial_weights: Path, folder: Path
+) -> PixelNetworks:
+    """Export the published networks and load them (needs the ``torch`` and ``export`` extras).
+
+    Args:
+        package: gives preprocessing and class names.
+        initial_weights: folder of the published weights.
+        folder: where the graphs are written.
+    """
+    from cdvision.models.small.reference_graphs import write_graphs
+
+    write_graphs(initial_weights, folder)
+    return PixelPath(package, folder)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: write it with `cdvision eval --initial-weights DIR`")
+    return path

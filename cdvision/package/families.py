@@ -1,0 +1,105 @@
+"""The one registry of codecs and families: what each name stands for is imported when asked for.
+
+A new family is a new folder and two lines here. Packages of third parties add theirs by entry
+points: ``cdvision.codecs`` (the entry's name is the codec's number) and ``cdvision.families``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from cdvision.errors import ModelError
+
+CODECS = {
+    1: "cdvision.entropy.hyperprior:HyperpriorCoder",
+    2: "cdvision.models.dicm.receiver.coder:CheckerboardCoder",
+    3: "cdvision.models.faces.receiver.hsc:HscCoder",
+    4: "cdvision.models.faces.receiver.style_layers:StyleLayersCoder",
+    5: "cdvision.models.small.receiver.coder:DescribedMapCoder",
+}
+"""Number in a stream's header -> "module:Class" of its coder."""
+
+FAMILIES = {
+    "small": "cdvision.models.small.family:FAMILY",
+    "dicm": "cdvision.models.dicm.family:FAMILY",
+    "faces": "cdvision.models.faces.family:FAMILY",
+    "any_network": "cdvision.models.any_network.family:FAMILY",
+}
+"""Name of a family -> "module:NAME" of its ``Family``."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the parts of a family are; each is named as "module:name" and imported when needed.
+
+    Attributes:
+        graphs: for each network that a card may name, the module of its dense graphs.
+        commands: for each group of the command line (``train``, ``bench``), its commands.
+        builders: for each stage whose runs ``cdvision train package`` takes, what builds a package.
+        costs: for each name that ``cdvision models --cost`` takes, the table of its parts.
+        uncompressed: for each network that a card may name, its uncompressed task networks.
+    """
+
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    builders: Mapping[str, str] = field(default_factory=dict)
+    costs: Mapping[str, str] = field(default_factory=dict)
+    uncompressed: Mapping[str, str] = field(default_factory=dict)
+
+
+def imported(target: str) -> Any:
+    """Return what "module:name" names."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name) if name else import_module(module)
+
+
+def coder_class(codec: int) -> Any:
+    """Return the coder's class of a codec's number; raises ModelError for an unknown one."""
+    if codec not in CODECS:
+        CODECS.update({int(name): target for name, target in _entries("cdvision.codecs")})
+    if codec not in CODECS:
+        known = ", ".join(map(str, CODECS))
+        raise ModelError(f"unknown codec {codec}: this version knows {known}; update cdvision")
+    return imported(CODECS[codec])
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Return every family, those of installed third parties among them."""
+    named = {**FAMILIES, **dict(_entries("cdvision.families"))}
+    return tuple(imported(target) for target in named.values())
+
+
+def find_part(kind: str, name: str) -> Any:
+    """Import one part of a family.
+
+    Args:
+        kind: a field of ``Family`` that maps names to parts: ``"graphs"``, ``"costs"`` ...
+        name: of the part.
+
+    Raises:
+        ModelError: no family has it.
+    """
+    parts = known_parts(kind)
+    if name not in parts:
+        raise ModelError(f"{kind}: no {name!r}: expected one of {', '.join(parts)}")
+    return imported(parts[name])
+
+
+def known_parts(kind: str) -> dict[str, str]:
+    """Return the parts of a kind in every family, by name."""
+    return {name: target for one in families() for name, target in getattr(one, kind).items()}
+
+
+def commands(group: str) -> dict[str, str]:
+    """Return the commands that families add to a group of the command line, by name."""
+    return {name: t for one in families() for name, t in one.commands.get(group, {}).items()}
+
+
+def _entries(group: str) -> Iterable[tuple[str, str]]:
+    return ((entry.name, entry.value) for entry in entry_points(group=group))

@@ -1,0 +1,220 @@
+"""A two-stage detector that reads backbone stages instead of pixels.
+
+The parts are torchvision's own, so their losses, samplers and box coders apply unchanged::
+
+    stages (256@1/4 … 2048@1/32) ─ FPN ─┬─ RPN head ─ proposals ─┐
+                                        └────── RoIAlign 7x7 ────┴─ box head ─ boxes, classes
+                                        └────── RoIAlign 14x14 of these boxes ─ mask head ─ masks
+
+Everything here that chooses (`losses`, `detect`) runs in PyTorch; an engine runs the dense parts
+(see ``two_stage_graphs.py``) and `cdvision.heads.two_stage` chooses in numpy, with equal results.
+
+Source: Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature Pyramid Networks", CVPR
+2017; He et al., "Mask R-CNN", ICCV 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import LevelMapper
+
+from cdvision.errors import ModelError
+from cdvision.heads.two_stage.config import TwoStageConfig
+from cdvision.heads.two_stage.network_parts import proposal_network, two_stage_heads
+
+ImageSize = tuple[int, int]
+
+
+class TwoStageDetector(nn.Module):
+    """FPN, region proposals and RoI heads on the stages of a backbone.
+
+    Args:
+        fpn: the pyramid, over maps named "0", "1", … and perhaps an extra coarser one.
+        rpn: torchvision's proposal network.
+        roi_heads: torchvision's box head and, where it has one, mask head.
+        strides: stride of every stage in pixels of the network input, a power of two, finest first.
+
+    Sizes of images are (height, width) in this class, as everywhere in torchvision.
+    """
+
+    def __init__(
+        self,
+        *,
+        fpn: FeaturePyramidNetwork,
+        rpn: RegionProposalNetwork,
+        roi_heads: RoIHeads,
+        strides: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.fpn, self.rpn, self.roi_heads = fpn, rpn, roi_heads
+        self.strides = tuple(strides)
+        # torchvision guesses the strides from the first image it sees, padding left out: a small
+        # photo in a large input would be pooled from the wrong cells ever after.
+        for pool in (roi_heads.box_roi_pool, roi_heads.mask_roi_pool):
+            if pool is not None:
+                _fix_scales(pool, self.strides)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is a mask head."""
+        return bool(self.roi_heads.has_mask())
+
+    @property
+    def config(self) -> TwoStageConfig:
+        """Everything that the numpy selection has to know of this detector."""
+        anchors, pool = self.rpn.anchor_generator, self.roi_heads.box_roi_pool
+        return TwoStageConfig(
+            strides=self.strides,
+            anchor_sizes=tuple(tuple(map(float, level)) for level in anchors.sizes),
+            aspect_ratios=tuple(tuple(map(float, level)) for level in anchors.aspect_ratios),
+            proposals_per_level=self.rpn._pre_nms_top_n["testing"],
+            proposals=self.rpn._post_nms_top_n["testing"],
+            proposal_iou=self.rpn.nms_thresh,
+            proposal_score=self.rpn.score_thresh,
+            box_weights=tuple(map(float, self.roi_heads.box_coder.weights)),
+            samples=pool.sampling_ratio,
+            masks=self.has_masks,
+        )
+
+    def pyramid(self, stages: Sequence[Tensor]) -> OrderedDict[str, Tensor]:
+        """Map backbone stages, (N, channels, h, w) each, to the levels of the pyramid by name."""
+        if len(stages) != len(self.strides):
+            raise ModelError(
+                f"two-stage detector: expected {len(self.strides)} stages (strides "
+                f"{self.strides}), found {len(stages)}; pass the stages it was built for"
+            )
+        named = OrderedDict((str(number), stage) for number, stage in enumerate(stages))
+        return OrderedDict(self.fpn(named))
+
+    def losses(
+        self,
+        stages: Sequence[Tensor],
+        image_sizes: Sequence[ImageSize],
+        targets: Sequence[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Return torchvision's losses by name; their sum is what training minimises.
+
+        Args:
+            stages: (N, channels, h, w) float32, one for every stride.
+            image_sizes: N times (height, width) of the content of the network input.
+            targets: N times ``boxes`` (n, 4) float32 in pixels of the network input, ``labels``
+                (n,) int64 from 1 (0 is background) and, for a detector with masks, ``masks``
+                (n, H, W) uint8 of the size of the network input. n may be 0.
+
+        Raises:
+            ModelError: the detector is in evaluation mode, where torchvision computes no loss.
+        """
+        if not self.training:
+            raise ModelError("two-stage detector: losses need training mode, call .train() first")
+        levels, images, wanted = self.pyramid(stages), self._images(stages, image_sizes), [*targets]
+        proposals, first = self.rpn(images, levels, wanted)
+        _, second = self.roi_heads(levels, proposals, images.image_sizes, wanted)
+        return {**first, **second}
+
+    def detect(
+        self, stages: Sequence[Tensor], image_sizes: Sequence[ImageSize]
+    ) -> list[dict[str, Tensor]]:
+        """Return what torchvision returns before it scales to the source image.
+
+        Args:
+            stages: (N, channels, h, w) float32, one for every stride.
+            image_sizes: N times (height, width) of the content of the network input.
+
+        Returns:
+            N times ``boxes`` (n, 4) in pixels of the network input, ``labels`` (n,) from 1,
+            ``scores`` (n,) and, for a detector with masks, ``masks`` (n, 1, 28, 28) in [0, 1].
+
+        Raises:
+            ModelError: the detector is in training mode.
+        """
+        if self.training:
+            raise ModelError("two-stage detector: detect needs evaluation mode, call .eval() first")
+        levels, images = self.pyramid(stages), self._images(stages, image_sizes)
+        proposals, _ = self.rpn(images, levels)
+        found, _ = self.roi_heads(levels, proposals, images.image_sizes)
+        return list(found)
+
+    def _images(self, stages: Sequence[Tensor], image_sizes: Sequence[ImageSize]) -> ImageList:
+        """Stand in for the pixels: only their shape is read, so one zero is enough."""
+        batch, _, rows, columns = stages[0].shape
+        shape = (batch, 3, rows * self.strides[0], columns * self.strides[0])
+        return ImageList(stages[0].new_zeros(1).expand(shape), [(h, w) for h, w in image_sizes])
+
+
+def build_two_stage_detector(
+    *,
+    classes: int,
+    channels: Sequence[int] = (256, 512, 1024, 2048),
+    strides: Sequence[int] = (4, 8, 16, 32),
+    out_channels: int = 256,
+    representation: int = 1024,
+    mask_channels: Sequence[int] | None = (256, 256, 256, 256),
+    extra_level: bool = True,
+    anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512),
+    proposals_per_level: int = 1000,
+    proposals: int = 1000,
+    **settings: Any,
+) -> TwoStageDetector:
+    """Build a detector with fresh weights.
+
+    >>> detector = build_two_stage_detector(
+    ...     classes=20, out_channels=128, representation=512, mask_channels=(128, 128)
+    ... )
+    >>> detector.config.strides, detector.has_masks
+    ((4, 8, 16, 32), True)
+
+    Args:
+        classes: number of object classes, background not counted.
+        channels: channels of every stage, finest first.
+        strides: stride of every stage.
+        out_channels: channels of every pyramid level.
+        representation: width of the box head's two layers; most weights are here,
+            49 x out_channels x representation of them.
+        mask_channels: widths of the mask head's 3x3 convolutions, or None for no masks.
+        extra_level: add a max-pooled level for large objects, which only the proposals use.
+        anchor_sizes: one anchor size a level, in pixels of the network input.
+        proposals_per_level: proposals before suppression, at inference (2000 when training).
+        proposals: proposals that reach the box head, at inference (2000 when training).
+        settings: further keyword arguments of torchvision's `RoIHeads`, such as
+            ``batch_size_per_image``.
+
+    Raises:
+        ModelError: numbers of channels, strides and anchor sizes do not fit together.
+    """
+    levels = len(strides) + extra_level
+    if len(channels) != len(strides) or len(anchor_sizes) != levels:
+        raise ModelError(
+            f"two-stage detector: expected as many channels as strides ({len(strides)}) and one "
+            f"anchor size for each of {levels} levels, found {len(channels)} and "
+            f"{len(anchor_sizes)}"
+        )
+    return TwoStageDetector(
+        fpn=FeaturePyramidNetwork(
+            list(channels), out_channels, LastLevelMaxPool() if extra_level else None
+        ),
+        rpn=proposal_network(out_channels, anchor_sizes, proposals_per_level, proposals),
+        roi_heads=two_stage_heads(
+            classes + 1, len(strides), out_channels, representation, mask_channels, settings
+        ),
+        strides=strides,
+    )
+
+
+def _fix_scales(pool: MultiScaleRoIAlign, strides: Sequence[int]) -> None:
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = LevelMapper(
+        int(math.log2(strides[0])),
+        int(math.log2(strides[-1])),
+        canonical_scale=pool.canonical_scale,
+        canonical_level=pool.canonical_level,
+    )
