@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.coder import Latents, arrived_body
 from cdvision.errors import BitstreamError, UnsupportedTask
 from cdvision.heads.content_pooling import window_inputs
-from cdvision.package.base_graph import leanest_run
 from cdvision.package.card import TailSpec
+from cdvision.package.graph_names import LAYER_COUNT, QUALITY, cheapest_graph
 from cdvision.photo import Size, content_size, network_input
 from cdvision.stream import ParsedStream, StreamHeader
 
@@ -37,7 +38,7 @@ class Stream:
         self.complete: bool = parsed.complete
         self.model = model
         self._layers = {layer.id: layer.body for layer in parsed.layers}
-        self._latents: dict[int | None, Any] = {}
+        self._latents: dict[int, Latents] = {}
         self._features: dict[str, Array] = {}
         self._dense: dict[str, dict[str, Array]] = {}
         _check_input(self.header, model)
@@ -60,30 +61,49 @@ class Stream:
             return self.input_size
         return content_size(self.source_size, self.input_size, spec.multiple)
 
-    def latents(self) -> Any:
-        """Entropy-decode the stream.
+    def latents(self) -> Latents:
+        """Entropy-decode every layer that has arrived.
 
         Returns:
-            ``Latents`` of a codec of maps: int32 ``symbols`` (C, H / stride, W / stride) and
-            ``hyper`` (C_z, ...). Of a codec of described maps, also ``descriptor`` (D,), and None
-            for what has not arrived. Of a codec of layers of faces, a tuple with one int32 array
-            for each layer that has arrived.
+            int32 arrays by the names that the model's card gives them: of `small` ``descriptor``
+            (D,), ``symbols`` (C, H / stride, W / stride) and ``hyper`` (C_z, ...), of `hsc`
+            ``base`` and ``detail``. What has not arrived is not there.
 
         Raises:
-            BitstreamError: a layer's bytes are no such latents.
+            BitstreamError: no layer has arrived, or one's bytes are no such latents.
         """
-        parts = self.model.package.codec.parts(self._layers)
-        return reduce(or_, (self._decoded(part) for part in parts))
+        coder = self.model.package.coder
+        return self._decoded(coder.layers_in_order(self._layers))
 
-    def latents_for(self, tail: str) -> Any:
+    def latents_for(self, tail: str) -> Latents:
         """Entropy-decode what one tail reads, and nothing else; as ``latents``."""
-        return self._decoded(self.model.card.tails[tail].layer)
+        return self._decoded(self.layers_for(tail))
 
-    def _decoded(self, layer: int | None) -> Any:
-        if layer not in self._latents:
-            codec = self.model.package.codec
-            self._latents[layer] = codec.read(self._layers, self.header, layer)
-        return self._latents[layer]
+    def layers_for(self, tail: str) -> list[int]:
+        """Return ids of the layers that a tail is answered from, as far as they have arrived.
+
+        Raises:
+            BitstreamError: too few of them have arrived for an answer.
+        """
+        spec = self.model.card.tails[tail]
+        arrived = list(takewhile(self._layers.__contains__, spec.layers))
+        for layer in spec.layers[: spec.least_layers]:
+            arrived_body(self._layers, layer)
+        return arrived
+
+    def _decoded(self, layers: Iterable[int]) -> Latents:
+        """Return the latents of layers; each is decoded once, and so is what it needs."""
+        coder, quality = self.model.package.coder, self.header.quality - 1
+        shapes = self.model.card.latent_shapes(self.input_size)
+        found: Latents = {}
+        for layer in layers:
+            if layer not in self._latents:
+                needed = coder.layers_in_order([layer])[:-1]
+                known = self._decoded(needed) if needed else {}
+                body = arrived_body(self._layers, layer)
+                self._latents[layer] = coder.decode_layer(layer, body, quality, shapes, known)
+            found |= self._latents[layer]
+        return found
 
     def features(self, tail: str) -> Array:
         """Return the features at one tail's split point, float32 (channels, h, w).
@@ -198,7 +218,7 @@ class Stream:
             self.dense(tail)["logits"],
             self._class_names(tail),
             calibration=AttributeCalibration.from_settings(self.model.card.tails[tail].settings),
-            layers=len(self.latents()),
+            layers=len(self.layers_for(tail)),
             all_attributes=all_attributes,
         )
 
@@ -228,7 +248,7 @@ class Stream:
         return self.dense(tail)
 
     def _run(self, tail: str, graph: str) -> None:
-        chosen = leanest_run(self.model.card, graph, self.graph_inputs(tail))
+        chosen = cheapest_graph(self.model.card, graph, self.graph_inputs(tail))
         outputs = self.model.engine.run(*chosen)
         self.keep_outputs(tail, {name: value[0] for name, value in outputs.items()})
 
@@ -242,13 +262,22 @@ class Stream:
         return self.model.tail_for(task)
 
     def graph_inputs(self, tail: str) -> dict[str, Array]:
-        """Return what a tail's graphs take, with a batch axis of one."""
-        spec = self.model.card.tails[tail]
-        return {
-            **self.model.package.codec.graph_inputs(self.latents_for(tail)),
-            "quality": np.array([self.header.quality - 1], np.int64),
-            **window_inputs(spec, self.content_size, self.input_size),
+        """Return what a tail's graphs take, with a batch axis of one.
+
+        Latents of layers that have not arrived are zeros; a tail of several layers is told how many
+        there are.
+        """
+        card, spec = self.model.card, self.model.card.tails[tail]
+        arrived = self.layers_for(tail)
+        latents, shapes = self._decoded(arrived), card.latent_shapes(self.input_size)
+        inputs: dict[str, Array] = {
+            name: latents.get(name, np.zeros(shapes[name], np.int32))[None]
+            for name in card.latents_of(spec.layers)
         }
+        if len(spec.layers) > 1:
+            inputs[LAYER_COUNT] = np.array([len(arrived)], np.int64)
+        inputs[QUALITY] = np.array([self.header.quality - 1], np.int64)
+        return inputs | window_inputs(spec, self.content_size, self.input_size)
 
     def _class_names(self, tail: str) -> tuple[str, ...]:
         return self.model.package.classes[self.model.card.tails[tail].classes]

@@ -12,7 +12,7 @@ import numpy as np
 from cdvision.analysis.result import AnalysisResult, StreamItem
 from cdvision.engines.onnx_engine import OnnxEngine
 from cdvision.errors import CdvisionError
-from cdvision.package.base_graph import leanest_run
+from cdvision.package.graph_names import cheapest_graph
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -121,7 +121,7 @@ def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -
 def _run_together(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
     single = [stream.graph_inputs(tail) for stream in streams]
     inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
-    outputs = model.engine.run(*leanest_run(model.card, graph, inputs))
+    outputs = model.engine.run(*cheapest_graph(model.card, graph, inputs))
     for position, stream in enumerate(streams):
         stream.keep_outputs(tail, {name: values[position] for name, values in outputs.items()})
 

@@ -81,7 +81,7 @@ class OwnPixelPath:
         height, width = fitted.pixels.shape[:2]
         return StreamHeader(
             codec=self.package.card.codec,
-            fingerprint=self.package.codec.fingerprint[:4],
+            fingerprint=self.package.coder.fingerprint[:4],
             width=fitted.source_size[0],
             height=fitted.source_size[1],
             input_width=width,
