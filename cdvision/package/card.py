@@ -208,19 +208,25 @@ class ModelCard:
         """Return the name of the tail that answers a task, or None."""
         return next((name for name, tail in self.tails.items() if task in tail.tasks), None)
 
-    def graphs_for(self, tasks: Iterable[str]) -> dict[str, str]:
-        """Return the graph that each tail has to run for tasks: name of the graph by tail.
+    def graph_for(self, task: str, tail: str) -> str:
+        """Return the graph that answers a task: its own where there is one, else the tail's.
 
-        A dense detector has a graph with masks beside the one without: detecting alone costs less.
+        A dense detector has a graph ``segment.TAIL`` beside ``answer.TAIL``: detecting alone costs
+        less. A task's own graph gives everything that the tail's gives.
         """
+        own = f"{task}.{tail}"
+        return own if f"{own}.onnx" in self.files else f"answer.{tail}"
+
+    def graphs_for(self, tasks: Iterable[str]) -> dict[str, str]:
+        """Return the graph that each tail has to run for tasks: name of the graph by tail."""
         graphs: dict[str, str] = {}
         for task in tasks:
             tail = self.tail_for(task)
             if tail is None:
                 continue
-            masks = task == "segment" and self.tails[tail].head == "distribution"
-            if masks or tail not in graphs:
-                graphs[tail] = f"{'segment' if masks else 'answer'}.{tail}"
+            graph = self.graph_for(task, tail)
+            if tail not in graphs or not graph.startswith("answer."):
+                graphs[tail] = graph
         return graphs
 
     def to_json(self) -> str:

@@ -5,7 +5,7 @@
     SENDER              picture, quality ─▶ latents
     tap.TAIL            latents, quality ─▶ features
     answer.TAIL         latents, quality ─▶ features and dense outputs
-    segment.TAIL        the same, and what masks are made of
+    TASK.TAIL           the same and more, where a task has a graph of its own (``segment``)
     base.TAIL           latents of the first layer, quality ─▶ what ``answer.TAIL`` gives of them
 
 ``answer.TAIL`` of a tail that is answered from several layers takes them all, zeros where one has
@@ -25,7 +25,7 @@ from cdvision.package.card import ModelCard
 
 Arrays = Mapping[str, NDArray[Any]]
 
-TAP, ANSWER, SEGMENT, BASE = "tap", "answer", "segment", "base"
+TAP, ANSWER, BASE = "tap", "answer", "base"
 QUALITY = "quality"  # input of every graph: (N,) int64, counts from 0
 LAYER_COUNT = "layers"  # input: (N,) int64, how many layers of each stream have arrived
 
