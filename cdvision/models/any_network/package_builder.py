@@ -35,8 +35,7 @@ from cdvision.models.any_network.graphs import (
 )
 from cdvision.models.any_network.joined_fronts import OnnxFront, join_fronts
 from cdvision.models.any_network.network import Served, ServedShape
-from cdvision.models.any_network.training.run import REPORT_FILE
-from cdvision.models.any_network.training.serving import networks_again
+from cdvision.models.any_network.served_networks import REPORT_FILE, networks_again
 from cdvision.networks.graphs import Graph
 from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
 from cdvision.networks.scales import QUALITIES
