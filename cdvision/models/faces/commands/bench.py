@@ -131,8 +131,8 @@ def _measure(
     network: tuple[Path, str] | None,
 ) -> dict[str, Any]:
     """Measure every path, and return the facts of the run."""
-    from cdvision.bench.machine import machine, versions
     from cdvision.evaluation.picture_distance import PictureJudge
+    from cdvision.machine import machine, versions
     from cdvision.models.faces.bench.measure import FaceBenchmark
     from cdvision.models.faces.bench.paths import pixel_path, rival_paths, stream_paths
     from cdvision.models.faces.bench.speed import attribute_times
