@@ -26,7 +26,6 @@ from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
 from cdvision.models.dicm.training.augmentation import augment, blur  # noqa: E402
 from cdvision.models.dicm.training.detector_losses import detector_losses  # noqa: E402
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors  # noqa: E402
-from cdvision.models.dicm.training.exactness import ExactnessStage  # noqa: E402
 from cdvision.models.dicm.training.moco import (  # noqa: E402
     KeyQueue,
     MomentumContrast,
@@ -174,20 +173,6 @@ def codec(banks: list[PhotoBank], **_: Any) -> Stage:
     return CodecStage(tiny_codec(), banks, PLAN)
 
 
-def exactness(banks: list[PhotoBank], **_: Any) -> Stage:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)  # analysis and RE are no part of a checkpoint either
-        model = tiny_codec()
-    return ExactnessStage(model, banks, PLAN)
-
-
-def exactness_of_filtered(banks: list[PhotoBank], **_: Any) -> Stage:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = tiny_re()
-    return ExactnessStage(model, banks, PLAN)
-
-
 def heads(labels: Path, **_: Any) -> Stage:
     with torch.random.fork_rng():
         torch.manual_seed(3)  # the codec is no part of a checkpoint: it comes from its own run
@@ -207,8 +192,7 @@ def heads(labels: Path, **_: Any) -> Stage:
 
 
 STAGES: list[Callable[..., Stage]] = [
-    contrastive, redundancy, joint, distillation, codec, exactness,
-    exactness_of_filtered, heads,
+    contrastive, redundancy, joint, distillation, codec, heads,
 ]  # fmt: skip
 
 

@@ -180,37 +180,6 @@ def codec(**options: Any) -> None:
 
 
 @dicm.command()
-@_photos
-@_start
-@plan_options(minutes=60.0, batch=16)
-@_SIDE
-@_RATE
-def exactness(**options: Any) -> None:
-    """Measure what exact entropy coding costs in bits: on y2 of a run of `codec`, or y1 before it.
-
-    Integer networks and the paper's float transformers learn side by side on the same latents;
-    `training.json` keeps bits per pixel of both. A run of `redundancy` or `joint` has no y2 yet.
-    """
-    from cdvision.models.dicm.training.exactness import ExactnessStage
-    from cdvision.models.dicm.training.models import (
-        CODEC,
-        CONTRASTIVE,
-        HEADS,
-        make_codec,
-        make_redundancy,
-    )
-
-    plan, start = planned(options, smoke_batch=2), _begin(options)
-    if start.stage in ("", CONTRASTIVE, HEADS):
-        raise click.UsageError("--start: expected a run of `redundancy`, `joint` or `codec`")
-    model = make_codec(start) if start.stage == CODEC else make_redundancy(start)
-    crops = _crops(options, plan, side=256, multiple=64)
-    stage = ExactnessStage(model, crops, plan, **_given(options, "learning_rate"))
-    _run(stage, options, plan, start)
-    click.echo(f"exactness costs {100 * stage.watched()['cost']:+.2f} % of the bits")
-
-
-@dicm.command()
 @_start
 @plan_options(minutes=60.0, batch=16)
 @_RATE

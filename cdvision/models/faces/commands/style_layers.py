@@ -38,12 +38,6 @@ SCALE_WIDTH = 64  # of the integer transformer's tokens
     show_default=True,
     help="What tells the scales of later layers; both are exact.",
 )
-@click.option(
-    "--compare-scales",
-    type=click.IntRange(1),
-    metavar="STEPS",
-    help="Afterwards, fit fixed, integer and float scales for so many steps; report their bits.",
-)
 @click.option("--initial-weights", type=EXISTING, help="Compare pictures too, on these networks.")
 @click.option("--learning-rate", type=float, help="Default: the stage's own.")
 def style_layers(**options: Any) -> None:
@@ -67,7 +61,7 @@ def style_layers(**options: Any) -> None:
     )
     run_stage(stage, out, plan, facts={"start": str(options["start"])} | networks.facts())
     rows = encode_faces(networks, held_out).rows
-    report = _report(stage, rows, held_out.attributes, options["compare_scales"])
+    report = _report(stage, rows, held_out.attributes)
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     click.echo(f"weights: {out / 'weights.safetensors'} · held-out faces: {out / REPORT}")
 
@@ -80,17 +74,9 @@ def _codec(options: dict[str, Any], networks: FaceNetworks) -> StyleLayers:
     return StyleLayers(style_layout(networks.widths, scale_width=width, corrected=True))
 
 
-def _report(
-    stage: StyleLayersStage, rows: Tensor, attributes: Tensor, steps: int | None
-) -> dict[str, Any]:
+def _report(stage: StyleLayersStage, rows: Tensor, attributes: Tensor) -> dict[str, Any]:
     from cdvision.models.faces.training.style_report import report_layers
-    from cdvision.models.faces.training.style_scales import compare_scales
 
     head, metric = stage.networks.head, stage.metric
     layers = report_layers(stage.codec, rows, metric=metric, head=head, attributes=attributes)
-    if steps is None:
-        return {"qualities": layers}
-    return {
-        "qualities": layers,
-        "later_bits": compare_scales(stage.codec, stage.rows, rows, steps=steps),
-    }
+    return {"qualities": layers}
