@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from cdvision.errors import CdvisionError
-from cdvision.models.faces.commands.style_layers import style_layers
+from cdvision.models.faces.commands.codecs import style_layers
 from cdvision.models.faces.scale_transformer import (
     INDEX_UNIT,
     IntegerScaleTransformer,
@@ -27,6 +27,7 @@ from cdvision.models.faces.style_layers import StyleLayers, StyleLayout, style_l
 from cdvision.models.faces.style_tables import build_style_coder
 from cdvision.models.faces.training import style_layers_stage
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import StyleLayersOptions
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage, target_bytes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
@@ -282,9 +283,8 @@ def smoke_stage() -> StyleLayersStage:
     rows = (torch.randn(500, 8) @ factors).view(500, 10, FACE_TINY.style) + 3
     layout = replace(style_layout(FACE_TINY), width=16, heads=2, blocks=1)
     plan = Plan(minutes=1.0, steps=60, batch=32, device=torch.device("cpu"), warmup_steps=5)
-    return StyleLayersStage(
-        FaceNetworks(FACE_TINY), StyleLayers(layout), rows, plan, basic=(3, 9), total=(9, 30)
-    )
+    options = StyleLayersOptions(basic_bytes=(3, 9), all_bytes=(9, 30))
+    return StyleLayersStage(FaceNetworks(FACE_TINY), StyleLayers(layout), rows, plan, options)
 
 
 def held_out_loss(stage: StyleLayersStage, prices: tuple[Tensor, Tensor]) -> float:

@@ -33,6 +33,12 @@ from cdvision.models.dicm.training.moco import (  # noqa: E402
     info_nce,
 )
 from cdvision.models.dicm.training.models import start_from  # noqa: E402
+from cdvision.models.dicm.training.options import (  # noqa: E402
+    ContrastiveOptions,
+    HeadsOptions,
+    JointOptions,
+    RedundancyOptions,
+)
 from cdvision.models.dicm.training.rates import rate_term, spread  # noqa: E402
 from cdvision.models.dicm.training.stage0_contrastive import ContrastiveStage  # noqa: E402
 from cdvision.models.dicm.training.stage1_redundancy import RedundancyStage  # noqa: E402
@@ -153,16 +159,19 @@ def detector() -> Any:
 def contrastive(pictures: list[Tensor], **_: Any) -> Stage:
     model = tiny_re()
     bank = ViewBank(pictures, 64, every=0.3, heat_side=64)
-    return ContrastiveStage(Backbone(model.front, model.tail), bank, PLAN, channels=32, queue=8)
+    return ContrastiveStage(
+        Backbone(model.front, model.tail), bank, PLAN, ContrastiveOptions(queue=8), channels=32
+    )
 
 
 def redundancy(banks: list[PhotoBank], **_: Any) -> Stage:
-    return RedundancyStage(tiny_re(), banks, PLAN, feature_losses=True, targets=[1.0] * 8)
+    options = RedundancyOptions(feature_losses=True, bpp=(0.5, 2.0))
+    return RedundancyStage(tiny_re(), banks, PLAN, options)
 
 
 def joint(pictures: list[Tensor], **_: Any) -> Stage:
     bank = ViewBank(pictures, 64, every=0.3, heat_side=64)
-    return JointStage(tiny_re(), bank, PLAN, channels=32, queue=8)
+    return JointStage(tiny_re(), bank, PLAN, JointOptions(queue=8), channels=32)
 
 
 def distillation(banks: list[PhotoBank], **_: Any) -> Stage:
@@ -188,7 +197,7 @@ def heads(labels: Path, **_: Any) -> Stage:
         "classify": ClassificationTask(classifier, crops, classes, share=1.0),
     }
     source = StreamFeatures(model)
-    return HeadsStage(model.re.tail, source, tasks, PLAN, train_tail=True)
+    return HeadsStage(model.re.tail, source, tasks, PLAN, HeadsOptions(train_tail=True))
 
 
 STAGES: list[Callable[..., Stage]] = [
@@ -297,9 +306,8 @@ def test_redundancy_learns_from_a_head_start(banks: list[PhotoBank], tmp_path: P
     errors = []
     for head_start in (False, True):
         torch.manual_seed(0)
-        stage = RedundancyStage(
-            tiny_re(), banks, plan, learning_rate=2e-3, targets=[2.0] * 8, head_start=head_start
-        )
+        options = RedundancyOptions((1.0, 4.0), head_start=head_start, learning_rate=2e-3)
+        stage = RedundancyStage(tiny_re(), banks, plan, options)
         out = tmp_path / str(head_start)
         run_stage(stage, out, plan)
         log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

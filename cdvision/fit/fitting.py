@@ -43,6 +43,7 @@ from cdvision.training.stage_run import RECORD, Plan, run_stage
 
 RUN = "run"  # folder of checkpoint and log inside the tap's
 LOG = "log.jsonl"
+MEGABYTE = 2**20
 
 
 def fit_tap(
@@ -90,7 +91,8 @@ def fit_tap(
     reader = StreamReader(package, plan.device, options.size)
     features = network.feature_spec(package.card.input.multiple, plan.device)
     maker = ExampleMaker(reader, network, options.seed)
-    source = ExampleSource(maker, training, plan.batch, options.seed, options.memory)
+    room = None if options.memory is None else options.memory * MEGABYTE
+    source = ExampleSource(maker, training, plan.batch, options.seed, room)
     shape = replace(
         tap_shape(reader.source, features, options),
         qualities=package.card.qualities,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +23,9 @@ from cdvision.fit.report import left_out_line
 from cdvision.fit.resuming import check_options, check_room
 from cdvision.fit.sources import NetworkRequest
 from cdvision.fit.tap_builder import round_to_half
-from cdvision.models.any_network.network import Served, ServedShape, default_shape
+from cdvision.models.any_network.network import Served, ServedShape
 from cdvision.models.any_network.training.measure import NetworkFigures, measure_served
+from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.models.any_network.training.photos import photo_bank
 from cdvision.models.any_network.training.serving import (
     describe_networks,
@@ -34,33 +34,10 @@ from cdvision.models.any_network.training.serving import (
 )
 from cdvision.models.any_network.training.stage import EncoderStage
 from cdvision.training.photo_bank import PhotoBank
-from cdvision.training.rate_control import TARGET_BYTES
 from cdvision.training.stage_run import Plan, run_stage
 
 REPORT_FILE = "report.json"
 SAMPLE, SAMPLE_SIDE = 16, 96  # crops that show whether features are ever below 0
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """How an encoder is trained, beside its plan; the defaults are meant to be left alone.
-
-    Attributes:
-        targets: bytes of a reference photo of 416 x 312 at each of the eight qualities.
-        photos: the most that are used.
-        latents: channels of the latents; the model's own choice where None.
-        width: channels inside a tap; as above.
-    """
-
-    targets: tuple[float, ...] = TARGET_BYTES
-    photos: int = 4000
-    latents: int | None = None
-    width: int | None = None
-
-    def shape(self, found: ServedShape) -> ServedShape:
-        """Return the shape with what was asked for."""
-        asked: dict[str, Any] = {"channels": self.latents, "width": self.width}
-        return replace(found, **{k: v for k, v in asked.items() if v is not None})
 
 
 def train_encoder(
@@ -92,7 +69,8 @@ def train_encoder(
     specs = feature_specs(networks, plan.device)
     training, held_out = hold_out(find_photos(sources, splits))
     bank, left_out = photo_bank(training[: options.photos], plan.device)
-    shape = options.shape(default_shape(specs, _positive(networks, bank)))
+    positive = _positive(networks, bank)
+    shape = ServedShape(options.latents, specs, positive, width=options.width)
     described = describe_networks(requests, networks)
     for line in _announcement(networks, shape, len(bank.photos), plan):
         say(line)
@@ -114,11 +92,12 @@ def train_encoder(
     return figures
 
 
-def _positive(networks: Mapping[str, SplitNetwork], bank: PhotoBank) -> list[str]:
+def _positive(networks: Mapping[str, SplitNetwork], bank: PhotoBank) -> tuple[str, ...]:
     """Return the networks whose features were never below 0 on the first photos."""
     first = range(min(SAMPLE, len(bank.photos)))
     image = bank.crops(first, SAMPLE_SIDE, np.random.default_rng(0))
-    return [name for name, n in networks.items() if float(n.features(image).min()) >= 0]
+    features = {name: network.features(image) for name, network in networks.items()}
+    return tuple(name for name, found in features.items() if float(found.min()) >= 0)
 
 
 def _identity(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cdvision.models.faces.commands.options import EXISTING
+from cdvision.cli.dataclass_options import EXISTING
 
 LICENCE = "Apache-2.0, for what is not bound by the terms of the training faces"
 

@@ -15,7 +15,7 @@ Source: HSC (arXiv 2502.16799, IEEE TIP 2025), stage 2.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from cdvision.models.faces.hsc import HscCodec, HscSent
 from cdvision.models.faces.training.face_codes import FaceCodes
 from cdvision.models.faces.training.hsc_start import start_hsc, start_rates
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import HscOptions
 from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.style_layers_stage import attribute_divergence, target_bytes
 from cdvision.models.faces.training.style_metric import StyleMetric
@@ -34,7 +35,6 @@ from cdvision.networks.scales import QUALITIES
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
 from cdvision.training.stage_run import Plan, Stage
 
-LEARNING_RATE = 4e-4
 LEAPS = {
     "log_gain": 10.0, "log_rescale": 10.0, "prior": 10.0,
     "index_bias": 40.0, "hidden_bias": 40.0,
@@ -52,24 +52,6 @@ PROBED = 600  # faces from which the metric is measured
 STEERING = 0.02
 
 
-@dataclass(frozen=True)
-class HscWeights:
-    """What counts beside the errors of rows and F.
-
-    That of F is 1 if nothing is sent; that of rows is 1 at every quality at the start: it falls a
-    hundredfold from the lowest to the highest, and each quality should count.
-
-    Attributes:
-        attributes: divergence of the attribute head's answers, after each layer.
-        labels: their cross-entropy with the faces' labels, from the base layer alone.
-        pictures: perceptual distance of pictures; 0 is the paper's stage.
-    """
-
-    attributes: float = 10.0
-    labels: float = 0.0
-    pictures: float = 0.0
-
-
 class HscStage(Stage):
     """Train the `hsc` codec between a frozen encoder and what reads its codes.
 
@@ -78,11 +60,8 @@ class HscStage(Stage):
         codec: trained in place.
         codes: of training faces.
         plan: length, batch, device.
-        base: bytes of the base layer's body at quality 1 and 8, those between log-spaced.
-        total: bytes of both bodies together.
-        weights: of the loss.
+        options: bytes, weights of the loss, learning rate.
         perceptual: what compares pictures, where they count.
-        learning_rate: of Adam.
     """
 
     name = "faces-hsc"
@@ -93,18 +72,15 @@ class HscStage(Stage):
         codec: HscCodec,
         codes: FaceCodes,
         plan: Plan,
+        options: HscOptions | None = None,
         *,
-        base: tuple[float, float] = (14.0, 76.0),
-        total: tuple[float, float] = (60.0, 370.0),
-        weights: HscWeights | None = None,
         perceptual: PerceptualLoss | None = None,
-        learning_rate: float = LEARNING_RATE,
     ) -> None:
+        self.options = options or HscOptions()
         self.networks = networks.to(plan.device).eval().requires_grad_(False)
         self.codec, self.plan, self.codes = codec.to(plan.device).train(), plan, codes
-        self.weights = weights if weights is not None else HscWeights()
         self.perceptual = perceptual
-        self.targets = hsc_targets(base, total)
+        self.targets = hsc_targets(self.options.base_bytes, self.options.all_bytes)
         self.metric = StyleMetric(codes.rows[0].numel()).to(plan.device)
         self.unit = nn.Module()
         self.unit.register_buffer("rows_error", torch.ones(QUALITIES))
@@ -112,7 +88,7 @@ class HscStage(Stage):
         self.rates = nn.ModuleList(
             RateControl(target, speed=STEERING) for target in self.targets
         ).to(plan.device)
-        self.optimizer = torch.optim.Adam(_groups(codec, learning_rate), fused=True)
+        self.optimizer = torch.optim.Adam(_groups(codec, self.options.learning_rate), fused=True)
 
     def begin(self, rng: np.random.Generator) -> None:
         """Measure the metric and set the short cuts."""
@@ -157,8 +133,8 @@ class HscStage(Stage):
         quality = drawn.to(self.plan.device)
         sent = self.codec(codes.rows, codes.feature, quality)
         terms = self._errors(sent, codes, quality) | self._answers(sent, codes)
-        if self.weights.pictures and self.perceptual is not None:
-            terms["pictures"] = self.weights.pictures * self._pictures(sent, codes)
+        if self.options.picture_weight and self.perceptual is not None:
+            terms["pictures"] = self.options.picture_weight * self._pictures(sent, codes)
         loss = torch.stack(list(terms.values())).sum() + self._rate(sent, quality)
         return loss, terms
 
@@ -175,7 +151,11 @@ class HscStage(Stage):
             "hsc_widths": asdict(self.codec.widths),
             "target_bytes": self.targets,
             "faces": len(self.codes),
-            "loss_weights": asdict(self.weights),
+            "loss_weights": {
+                "attributes": self.options.attribute_weight,
+                "labels": self.options.label_weight,
+                "pictures": self.options.picture_weight,
+            },
             **self.watched(),
         }
 
@@ -196,18 +176,18 @@ class HscStage(Stage):
 
     def _answers(self, sent: HscSent, codes: FaceCodes) -> dict[str, Tensor]:
         """How far answers of the attribute head are from those of what was sent."""
-        head, weights = self.networks.head, self.weights
+        head, options = self.networks.head, self.options
         logits = head(sent.rows)
         both = head(sent.rows, sent.feature)
         divergence = attribute_divergence(logits, head(codes.rows))
         refined = attribute_divergence(both, head(codes.rows, codes.feature))
         terms = {
-            "attributes_base": weights.attributes * divergence,
-            "attributes_both": weights.attributes * refined,
+            "attributes_base": options.attribute_weight * divergence,
+            "attributes_both": options.attribute_weight * refined,
         }
-        if weights.labels and codes.attributes.shape[1]:
+        if options.label_weight and codes.attributes.shape[1]:
             cross = F.binary_cross_entropy_with_logits(logits, codes.attributes)
-            terms["labels"] = weights.labels * cross
+            terms["labels"] = options.label_weight * cross
         return terms
 
     def _pictures(self, sent: HscSent, codes: FaceCodes) -> Tensor:

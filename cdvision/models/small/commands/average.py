@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-_RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+from cdvision.cli.training_options import FOLDER, OUT
 
 
 @click.command()
-@click.argument("run", type=_RUN)
-@click.argument("start", type=_RUN)
+@click.argument("run", type=FOLDER)
+@click.argument("start", type=FOLDER)
 @click.option("--share", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="RUN's.")
-@click.option("-o", "--out", required=True, type=Path, help="Folder of the new run.")
+@OUT
 def average(run: Path, start: Path, share: float, out: Path) -> None:
     """Average the weights of a finished RUN and of START, the one that it went on from."""
     from safetensors.torch import save_file

@@ -1,0 +1,71 @@
+"""How long, how much and where a stage trains: what a user says of a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cdvision.errors import CdvisionError
+from cdvision.training.checked_options import CheckedOptions, Count, Range, Weight
+
+if TYPE_CHECKING:
+    import torch
+
+    from cdvision.training.stage_run import Plan
+
+
+@dataclass(frozen=True)
+class PlanOptions(CheckedOptions):
+    """How long, how much and where a stage trains.
+
+    Attributes:
+        minutes: length of the run.
+        steps: length in steps instead.
+        batch: photos a step.
+        device: where: auto, cpu or cuda.
+        bf16: train in bfloat16 (default: where the device is fast at it).
+        seed: of all that is drawn.
+    """
+
+    minutes: Weight = 15.0
+    steps: Count | None = None
+    batch: Annotated[int, Range(2)] = 8
+    device: str = "auto"
+    bf16: bool | None = None
+    seed: int = 0
+
+    @property
+    def place(self) -> torch.device:
+        """The device; raises CdvisionError where it cannot be used."""
+        return usable_device(self.device)
+
+    def plan(self) -> Plan:
+        """Return the plan of the run."""
+        from cdvision.training.stage_run import Plan
+
+        place = self.place
+        bf16 = self.fast_at_bf16(place) if self.bf16 is None else self.bf16
+        return Plan(self.minutes, self.batch, place, steps=self.steps, bf16=bf16, seed=self.seed)
+
+    @staticmethod
+    def fast_at_bf16(device: torch.device) -> bool:
+        """Tell whether a device runs the stage's networks faster in bfloat16."""
+        return device.type == "cuda"
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        CdvisionError: it cannot be used here.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CdvisionError(f"--device: {name!r} cannot be used ({reason})") from error
+    return torch.device(name)
