@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cdvision.errors import CdvisionError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PlanOptions(CheckedOptions):
+class LengthOptions(CheckedOptions):
     """How long, how much and where a stage trains.
 
     Attributes:
@@ -23,7 +23,6 @@ class PlanOptions(CheckedOptions):
         steps: length in steps instead.
         batch: photos a step.
         device: where: auto, cpu or cuda.
-        bf16: train in bfloat16 (default: where the device is fast at it).
         seed: of all that is drawn.
     """
 
@@ -31,7 +30,6 @@ class PlanOptions(CheckedOptions):
     steps: Count | None = None
     batch: Annotated[int, Range(2)] = 8
     device: str = "auto"
-    bf16: bool | None = None
     seed: int = 0
 
     @property
@@ -43,9 +41,24 @@ class PlanOptions(CheckedOptions):
         """Return the plan of the run."""
         from cdvision.training.stage_run import Plan
 
-        place = self.place
-        bf16 = self.fast_at_bf16(place) if self.bf16 is None else self.bf16
-        return Plan(self.minutes, self.batch, place, steps=self.steps, bf16=bf16, seed=self.seed)
+        return Plan(self.minutes, self.batch, self.place, steps=self.steps, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class PlanOptions(LengthOptions):
+    """How long, how much, where and how exactly a stage trains.
+
+    Attributes:
+        bf16: train in bfloat16 (default: where the device is fast at it).
+    """
+
+    bf16: bool | None = None
+
+    def plan(self) -> Plan:
+        """Return the plan of the run."""
+        plan = super().plan()
+        fast = self.fast_at_bf16(plan.device)
+        return replace(plan, bf16=fast if self.bf16 is None else self.bf16)
 
     @staticmethod
     def fast_at_bf16(device: torch.device) -> bool:

@@ -38,7 +38,7 @@ def masks(
     plan, package = options.plan(), load_package(start)
     sets = [read_labelled(labels, photos).photos for labels in boxes]
     banks = banks_with_masks(sets, short=options.short, long=options.long, device=plan.device)
-    stage = MaskStage(package, banks, plan, learning_rate=options.learning_rate)
+    stage = MaskStage(package, banks, plan, options)
     train_stage(stage, out, plan, {"boxes": [path.name for path in boxes]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdvision.training.checked_options import CheckedOptions, Count, Rate
-from cdvision.training.plan_options import PlanOptions
+from cdvision.training.plan_options import LengthOptions
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MapOptions(CheckedOptions):
 
 
 @dataclass(frozen=True)
-class MaskOptions(PlanOptions):
+class MaskOptions(LengthOptions):
     """How the mask branch is trained.
 
     Attributes:
