@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from cdvision.errors import CdvisionError
-from cdvision.training.stage_run import Plan
+from cdvision.training.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from cdvision.models.dicm.bottleneck import Bottleneck, CheckerboardBottleneck
 from cdvision.models.dicm.codec import Dicm, DicmCodec
 from cdvision.models.dicm.float_entropy import FloatEntropy
-from cdvision.models.dicm.training.rate_stage import draw_batch, draw_qualities, pixels_of
+from cdvision.models.dicm.training.rate_stage import draw_qualities, pixels_of
 from cdvision.models.dicm.training.rates import rate_groups
 from cdvision.models.dicm.widths import DicmWidths
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, draw_batch
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, freeze, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 LEARNING_RATE = 2e-4
 GAINS = ("log_gain", "log_rescale")  # they decide the latents, which both models must share

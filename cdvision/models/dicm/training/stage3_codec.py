@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors
-from cdvision.models.dicm.training.rate_stage import RateStage, count_photos, pixels_of
+from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
 from cdvision.models.dicm.training.rates import ramp, rate_groups
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, count_photos
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import CodecModel, as_module, freeze
-from cdvision.training.stage_run import Plan
 
 LEARNING_RATE = 1e-4
 RATE_WEIGHT = 0.08  # the released script's; qualities spread from 0.64 to 0.02

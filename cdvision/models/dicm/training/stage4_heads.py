@@ -17,6 +17,7 @@ from cdvision.models.dicm.training.rate_stage import draw_qualities
 from cdvision.models.dicm.training.standardised import StandardisedLinear
 from cdvision.training.labelled_boxes import LabelledBank
 from cdvision.training.labelled_classes import ClassBank
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import (
     CodecModel,
     RedundancyModel,
@@ -26,7 +27,7 @@ from cdvision.training.protocols import (
     pool,
     stages_of,
 )
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 HEAD_RATE, TAIL_RATE = 2e-4, 2e-5  # of AdamW; a tail that knows much learns slowly
 LINEAR_RATE = 25  # times as fast: one linear layer on standardised averages

@@ -19,8 +19,9 @@ from cdvision.models.faces.attribute_head import with_basic_only
 from cdvision.models.faces.training.attribute_scores import balanced_accuracy, mean_accuracy
 from cdvision.models.faces.training.face_bank import FaceBank
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 LEARNING_RATE, TRUNK_RATE, WEIGHT_DECAY = 1e-3, 2e-4, 0.02
 STANDARD_FACES = 512  # whose pooled features give the style head's input its scale

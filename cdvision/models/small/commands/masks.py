@@ -13,7 +13,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("start", type=_FOLDER)
+@click.argument("start")
 @click.argument("photos", nargs=-1, required=True, type=_EXISTING)
 @click.option(
     "--boxes",
@@ -31,7 +31,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def masks(
-    start: Path,
+    start: str,
     photos: tuple[Path, ...],
     boxes: tuple[Path, ...],
     out: Path,
@@ -43,18 +43,19 @@ def masks(
     device: str,
     seed: int,
 ) -> None:
-    """Train the mask branch of START, a package of `small`, on labelled PHOTOS.
+    """Train the mask branch of START, a package of `small` (folder or name), on labelled PHOTOS.
 
     PHOTOS are folders or tars that hold the photos of all --boxes. No byte of any stream changes;
     started again, it resumes.
     """
     from cdvision.models.small.training.masks import MaskStage, banks_with_masks
     from cdvision.package.loader import load_package
+    from cdvision.package.registry import model_folder
     from cdvision.training.labelled_boxes import read_labelled
     from cdvision.training.stage_run import Plan, run_stage
 
     plan = Plan(minutes, batch, place(device), steps=steps, seed=seed)
-    package = load_package(start)
+    package = load_package(model_folder(start))
     sets = [read_labelled(labels, photos).photos for labels in boxes]
     banks = banks_with_masks(sets, short=short, long=long, device=plan.device)
     run_stage(MaskStage(package, banks, plan), out, plan, {"boxes": [path.name for path in boxes]})

@@ -20,7 +20,8 @@ from cdvision.models.small.graphs import load
 from cdvision.models.small.training.mask_examples import MaskExample, draw_example, sample_in_boxes
 from cdvision.package.loader import ModelPackage
 from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.plan import Plan
+from cdvision.training.stage import Stage
 from cdvision.training.weight_average import WeightAverage
 
 LEARNING_RATE = 2e-3
