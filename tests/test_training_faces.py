@@ -34,7 +34,6 @@ from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
 )
 from cdvision.models.faces.training.face_bank import FaceBank, read_face_banks  # noqa: E402
 from cdvision.models.faces.training.fit_score import fit_score  # noqa: E402
-from cdvision.models.faces.training.moving_average import MovingAverage  # noqa: E402
 from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks  # noqa: E402
 from cdvision.models.faces.training.options import (  # noqa: E402
     GeneratorOptions,
@@ -386,17 +385,6 @@ def test_augmentation_varies_each_face_and_passes_gradients() -> None:
     assert not torch.allclose(varied[0], augment(images)[0])
     varied.sum().backward()
     assert float(images.grad.abs().sum()) > 0
-
-
-def test_an_average_follows_slowly() -> None:
-    layer = torch.nn.Linear(1, 1, bias=False)
-    average = MovingAverage(layer, half_life=100.0)
-    start = float(layer.weight.detach())
-    average.images += 10_000  # long past the ramp
-    with torch.no_grad():
-        layer.weight.add_(1.0)
-    average.follow(layer, 100)
-    assert float(average.network.weight) == pytest.approx(start + 0.5, abs=1e-6)
 
 
 def test_perception_tells_a_shift_from_nothing() -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cdvision.training.photo_bank import PhotoBank
-    from cdvision.training.stage_run import Plan, Stage
+    from cdvision.training.plan import Plan
+    from cdvision.training.stage import Stage
 
 SMOKE_STEPS = 2
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -39,7 +39,9 @@ from cdvision.package.card import FeatureSpec
 from cdvision.package.loader import load_package
 from cdvision.package.registry import DEFAULT_MODEL, model_folder
 from cdvision.package.tap import check_tap_name, is_tap
-from cdvision.training.stage_run import RECORD, Plan, run_stage
+from cdvision.training.plan import Plan
+from cdvision.training.run_folder import RECORD
+from cdvision.training.stage_run import run_stage
 
 RUN = "run"  # folder of checkpoint and log inside the tap's
 LOG = "log.jsonl"

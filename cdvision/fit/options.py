@@ -11,7 +11,7 @@ from cdvision.training.plan_options import PlanOptions
 if TYPE_CHECKING:
     import torch
 
-    from cdvision.training.stage_run import Plan
+    from cdvision.training.plan import Plan
 
 SAVE_MINUTES = 2.0  # between checkpoints: fits are short
 

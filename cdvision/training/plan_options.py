@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cdvision.errors import CdvisionError
 from cdvision.training.checked_options import CheckedOptions, Count, Range, Weight
+from cdvision.training.plan import Plan
 
 if TYPE_CHECKING:
     import torch
-
-    from cdvision.training.stage_run import Plan
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,6 @@ class LengthOptions(CheckedOptions):
 
     def plan(self) -> Plan:
         """Return the plan of the run."""
-        from cdvision.training.stage_run import Plan
-
         return Plan(self.minutes, self.batch, self.place, steps=self.steps, seed=self.seed)
 
 

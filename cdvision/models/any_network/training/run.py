@@ -34,7 +34,8 @@ from cdvision.models.any_network.training.serving import (
 )
 from cdvision.models.any_network.training.stage import EncoderStage
 from cdvision.training.photo_bank import PhotoBank
-from cdvision.training.stage_run import Plan, run_stage
+from cdvision.training.plan import Plan
+from cdvision.training.stage_run import run_stage
 
 REPORT_FILE = "report.json"
 SAMPLE, SAMPLE_SIDE = 16, 96  # crops that show whether features are ever below 0

@@ -15,10 +15,11 @@ from cdvision.models.any_network.network import Served, ServedShape
 from cdvision.models.any_network.training.metric import NetworkMetric
 from cdvision.models.any_network.training.start import start_latents, start_taps
 from cdvision.networks.scales import QUALITIES
-from cdvision.training.learning_rates import codec_rate
+from cdvision.training.learning_rates import codec_rate, group_by_rate
 from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.plan import Plan
 from cdvision.training.rate_control import RateControl
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 from cdvision.training.transmission import transmit
 from cdvision.training.weight_average import WeightAverage
 
@@ -61,7 +62,7 @@ class EncoderStage(Stage):
         metrics = {name: NetworkMetric(spec) for name, spec in shape.features.items()}
         self.metrics = nn.ModuleDict(metrics).to(plan.device)
         self.optimizer = torch.optim.Adam(
-            _groups(self.model), betas=(0.9, 0.99), eps=1e-12, fused=True
+            group_by_rate(self.model, _learning_rate), betas=(0.9, 0.99), eps=1e-12, fused=True
         )
 
     def begin(self, rng: np.random.Generator) -> None:
@@ -142,15 +143,6 @@ class EncoderStage(Stage):
             outputs = OUTPUT_SHARE if f"{name}/outputs" in terms else 0.0
             weights |= {f"{name}/features": each * (1 - outputs), f"{name}/outputs": each * outputs}
         return weights
-
-
-def _groups(model: Served) -> list[dict[str, Any]]:
-    """Group the trained parameters by learning rate."""
-    rates: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rates.setdefault(_learning_rate(name), []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
 
 
 def _learning_rate(name: str) -> float:

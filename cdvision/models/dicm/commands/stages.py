@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from cdvision.models.dicm.training.models import Start
     from cdvision.models.dicm.training.views import ViewBank
     from cdvision.training.photo_bank import PhotoBank
-    from cdvision.training.stage_run import Plan, Stage
+    from cdvision.training.plan import Plan
+    from cdvision.training.stage import Stage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SMOKE_SIDE, SMOKE_PHOTOS, SMOKE_QUEUE = 64, 8, 16

@@ -14,7 +14,7 @@ from cdvision.errors import CdvisionError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
 from cdvision.models.dicm.training.models import CODEC, CONTRASTIVE, HEADS
-from cdvision.training.stage_run import WEIGHTS, read_record
+from cdvision.training.run_folder import WEIGHTS, read_record
 
 DETECT, CLASSIFY = "detect", "classify"  # tasks of a heads run, and prefixes of its weights
 LISTS = {DETECT: "detector", CLASSIFY: "classifier"}  # names of a package's lists of classes

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
 from cdvision.training.protocols import Backbone
-from cdvision.training.stage_run import RECORD, WEIGHTS
+from cdvision.training.run_folder import RECORD, WEIGHTS
 
 BACKBONES = ("resnet50", "resnet50v2")
 STAGES = {  # channels and strides, the split point first

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from cdvision.models.dicm.training.moco import EMBEDDING, MomentumContrast, ProjectionHead
 from cdvision.models.dicm.training.options import ContrastiveOptions
 from cdvision.models.dicm.training.views import ViewBank
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import Backbone, channels_last, lay_out, pool
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 WEIGHT_DECAY = 1e-4
 

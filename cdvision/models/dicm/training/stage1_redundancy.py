@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cdvision.models.dicm.training.distortions import L1_WEIGHT, feature_errors, mean_absolute_error
 from cdvision.models.dicm.training.options import RedundancyOptions
-from cdvision.models.dicm.training.rate_stage import RateStage, count_photos, draw_batch, pixels_of
+from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
 from cdvision.models.dicm.training.rates import ramp, rate_groups
 from cdvision.models.dicm.training.redundancy_start import start_redundancy
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, count_photos, draw_batch
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import RedundancyModel, as_module, freeze
-from cdvision.training.stage_run import Plan
 
 START_CROPS = 80  # of each group of photos, from which a head start is computed
 RATE_WEIGHT = 1.0  # the paper's; qualities spread around it

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from cdvision.models.dicm.training.distortions import feature_errors, mean_absolute_error
 from cdvision.models.dicm.training.moco import EMBEDDING, MomentumContrast, ProjectionHead
 from cdvision.models.dicm.training.options import JointOptions
-from cdvision.models.dicm.training.rate_stage import RateStage, count_photos, pixels_of
+from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
 from cdvision.models.dicm.training.rates import rate_groups
 from cdvision.models.dicm.training.views import ViewBank
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, count_photos
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import (
     Backbone,
     RedundancyModel,
@@ -26,7 +27,6 @@ from cdvision.training.protocols import (
     pool,
     stages_of,
 )
-from cdvision.training.stage_run import Plan
 
 RATE_WEIGHT, L1_WEIGHT = 0.1, 0.1
 WEIGHT_DECAY = 1e-4

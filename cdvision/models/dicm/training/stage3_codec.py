@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors
 from cdvision.models.dicm.training.options import CodecOptions
-from cdvision.models.dicm.training.rate_stage import RateStage, count_photos, pixels_of
+from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
 from cdvision.models.dicm.training.rates import ramp, rate_groups
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, count_photos
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import CodecModel, as_module, freeze
-from cdvision.training.stage_run import Plan
 
 RATE_WEIGHT = 0.08  # the released script's; qualities spread from 0.64 to 0.02
 NORMALISED_RATE_WEIGHT = 1.0

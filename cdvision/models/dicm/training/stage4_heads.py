@@ -18,6 +18,7 @@ from cdvision.models.dicm.training.rate_stage import draw_qualities
 from cdvision.models.dicm.training.standardised import StandardisedLinear
 from cdvision.training.labelled_boxes import LabelledBank
 from cdvision.training.labelled_classes import ClassBank
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import (
     CodecModel,
     RedundancyModel,
@@ -27,7 +28,7 @@ from cdvision.training.protocols import (
     pool,
     stages_of,
 )
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 TAIL_SHARE = 0.1  # of the learning rate: a tail that knows much learns slowly
 LINEAR_RATE = 25  # times as fast: one linear layer on standardised averages

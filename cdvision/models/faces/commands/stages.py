@@ -123,7 +123,7 @@ def score(
     from cdvision.models.faces.training.fit_score import fit_score
     from cdvision.models.faces.training.networks import load_face_networks
     from cdvision.training.photo_bank import read_photos
-    from cdvision.training.stage_run import RECORD, write_result
+    from cdvision.training.run_folder import RECORD, write_result
 
     if source.start is None:
         raise click.UsageError("expected --start: the run whose encoder is scored")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from cdvision.errors import CdvisionError
 from cdvision.models.faces.network import HSC, SFIC_STYLE, FacePackage, FaceSettings
 from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks
-from cdvision.training.stage_run import WEIGHTS, read_record
+from cdvision.training.run_folder import WEIGHTS, read_record
 
 CODEC_FACTS = {HSC: "hsc_widths", SFIC_STYLE: "layout"}  # what a codec run's record keeps
 

@@ -25,15 +25,17 @@ from torch.nn import functional as F
 
 from cdvision.models.faces.hsc import HscCodec, HscSent
 from cdvision.models.faces.training.face_codes import FaceCodes
-from cdvision.models.faces.training.hsc_start import start_hsc, start_rates
+from cdvision.models.faces.training.hsc_start import start_hsc
 from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.models.faces.training.options import HscOptions
 from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.style_layers_stage import attribute_divergence, target_bytes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.networks.scales import QUALITIES
-from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.learning_rates import factor_of, group_by_rate
+from cdvision.training.plan import Plan
+from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl, start_prices
+from cdvision.training.stage import Stage
 
 LEAPS = {
     "log_gain": 10.0, "log_rescale": 10.0, "prior": 10.0,
@@ -88,7 +90,10 @@ class HscStage(Stage):
         self.rates = nn.ModuleList(
             RateControl(target, speed=STEERING) for target in self.targets
         ).to(plan.device)
-        self.optimizer = torch.optim.Adam(_groups(codec, self.options.learning_rate), fused=True)
+        rate = self.options.learning_rate
+        self.optimizer = torch.optim.Adam(
+            group_by_rate(codec, lambda name: rate * factor_of(name, LEAPS)), fused=True
+        )
 
     def begin(self, rng: np.random.Generator) -> None:
         """Measure the metric and set the short cuts."""
@@ -114,8 +119,8 @@ class HscStage(Stage):
         unit.copy_(torch.tensor(rows))
         base_sizes, detail_sizes = zip(*sizes, strict=True)
         base_control, detail_control = self._controls()
-        start_rates(base_control, rows, base_sizes, unit=rows)
-        start_rates(detail_control, features, detail_sizes)
+        start_prices(base_control, rows, base_sizes, unit=rows)
+        start_prices(detail_control, features, detail_sizes)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -223,11 +228,3 @@ def hsc_targets(
     """
     first, detail = target_bytes(base, total, later=(1.0,))
     return first, detail
-
-
-def _groups(codec: HscCodec, learning_rate: float) -> list[dict[str, Any]]:
-    rates: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in codec.named_parameters():
-        factor = next((leap for part, leap in LEAPS.items() if part in name), 1.0)
-        rates.setdefault(factor * learning_rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]

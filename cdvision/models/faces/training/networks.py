@@ -17,7 +17,7 @@ from cdvision.models.faces.inversion_encoder import InversionCodes, InversionEnc
 from cdvision.models.faces.row_refiner import RowRefiner
 from cdvision.models.faces.style_generator import StyleGenerator
 from cdvision.models.faces.widths import FACE, FaceWidths
-from cdvision.training.stage_run import RECORD, WEIGHTS
+from cdvision.training.run_folder import RECORD, WEIGHTS
 
 
 class FaceNetworks(nn.Module):

@@ -23,13 +23,15 @@ from cdvision.models.faces.training.adversarial_losses import (
     r1_penalty,
 )
 from cdvision.models.faces.training.face_bank import FaceBank
-from cdvision.models.faces.training.moving_average import MovingAverage
 from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.models.faces.training.options import GeneratorOptions
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.plan import Plan
+from cdvision.training.stage import Stage
+from cdvision.training.weight_average import WeightAverage
 
 BETAS = (0.0, 0.99)
 R1_EVERY, PATH_EVERY = 16, 4
+HALF_LIFE = 10_000.0  # images after which weights count half as much in the average
 MEAN_DECAY = 0.005  # of the mapping network's mean style
 
 
@@ -56,7 +58,9 @@ class GeneratorStage(Stage):
         self.networks, self.bank, self.plan = networks.to(plan.device), bank, plan
         self.generator: StyleGenerator = networks.generator.train()
         self.discriminator = StyleDiscriminator(networks.widths).to(plan.device)
-        self.average = MovingAverage(self.generator)
+        # The half-life is counted in images, as generators are usually averaged.
+        memory = 0.5 ** (plan.batch / HALF_LIFE)
+        self.average = WeightAverage(self.generator, memory=memory)
         self.path = PathLength().to(plan.device)
         rate = self.options.learning_rate
         self.optimizer = torch.optim.Adam(self.generator.parameters(), rate, BETAS)
@@ -108,7 +112,7 @@ class GeneratorStage(Stage):
 
     def after_step(self) -> None:
         """Follow the generator."""
-        self.average.follow(self.generator, self.plan.batch)
+        self.average.follow(self.generator)
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""

@@ -32,8 +32,9 @@ from cdvision.models.faces.training.stage_trunk import (
     require_attributes,
     standardise,
 )
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 PERCEPTUAL_PART = 2  # one picture of so many is compared there: it costs more than drawing one
 FAINT = 0.1  # of the RGB weights that adversarial training likes; they paint far outside -1..1

@@ -26,8 +26,9 @@ from cdvision.models.faces.training.options import RowsOptions
 from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.rows_start import start_refiner
 from cdvision.models.faces.training.stage_inversion import PERCEPTUAL_PART
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 LEAP = 0.03  # of the directions, over the learning rate
 LAYERS, SHARES = ("basic", "middle", "enhanced"), (0.2, 0.3, 0.5)  # of steps
@@ -74,7 +75,6 @@ class RowsStage(Stage):
 
     def begin(self, rng: np.random.Generator) -> None:
         """Set directions and first steps of the refiner."""
-        torch.manual_seed(self.plan.seed)  # probes draw from torch's own generator
         generator = self.networks.generator
         start_refiner(self.refiner, generator, self.codes, self._pictures, self.plan, rng)
 

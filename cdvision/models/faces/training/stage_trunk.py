@@ -20,8 +20,9 @@ from cdvision.models.faces.training.attribute_scores import balanced_accuracy, m
 from cdvision.models.faces.training.face_bank import FaceBank
 from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.models.faces.training.options import TrunkOptions
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 WEIGHT_DECAY = 0.02
 STANDARD_FACES = 512  # whose pooled features give the style head's input its scale

@@ -29,8 +29,10 @@ from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
 from cdvision.networks.scales import QUALITIES
+from cdvision.training.learning_rates import group_by_rate
+from cdvision.training.plan import Plan
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl, targets_between
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 SHARES = {
     "synthesis": 1e-2, "linear": 1e-3, "correction": 1e-3, "transformer": 2e-2, "scales": 0.1,
@@ -217,10 +219,8 @@ def target_bytes(
 
 def _groups(codec: StyleLayers, learning_rate: float) -> list[dict[str, Any]]:
     """Return the parameter groups; what has no group is frozen."""
-    rates: dict[float, list[nn.Parameter]] = {}
     for name, parameter in codec.named_parameters():
         parameter.requires_grad_(not name.startswith(FROZEN))
-        if parameter.requires_grad:
-            share = SHARES.get(name.partition(".")[0], 1.0)
-            rates.setdefault(share * learning_rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
+    return group_by_rate(
+        codec, lambda name: learning_rate * SHARES.get(name.partition(".")[0], 1.0)
+    )

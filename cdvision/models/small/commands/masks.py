@@ -12,7 +12,7 @@ from cdvision.models.small.training.options import MaskOptions
 
 
 @click.command()
-@click.argument("start", type=FOLDER)
+@click.argument("start")
 @PHOTOS
 @click.option(
     "--boxes",
@@ -24,18 +24,19 @@ from cdvision.models.small.training.options import MaskOptions
 @click.option("-o", "--out", type=Path, default=Path("runs/masks"), show_default=True)
 @dataclass_options(options=MaskOptions(minutes=35.0))
 def masks(
-    start: Path, photos: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, options: MaskOptions
+    start: str, photos: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, options: MaskOptions
 ) -> None:
-    """Train the mask branch of START, a package of `small`, on labelled PHOTOS.
+    """Train the mask branch of START, a package of `small` (folder or name), on labelled PHOTOS.
 
     PHOTOS are folders or tars that hold the photos of all --boxes. No byte of any stream changes;
     started again, it resumes.
     """
     from cdvision.models.small.training.masks import MaskStage, banks_with_masks
     from cdvision.package.loader import load_package
+    from cdvision.package.registry import model_folder
     from cdvision.training.labelled_boxes import read_labelled
 
-    plan, package = options.plan(), load_package(start)
+    plan, package = options.plan(), load_package(model_folder(start))
     sets = [read_labelled(labels, photos).photos for labels in boxes]
     banks = banks_with_masks(sets, short=options.short, long=options.long, device=plan.device)
     stage = MaskStage(package, banks, plan, options)

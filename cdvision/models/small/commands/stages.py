@@ -8,7 +8,6 @@ import click
 
 from cdvision.cli.dataclass_options import EXISTING, dataclass_options
 from cdvision.cli.training_options import (
-    FOLDER,
     OUT,
     PHOTOS,
     SPLIT_TABLE,
@@ -32,7 +31,8 @@ WEIGHTS = click.option(
 @click.option("-o", "--out", type=Path, default=Path("runs/small"), show_default=True)
 @SPLIT_TABLE
 @click.option(
-    "--start", type=FOLDER, help="Go on from a finished run, with the whole schedule anew."
+    "--start",
+    help="Go on from a finished run or a package (folder or name), with the whole schedule anew.",
 )
 @dataclass_options(options=MapOptions, run=RunOptions(minutes=150.0))
 def small(
@@ -40,7 +40,7 @@ def small(
     initial_weights: Path,
     out: Path,
     split_table: Path | None,
-    start: Path | None,
+    start: str | None,
     options: MapOptions,
     run: RunOptions,
 ) -> None:
@@ -48,35 +48,33 @@ def small(
 
     Its descriptor is computed afterwards: `cdvision train descriptor`.
     """
-    from dataclasses import asdict
+    from cdvision.models.small.training.map_stage import MapStage
+    from cdvision.training.finished import open_finished
 
-    from cdvision.models.small.training.recipe import Recipe
-    from cdvision.models.small.training.run import train_small
-
-    banks = photo_banks(photos, split_table, run.place)
-    recipe = Recipe(minutes=run.minutes, batch=run.batch, seed=run.seed, **asdict(options))
-    train_small(banks, initial_weights, out, recipe, run.place, start)
-    click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+    plan, finished = run.plan(), None if start is None else open_finished(start)
+    banks = photo_banks(photos, split_table, plan.device)
+    train_stage(MapStage(initial_weights, banks, plan, options, start=finished), out, plan)
 
 
 @click.command()
-@click.argument("run_folder", metavar="RUN", type=FOLDER)
+@click.argument("finished", metavar="RUN")
 @PHOTOS
 @WEIGHTS
 @SPLIT_TABLE
 @OUT
 @dataclass_options(run=RunOptions(minutes=10.0))
 def receiver(
-    run_folder: Path,
+    finished: str,
     photos: tuple[Path, ...],
     initial_weights: Path,
     split_table: Path | None,
     out: Path,
     run: RunOptions,
 ) -> None:
-    """Tune taps and tails of a finished RUN of `small`; no byte of any stream changes."""
+    """Tune taps and tails of a RUN or package of `small`; no byte of any stream changes."""
     from cdvision.models.small.training.receiver import ReceiverStage
+    from cdvision.training.finished import open_finished
 
-    plan = run.plan()
+    plan, start = run.plan(), open_finished(finished)
     banks = photo_banks(photos, split_table, plan.device)
-    train_stage(ReceiverStage(initial_weights, run_folder, banks, plan), out, plan)
+    train_stage(ReceiverStage(initial_weights, start, banks, plan), out, plan)

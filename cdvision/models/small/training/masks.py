@@ -21,7 +21,8 @@ from cdvision.models.small.training.mask_examples import MaskExample, draw_examp
 from cdvision.models.small.training.options import MaskOptions
 from cdvision.package.loader import ModelPackage
 from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.plan import Plan
+from cdvision.training.stage import Stage
 from cdvision.training.weight_average import WeightAverage
 
 ROUND_BATCHES, ROUND_PASSES = 24, 4  # a round is drawn once and learned from so many times
