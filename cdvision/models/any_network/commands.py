@@ -32,6 +32,9 @@ _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weight
 )
 @plan_options(minutes=60.0, batch=8)
 @click.option(
+    "--start", help="Go on from a finished run or a package (folder or name) of these networks."
+)
+@click.option(
     "--weights", multiple=True, metavar="NAME=FILE", help="Of a network (default: the best known)."
 )
 @click.option("--mean", multiple=True, metavar="NAME=R,G,B", help="Of a network's input.")
@@ -73,6 +76,7 @@ def encoder(
     try:
         from cdvision.fit.options import fast_at_bf16
         from cdvision.models.any_network.training.run import figures_table, train_encoder
+        from cdvision.training.finished import open_finished
     except ImportError as error:
         raise CdvisionError(
             f"training needs {error.name}: install it with `pip install 'cdvision[train]'`"
@@ -87,6 +91,7 @@ def encoder(
             plan,
             _encoder_options(options),
             splits=read_splits(split_table),
+            start=None if options["start"] is None else open_finished(options["start"]),
             say=lambda line: click.echo(line, err=True),
         )
     except KeyboardInterrupt:

@@ -88,6 +88,7 @@ def _detection(
         labelled.photos, short=short, long=long, device=plan.device, with_masks=shape.masks > 0
     )
     detector = build_detector(shape, arguments)
+    start.fill_detector(detector)
     return DetectionTask(detector, bank, labelled.classes), shape_record(shape, arguments)
 
 

@@ -43,7 +43,9 @@ def _photos(function: Command) -> Command:
 
 def _start(function: Command) -> Command:
     for option in (
-        click.option("--start", type=EXISTING, help="Finished run of an earlier stage."),
+        click.option(
+            "--start", help="Finished run of an earlier stage, or a package (folder, name)."
+        ),
         click.option(
             "--backbone",
             type=click.Choice(["resnet50", "resnet50v2"]),

@@ -52,22 +52,26 @@ REPORT = "layers.json"
 @click.option("--initial-weights", type=EXISTING, help="Folder with ImageNet weights.")
 @click.option("--learning-rate", type=float, help="Default: the stage's own.")
 def hsc(**options: Any) -> None:
-    """Train the two-layer codec on the codes of FACES; --start is a finished inversion run."""
+    """Train the two-layer codec on the codes of FACES; --start: inversion run, or package."""
+    from cdvision.models.faces.hsc import HscCodec
     from cdvision.models.faces.training.face_codes import FILE, cached_codes, encode_faces
     from cdvision.models.faces.training.hsc_report import report_hsc
     from cdvision.models.faces.training.hsc_stage import HscStage, HscWeights
+    from cdvision.models.faces.training.networks import packaged_codec
     from cdvision.training.stage_run import run_stage
 
     plan, networks = planned(options, smoke_batch=SMOKE_BATCH), finished_networks(options)
     bank, held_out = banks(options, networks, plan)
     out: Path = options["out"]
+    codec = packaged_codec(options["start"], HscCodec)
     stage = HscStage(
         networks,
-        _codec(options, networks),
+        codec or _codec(options, networks),
         cached_codes(out / FILE, networks, bank, mirror=True),
         plan,
         weights=HscWeights(labels=options["label_weight"], pictures=options["picture_weight"]),
         perceptual=_perceptual(options),
+        goes_on=codec is not None,
         **_given(options),
     )
     run_stage(stage, out, plan, facts={"start": str(options["start"])} | networks.facts())

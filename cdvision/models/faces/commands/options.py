@@ -29,7 +29,9 @@ def face_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
 
     def decorate(function: Command) -> Command:
         for option in (
-            click.option("--start", type=EXISTING, help="Finished run of an earlier stage."),
+            click.option(
+                "--start", help="Finished run of an earlier stage, or a package (folder, name)."
+            ),
             click.option("--labels", type=EXISTING, help="csv: file, split, 0/1 attributes."),
             plan_options(minutes=minutes, batch=batch),
             click.argument("faces", type=EXISTING),

@@ -159,6 +159,7 @@ def score(**options: Any) -> None:
     import json
 
     from cdvision.models.faces.training.fit_score import fit_score
+    from cdvision.training.finished import open_finished
     from cdvision.training.photo_bank import read_photos
     from cdvision.training.stage_run import RECORD, write_result
 
@@ -175,7 +176,7 @@ def score(**options: Any) -> None:
     out: Path = options["out"]
     out.mkdir(parents=True, exist_ok=True)
     write_result(networks, out)
-    record = json.loads((options["start"] / RECORD).read_text(encoding="utf-8"))
+    record = {**networks.facts(), **open_finished(options["start"]).record}
     record["face_score"] = found
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     click.echo(f"faces refused {found['faces_refused']}, photos taken {found['photos_accepted']}")

@@ -47,8 +47,10 @@ SCALE_WIDTH = 64  # of the integer transformer's tokens
 @click.option("--initial-weights", type=EXISTING, help="Compare pictures too, on these networks.")
 @click.option("--learning-rate", type=float, help="Default: the stage's own.")
 def style_layers(**options: Any) -> None:
-    """Train the three-layer codec on the rows of FACES; --start is a finished inversion run."""
+    """Train the three-layer codec on the rows of FACES; --start: inversion run, or package."""
+    from cdvision.models.faces.style_layers import StyleLayers
     from cdvision.models.faces.training.face_codes import FILE, cached_codes, encode_faces
+    from cdvision.models.faces.training.networks import packaged_codec
     from cdvision.models.faces.training.perceptual import PerceptualLoss
     from cdvision.models.faces.training.style_layers_stage import StyleLayersStage
     from cdvision.training.stage_run import run_stage
@@ -57,12 +59,14 @@ def style_layers(**options: Any) -> None:
     bank, held_out = banks(options, networks, plan)
     out, weights = options["out"], options["initial_weights"]
     named = {"basic": "basic_bytes", "total": "all_bytes", "learning_rate": "learning_rate"}
+    codec = packaged_codec(options["start"], StyleLayers)
     stage = StyleLayersStage(
         networks,
-        _codec(options, networks),
+        codec or _codec(options, networks),
         cached_codes(out / FILE, networks, bank, mirror=True).rows,
         plan,
         perceptual=None if weights is None else PerceptualLoss(weights),
+        goes_on=codec is not None,
         **{k: options[name] for k, name in named.items() if options[name] is not None},
     )
     run_stage(stage, out, plan, facts={"start": str(options["start"])} | networks.facts())
