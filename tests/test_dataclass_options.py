@@ -230,16 +230,19 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     ),
     "train faces generator": (
         RunOptions(minutes=20.0, batch=64),
+        faces.FaceSource,
         faces.NetworkOptions,
         faces.GeneratorOptions,
     ),
     "train faces trunk": (
         RunOptions(minutes=15.0, batch=32),
+        faces.FaceSource,
         faces.NetworkOptions,
         faces.TrunkOptions,
     ),
     "train faces inversion": (
         RunOptions(minutes=30.0, batch=32),
+        faces.FaceSource,
         faces.NetworkOptions,
         faces.PerceptualOptions,
         faces.InversionOptions,
@@ -261,7 +264,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
 BY_HAND = {
     "fit": "model network split weights images split_table out name fp32 mean std range order "
     "as_json",
-    "train encoder": "sources serve out weights mean std range order split_table as_json",
+    "train encoder": "sources serve out start weights mean std range order split_table as_json",
     "train small": "photos initial_weights out split_table start",
     "train receiver": "finished photos initial_weights split_table out",
     "train masks": "start photos boxes out",

@@ -193,6 +193,59 @@ def test_a_tuned_run_hands_its_multipliers_on(
         assert torch.equal(before[name], after[name])
 
 
+@pytest.fixture(scope="module")
+def bare(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the package of the run, without graphs: each takes seconds."""
+    pytest.importorskip("onnxscript")
+    from cdvision.building import package_builder as builder
+    from cdvision.models.small import package_builder as small_builder
+
+    folder = tmp_path_factory.mktemp("packages") / "bare"
+    names = cdvision.load("small").package.classes
+    facts = builder.PackageFacts(names, json.loads((run / "training.json").read_text()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "graph_modules", lambda network, model: {})
+        small_builder.build_small(run / "weights.safetensors", folder, facts)
+    return folder
+
+
+def test_a_run_goes_on_from_a_package(
+    run: Path, bare: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    stage = MapStage(weights, [bank], NO_STEP, start=open_finished(bare))
+    run_stage(stage, tmp_path, NO_STEP)
+    assert differing(bare, tmp_path, "weights.safetensors") == []
+    before, after = (load_file(folder / "checkpoint.safetensors") for folder in (run, tmp_path))
+    # The card tells the prices of bytes; the metric is measured anew.
+    torch.testing.assert_close(before["rate/log_multiplier"], after["rate/log_multiplier"])
+    assert not torch.equal(after["sensitivity/root"], torch.eye(len(after["sensitivity/root"])))
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["start"]["package"] == "small"
+
+
+def test_prices_that_a_card_does_not_tell_are_measured(
+    bare: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    untold = shutil.copytree(bare, tmp_path / "untold")
+    card = json.loads((untold / "model.json").read_text())
+    del card["training"]["log_multipliers"]
+    (untold / "model.json").write_text(json.dumps(card))
+    stage = MapStage(weights, [bank], NO_STEP, start=open_finished(untold))
+    before = stage.rate.log_multiplier.clone()
+    stage.begin(np.random.default_rng(0))
+    assert torch.isfinite(stage.rate.log_multiplier).all()
+    assert not torch.isclose(stage.rate.log_multiplier, before).any()
+
+
+def test_a_receiver_is_tuned_from_a_package(
+    bare: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    tuned(weights, bare, [bank], tmp_path)
+    changed = differing(bare, tmp_path, "weights.safetensors")
+    assert changed
+    assert all(key.startswith(tuple(RATES)) for key in changed)
+
+
 def test_nothing_goes_on_from_what_is_no_start(tmp_path: Path) -> None:
     with pytest.raises(CdvisionError, match="expected a finished run with"):
         open_finished(tmp_path)

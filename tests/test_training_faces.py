@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from cdvision.cli.train import train
-from cdvision.errors import CdvisionError, ImageError, ModelError
+from cdvision.errors import CdvisionError, ImageError
 from cdvision.face_crop import crop_face
 
 torch = pytest.importorskip("torch")
@@ -299,11 +299,11 @@ def test_labels_that_the_head_cannot_answer(banks: tuple[FaceBank, FaceBank]) ->
 
 
 def test_runs_of_other_stages_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not a finished run"):
+    with pytest.raises(CdvisionError, match="expected a finished run"):
         load_face_networks(tmp_path)
     (tmp_path / "training.json").write_text('{"stage": "codec"}')
     (tmp_path / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match="a run of codec"):
+    with pytest.raises(CdvisionError, match="a run of codec"):
         load_face_networks(tmp_path)
 
 

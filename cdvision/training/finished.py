@@ -75,7 +75,7 @@ def open_finished(source: Path | str) -> Finished:
     if (folder / RECORD).is_file() or (folder.is_dir() and not (folder / CARD_FILE).is_file()):
         return Finished(folder, read_record(folder))
     try:
-        folder = model_folder(source)
+        folder = model_folder(str(source))
     except ModelError as error:
         raise CdvisionError(f"expected a finished run or a package: {error}") from error
     card = read_card(folder)
@@ -84,10 +84,13 @@ def open_finished(source: Path | str) -> Finished:
     return Finished(folder, {**card.training, **origin}, card)
 
 
-def fill_module(module: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Load weights into a module; raises CdvisionError, in one line, where they do not fit."""
+def fill_module(module: nn.Module, weights: Mapping[str, Tensor], origin: object) -> None:
+    """Load weights into a module; raises CdvisionError that names their origin if they do not fit.
+
+    (In one line: torch's own message has one for each tensor.)
+    """
     try:
         module.load_state_dict(dict(weights))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise CdvisionError(f"{folder}: these weights do not fit: {reason}") from error
+        raise CdvisionError(f"{origin}: these weights do not fit: {reason}") from error

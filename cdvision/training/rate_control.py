@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +11,6 @@ from cdvision.errors import CdvisionError
 # their skies and walls, take about three quarters of that.
 TARGET_BYTES = (280.0, 470.0, 780.0, 1250.0, 1900.0, 2900.0, 4000.0, 6600.0)
 REFERENCE_PIXELS = 416 * 312
-LEAST_PRICE = 0.01  # of a byte, over the mean error that a byte saves
 
 
 def targets_between(low: float, high: float, count: int = len(TARGET_BYTES)) -> tuple[float, ...]:
@@ -80,27 +76,3 @@ class RateControl(nn.Module):
             self.log_rate[q].lerp_(rate, 0.05)
             error = (self.log_rate[q] - self.log_target[q]).clamp(-1.0, 1.0)
             self.log_multiplier[q] += self.speed * error
-
-
-def start_prices(
-    control: RateControl,
-    errors: Sequence[float],
-    sizes: Sequence[float],
-    *,
-    unit: Sequence[float] | None = None,
-) -> None:
-    """Begin steering with the price of a byte at the start: what one more would save in error.
-
-    Args:
-        control: changed in place.
-        errors: at each quality.
-        sizes: mean bytes at each quality, where the errors were measured.
-        unit: what the loss divides the error of each quality by.
-    """
-    # A slope needs sizes that rise: those that do not are moved apart by a thousandth of a byte.
-    rising = np.maximum.accumulate(np.asarray(sizes, np.float64)) + 1e-3 * np.arange(len(sizes))
-    saved = -np.gradient(np.asarray(errors, np.float64), rising)
-    price = np.maximum(saved, LEAST_PRICE * max(errors) / max(sizes))
-    price = price if unit is None else price / np.asarray(unit)
-    control.log_multiplier.copy_(torch.from_numpy(np.log(price)))
-    control.log_rate.copy_(torch.log(torch.tensor(sizes)))

@@ -49,6 +49,9 @@ class EncoderRun(RunOptions):
 )
 @OUT
 @click.option(
+    "--start", help="Go on from a finished run or a package (folder or name) of these networks."
+)
+@click.option(
     "--weights", multiple=True, metavar="NAME=FILE", help="Of a network (default: the best known)."
 )
 @click.option("--mean", multiple=True, metavar="NAME=R,G,B", help="Of a network's input.")
@@ -62,6 +65,7 @@ def encoder(
     sources: tuple[Path, ...],
     serve: tuple[str, ...],
     out: Path,
+    start: str | None,
     split_table: Path | None,
     options: EncoderOptions,
     run: EncoderRun,
@@ -76,6 +80,7 @@ def encoder(
     """
     try:
         from cdvision.models.any_network.training.run import figures_table, train_encoder
+        from cdvision.training.finished import open_finished
     except ImportError as error:
         raise CdvisionError(
             f"training needs {error.name}: install it with `pip install 'cdvision[train]'`"
@@ -89,6 +94,7 @@ def encoder(
             run.plan(),
             replace(options, photos=SMOKE_PHOTOS) if run.smoke else options,
             splits=read_splits(split_table),
+            start=None if start is None else open_finished(start),
             say=lambda line: click.echo(line, err=True),
         )
     except KeyboardInterrupt:

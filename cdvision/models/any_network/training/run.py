@@ -23,6 +23,7 @@ from cdvision.fit.report import left_out_line
 from cdvision.fit.resuming import check_options, check_room
 from cdvision.fit.sources import NetworkRequest
 from cdvision.fit.tap_builder import round_to_half
+from cdvision.models.any_network.graphs import load
 from cdvision.models.any_network.network import Served, ServedShape
 from cdvision.models.any_network.training.measure import NetworkFigures, measure_served
 from cdvision.models.any_network.training.options import EncoderOptions
@@ -33,6 +34,8 @@ from cdvision.models.any_network.training.serving import (
     open_networks,
 )
 from cdvision.models.any_network.training.stage import EncoderStage
+from cdvision.package.card import FeatureSpec
+from cdvision.training.finished import Finished
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.plan import Plan
 from cdvision.training.stage_run import run_stage
@@ -49,6 +52,7 @@ def train_encoder(
     options: EncoderOptions | None = None,
     *,
     splits: Mapping[str, str] | None = None,
+    start: Finished | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[NetworkFigures]:
     """Train an encoder for networks, or go on where an interrupted run stopped, and measure it.
@@ -60,6 +64,7 @@ def train_encoder(
         plan: how long and where.
         options: how.
         splits: split of some files; one that is not ``train`` is left out.
+        start: run or package of the same networks to go on from, with the whole schedule anew.
         say: told what is about to happen.
 
     Raises:
@@ -70,14 +75,17 @@ def train_encoder(
     specs = feature_specs(networks, plan.device)
     training, held_out = hold_out(find_photos(sources, splits))
     bank, left_out = photo_bank(training[: options.photos], plan.device)
-    positive = _positive(networks, bank)
-    shape = ServedShape(options.latents, specs, positive, width=options.width)
+    if start is None:
+        positive = _positive(networks, bank)
+        shape = ServedShape(options.latents, specs, positive, width=options.width)
+    else:
+        shape = started_shape(start, specs)
     described = describe_networks(requests, networks)
     for line in _announcement(networks, shape, len(bank.photos), plan):
         say(line)
     if left_out:
         say(left_out_line(left_out))
-    stage = EncoderStage(shape, networks, bank, plan, options.targets)
+    stage = EncoderStage(shape, networks, bank, plan, options.targets, start=start)
     check_room(out, sum(value.numel() for value in stage.model.parameters()))
     check_options(out, _identity(described, shape, len(bank.photos), plan, options))
     facts = {"networks": described, "shape": shape.to_dict()}
@@ -91,6 +99,22 @@ def train_encoder(
             f"{out} cannot be written ({error}): make room and start the same command again"
         ) from error
     return figures
+
+
+def started_shape(start: Finished, specs: Mapping[str, FeatureSpec]) -> ServedShape:
+    """Return the shape of a run's or package's model; raises CdvisionError for other networks."""
+    start.require_network("served")
+    if start.card is not None:
+        shape = load(start.weights_path).shape
+    elif "shape" in start.record:
+        shape = ServedShape.from_dict(start.record["shape"])
+    else:
+        raise CdvisionError(f"{start.folder}: expected a run of `cdvision train encoder`")
+    if dict(shape.features) != dict(specs):
+        served, asked = ({n: f"{s.channels}@1/{s.stride}" for n, s in part.items()}
+                         for part in (shape.features, specs))  # fmt: skip
+        raise CdvisionError(f"{start.folder} serves {served}: expected {asked}, as --serve says")
+    return shape
 
 
 def _positive(networks: Mapping[str, SplitNetwork], bank: PhotoBank) -> tuple[str, ...]:

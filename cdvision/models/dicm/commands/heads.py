@@ -45,6 +45,7 @@ def head_tasks(
         sides = {"short": data.short, "long": data.long}
         bank = LabelledBank(labelled.photos, **sides, device=device, with_masks=shape.masks > 0)
         detector = build_detector(shape, arguments)
+        start.fill_detector(detector)
         tasks[DETECT] = DetectionTask(detector, bank, labelled.classes)
         facts["detector"] = shape_record(shape, arguments)
     if data.classes is not None:

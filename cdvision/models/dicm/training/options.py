@@ -18,12 +18,12 @@ class StartOptions(CheckedOptions):
     """Where a stage begins.
 
     Attributes:
-        start: finished run of an earlier stage.
+        start: finished run of an earlier stage, or a package (folder or name).
         backbone: without --start.
         weights: without --start: a file, or a name of torchvision's; else random.
     """
 
-    start: Path | None = None
+    start: str | None = None
     backbone: Literal["resnet50", "resnet50v2"] = "resnet50"
     weights: str | None = None
 

@@ -34,7 +34,8 @@ from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.learning_rates import factor_of, group_by_rate
 from cdvision.training.plan import Plan
-from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl, start_prices
+from cdvision.training.prices import start_prices
+from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
 from cdvision.training.stage import Stage
 
 LEAPS = {
@@ -64,6 +65,7 @@ class HscStage(Stage):
         plan: length, batch, device.
         options: bytes, weights of the loss, learning rate.
         perceptual: what compares pictures, where they count.
+        goes_on: the codec is trained already, its start stays.
     """
 
     name = "faces-hsc"
@@ -77,8 +79,10 @@ class HscStage(Stage):
         options: HscOptions | None = None,
         *,
         perceptual: PerceptualLoss | None = None,
+        goes_on: bool = False,
     ) -> None:
         self.options = options or HscOptions()
+        self.goes_on = goes_on
         self.networks = networks.to(plan.device).eval().requires_grad_(False)
         self.codec, self.plan, self.codes = codec.to(plan.device).train(), plan, codes
         self.perceptual = perceptual
@@ -96,11 +100,12 @@ class HscStage(Stage):
         )
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Measure the metric and set the short cuts."""
+        """Measure the metric and what bytes are worth; set a new codec's short cuts."""
         chosen = torch.from_numpy(rng.permutation(len(self.codes))[:PROBED])
         answers = (self.networks.generator.synthesise, self._weighted_logits)
         self.metric.measure(self.codes.rows[chosen], answers)
-        start_hsc(self.codec, self.metric, self.networks.generator, self.codes, self.targets)
+        if not self.goes_on:
+            start_hsc(self.codec, self.metric, self.networks.generator, self.codes, self.targets)
         self._start_rates()
 
     @torch.no_grad()

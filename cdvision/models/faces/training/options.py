@@ -19,16 +19,16 @@ class FaceSource(CheckedOptions):
 
     Attributes:
         labels: table (csv) of file, split and 0/1 attributes.
-        start: finished run of an earlier stage.
+        start: finished run of an earlier stage, or a package (folder or name).
     """
 
     labels: Path | None = None
-    start: Path | None = None
+    start: str | None = None
 
 
 @dataclass(frozen=True)
-class NetworkOptions(FaceSource):
-    """What a stage begins with.
+class NetworkOptions(CheckedOptions):
+    """What a stage begins with where it goes on from nothing.
 
     Attributes:
         resolution: of new networks, in pixels.

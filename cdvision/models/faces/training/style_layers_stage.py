@@ -58,6 +58,7 @@ class StyleLayersStage(Stage):
         plan: length, batch, device.
         options: bytes and learning rate.
         perceptual: draw some faces of a batch after each layer and compare them, too.
+        goes_on: the codec is trained already, its start stays.
     """
 
     name = "faces-style-layers"
@@ -71,8 +72,10 @@ class StyleLayersStage(Stage):
         options: StyleLayersOptions | None = None,
         *,
         perceptual: PerceptualLoss | None = None,
+        goes_on: bool = False,
     ) -> None:
         options = options or StyleLayersOptions()
+        self.goes_on = goes_on
         self.networks = networks.to(plan.device).eval().requires_grad_(False)
         self.codec, self.plan = codec.to(plan.device).train(), plan
         self.rows = rows.to(plan.device)
@@ -88,11 +91,12 @@ class StyleLayersStage(Stage):
         self.optimizer = torch.optim.Adam(_groups(codec, options.learning_rate), fused=True)
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Measure the metric and set the linear paths."""
+        """Measure the metric and set a new codec's linear paths."""
         chosen = torch.from_numpy(rng.permutation(len(self.rows))[:PROBED]).to(self.plan.device)
         answers = (self.networks.generator.synthesise, self._weighted_logits)
         self.metric.measure(self.rows[chosen], answers)
-        start_style_layers(self.codec, self.metric, self.rows, self.targets)
+        if not self.goes_on:
+            start_style_layers(self.codec, self.metric, self.rows, self.targets)
         self.start.measure(self.codec, self.metric, self.rows[chosen])
 
     def modules(self) -> dict[str, nn.Module]:

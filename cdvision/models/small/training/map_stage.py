@@ -26,12 +26,8 @@ from cdvision.networks.scales import QUALITIES
 from cdvision.training.finished import Finished, fill_module
 from cdvision.training.photo_bank import PhotoBank, count_photos, draw_batch
 from cdvision.training.plan import Plan
-from cdvision.training.rate_control import (
-    REFERENCE_PIXELS,
-    TARGET_BYTES,
-    RateControl,
-    start_prices,
-)
+from cdvision.training.prices import measure_prices, recorded_prices, restore_prices
+from cdvision.training.rate_control import TARGET_BYTES, RateControl
 from cdvision.training.stage import Stage
 from cdvision.training.transmission import Transmission, transmit
 from cdvision.training.weight_average import MEMORY, WeightAverage
@@ -82,9 +78,8 @@ class DistilledStage(Stage):
         self.average.follow(self.model)
 
     def record(self) -> dict[str, Any]:
-        """Return facts for the card; the multipliers are for a run that goes on from it."""
-        multipliers = [round(float(m), 5) for m in self.rate.log_multiplier]
-        return {"photos": count_photos(self.banks), "log_multipliers": multipliers}
+        """Return facts for the card; the prices of bytes are for a run that goes on from it."""
+        return {"photos": count_photos(self.banks), **recorded_prices(self.rate)}
 
     def draw_crops(self, rng: np.random.Generator) -> Tensor:
         """Draw a batch (N, 3, S, S) of crops, RGB 0..255."""
@@ -106,25 +101,12 @@ class DistilledStage(Stage):
             self.sensitivity.load_state_dict(metric)
         else:
             self.sensitivity.measure(self.teacher, images)
-        if rates := start.checkpointed("rate"):
-            self.rate.log_multiplier.copy_(rates["log_multiplier"])  # targets stay as they are
-        elif "log_multipliers" in start.record:
-            self.rate.log_multiplier.copy_(torch.tensor(start.record["log_multipliers"]))
-        else:
-            self._measure_prices(images)
+        if not restore_prices(self.rate, start):
+            measure_prices(self.rate, self._error_and_bits, images)
 
-    @torch.no_grad()
-    def _measure_prices(self, images: Sequence[Tensor]) -> None:
-        """Price a byte at each quality by the loss that one more saves."""
-        errors, sizes = np.zeros(QUALITIES), np.zeros(QUALITIES)
-        for number in range(QUALITIES):
-            for image in images:
-                quality = torch.full((len(image),), number, device=image.device)
-                sent, terms = self.compare(image, quality)
-                scale = REFERENCE_PIXELS / (image.shape[2] * image.shape[3])
-                errors[number] += float(weighted_sum(terms)) / len(images)
-                sizes[number] += float(sent.bits.mean()) / 8 * scale / len(images)
-        start_prices(self.rate, errors.tolist(), sizes.tolist())
+    def _error_and_bits(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        sent, terms = self.compare(image, quality)
+        return weighted_sum(terms), sent.bits
 
     def compare(self, image: Tensor, quality: Tensor) -> tuple[Transmission, dict[str, Tensor]]:
         """Send images (N, 3, S, S) at qualities (N,); compare what arrives with the detector."""
