@@ -48,6 +48,30 @@ def test_reading_a_header_needs_no_network_and_no_coder() -> None:
     assert loaded_after(statement).isdisjoint(("torch", "onnxruntime", "numba", "PIL.Image"))
 
 
+@pytest.mark.parametrize(
+    ("model", "questions", "stream"),
+    [
+        ("small", "detect() segment() classify()", "cat-q4.cdv"),
+        ("faces", "attributes() reconstruct()", "hsc-q4.cdv"),
+    ],
+)
+def test_answers_load_no_part_of_a_family_but_its_receiver(
+    model: str, questions: str, stream: str
+) -> None:
+    bits = REPOSITORY / "tests" / "golden" / stream
+    statement = f"import cdvision\nstream = cdvision.open(open({str(bits)!r}, 'rb').read())\n"
+    loaded = loaded_after(statement + "\n".join(f"stream.{one}" for one in questions.split()))
+    family = {name for name in loaded if name.startswith("cdvision.models.")}
+    receiver = f"cdvision.models.{model}.receiver"
+    assert receiver in family
+    assert {name for name in family if not name.startswith(receiver)} == {
+        receiver.removesuffix(".receiver")
+    }
+    unwanted = ("networks", "training", "building", "fit", "evaluation", "bench", "export", "cli")
+    assert not [n for n in loaded if n.startswith(tuple(f"cdvision.{one}" for one in unwanted))]
+    assert loaded.isdisjoint(("torch", "onnx"))
+
+
 def test_importing_the_package_costs_little_beside_numpy() -> None:
     assert seconds_of("import cdvision") <= seconds_of("import numpy") + SLACK_SECONDS
 

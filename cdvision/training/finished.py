@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError, ModelError
-from cdvision.package.card import CARD_FILE, ModelCard, read_card
+from cdvision.package.card import CARD_FILE, ModelCard
+from cdvision.package.card_reader import read_card
 from cdvision.package.loader import check_file
 from cdvision.package.registry import model_folder
 from cdvision.training.run_folder import CHECKPOINT, RECORD, WEIGHTS, read_record
