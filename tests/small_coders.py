@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from cdvision.models.dicm.receiver.coder import CheckerboardCoder
 QUALITIES, CHANNELS, HYPER_CHANNELS, BOUND, LEVELS = 3, 5, 2, 4, 12
 STEP = 4  # cells of the symbols' map across one of the hyper-latent's: two doublings
 FEATURES, TOLD, CONTEXT = 4, 3, 6  # widths of the context network
+Key, Value = TypeVar("Key"), TypeVar("Value")
 Arrays = dict[str, NDArray[np.generic]]
 Coder = HyperpriorCoder | CheckerboardCoder
 Change = Callable[[NDArray[np.generic]], NDArray[np.generic]]
@@ -116,6 +119,11 @@ def same_latents(first: Latents, second: Latents) -> bool:
         one.dtype == second[name].dtype == np.int32 and np.array_equal(one, second[name])
         for name, one in first.items()
     )
+
+
+def first_of(parts: Mapping[Key, Value], count: int) -> dict[Key, Value]:
+    """Return the first few of latents, or of bodies: those of a stream that was cut."""
+    return dict(islice(parts.items(), count))
 
 
 def moved_slot(frequencies: NDArray[np.generic], number: int = -1) -> NDArray[np.generic]:
