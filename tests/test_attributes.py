@@ -147,8 +147,9 @@ def test_what_users_call(name: str) -> None:
         cdvision.detect(bits, model=model)
     with pytest.raises(UnsupportedTask, match="reconstruct"):
         list(model.analyze([bits], ["reconstruct"]))
-    with pytest.raises(ModelError, match="codes no maps, but"):
-        _ = model.package.coder
+    names = list(model.package.coder.latent_layers)
+    assert list(model.open(base).latents()) == names[:1]
+    assert list(model.open(bits).latents()) == names
 
 
 def test_packages_of_older_versions_get_the_graphs_that_they_lack(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_stream_of_unknown_layers(model: cdvision.Model, small_stream: bytes) 
     stream = model.open(other.seal())
     assert stream.complete
     with pytest.raises(
-        BitstreamError, match="layer: expected layer 0 or layer 1, found 3, 4: a cut stream"
+        BitstreamError, match="layer: expected layer 0 or layer 1, found 3, 4: the stream was cut"
     ):
         stream.latents()
 

@@ -151,7 +151,7 @@ WRONG_FIELDS = {
     "unknown spec": assign(1, "latents", "symbols", "colour"),
     "renamed tail field": assign("detect", *DETECTOR, "task"),
     "text for tasks": assign("detect", *DETECTOR, "tasks"),
-    "unknown head": assign("boxes", *DETECTOR, "head"),
+    "number for a head": assign(7, *DETECTOR, "head"),
     "text for a number": assign("8", "qualities"),
     "true for a number": assign(True, "qualities"),
     "real qualities": assign(8.0, "qualities"),
@@ -179,19 +179,36 @@ def test_a_card_with_a_wrong_field(package: Path, name: str) -> None:
         cdvision.load(package)
 
 
+def test_an_unknown_head_is_named_when_it_is_asked(package: Path, small_stream: bytes) -> None:
+    change_card(package, assign("boxes", *DETECTOR, "head"))
+    with pytest.raises(ModelError, match=r"head: expected one of distribution, .*found 'boxes'"):
+        cdvision.load(package).detect(small_stream)
+
+
+MAP, HYPER = ("latents", "symbols"), ("latents", "hyper")
 WRONG_FACTS = {
-    "fingerprint": assign("00" * 32, "fingerprint"),
-    "qualities": assign(7, "qualities"),
-    "channels": assign(95, "latents", "channels"),
-    "hyper-channels": assign(23, "hyper_latents", "channels"),
-    "hyper-stride": assign(32, "hyper_latents", "stride"),
+    "expected fingerprint .*, found": assign("00" * 32, "fingerprint"),
+    "expected qualities 7, found 8": assign(7, "qualities"),
+    "expected layers .*'symbols': 0.*, found .*'symbols': 1": assign(0, *MAP, "layer"),
+    "expected ranges .*, found": assign(-3, *MAP, "low"),
+    "expected shapes .*512.*found .*511": assign(511, "latents", "descriptor", "channels"),
+    r"symbols: expected shape \(128, 26, 26\), found \(95,": assign(95, *MAP, "channels"),
+    r"symbols: expected a map, found shape \(128,\)": assign(None, *MAP, "stride"),
+    r"hyper: expected shape \(24, 7, 7\), found \(23,": assign(23, *HYPER, "channels"),
+    r"hyper: expected shape \(24, 7, 7\), found \(24, 13,": assign(32, *HYPER, "stride"),
 }
 
 
-@pytest.mark.parametrize("name", WRONG_FACTS)
-def test_a_card_that_disagrees_with_its_tables(package: Path, name: str) -> None:
-    change_card(package, WRONG_FACTS[name])
-    with pytest.raises(ModelError, match=rf"tables\.npz: expected {name} .*, found"):
+@pytest.mark.parametrize("message", WRONG_FACTS)
+def test_a_card_that_disagrees_with_its_tables(package: Path, message: str) -> None:
+    change_card(package, WRONG_FACTS[message])
+    with pytest.raises(ModelError, match=rf"tables\.npz: .*{message}"):
+        _ = load_package(package).coder
+
+
+def test_a_card_of_other_latents_than_its_tables(package: Path) -> None:
+    change_card(package, lambda card: card["latents"].pop("hyper"))
+    with pytest.raises(ModelError, match=r"tables\.npz: expected layers .*, found .*hyper"):
         _ = load_package(package).coder
 
 
