@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
@@ -14,10 +14,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from small_coders import same_latents
 from torch import Tensor
 
+from cdvision.entropy.coder import Latents
 from cdvision.errors import CdvisionError
 from cdvision.models.faces.commands.codecs import style_layers
+from cdvision.models.faces.receiver.style_layers import LAYERS
 from cdvision.models.faces.scale_transformer import (
     INDEX_UNIT,
     IntegerScaleTransformer,
@@ -33,7 +36,7 @@ from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
 from cdvision.models.faces.widths import FACE, FACE_TINY
 from cdvision.networks.scales import QUALITIES
-from cdvision.package.codecs import SFIC_STYLE, layered_coder_from_arrays
+from cdvision.package.families import SFIC_STYLE, coder_class
 from cdvision.training.stage_run import Plan, run_stage
 
 LAYOUT = StyleLayout((2, 3, 2), (6, 5, 4), style=12, width=16, heads=4, blocks=2)
@@ -111,11 +114,16 @@ def test_the_start_gives_the_indices_that_were_asked_for() -> None:
     assert torch.equal(twin([torch.randn(QUALITIES, 2, 4).round()], quality), wanted)
 
 
+def named(symbols: Sequence[Tensor]) -> Latents:
+    """Return a face's symbols as the coder takes them."""
+    return {n: s.numpy().astype(np.int32) for n, s in zip(LAYERS, symbols, strict=True)}
+
+
 @pytest.mark.parametrize("scale_width", SCALES)
 def test_the_coder_writes_what_the_network_quantised(scale_width: int) -> None:
     network, rows = codec(scale_width), faces_rows(4, seed=9)
     coder = build_style_coder(network)
-    assert layered_coder_from_arrays(SFIC_STYLE, coder.to_arrays()).fingerprint == coder.fingerprint
+    assert coder_class(SFIC_STYLE).from_arrays(coder.to_arrays()).fingerprint == coder.fingerprint
     for number in (0, 4, QUALITIES - 1):
         quality = torch.full((4,), number)
         with torch.no_grad():
@@ -123,10 +131,9 @@ def test_the_coder_writes_what_the_network_quantised(scale_width: int) -> None:
             encoded = network.encode(rows, quality)
         assert all(torch.equal(a, b) for a, b in zip(sent.symbols, encoded, strict=True))
         for item in range(4):
-            latents = [part[item].numpy().astype(np.int32) for part in encoded]
+            latents = named([part[item] for part in encoded])
             bodies = coder.encode(latents, number)
-            for kept, wanted in zip(coder.decode(bodies, number), latents, strict=True):
-                assert np.array_equal(kept, wanted)
+            assert same_latents(coder.decode(bodies, number, coder.shapes), latents)
 
 
 @pytest.mark.parametrize("scale_width", SCALES)
@@ -136,10 +143,8 @@ def test_the_rate_in_training_is_what_is_written(scale_width: int) -> None:
     for number in range(QUALITIES):
         with torch.no_grad():
             sent = network(rows, torch.full((40,), number))
-        latents = zip(*(part.numpy().astype(np.int32) for part in sent.symbols), strict=True)
-        written = np.mean(
-            [[len(b) for b in coder.encode(list(face), number)] for face in latents], 0
-        )
+        faces = [coder.encode(named(f), number) for f in zip(*sent.symbols, strict=True)]
+        written = np.mean([[len(body) for body in bodies.values()] for bodies in faces], 0)
         for layer, size in enumerate(written):
             assert float(sent.bits[:, layer].mean()) / 8 == pytest.approx(size, rel=0.02, abs=0.7)
 

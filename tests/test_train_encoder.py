@@ -23,11 +23,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from fit_networks import onnx_file, tiny_network, write_served  # noqa: E402
+from small_coders import same_latents  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.building.map_tables import build_coder  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
-from cdvision.entropy.latent_coder import Latents  # noqa: E402
 from cdvision.fit.network import SplitNetwork  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
 from cdvision.fit.tap_builder import save_weights  # noqa: E402
@@ -141,13 +141,12 @@ def test_latents_survive_their_own_coder(
         gathered = model.encoder.gather([n.features(image) for n in networks.values()])
         found = [part.int().numpy() for part in model.encode_features(gathered, quality)]
     coder = build_coder(model)
-    height, width = found[0].shape[2:]
+    shapes = {"symbols": found[0].shape[1:], "hyper": found[1].shape[1:]}
     for symbols, hyper, level in zip(*found, quality.tolist(), strict=True):
-        latents = Latents(symbols, hyper)
-        decoded = coder.decode(coder.encode(latents, level), height, width, level)
-        kept = coder.keep_coded(latents, level)
-        assert np.array_equal(decoded.symbols, kept.symbols)
-        assert np.array_equal(decoded.hyper, hyper)
+        latents = {"symbols": symbols, "hyper": hyper}
+        decoded = coder.decode(coder.encode(latents, level), level, shapes)
+        assert same_latents(decoded, coder.received(latents, level))
+        assert np.array_equal(decoded["hyper"], hyper)
     assert np.abs(found[0][1]).max() > np.abs(found[0][0]).max()
 
 
@@ -257,7 +256,7 @@ def test_the_package_does_what_the_model_did(
     assert model.card.tasks == ()
     bits = model.encode(photos[0], 8)
     stream = model.open(bits)
-    assert np.array_equal(stream.latents().symbols, model.open(bits).latents().symbols)
+    assert same_latents(stream.latents(), model.open(bits).latents())
     networks = networks_again(json.loads((run / "training.json").read_text())["networks"])
     for name, output in (("mine", "classes"), ("net", "answer")):
         features = stream.features(name)

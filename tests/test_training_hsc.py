@@ -258,5 +258,5 @@ def test_runs_become_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert package.card.training["limits"] == ["draws nobody", "was never trained"]
     assert package.card.training["codec"]["start"] == str(start)
     assert package.card.tasks == ("attributes", "reconstruct")
-    assert package.card.fingerprint == package.codec.fingerprint.hex()
+    assert package.card.fingerprint == package.coder.fingerprint.hex()
     assert f"{only}.onnx" in package.card.files
