@@ -14,7 +14,6 @@ from cdvision.errors import CdvisionError
 from cdvision.training.protocols import Backbone
 from cdvision.training.stage_run import RECORD, WEIGHTS
 
-BACKBONES = ("resnet50", "resnet50v2")
 STAGES = {  # channels and strides, the split point first
     "resnet50": ((256, 512, 1024, 2048), (4, 8, 16, 32)),
     "resnet50v2": ((256, 512, 1024), (4, 8, 16)),
