@@ -23,15 +23,17 @@ demo: $(BASE) ## encode examples/photos, print bytes, classes and boxes, draw ou
 test: $(DEV) lint ## lint, types and all tests
 	@$(PY) -m pytest --durations=12
 
-lint: $(DEV) typed-tree ## ruff and mypy
+lint: $(DEV) typed-tree ## ruff, mypy, and the import contracts
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@cd build/typed && $(CURDIR)/$(VENV)/bin/lint-imports --no-cache --no-logo $(CURDIR)/pyproject.toml > lint-imports.log || { cat lint-imports.log; exit 1; }
 
-# mypy reads no import hooks, so it is shown the tree as it is installed.
+# mypy and import-linter read no import hooks, so they are shown the tree as it is installed.
 typed-tree:
-	@rm -rf build/typed && mkdir -p build/typed/cdvision
-	@ln -s $(CURDIR)/cdvision/* $(CURDIR)/heads $(CURDIR)/export build/typed/cdvision/
+	@rm -rf build/typed && mkdir -p build/typed
+	@tar cf - --exclude packages --exclude __pycache__ cdvision | tar xf - -C build/typed
+	@tar cf - --exclude __pycache__ heads export | tar xf - -C build/typed/cdvision
 
 test-aarch64: $(DEV) ## golden streams, every codec and a receiver bundle on an emulated aarch64 (needs qemu-user-static)
 	@$(PY) tests/aarch64/emulate.py

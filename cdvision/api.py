@@ -49,6 +49,7 @@ def encode(
     size: int | None = None,
     check: bool = True,
     tasks: Sequence[str] | None = None,
+    sender: str | None = None,
 ) -> bytes:
     """Encode a photo into a stream of a few kilobytes.
 
@@ -64,11 +65,12 @@ def encode(
         size: long side of the network input in pixels; where None, the photo's own up to 416.
         check: refuse what the model is not made for, such as a cat for a model of faces.
         tasks: leave out what only other tasks than these need; all of the model's where None.
+        sender: which of the model's senders encodes; its first where None.
 
     Raises:
         ImageError: the image cannot be read, or is refused.
     """
-    return _model(model).encode(image, quality, size=size, check=check, tasks=tasks)
+    return _model(model).encode(image, quality, size=size, check=check, tasks=tasks, sender=sender)
 
 
 def open(bits: bytes, *, model: ModelLike = None) -> Stream:

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from cdvision.analysis import BATCH_SIZE, AnalysisResult, StreamItems, analyze_streams
 from cdvision.engines import create_engine
+from cdvision.entropy.coder import Latents
 from cdvision.errors import BitstreamError, CdvisionError, ImageError, ModelError, UnsupportedTask
+from cdvision.package.card import SenderGraph, SenderSpec
+from cdvision.package.graph_names import QUALITY
 from cdvision.package.loader import ModelPackage
 from cdvision.package.registry import DEFAULT_MODEL
-from cdvision.package.stream_codec import DESCRIBER, ENCODER
 from cdvision.package.tap import load_with_taps
 from cdvision.photo import FittedPhoto, ImageLike, fit_photo, read_photo
-from cdvision.stream import StreamLimits, read_stream, write_stream
+from cdvision.stream import Layer, StreamLimits, read_stream, write_stream
 from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections
-
-PICTURES = {ENCODER: "image", DESCRIBER: "window"}  # what each graph of a sender looks at
 
 
 class Model:
@@ -62,6 +62,7 @@ class Model:
         size: int | None = None,
         check: bool = True,
         tasks: Sequence[str] | None = None,
+        sender: str | None = None,
     ) -> bytes:
         """Encode a photo into a stream.
 
@@ -75,54 +76,67 @@ class Model:
                 for none.
             tasks: leave out what only other tasks than these need, and the work for it; all tasks
                 of the card where None.
+            sender: which of the card's senders encodes; the first where None. Streams of all
+                senders are read by the same receiver.
 
         Raises:
             ImageError: the image cannot be read or is refused, or the size is not one that the
                 model takes.
             UnsupportedTask: the model cannot answer one of the tasks.
-            CdvisionError: the quality is out of range, or there is no task in ``tasks``.
+            CdvisionError: the quality is out of range, there is no task in ``tasks``, or the model
+                has no such sender.
         """
         quality, layers = self._checked_quality(quality), self._layers_for(tasks)
-        spec = self.card.input
-        fitted = fit_photo(read_photo(image), spec, size)
-        codec, (height, width) = self.package.codec, fitted.pixels.shape[:2]
-        latents = self._run_encoder(fitted, quality, layers, check=check)
+        spec = self._sender(sender)
+        fitted = fit_photo(read_photo(image), self.card.input, size)
+        latents = self._run_sender(spec, fitted, quality, layers, check=check)
+        coder, (height, width) = self.package.coder, fitted.pixels.shape[:2]
+        bodies = coder.encode(latents, quality - 1)
         return write_stream(
             codec=self.card.codec,
-            fingerprint=codec.fingerprint[:4],
+            fingerprint=coder.fingerprint[:4],
             width=fitted.source_size[0],
             height=fitted.source_size[1],
             input_width=width,
             input_height=height,
             quality=quality,
-            layers=codec.write(latents, quality),
-            compact=codec.compact,
+            layers=[Layer(number, body) for number, body in bodies.items()],
+            compact=coder.compact,
         )
 
-    def encode_latents(self, photo: FittedPhoto, quality: int) -> Any:
-        """Run the encoder on a photo in its network input; return what a receiver will decode.
+    def encode_latents(
+        self, photo: FittedPhoto, quality: int, *, sender: str | None = None
+    ) -> Latents:
+        """Run a sender on a photo in its network input; return what a receiver will decode.
 
         See ``Stream.latents``.
         """
-        return self.package.codec.kept(
-            self._run_encoder(photo, quality, {None}, check=False), quality
-        )
+        spec, layers = self._sender(sender), self._layers_for(None)
+        latents = self._run_sender(spec, photo, quality, layers, check=False)
+        return self.package.coder.received(latents, quality - 1)
 
-    def picture_for(self, graph: str, photo: FittedPhoto) -> NDArray[np.uint8]:
-        """Return what a graph of the sender looks at: (H, W, 3) uint8."""
-        if graph == ENCODER:
+    def picture_for(self, graph: SenderGraph, photo: FittedPhoto) -> NDArray[np.uint8]:
+        """Return what a graph of a sender looks at: (H, W, 3) uint8."""
+        if graph.picture == "image":
             return photo.pixels
         if photo.window is None:
-            raise ModelError(f"model {self.name!r}: {graph!r} needs input.window in the card")
+            raise ModelError(f"model {self.name!r}: a sender needs input.window in the card")
         return photo.window
 
-    def _layers_for(self, tasks: Sequence[str] | None) -> set[int | None]:
-        """Return the layers that a sender has to write for tasks; None in it stands for all."""
+    def _layers_for(self, tasks: Sequence[str] | None) -> set[int]:
+        """Return ids of the layers that a sender has to write for tasks; all where None."""
         if tasks is None:
-            return {None}
+            return {spec.layer for spec in self.card.latents.values()}
         if not tasks:
             raise CdvisionError("tasks: expected at least one, found none")
-        return {self.card.tails[self.tail_for(task)].layer for task in tasks}
+        wanted = {layer for task in tasks for layer in self.card.tails[self.tail_for(task)].layers}
+        return set(self.package.coder.layers_in_order(wanted))
+
+    def _sender(self, name: str | None) -> SenderSpec:
+        senders = self.card.senders
+        if name is not None and name not in senders:
+            raise CdvisionError(f"sender: expected one of {', '.join(senders)}, found {name!r}")
+        return senders[name] if name is not None else next(iter(senders.values()))
 
     def tail_for(self, task: str) -> str:
         """Return the name of the tail for a task; raises UnsupportedTask."""
@@ -131,18 +145,25 @@ class Model:
             raise UnsupportedTask(self.no_task_message(task))
         return tail
 
-    def _run_encoder(
-        self, photo: FittedPhoto, quality: int, layers: set[int | None], *, check: bool
-    ) -> Any:
+    def _run_sender(
+        self,
+        sender: SenderSpec,
+        photo: FittedPhoto,
+        quality: int,
+        layers: set[int],
+        *,
+        check: bool,
+    ) -> Latents:
+        """Return the latents of some layers, as the sender's graphs give them."""
         level = np.array([quality - 1], np.int64)
         outputs: dict[str, NDArray[Any]] = {}
-        for graph, layer in self.package.codec.sender_graphs.items():
-            if layer in layers or None in layers:
-                picture = {PICTURES[graph]: self.picture_for(graph, photo)[None]}
-                outputs |= self.engine.run(graph, {**picture, "quality": level})
+        for name, graph in sender.graphs.items():
+            if not layers.isdisjoint(graph.layers):
+                picture = {graph.picture: self.picture_for(graph, photo)[None]}
+                outputs |= self.engine.run(name, {**picture, QUALITY: level})
         if check and self.card.input.least_score is not None:
             self._check_score(float(outputs["score"][0]), self.card.input.least_score)
-        return self.package.codec.latents_from(outputs)
+        return {name: outputs[name][0] for name in self.card.latents_of(layers) if name in outputs}
 
     def _check_score(self, score: float, least: float) -> None:
         if score < least:
@@ -159,7 +180,7 @@ class Model:
             BitstreamError: the bytes are damaged, or another model wrote them.
         """
         parsed = read_stream(bits, limits=self.limits)
-        header, fingerprint = parsed.header, self.package.codec.fingerprint[:4]
+        header, fingerprint = parsed.header, self.package.coder.fingerprint[:4]
         for field, expected, found in (
             ("codec", self.card.codec, header.codec),
             ("model fingerprint", fingerprint.hex(), header.fingerprint.hex()),

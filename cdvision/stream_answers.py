@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
+from collections.abc import Iterable
+from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.coder import Latents, arrived_body
 from cdvision.errors import BitstreamError, UnsupportedTask
-from cdvision.heads.content_pooling import window_inputs
-from cdvision.package.base_graph import leanest_run
-from cdvision.package.card import TailSpec
+from cdvision.heads.content_pooling import pooling_inputs
+from cdvision.heads.registry import Asked, answer
+from cdvision.package.graph_names import ANSWER, LAYER_COUNT, QUALITY, cheapest_graph
 from cdvision.photo import Size, content_size, network_input
 from cdvision.stream import ParsedStream, StreamHeader
+from cdvision.tasks import find_task
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -37,9 +40,10 @@ class Stream:
         self.complete: bool = parsed.complete
         self.model = model
         self._layers = {layer.id: layer.body for layer in parsed.layers}
-        self._latents: dict[int | None, Any] = {}
+        self._latents: dict[int, Latents] = {}
         self._features: dict[str, Array] = {}
         self._dense: dict[str, dict[str, Array]] = {}
+        self._ran: set[str] = set()  # names of graphs
         _check_input(self.header, model)
 
     @property
@@ -60,30 +64,49 @@ class Stream:
             return self.input_size
         return content_size(self.source_size, self.input_size, spec.multiple)
 
-    def latents(self) -> Any:
-        """Entropy-decode the stream.
+    def latents(self) -> Latents:
+        """Entropy-decode every layer that has arrived.
 
         Returns:
-            ``Latents`` of a codec of maps: int32 ``symbols`` (C, H / stride, W / stride) and
-            ``hyper`` (C_z, ...). Of a codec of described maps, also ``descriptor`` (D,), and None
-            for what has not arrived. Of a codec of layers of faces, a tuple with one int32 array
-            for each layer that has arrived.
+            int32 arrays by the names that the model's card gives them: of `small` ``descriptor``
+            (D,), ``symbols`` (C, H / stride, W / stride) and ``hyper`` (C_z, ...), of `hsc`
+            ``base`` and ``detail``. What has not arrived is not there.
 
         Raises:
-            BitstreamError: a layer's bytes are no such latents.
+            BitstreamError: no layer has arrived, or one's bytes are no such latents.
         """
-        parts = self.model.package.codec.parts(self._layers)
-        return reduce(or_, (self._decoded(part) for part in parts))
+        coder = self.model.package.coder
+        return self._decoded(coder.layers_in_order(self._layers))
 
-    def latents_for(self, tail: str) -> Any:
+    def latents_for(self, tail: str) -> Latents:
         """Entropy-decode what one tail reads, and nothing else; as ``latents``."""
-        return self._decoded(self.model.card.tails[tail].layer)
+        return self._decoded(self.layers_for(tail))
 
-    def _decoded(self, layer: int | None) -> Any:
-        if layer not in self._latents:
-            codec = self.model.package.codec
-            self._latents[layer] = codec.read(self._layers, self.header, layer)
-        return self._latents[layer]
+    def layers_for(self, tail: str) -> list[int]:
+        """Return ids of the layers that a tail is answered from, as far as they have arrived.
+
+        Raises:
+            BitstreamError: too few of them have arrived for an answer.
+        """
+        spec = self.model.card.tails[tail]
+        arrived = list(takewhile(self._layers.__contains__, spec.layers))
+        for layer in spec.layers[: spec.least_layers]:
+            arrived_body(self._layers, layer)
+        return arrived
+
+    def _decoded(self, layers: Iterable[int]) -> Latents:
+        """Return the latents of layers; each is decoded once, and so is what it needs."""
+        coder, quality = self.model.package.coder, self.header.quality - 1
+        shapes = self.model.card.latent_shapes(self.input_size)
+        found: Latents = {}
+        for layer in layers:
+            if layer not in self._latents:
+                needed = coder.layers_in_order([layer])[:-1]
+                known = self._decoded(needed) if needed else {}
+                body = arrived_body(self._layers, layer)
+                self._latents[layer] = coder.decode_layer(layer, body, quality, shapes, known)
+            found |= self._latents[layer]
+        return found
 
     def features(self, tail: str) -> Array:
         """Return the features at one tail's split point, float32 (channels, h, w).
@@ -98,6 +121,33 @@ class Stream:
             outputs = self.model.engine.run(f"tap.{tail}", self.graph_inputs(tail))
             self._features[tail] = outputs["features"][0]
         return self._features[tail]
+
+    def ask(self, task: str, **options: Any) -> Any:
+        """Answer any task of the model, ``"detect"`` say, with its options; see ``cdvision.tasks``.
+
+        Raises:
+            UnsupportedTask: the model cannot answer it.
+            CdvisionError: an option that the task does not take, or that is out of range.
+            BitstreamError: a layer's bytes are damaged, or it has not arrived.
+        """
+        asked = find_task(task).checked(options)
+        tail = self.tail_for(task)
+        spec = self.model.card.tails[tail]
+        return answer(
+            spec.head,
+            Asked(
+                task=task,
+                options=asked,
+                dense=self._dense_for(task, tail),
+                settings=spec.settings,
+                class_names=self._class_names(tail),
+                layers=len(self.layers_for(tail)),
+                input_size=self.input_size,
+                content_size=self.content_size,
+                source_size=self.source_size,
+                run=partial(self._run_part, tail),
+            ),
+        )
 
     def detect(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
@@ -116,7 +166,9 @@ class Stream:
             UnsupportedTask: the model has no detector.
             BitstreamError: the layer's bytes are damaged.
         """
-        return self._objects("detect", confidence, iou, max_detections)
+        options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
+        found: Detections = self.ask("detect", **options)
+        return found
 
     def segment(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
@@ -128,41 +180,9 @@ class Stream:
         Returns:
             Boxes and, in ``mask``, run-length encoded masks of the source image's size.
         """
-        return self._objects("segment", confidence, iou, max_detections)
-
-    def _objects(self, task: str, confidence: float, iou: float, most: int) -> Detections:
-        tail = self.tail_for(task)
-        spec, dense = self.model.card.tails[tail], self._dense_for(task)
-        geometry = {
-            "input_size": self.input_size,
-            "content_size": self.content_size,
-            "source_size": self.source_size,
-        }
-        options: dict[str, Any] = {
-            "class_names": self._class_names(tail),
-            "confidence": confidence,
-            "iou": iou,
-            "max_detections": most,
-            **geometry,
-        }
-        if spec.head == "two_stage":
-            return self._two_stage(tail, spec, dense, masks=task == "segment", **options)
-        from cdvision.heads.dense_detection import MaskOutputs, detect_from_dense
-
-        if task == "segment":
-            options["masks"] = MaskOutputs(*(dense[name] for name in MaskOutputs._fields))
-        return detect_from_dense(dense["scores"], dense["distances"], **options)
-
-    def _two_stage(
-        self, tail: str, spec: TailSpec, dense: dict[str, Array], **options: Any
-    ) -> Detections:
-        from cdvision.heads.two_stage import TwoStageConfig, detect_two_stage
-
-        def run(part: str, inputs: dict[str, Array]) -> dict[str, Array]:
-            return self.model.engine.run(f"{part}.{tail}", inputs)
-
-        config = TwoStageConfig.from_dict(spec.settings["selection"])
-        return detect_two_stage(run, dense, config=config, **options)
+        options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
+        found: Detections = self.ask("segment", **options)
+        return found
 
     def classify(self, *, top: int = 5) -> Classification:
         """Classify the photo's central square; returns the ``top`` most probable classes.
@@ -171,11 +191,8 @@ class Stream:
             UnsupportedTask: the model has no classifier.
             BitstreamError: the layer's bytes are damaged.
         """
-        from cdvision.heads.class_scores import classification_from_logits
-
-        tail = self.tail_for("classify")
-        logits = self.dense(tail)["logits"]
-        return classification_from_logits(logits, self._class_names(tail), top=top)
+        found: Classification = self.ask("classify", top=top)
+        return found
 
     def attributes(self, *, all_attributes: bool = False) -> Attributes:
         """Tell the attributes of a face, from as many layers as have arrived.
@@ -191,16 +208,8 @@ class Stream:
             UnsupportedTask: the model does not code faces.
             BitstreamError: a layer's bytes are damaged.
         """
-        from cdvision.heads.attribute_answers import AttributeCalibration, attributes_from_logits
-
-        tail = self.tail_for("attributes")
-        return attributes_from_logits(
-            self.dense(tail)["logits"],
-            self._class_names(tail),
-            calibration=AttributeCalibration.from_settings(self.model.card.tails[tail].settings),
-            layers=len(self.latents()),
-            all_attributes=all_attributes,
-        )
+        found: Attributes = self.ask("attributes", all_attributes=all_attributes)
+        return found
 
     def reconstruct(self) -> Array:
         """Rebuild a picture, the better the more layers have arrived.
@@ -212,28 +221,34 @@ class Stream:
             UnsupportedTask: the model answers questions only.
             BitstreamError: a layer's bytes are damaged.
         """
-        return self.dense(self.tail_for("reconstruct"))["image"]
+        picture: Array = self.ask("reconstruct")
+        return picture
 
     def dense(self, tail: str) -> dict[str, Array]:
         """Return the dense outputs of a tail's head, before post-processing."""
         if tail not in self._dense:
-            self._run(tail, f"answer.{tail}")
+            self._run(tail, f"{ANSWER}.{tail}")
         return self._dense[tail]
 
-    def _dense_for(self, task: str) -> dict[str, Array]:
-        """Return the dense outputs that answer a task; those with masks hold all others."""
-        ((tail, graph),) = self.model.card.graphs_for([task]).items()
-        if graph.startswith("segment.") and "prototypes" not in self._dense.get(tail, {}):
+    def _dense_for(self, task: str, tail: str) -> dict[str, Array]:
+        """Return the dense outputs that answer a task; its own graph gives all that others do."""
+        graph = self.model.card.graph_for(task, tail)
+        if graph not in self._ran and graph != f"{ANSWER}.{tail}":
             self._run(tail, graph)
         return self.dense(tail)
 
     def _run(self, tail: str, graph: str) -> None:
-        chosen = leanest_run(self.model.card, graph, self.graph_inputs(tail))
+        chosen = cheapest_graph(self.model.card, graph, self.graph_inputs(tail))
         outputs = self.model.engine.run(*chosen)
-        self.keep_outputs(tail, {name: value[0] for name, value in outputs.items()})
+        self.keep_outputs(tail, graph, {name: value[0] for name, value in outputs.items()})
 
-    def keep_outputs(self, tail: str, outputs: dict[str, Array]) -> None:
+    def _run_part(self, tail: str, part: str, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run a graph behind a tail's dense outputs, such as ``box.TAIL``."""
+        return self.model.engine.run(f"{part}.{tail}", inputs)
+
+    def keep_outputs(self, tail: str, graph: str, outputs: dict[str, Array]) -> None:
         """Store what a graph computed for this stream: its features and its dense outputs."""
+        self._ran.add(graph)
         self._features[tail] = outputs["features"]
         self._dense[tail] = outputs
 
@@ -242,16 +257,25 @@ class Stream:
         return self.model.tail_for(task)
 
     def graph_inputs(self, tail: str) -> dict[str, Array]:
-        """Return what a tail's graphs take, with a batch axis of one."""
-        spec = self.model.card.tails[tail]
-        return {
-            **self.model.package.codec.graph_inputs(self.latents_for(tail)),
-            "quality": np.array([self.header.quality - 1], np.int64),
-            **window_inputs(spec, self.content_size, self.input_size),
+        """Return what a tail's graphs take, with a batch axis of one.
+
+        Latents of layers that have not arrived are zeros; a tail of several layers is told how many
+        there are.
+        """
+        card, spec = self.model.card, self.model.card.tails[tail]
+        arrived = self.layers_for(tail)
+        latents, shapes = self._decoded(arrived), card.latent_shapes(self.input_size)
+        inputs: dict[str, Array] = {
+            name: latents.get(name, np.zeros(shapes[name], np.int32))[None]
+            for name in card.latents_of(spec.layers)
         }
+        if len(spec.layers) > 1:
+            inputs[LAYER_COUNT] = np.array([len(arrived)], np.int64)
+        inputs[QUALITY] = np.array([self.header.quality - 1], np.int64)
+        return inputs | pooling_inputs(spec, self.content_size, self.input_size)
 
     def _class_names(self, tail: str) -> tuple[str, ...]:
-        return self.model.package.classes[self.model.card.tails[tail].classes]
+        return self.model.package.classes.get(self.model.card.tails[tail].classes, ())
 
 
 def _check_input(header: StreamHeader, model: Model) -> None:

@@ -72,7 +72,7 @@ def faults_of(stream: cdvision.Stream, record: Row, least: float) -> list[str]:
 
 def latents_sha256(stream: cdvision.Stream) -> str:
     """Hash a stream's latents: the same integers on every machine."""
-    parts = (part.astype("<i4").tobytes() for part in stream.latents())
+    parts = (part.astype("<i4").tobytes() for part in stream.latents().values())
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

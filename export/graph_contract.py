@@ -14,7 +14,6 @@ from typing import Any
 from cdvision.package.card import ModelCard, TailSpec
 
 Axes = tuple[str | int, ...]
-LATENTS = ("symbols", "hyper")
 _STRIDED = re.compile(r"([hw])(\d+)")
 
 MEANINGS = {
@@ -24,7 +23,6 @@ MEANINGS = {
     "quality": "rate knob, counted from 0 (a stream's quality less one)",
     "symbols": "quantised latents; what the entropy model skips is 0",
     "hyper": "quantised hyper-latents, which choose the entropy tables",
-    "layer": "quantised latents of one layer; zeros where it has not arrived",
     "layers": "how many layers have arrived",
     "score": "how much the picture looks like what the model is for",
     "rows": "weights of rows: what part of the photo the classifier looks at",
@@ -45,7 +43,7 @@ def meaning(name: str) -> str:
     """Say what an input or output holds; levels and layers are numbered (``pyramid0``)."""
     stem = name.rstrip("0123456789")
     level = name[len(stem) :]
-    text = MEANINGS.get(name) or MEANINGS.get(stem, "")
+    text = MEANINGS.get(name) or MEANINGS.get(stem, "quantised latents; zeros where not arrived")
     return f"{text} (number {level})" if level and name not in MEANINGS else text
 
 
@@ -78,8 +76,8 @@ def named_axes(card: ModelCard, graph: str, name: str, found: Sequence[str | int
 
 def _known_axes(card: ModelCard, graph: str) -> Mapping[str, tuple[str, ...]]:
     axes = {"image": ("batch", "height", "width", "rgb"), "quality": ("batch",)}
-    for name, spec in zip(LATENTS, (card.latents, card.hyper_latents), strict=True):
-        if spec is not None:  # a codec of layers has fixed shapes, which stand in the file
+    for name, spec in card.latents.items():
+        if spec.stride is not None:  # other shapes are fixed, and stand in the file
             axes[name] = ("batch", "channels", f"h{spec.stride}", f"w{spec.stride}")
     tail = card.tails.get(tail_of(graph) or "")
     if tail is not None:

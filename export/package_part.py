@@ -29,7 +29,6 @@ from cdvision.export.standalone_graph import graph_names
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.loader import (
     CLASSES_FILE,
-    SENDER_GRAPHS,
     TABLES_FILE,
     WEIGHTS_FILE,
     ModelPackage,
@@ -42,7 +41,7 @@ PART_WEIGHTS_FILE = "graphs.safetensors"  # no weights.safetensors: PyTorch woul
 
 def write_sender_package(package: ModelPackage, folder: Path) -> ModelPackage:
     """Write what turns photos into streams; raises ModelError where the package has no encoder."""
-    graphs = [name for name in graph_names(package) if name in SENDER_GRAPHS]
+    graphs = [name for name in graph_names(package) if name in package.card.sender_graphs]
     if not graphs:
         raise ModelError(f"model {package.card.name!r} holds no encoder: nothing to send with")
     return _write_part(package, folder, graphs)
@@ -50,7 +49,7 @@ def write_sender_package(package: ModelPackage, folder: Path) -> ModelPackage:
 
 def write_receiver_package(package: ModelPackage, folder: Path) -> ModelPackage:
     """Write what answers from streams; raises ModelError where the package has no such graphs."""
-    graphs = [name for name in graph_names(package) if name not in SENDER_GRAPHS]
+    graphs = [name for name in graph_names(package) if name not in package.card.sender_graphs]
     if not graphs:
         raise ModelError(f"model {package.card.name!r} holds the encoder alone: nothing to receive")
     return _write_part(package, folder, graphs)

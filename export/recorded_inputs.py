@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from cdvision.engines import Arrays, Engine
 from cdvision.errors import CdvisionError
-from cdvision.package.base_graph import leanest_run
-from cdvision.package.stream_codec import LAYER_COUNT
+from cdvision.package.graph_names import LAYER_COUNT, cheapest_graph
 from cdvision.photo import ImageLike
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _ask_base(model: Model, graph: str, inputs: Arrays) -> None:
     """Run the graph that answers where a stream's base layer alone has arrived, if there is one."""
     if LAYER_COUNT in inputs:
         alone = {**inputs, LAYER_COUNT: np.ones_like(inputs[LAYER_COUNT])}
-        chosen, taken = leanest_run(model.card, graph, alone)
+        chosen, taken = cheapest_graph(model.card, graph, alone)
         if chosen != graph:
             model.engine.run(chosen, taken)
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdvision.bench.machine import machine, versions
 from cdvision.export.differences import Difference
+from cdvision.machine import machine, versions
 
 REPORT_FILE = "report.json"
 DISTRIBUTIONS = ("cdvision", "numpy", "onnx", "onnxruntime", "torch", "tensorrt")

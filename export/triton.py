@@ -27,15 +27,13 @@ from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names
 from cdvision.export.triton_config import ServedModel, Step, Tensor
 from cdvision.model import Model
-from cdvision.package.base_graph import BASE
-from cdvision.package.loader import SENDER_GRAPHS
+from cdvision.package.graph_names import BASE, QUALITY, TAP
 from cdvision.photo import ImageLike
 
 CODE = Path(__file__).parent
 LARGEST_BATCH = 16
-LATENTS = ("symbols", "hyper", "descriptor", "quality")
-# The sender's; a part of every answer; what answers where one layer alone has arrived.
-UNSERVED = (*SENDER_GRAPHS, "tap", BASE)
+# A part of every answer; what answers where one layer alone has arrived.
+UNSERVED = (TAP, BASE)
 STREAM, ANSWER = Tensor("STREAM", "string", (1,)), Tensor("ANSWER", "string", (1,))
 # Of the answers in JSON; pictures (`reconstruct`) are not served.
 OPTIONS: dict[str, dict[str, float]] = {
@@ -76,7 +74,7 @@ def write_triton(
     name, reference = reference_engine(model.package)
     reports = []
     for graph in graph_names(model.package):
-        if graph.partition(".")[0] not in UNSERVED:
+        if graph not in model.card.sender_graphs and graph.partition(".")[0] not in UNSERVED:
             path = folder / repository.name_of(graph) / "1" / "model.onnx"
             reports.append(
                 export_graph_file(model, graph, path, folder, precision, inputs, reference)
@@ -153,7 +151,8 @@ class _Repository:
         )
 
     def _decoded_name(self, tail: str, name: str) -> str:
-        return name if name in LATENTS else f"{tail}_{name}"
+        shared = name in self._model.card.latents or name == QUALITY
+        return name if shared else f"{tail}_{name}"
 
     def _parts(self, graphs: dict[str, ServedModel], tail: str) -> dict[str, ServedModel]:
         heads = (f"box.{tail}", f"mask.{tail}")

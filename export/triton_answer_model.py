@@ -56,8 +56,9 @@ class TritonPythonModel:
     def _answer(self, bits: bytes, dense: dict[str, Array]) -> str:
         stream = self._model.open(bits)
         nothing = np.empty(0, np.float32)  # features: the answer graph has used them
-        stream.keep_outputs(self._tail, {"features": nothing, **dense})
-        text: str = getattr(stream, self._task)(**self._options).to_json()
+        graph = self._model.card.graph_for(self._task, self._tail)
+        stream.keep_outputs(self._tail, graph, {"features": nothing, **dense})
+        text: str = stream.ask(self._task, **self._options).to_json()
         return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from cdvision.errors import ModelError
 from cdvision.results.attributes import Attributes
 from cdvision.results.checks import ResultError, check_array
+
+if TYPE_CHECKING:
+    from cdvision.heads.registry import Asked
 
 Table = NDArray[np.float64]
 
@@ -59,6 +62,17 @@ class AttributeCalibration:
             return cls(scale, bias, threshold, report=tuple(settings["report"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"attribute calibration: cannot be read ({error})") from error
+
+
+def answer_attributes(asked: Asked) -> Attributes:
+    """Answer `attributes`, from as many layers as have arrived."""
+    return attributes_from_logits(
+        asked.dense["logits"],
+        asked.class_names,
+        calibration=AttributeCalibration.from_settings(asked.settings),
+        layers=asked.layers,
+        **asked.options,
+    )
 
 
 def attributes_from_logits(

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.results.checks import ResultError, check_array
 from cdvision.results.classification import Classification
+
+if TYPE_CHECKING:
+    from cdvision.heads.registry import Asked
+
+
+def answer_classes(asked: Asked) -> Classification:
+    """Answer `classify`: the most probable classes of ``logits``."""
+    return classification_from_logits(asked.dense["logits"], asked.class_names, **asked.options)
 
 
 def classification_from_logits(

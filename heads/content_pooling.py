@@ -13,7 +13,7 @@ from cdvision.photo import Size
 Matrices = dict[str, NDArray[Any]]
 
 
-def window_inputs(tail: TailSpec, content: Size, network: Size) -> Matrices:
+def pooling_inputs(tail: TailSpec, content: Size, network: Size) -> Matrices:
     """Return what a tail's graphs take beside the latents, with a batch axis of one.
 
     Args:
@@ -22,10 +22,10 @@ def window_inputs(tail: TailSpec, content: Size, network: Size) -> Matrices:
         network: (width, height) of the network input, padding included.
     """
     stride = tail.settings.get("pool_stride")
-    return {} if stride is None else _pooled(stride, content, network)
+    return {} if stride is None else _averages(stride, content, network)
 
 
-def _pooled(stride: int, content: Size, network: Size) -> Matrices:
+def _averages(stride: int, content: Size, network: Size) -> Matrices:
     """Weights of an average over the photo's cells: padding must not count."""
     rows, columns = (
         _shares(content[axis] / stride, network[axis] // stride)[None, None] for axis in (1, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from cdvision.heads.suppression import largest_below
 from cdvision.results.checks import ResultError, check_array, check_image_size
 from cdvision.results.detections import Detections
 from cdvision.results.masks import Rle
+
+if TYPE_CHECKING:
+    from cdvision.heads.registry import Asked
 
 Size = tuple[int, int]
 
@@ -28,6 +31,24 @@ class MaskOutputs(NamedTuple):
     codes: NDArray[np.float32]  # (64, M): of every cell
     control: NDArray[np.float32]  # (129, 65): turns codes into the cells' own networks
     prototypes: NDArray[np.float32]  # (12, H / 4, W / 4)
+
+
+def answer_objects(asked: Asked) -> Detections:
+    """Answer `detect` and `segment` from the outputs of a dense head."""
+    dense = asked.dense
+    masks = None
+    if asked.task == "segment":
+        masks = MaskOutputs(*(dense[name] for name in MaskOutputs._fields))
+    return detect_from_dense(
+        dense["scores"],
+        dense["distances"],
+        input_size=asked.input_size,
+        content_size=asked.content_size,
+        source_size=asked.source_size,
+        class_names=asked.class_names,
+        masks=masks,
+        **asked.options,
+    )
 
 
 def detect_from_dense(

@@ -30,12 +30,12 @@ from cdvision.entropy.latent_coder import Latents  # noqa: E402
 from cdvision.fit.network import SplitNetwork  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
 from cdvision.models.any_network.network import ServedShape  # noqa: E402
-from cdvision.models.any_network.training.photos import photo_bank  # noqa: E402
-from cdvision.models.any_network.training.serving import (  # noqa: E402
+from cdvision.models.any_network.served_networks import (  # noqa: E402
     networks_again,
     open_networks,
     parse_serve,
 )
+from cdvision.models.any_network.training.photos import photo_bank  # noqa: E402
 from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.rate_control import TARGET_BYTES  # noqa: E402

@@ -19,13 +19,13 @@ from cdvision.fit.network import split_torch  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
 from cdvision.fit.pixels import PixelFormat  # noqa: E402
 from cdvision.models.any_network.network import Gather, ServedShape, default_shape  # noqa: E402
-from cdvision.models.any_network.training.metric import NetworkMetric  # noqa: E402
-from cdvision.models.any_network.training.photos import MOST_SHORT, photo_bank  # noqa: E402
-from cdvision.models.any_network.training.run import train_encoder  # noqa: E402
-from cdvision.models.any_network.training.serving import (  # noqa: E402
+from cdvision.models.any_network.served_networks import (  # noqa: E402
     parse_serve,
     with_settings,
 )
+from cdvision.models.any_network.training.metric import NetworkMetric  # noqa: E402
+from cdvision.models.any_network.training.photos import MOST_SHORT, photo_bank  # noqa: E402
+from cdvision.models.any_network.training.run import train_encoder  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.rate_control import targets_between  # noqa: E402
 from cdvision.training.stage_run import Plan  # noqa: E402

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdvision.analysis.batch import Entry, Questions, answer_batch, open_entry
 from cdvision.analysis.result import AnalysisResult, StreamItems
 from cdvision.analysis.schedule import Schedule
 from cdvision.analysis.workers import choose_workers, model_for_workers
 from cdvision.errors import CdvisionError, UnsupportedTask
+from cdvision.tasks import find_task
+from cdvision.tasks import tasks as all_tasks
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -46,8 +48,7 @@ class Analyzer:
         workers: batches that run at once. Where None, as many as there are cores (8 at most), each
             with one thread of the engine; one, with all threads, for a list of a single batch.
         ordered: False lets results leave as they come; their ``index`` and ``key`` say whose.
-        confidence: least confidence of a box.
-        top: how many classes.
+        options: of the tasks, such as ``confidence`` and ``top``.
 
     Raises:
         UnsupportedTask: the model has no tail for a task.
@@ -62,19 +63,22 @@ class Analyzer:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         ordered: bool = True,
-        confidence: float = 0.3,
-        top: int = 5,
+        **options: Any,
     ) -> None:
         unknown = [task for task in tasks if model.card.tail_for(task) is None]
         if unknown:
             raise UnsupportedTask(model.no_task_message(unknown[0]))
-        if "reconstruct" in tasks:
-            raise UnsupportedTask("an analysis gives answers; pictures come from `reconstruct`")
+        pictures = [task for task in tasks if not find_task(task).in_tables]
+        if pictures:
+            raise UnsupportedTask(f"an analysis gives answers; pictures come from {pictures[0]!r}")
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None and value < 1:
                 raise CdvisionError(f"{name}: expected at least 1, found {value}")
         self.model, self.batch_size, self.workers = model, batch_size, workers
-        self.ordered, self.questions = ordered, Questions(tuple(tasks), confidence, top)
+        self.ordered, self.questions = (
+            ordered,
+            Questions(tuple(tasks), checked_options(tasks, options)),
+        )
 
     def __call__(self, streams: StreamItems) -> Iterator[AnalysisResult]:
         """Yield one result for each stream.
@@ -99,6 +103,17 @@ class Analyzer:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def checked_options(tasks: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options once each is one of some task's; raises CdvisionError for any other."""
+    known = {option.name: option for task in all_tasks().values() for option in task.options}
+    for name, value in options.items():
+        if name not in known:
+            taken = [option.name for task in tasks for option in find_task(task).options]
+            raise CdvisionError(f"expected options {', '.join(taken) or 'none'}, found {name!r}")
+        known[name].check(value)
+    return dict(options)
+
+
 def analyze_streams(
     model: Model,
     streams: StreamItems,
@@ -107,17 +122,10 @@ def analyze_streams(
     *,
     workers: int | None = None,
     ordered: bool = True,
-    confidence: float = 0.3,
-    top: int = 5,
+    **options: Any,
 ) -> Iterator[AnalysisResult]:
     """Yield one result a stream; see ``Model.analyze`` and ``Analyzer``."""
     analyzer = Analyzer(
-        model,
-        tasks,
-        batch_size=batch_size,
-        workers=workers,
-        ordered=ordered,
-        confidence=confidence,
-        top=top,
+        model, tasks, batch_size=batch_size, workers=workers, ordered=ordered, **options
     )
     return analyzer(streams)

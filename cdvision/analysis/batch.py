@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from cdvision.analysis.result import AnalysisResult, StreamItem
 from cdvision.engines.onnx_engine import OnnxEngine
 from cdvision.errors import CdvisionError
-from cdvision.package.base_graph import leanest_run
+from cdvision.package.graph_names import cheapest_graph
+from cdvision.tasks import answered_by
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -26,13 +27,11 @@ class Questions:
 
     Attributes:
         tasks: among those of the model's card.
-        confidence: least confidence of a box, 0 to 1.
-        top: how many classes.
+        options: of the tasks; each task is asked with those that it takes.
     """
 
     tasks: tuple[str, ...]
-    confidence: float = 0.3
-    top: int = 5
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,10 @@ def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -
 def _run_together(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
     single = [stream.graph_inputs(tail) for stream in streams]
     inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
-    outputs = model.engine.run(*leanest_run(model.card, graph, inputs))
+    outputs = model.engine.run(*cheapest_graph(model.card, graph, inputs))
     for position, stream in enumerate(streams):
-        stream.keep_outputs(tail, {name: values[position] for name, values in outputs.items()})
+        own = {name: values[position] for name, values in outputs.items()}
+        stream.keep_outputs(tail, graph, own)
 
 
 def _answer(entry: Entry, error: CdvisionError | None, questions: Questions) -> AnalysisResult:
@@ -133,20 +133,15 @@ def _answer(entry: Entry, error: CdvisionError | None, questions: Questions) -> 
         answers = _answers(entry.stream, questions)
     except CdvisionError as problem:
         return replace(entry.blank, error=problem)
-    return replace(entry.blank, **answers)
+    return replace(entry.blank, answers=answers)
 
 
 def _answers(stream: Stream, questions: Questions) -> dict[str, Any]:
-    answers: dict[str, Any] = {}
-    if "segment" in questions.tasks:  # boxes come with it
-        answers["detections"] = stream.segment(confidence=questions.confidence)
-    elif "detect" in questions.tasks:
-        answers["detections"] = stream.detect(confidence=questions.confidence)
-    if "classify" in questions.tasks:
-        answers["classification"] = stream.classify(top=questions.top)
-    if "attributes" in questions.tasks:
-        answers["attributes"] = stream.attributes()
-    return answers
+    """Ask every question; of tasks that share an answer, the fullest is asked."""
+    return {
+        task.answer: stream.ask(task.name, **task.taken_from(questions.options))
+        for task in answered_by(questions.tasks)
+    }
 
 
 def _ours(error: Exception) -> CdvisionError:

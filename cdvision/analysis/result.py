@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cdvision.errors import CdvisionError
 
@@ -26,9 +26,7 @@ class AnalysisResult:
 
     Attributes:
         index: position of the stream in the input, from 0.
-        detections: boxes, where detection or segmentation was asked for.
-        classification: classes, where classification was asked for.
-        attributes: of a face, where they were asked for.
+        answers: by the names that the tasks give them: ``detections``, ``classification`` ...
         error: what was wrong with the stream; the answers are then None.
         key: the stream's name in its source; None where the source gave none.
         image_size: (width, height) of the photo; None where the header could not be read.
@@ -36,9 +34,7 @@ class AnalysisResult:
     """
 
     index: int
-    detections: Detections | None = None
-    classification: Classification | None = None
-    attributes: Attributes | None = None
+    answers: Mapping[str, Any] = field(default_factory=dict)
     error: CdvisionError | None = None
     key: str | None = None
     image_size: tuple[int, int] | None = None
@@ -48,3 +44,18 @@ class AnalysisResult:
     def name(self) -> str:
         """The key, or the position where there is none."""
         return str(self.index) if self.key is None else self.key
+
+    @property
+    def detections(self) -> Detections | None:
+        """Boxes; None where neither detection nor segmentation was asked for."""
+        return self.answers.get("detections")
+
+    @property
+    def classification(self) -> Classification | None:
+        """Classes; None where classification was not asked for."""
+        return self.answers.get("classification")
+
+    @property
+    def attributes(self) -> Attributes | None:
+        """Of a face; None where they were not asked for."""
+        return self.answers.get("attributes")

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cdvision.analysis.workers import usable_cores
-from cdvision.bench.machine import machine, versions
 from cdvision.bench.timing import Action, Spread, paired_times
 from cdvision.errors import CdvisionError
+from cdvision.machine import machine, versions
 from cdvision.model import Model
 
 BAR = 1.6

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.bench.entropy_coders import RIVALS, Coder, CodingJob, cdvision_coder
-from cdvision.bench.machine import machine, versions
 from cdvision.entropy import gaussian_tables, log_scale_table, nearest_scale
+from cdvision.machine import machine, versions
 
 SYMBOLS = 196_608
 LOG_SCALE_MEAN, LOG_SCALE_DEVIATION = -1.5, 1.2

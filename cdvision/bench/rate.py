@@ -18,7 +18,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from cdvision.bench.machine import machine, versions
 from cdvision.bench.record_log import Key, Record, RecordLog
 from cdvision.errors import CdvisionError, UnsupportedTask
 from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
@@ -29,6 +28,7 @@ from cdvision.evaluation.own_networks import OwnPixelPath
 from cdvision.evaluation.pixel_networks import PixelNetworks, uncompressed_networks
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, Rival, missing
+from cdvision.machine import machine, versions
 from cdvision.model import Model
 
 TASKS = ("detect", "classify")

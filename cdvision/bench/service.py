@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 import cdvision
-from cdvision.bench.machine import machine
 from cdvision.bench.mutations import mutate
 from cdvision.errors import CdvisionError
+from cdvision.machine import machine
 
 MILLISECONDS = 1000.0
 OK, SERVER_ERRORS = 200, range(500, 600)

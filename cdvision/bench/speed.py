@@ -11,10 +11,10 @@ import numpy as np
 
 from cdvision.bench import speed_parts as parts
 from cdvision.bench.cold_start import ColdStart, cold_starts, peak_memory
-from cdvision.bench.machine import machine, versions
 from cdvision.bench.speed_parts import Part, make_parts
 from cdvision.bench.timing import Spread, Times, paired_times, pairwise_ratio
 from cdvision.errors import CdvisionError
+from cdvision.machine import machine, versions
 from cdvision.model import Model
 
 ROUNDS, BATCH, COLD_RUNS = 60, 16, 5

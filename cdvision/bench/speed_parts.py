@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cdvision.bench.timing import Action
 from cdvision.evaluation.rivals import RIVALS, missing
 from cdvision.heads.dense_detection import detect_from_dense
-from cdvision.model import PICTURES, Model
+from cdvision.model import Model
 from cdvision.photo import FittedPhoto, fit_photo, read_photo
 from cdvision.results import Detections
 from cdvision.stream_answers import Stream
@@ -105,9 +105,10 @@ def _stream_parts(
 
 def _encoders(model: Model, photos: Sequence[FittedPhoto], quality: NDArray[np.int64]) -> None:
     """Run the graphs of the sender on a batch."""
-    for graph in model.package.codec.sender_graphs:
+    sender = next(iter(model.card.senders.values()))
+    for name, graph in sender.graphs.items():
         pictures = np.stack([model.picture_for(graph, photo) for photo in photos])
-        model.engine.run(graph, {PICTURES[graph]: pictures, "quality": quality})
+        model.engine.run(name, {graph.picture: pictures, "quality": quality})
 
 
 def _masks(model: Model, streams: Sequence[bytes], size: int) -> dict[str, Part]:

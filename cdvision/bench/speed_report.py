@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdvision.bench.machine import machine, versions
 from cdvision.bench.speed import PartTime, Ratio, SpeedReport
 from cdvision.bench.timing import Spread
+from cdvision.machine import machine, versions
 
 HOLDS = "Python, all libraries, all graphs (ours and the uncompressed network's), all photos"
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from cdvision.building.multiply_adds import count_multiply_adds
+from cdvision.entropy.coder import Coder
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
-from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.entropy.tables import (
     SymbolTables,
     gaussian_tables,
@@ -24,13 +25,12 @@ from cdvision.entropy.tables import (
 )
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
-from cdvision.models.small.receiver.coder import DescribedMapCoder
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.graphs import graph_modules, load_network
 from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
 from cdvision.networks.scales import HIGHEST_SCALE, HYPER_BOUND, LOWEST_SCALE, SCALE_LEVELS
-from cdvision.package.card import CARD_FILE, ModelCard
-from cdvision.package.codecs import Coder
+from cdvision.package.card import CARD_FILE, ModelCard, SenderSpec
+from cdvision.package.graph_names import QUALITY
 from cdvision.package.loader import (
     CLASSES_FILE,
     TABLES_FILE,
@@ -57,7 +57,7 @@ class PackageFacts:
 
 def write_package(
     card: ModelCard,
-    coder: Coder | DescribedMapCoder | LayeredCoder,
+    coder: Coder,
     folder: Path,
     facts: PackageFacts,
     save_weights: Callable[[Path], None],
@@ -90,9 +90,25 @@ def write_package(
         training=facts.training,
         metrics=facts.metrics,
         files={name: file_sha256(folder / name) for name in files},
+        senders={name: count_sender(sender, card, folder) for name, sender in card.senders.items()},
     )
     (folder / CARD_FILE).write_text(finished.to_json(), encoding="utf-8")
     return finished
+
+
+def count_sender(sender: SenderSpec, card: ModelCard, folder: Path) -> SenderSpec:
+    """Return a sender with the multiply-adds of its graphs, for an input of the card's size."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "image": (1, card.input.size, card.input.size, 3),
+        QUALITY: (1,),
+    }
+    if card.input.window is not None:
+        shapes["window"] = (1, card.input.window.side, card.input.window.side, 3)
+    counted = {
+        name: replace(graph, multiply_adds=count_multiply_adds(folder / f"{name}.onnx", shapes))
+        for name, graph in sender.graphs.items()
+    }
+    return replace(sender, graphs=counted)
 
 
 def add_missing_graphs(folder: Path) -> list[str]:

@@ -36,7 +36,7 @@ class TorchEngine:
         self, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
     ) -> None:
         from cdvision.networks.graphs import graph_modules, load_network
-        from cdvision.package.loader import SENDER_GRAPHS, WEIGHTS_FILE
+        from cdvision.package.loader import WEIGHTS_FILE
 
         if WEIGHTS_FILE not in package.card.files:
             raise EngineError(
@@ -56,7 +56,7 @@ class TorchEngine:
             self._graphs = graph_modules(package.card.network, network.to(self._device))
         except RuntimeError as error:
             raise EngineError(f"PyTorch cannot use {device!r}: {error}") from error
-        if not set(SENDER_GRAPHS) & set(self._graphs):
+        if package.card.sender_graphs.isdisjoint(self._graphs):
             raise EngineError(
                 f"model {package.card.name!r} holds networks of its user's own, as graphs only: "
                 "load it with engine='onnx'"

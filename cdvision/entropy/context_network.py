@@ -24,8 +24,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.integer_network import IntegerNetwork, joined_bytes
-from cdvision.entropy.latent_coder import named_parts, part_of
 from cdvision.errors import ModelError
 
 Bytes = NDArray[np.uint8]

@@ -16,40 +16,40 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.coder import Symbols
 from cdvision.entropy.integer_network import IntegerNetwork
-from cdvision.entropy.latent_coder import LatentCoder, Latents, Pass
-
-__all__ = ["HyperpriorCoder", "Latents"]
+from cdvision.entropy.map_coder import MapCoder, Pass
 
 
-class HyperpriorCoder(LatentCoder[IntegerNetwork]):
-    """Latents to bytes and back, all symbols in one pass; its parts are those of ``LatentCoder``.
+class HyperpriorCoder(MapCoder[IntegerNetwork]):
+    """A map to one layer, all symbols in one pass; its parts are those of ``MapCoder``.
 
     Source: scale hyper-priors, Ballé et al., "Variational image compression with a scale
     hyperprior", ICLR 2018.
     """
 
-    def decode(self, body: bytes, height: int, width: int, quality: int) -> Latents:
-        """Decode the latents of a map of ``height`` x ``width`` cells; raises BitstreamError."""
+    def _decode(
+        self, body: bytes, height: int, width: int, quality: int
+    ) -> tuple[Symbols, Symbols]:
         from cdvision.entropy.rans import RansDecoder
 
         decoder = RansDecoder(body)
-        hyper_shape = (self.hyper_channels, *self.hyper_size(height, width))
         # Both indices name tables, whatever was read: so the coder's construction has checked.
-        hyper = decoder.read_known(self._hyper_index(hyper_shape, quality), self.hyper_tables)
-        index = self.network(hyper, quality, (height, width))
-        symbols = decoder.read_known(index, self.symbol_tables)
+        index = self._hyper_index(self._hyper_shape(height, width), quality)
+        hyper = decoder.read_known(index, self.hyper_tables)
+        symbols = decoder.read_known(
+            self.network(hyper, quality, (height, width)), self.symbol_tables
+        )
         decoder.finish()
-        return Latents(symbols, hyper)
+        return symbols, hyper
 
-    def _passes(self, latents: Latents, quality: int) -> list[Pass]:
-        _, height, width = latents.symbols.shape
-        index = self.network(latents.hyper, quality, (height, width))
-        return [(np.where(index > 0, latents.symbols, 0), index)]
+    def _passes(self, symbols: Symbols, hyper: Symbols, quality: int) -> list[Pass]:
+        self.check_quality(quality)
+        _, height, width = symbols.shape
+        index = self.network(hyper, quality, (height, width))
+        return [(np.where(index > 0, symbols, 0), index)]
 
-    def _joined(
-        self, passes: Sequence[NDArray[np.int32]], shape: tuple[int, ...]
-    ) -> NDArray[np.int32]:
+    def _joined(self, passes: Sequence[Symbols], shape: tuple[int, ...]) -> Symbols:
         (symbols,) = passes
         return symbols
 

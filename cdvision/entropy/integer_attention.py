@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.integer_network import EXACT_LIMIT, IntegerLayer
-from cdvision.entropy.latent_coder import named_parts, part_of
 from cdvision.errors import ModelError
 
 TOKEN_BOUND = 255

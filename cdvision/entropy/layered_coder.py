@@ -1,4 +1,4 @@
-"""What the codecs of several layers share: one body a layer, each decodable from those before it.
+"""What the coders of vectors and small maps share: arrays of fixed shapes, one a layer.
 
 ::
 
@@ -13,21 +13,25 @@ takes them from the latents, a decoder from the bytes, and neither can ask in an
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import lru_cache
 from types import EllipsisType
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.integer_network import joined_bytes
+from cdvision.entropy.coder import (
+    Coder,
+    EncodedLayer,
+    Latents,
+    Shapes,
+    Symbols,
+)
 from cdvision.entropy.tables import CodingError, SymbolTables
-from cdvision.errors import BitstreamError
+from cdvision.errors import ModelError
 
-Symbols: TypeAlias = NDArray[np.int32]
 Part: TypeAlias = "int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]"
 """What selects elements of a layer's array, as in ``array[part]``: basic slices only."""
 
@@ -46,109 +50,85 @@ class Code(Protocol):
         """
 
 
-class LayeredCoder(ABC):
-    """The latents of one image to one body a layer, and back; sizes are fixed by the model.
+class LayeredCoder(Coder):
+    """Layers of one array each, whose sizes are fixed by the model; their bodies are short."""
 
-    Qualities count from 0. A list of bodies may end after any layer, and so may a list of latents.
-
-    Attributes:
-        layer_ids: id of each layer in a stream, in the order of coding.
-        qualities: number of qualities.
-    """
-
-    layer_ids: ClassVar[tuple[int, ...]]
-    qualities: int
+    compact: ClassVar[bool] = True
 
     @property
     @abstractmethod
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each layer's latents."""
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each of the latents, by name."""
 
     @abstractmethod
-    def _code_layer(self, layer: int, earlier: Sequence[Symbols], quality: int, code: Code) -> None:
+    def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
         """Call ``code`` for the parts of a layer, in the order of coding, until all are known.
 
         Args:
-            layer: position of the layer.
-            earlier: the symbols of the layers before it, as the receiver has them.
+            layer: id of the layer.
+            known: latents of the layers that it needs, as the receiver has them.
             quality: counts from 0.
             code: see ``Code``; what it returned may choose the tables of later parts.
         """
 
-    @abstractmethod
-    def canonical_parts(self) -> list[bytes]:
-        """Serialise everything that decides which bits mean which latents."""
+    def check_shapes(self, shapes: Shapes) -> None:
+        """Compare the shapes that a card gives latents with the coder's; raises ModelError."""
+        if dict(shapes) != self.shapes:
+            raise ModelError(f"latents: expected shapes {self.shapes}, found {dict(shapes)}")
 
-    @abstractmethod
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Give the arrays of ``tables.npz``."""
-
-    @classmethod
-    @abstractmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Rebuild a coder from ``tables.npz``, checking everything; raises ModelError."""
-
-    @cached_property
-    def fingerprint(self) -> bytes:
-        """SHA-256 over ``canonical_parts``."""
-        return hashlib.sha256(joined_bytes(self.canonical_parts())).digest()
-
-    def encode(self, latents: Sequence[Symbols], quality: int) -> list[bytes]:
-        """Return one body for each of ``latents``; symbols that are not coded are lost.
-
-        Raises:
-            CodingError: shapes are not those of the layers, or a symbol cannot be coded.
-        """
+    def encode_layer(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> EncodedLayer:
+        """Encode one array; see ``Coder.encode_layer``."""
         from cdvision.entropy.range_coder import Segment, encode_short
 
-        return [
-            encode_short([Segment(*segment) for segment in taken.segments])
-            for taken in self._taken(latents, quality)
-        ]
+        taken = self._taken(layer, latents, quality, known)
+        body = encode_short([Segment(*segment) for segment in taken.segments])
+        return EncodedLayer(body, {self._name(layer): taken.symbols})
 
-    def decode(self, bodies: Sequence[bytes], quality: int) -> list[Symbols]:
-        """Return the latents of as many layers as there are bodies; raises BitstreamError."""
-        self._check_count(len(bodies), quality)
-        decoded: list[Symbols] = []
-        for layer, body in enumerate(bodies):
-            reading = _Reading(body, self.shapes[layer])
-            self._code_layer(layer, tuple(decoded), quality, reading)
-            reading.decoder.finish()
-            decoded.append(reading.symbols)
-        return decoded
+    def decode_layer(
+        self, layer: int, body: bytes, quality: int, shapes: Shapes, known: Latents
+    ) -> Latents:
+        """Decode one array; see ``Coder.decode_layer``."""
+        self.check_quality(quality)
+        name = self._name(layer)
+        reading = _Reading(body, self.shapes[name])
+        self._code_layer(layer, known, quality, reading)
+        reading.decoder.finish()
+        return {name: reading.symbols}
 
-    def keep_coded(self, latents: Sequence[Symbols], quality: int) -> list[Symbols]:
-        """Return what the receiver is going to see of ``latents``."""
-        return [taken.symbols for taken in self._taken(latents, quality)]
+    def received_layer(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> Latents:
+        """Return an array as the receiver is going to have it."""
+        return {self._name(layer): self._taken(layer, latents, quality, known).symbols}
 
-    def estimate_bits(self, latents: Sequence[Symbols], quality: int) -> list[float]:
-        """Ideal code length of each layer under the integer tables."""
-        return [
-            sum(tables.estimate_bits(symbols, index) for symbols, index, tables in taken.segments)
-            for taken in self._taken(latents, quality)
-        ]
+    def estimate_layer_bits(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> float:
+        """Return the ideal code length of one array under the integer tables."""
+        taken = self._taken(layer, latents, quality, known)
+        return sum(tables.estimate_bits(symbols, i) for symbols, i, tables in taken.segments)
 
-    def _taken(self, latents: Sequence[Symbols], quality: int) -> list[_Taking]:
-        self._check_count(len(latents), quality)
-        taken: list[_Taking] = []
-        for layer, array in enumerate(latents):
-            if array.shape != self.shapes[layer] or array.dtype != np.int32:
-                raise CodingError(
-                    f"latents of layer {layer}: expected int32 of shape {self.shapes[layer]}, "
-                    f"found {array.dtype} of shape {array.shape}"
-                )
-            taking = _Taking(array)
-            self._code_layer(layer, tuple(t.symbols for t in taken), quality, taking)
-            taken.append(taking)
-        return taken
+    def _name(self, layer: int) -> str:
+        """Return the name of a layer's one array."""
+        (name,) = next(one.latents for one in self.layers if one.id == layer)
+        return name
 
-    def _check_count(self, count: int, quality: int) -> None:
-        if not 0 <= quality < self.qualities:
-            raise CodingError(f"quality: expected 0 to {self.qualities - 1}, found {quality}")
-        if count > len(self.layer_ids):
-            raise BitstreamError(
-                "number of layers", expected=f"at most {len(self.layer_ids)}", found=count
+    def _taken(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> _Taking:
+        self.check_quality(quality)
+        name = self._name(layer)
+        array, shape = latents[name], self.shapes[name]
+        if array.shape != shape or array.dtype != np.int32:
+            raise CodingError(
+                f"latents {name!r}: expected int32 of shape {shape}, "
+                f"found {array.dtype} of shape {array.shape}"
             )
+        taking = _Taking(array)
+        self._code_layer(layer, known, quality, taking)
+        return taking
 
 
 class _Taking:

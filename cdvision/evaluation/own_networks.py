@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cdvision.errors import UnsupportedTask
 from cdvision.evaluation.answer_cache import files_digest
-from cdvision.heads.content_pooling import window_inputs
+from cdvision.heads.content_pooling import pooling_inputs
+from cdvision.package.graph_names import ANSWER
 from cdvision.package.loader import WEIGHTS_FILE
 from cdvision.photo import FittedPhoto, ImageLike, fit_photo, read_photo
 from cdvision.stream import ParsedStream, StreamHeader
@@ -63,9 +64,9 @@ class OwnPixelPath:
         fitted = fit_photo(read_photo(image), self.package.card.input, size)
         stream = Stream(ParsedStream(self._header(fitted), (), True, 0), self.model)
         spec = self.package.card.tails[tail]
-        windows = window_inputs(spec, stream.content_size, stream.input_size)
+        windows = pooling_inputs(spec, stream.content_size, stream.input_size)
         inputs: dict[str, NDArray[Any]] = {"image": fitted.pixels[None], **windows}
-        stream.keep_outputs(tail, self._run(tail, inputs))
+        stream.keep_outputs(tail, f"{ANSWER}.{tail}", self._run(tail, inputs))
         return stream
 
     def _run(self, tail: str, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -81,7 +82,7 @@ class OwnPixelPath:
         height, width = fitted.pixels.shape[:2]
         return StreamHeader(
             codec=self.package.card.codec,
-            fingerprint=self.package.codec.fingerprint[:4],
+            fingerprint=self.package.coder.fingerprint[:4],
             width=fitted.source_size[0],
             height=fitted.source_size[1],
             input_width=width,

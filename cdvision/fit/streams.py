@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cdvision.engines import create_engine
-from cdvision.entropy.hyperprior import Latents
+from cdvision.entropy.coder import Latents
+from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import ImageError, UnsupportedTask
 from cdvision.networks.graphs import latents_decoder, load_network
 from cdvision.package.loader import ModelPackage
@@ -37,7 +38,7 @@ class StreamReader:
     """
 
     def __init__(self, package: ModelPackage, device: torch.device, size: int | None) -> None:
-        if package.card.latents is None:
+        if SYMBOLS not in package.card.latents:
             raise UnsupportedTask(
                 f"model {package.card.name!r} sends several layers: taps can be fitted to models "
                 "whose streams hold one map of latents, such as small"
@@ -65,16 +66,16 @@ class StreamReader:
         found = self._engine.run("encoder", {"image": images, "quality": levels})
         coder = self.package.coder
         return [
-            coder.keep_coded(Latents(symbols, hyper), int(level))
-            for symbols, hyper, level in zip(found["symbols"], found["hyper"], levels, strict=True)
+            coder.received({SYMBOLS: symbols, HYPER: hyper}, int(level))
+            for symbols, hyper, level in zip(found[SYMBOLS], found[HYPER], levels, strict=True)
         ]
 
     @torch.no_grad()
     def decode(self, latents: Sequence[Latents], qualities: Sequence[int]) -> Tensor:
         """Return the dequantised maps (Q, C, h, w) of one photo's latents, on the device."""
         symbols, hyper = (
-            torch.from_numpy(np.stack(parts)).to(self.device).float()
-            for parts in zip(*latents, strict=True)
+            torch.from_numpy(np.stack([one[name] for one in latents])).to(self.device).float()
+            for name in (SYMBOLS, HYPER)
         )
         levels = torch.tensor(qualities, device=self.device) - 1
         decoded: Tensor = self.decoder(symbols, hyper, levels)
@@ -91,7 +92,7 @@ class StreamReader:
             input_width=width,
             input_height=height,
             quality=quality,
-            layers=[Layer(0, coder.encode(latents, quality - 1))],
+            layers=[Layer(*body) for body in coder.encode(latents, quality - 1).items()],
         )
 
     def image(self, pixels: NDArray[np.uint8]) -> Tensor:

@@ -16,11 +16,12 @@ from onnx import compose, version_converter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import CdvisionError, ModelError
 from cdvision.export.onnx_graphs import OPSET, export_graph
 from cdvision.export.parity import check_parity
 from cdvision.networks.fitted_tap import FittedAnswerGraph, FittedTap, FittedTapGraph
-from cdvision.networks.graphs import Graph, latent_axes
+from cdvision.networks.graphs import Graph, map_axes
 from cdvision.package.card import ModelCard
 from cdvision.package.loader import WEIGHTS_FILE, file_sha256
 from cdvision.package.tap import TAP_FILE, TapCard
@@ -89,10 +90,10 @@ def write_tap(
 
 
 def _graph(model: ModelCard, module: nn.Module, outputs: tuple[str, ...]) -> Graph:
-    symbols, hyper = model.latents, model.hyper_latents
-    if symbols is None or hyper is None:
-        raise ModelError(f"model {model.name!r}: taps need one layer of latents and hyper-latents")
-    axes = latent_axes((symbols.channels, symbols.stride), (hyper.channels, hyper.stride))
+    symbols, hyper = model.latents.get(SYMBOLS), model.latents.get(HYPER)
+    if symbols is None or hyper is None or symbols.stride is None or hyper.stride is None:
+        raise ModelError(f"model {model.name!r}: taps need a map of latents and its hyper-latent")
+    axes = map_axes((symbols.channels, symbols.stride), (hyper.channels, hyper.stride))
     return Graph(module.eval(), axes, outputs, dict(zip(axes, INTEGERS, strict=True)))
 
 

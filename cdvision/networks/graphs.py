@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import ModelError
 from cdvision.package.card import FeatureSpec
 from cdvision.package.families import find_part
+from cdvision.package.graph_names import QUALITY
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128)  # at which some graph has an input
 Axes = Mapping[str, tuple[str | int, ...]]
@@ -83,12 +85,12 @@ def _home(network: str) -> Any:
     return find_part("graphs", network)
 
 
-def latent_axes(symbols: tuple[int, int], hyper: tuple[int, int]) -> Axes:
-    """Axes of what every receiver's graph takes: (channels, stride) of symbols and hyper-latent."""
+def map_axes(symbols: tuple[int, int], hyper: tuple[int, int]) -> Axes:
+    """Axes of what graphs behind a map take: (channels, stride) of symbols and hyper-latent."""
     return {
         name: ("batch", channels, f"h{stride}", f"w{stride}")
-        for name, (channels, stride) in (("symbols", symbols), ("hyper", hyper))
-    } | {"quality": ("batch",)}
+        for name, (channels, stride) in ((SYMBOLS, symbols), (HYPER, hyper))
+    } | {QUALITY: ("batch",)}
 
 
 def example_inputs(

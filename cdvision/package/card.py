@@ -5,23 +5,42 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from cdvision.errors import ModelError
-
 CARD_FILE = "model.json"
-CARD_FORMAT = 1
-HEADS = ("distribution", "classes", "two_stage", "raw", "attributes", "picture")
+CARD_FORMAT = 2
 FITS = ("pad", "square")
+PICTURES = ("image", "window")
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """What a layer holds: integers (channels, H / stride, W / stride), rounded up."""
+    """One of the named arrays of integers that a stream holds.
 
+    Attributes:
+        layer: id of the layer that it is in.
+        channels: length of its first axis.
+        stride: of a map, whose other axes are those of the network input over this, rounded up;
+            None where the shape does not depend on the image.
+        sides: the other axes where they are fixed.
+        low: least integer.
+        high: greatest integer.
+    """
+
+    layer: int
     channels: int
-    stride: int
+    stride: int | None = None
+    sides: tuple[int, ...] = ()
+    low: int = 0
+    high: int = 0
+
+    def shape(self, size: Size) -> tuple[int, ...]:
+        """Return the array's shape for a network input of (width, height) pixels."""
+        if self.stride is None:
+            return (self.channels, *self.sides)
+        width, height = size
+        return self.channels, -(-height // self.stride), -(-width // self.stride)
 
 
 @dataclass(frozen=True)
@@ -46,10 +65,10 @@ class TailSpec:
         features: what it expects at its split point.
         classes: name of its list of classes.
         description: for readers.
-        head: how dense outputs become answers, one of ``HEADS``.
+        head: how dense outputs become answers, a name among ``cdvision.heads.registry``.
         settings: what that kind of head has to know, as JSON values.
-        layer: id of the one layer that it is answered from; None where the codec has no layers
-            that do without each other.
+        layers: ids of the layers that it is answered from, in the order of the stream.
+        least_layers: how many of them have to be there; the others make the answer better.
     """
 
     tasks: tuple[str, ...]
@@ -58,7 +77,43 @@ class TailSpec:
     description: str = ""
     head: str = "distribution"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    layer: int | None = None
+    layers: tuple[int, ...] = (0,)
+    least_layers: int = 1
+
+
+@dataclass(frozen=True)
+class SenderGraph:
+    """One dense graph of a sender.
+
+    Attributes:
+        layers: ids of the layers whose latents it gives.
+        picture: its input: ``image``, the network input, or ``window``, the central square.
+        multiply_adds: for a network input of the card's size, a square; 0 where not counted.
+    """
+
+    layers: tuple[int, ...]
+    picture: str = "image"
+    multiply_adds: int = 0
+
+
+@dataclass(frozen=True)
+class SenderSpec:
+    """One way to encode: other senders of a model write streams for the same receiver.
+
+    Attributes:
+        graphs: what it runs, by the graphs' names.
+        milliseconds: from pixels to the whole stream, at the card's size; None where not measured.
+        measured_on: the machine of that time.
+    """
+
+    graphs: Mapping[str, SenderGraph]
+    milliseconds: float | None = None
+    measured_on: str = ""
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all its graphs."""
+        return sum(graph.multiply_adds for graph in self.graphs.values())
 
 
 @dataclass(frozen=True)
@@ -108,8 +163,8 @@ PHOTO_INPUT = InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116,
 class ModelCard:
     """Everything that a runtime has to know of a model, and everything that a reader asks.
 
-    A codec of maps has ``latents`` and ``hyper_latents``; a codec of several layers has neither,
-    but the shape of each of its ``layers``.
+    Latents have the same names in the coder, in the graphs and here. The first of the senders is
+    the default.
     """
 
     name: str
@@ -119,9 +174,9 @@ class ModelCard:
     fingerprint: str
     qualities: int
     default_quality: int
-    latents: LatentSpec | None
-    hyper_latents: LatentSpec | None
+    latents: Mapping[str, LatentSpec]
     input: InputSpec
+    senders: Mapping[str, SenderSpec]
     tails: Mapping[str, TailSpec]
     licence: str
     provenance: tuple[Mapping[str, str], ...]
@@ -129,137 +184,51 @@ class ModelCard:
     metrics: tuple[Mapping[str, Any], ...]
     files: Mapping[str, str] = field(default_factory=dict)
     format: int = CARD_FORMAT
-    layers: tuple[tuple[int, ...], ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that the model answers, in the order of its tails."""
         return tuple(dict.fromkeys(task for tail in self.tails.values() for task in tail.tasks))
 
+    @property
+    def sender_graphs(self) -> set[str]:
+        """Names of the graphs that senders run; all others are a receiver's."""
+        return {name for sender in self.senders.values() for name in sender.graphs}
+
+    def latent_shapes(self, size: Size) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each of the latents for a network input of (width, height)."""
+        return {name: spec.shape(size) for name, spec in self.latents.items()}
+
+    def latents_of(self, layers: Iterable[int]) -> list[str]:
+        """Return the names of the latents in some layers."""
+        wanted = set(layers)
+        return [name for name, spec in self.latents.items() if spec.layer in wanted]
+
     def tail_for(self, task: str) -> str | None:
         """Return the name of the tail that answers a task, or None."""
         return next((name for name, tail in self.tails.items() if task in tail.tasks), None)
 
-    def graphs_for(self, tasks: Iterable[str]) -> dict[str, str]:
-        """Return the graph that each tail has to run for tasks: name of the graph by tail.
+    def graph_for(self, task: str, tail: str) -> str:
+        """Return the graph that answers a task: its own where there is one, else the tail's.
 
-        A dense detector has a graph with masks beside the one without: detecting alone costs less.
+        A dense detector has a graph ``segment.TAIL`` beside ``answer.TAIL``: detecting alone costs
+        less. A task's own graph gives everything that the tail's gives.
         """
+        own = f"{task}.{tail}"
+        return own if f"{own}.onnx" in self.files else f"answer.{tail}"
+
+    def graphs_for(self, tasks: Iterable[str]) -> dict[str, str]:
+        """Return the graph that each tail has to run for tasks: name of the graph by tail."""
         graphs: dict[str, str] = {}
         for task in tasks:
             tail = self.tail_for(task)
             if tail is None:
                 continue
-            masks = task == "segment" and self.tails[tail].head == "distribution"
-            if masks or tail not in graphs:
-                graphs[tail] = f"{'segment' if masks else 'answer'}.{tail}"
+            graph = self.graph_for(task, tail)
+            if tail not in graphs or not graph.startswith("answer."):
+                graphs[tail] = graph
         return graphs
 
     def to_json(self) -> str:
         """Serialise for ``model.json``."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
-
-
-def read_card(folder: Path) -> ModelCard:
-    """Read and check ``folder/model.json``; raises ModelError."""
-    path = folder / CARD_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{folder} is no model package: {CARD_FILE} cannot be read") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict) or values.get("format") != CARD_FORMAT:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise ModelError(f"{path}: expected card format {CARD_FORMAT}, found {found}")
-    try:
-        card = _card_from(values)
-        _check_values(card)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ModelError(f"{path}: the card lacks or misnames a field ({error})") from error
-    return card
-
-
-def _card_from(values: dict[str, Any]) -> ModelCard:
-    tails = {
-        name: TailSpec(
-            **{**tail, "features": FeatureSpec(**tail["features"]), "tasks": tuple(tail["tasks"])}
-        )
-        for name, tail in values["tails"].items()
-    }
-    picture = values["input"]
-    parts = {
-        "tails": tails,
-        "input": InputSpec(
-            **{**picture, "padding": tuple(picture["padding"]), "window": _window_from(picture)}
-        ),
-        "latents": _latents_from(values["latents"]),
-        "hyper_latents": _latents_from(values["hyper_latents"]),
-        "layers": tuple(tuple(shape) for shape in values.get("layers", ())),
-        "provenance": tuple(values["provenance"]),
-        "metrics": tuple(values["metrics"]),
-    }
-    return ModelCard(**{**values, **parts})
-
-
-def _window_from(values: dict[str, Any]) -> WindowSpec | None:
-    window = values.get("window")
-    return None if window is None else WindowSpec(**window)
-
-
-def _latents_from(values: dict[str, Any] | None) -> LatentSpec | None:
-    return None if values is None else LatentSpec(**values)
-
-
-def _check_values(card: ModelCard) -> None:
-    """Check types, and the numbers that sizes are computed from; raises TypeError, ValueError."""
-    for text in (card.name, card.fingerprint, card.network, *card.files, *card.files.values()):
-        if not isinstance(text, str):
-            raise TypeError(f"expected text, found {text!r}")
-    for name, value in _counts(card).items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name}: expected a whole number above 0, found {value!r}")
-    if card.default_quality > card.qualities:
-        raise ValueError(f"default_quality: expected 1 to {card.qualities}")
-    picture = card.input
-    if picture.size % picture.multiple or picture.size > picture.max_size:
-        raise ValueError("input.size: expected a multiple of input.multiple up to input.max_size")
-    for name, tail in card.tails.items():
-        if not all(isinstance(task, str) and len(task) > 1 for task in tail.tasks):
-            raise TypeError(f"tails.{name}.tasks: expected a list of names, found {tail.tasks!r}")
-        if tail.layer is not None and (type(tail.layer) is not int or tail.layer < 0):
-            raise ValueError(f"tails.{name}.layer: expected a layer's id, found {tail.layer!r}")
-        if tail.head not in HEADS:
-            raise ValueError(f"tails.{name}.head: expected one of {HEADS}, found {tail.head!r}")
-    if picture.fit not in FITS:
-        raise ValueError(f"input.fit: expected one of {FITS}, found {picture.fit!r}")
-    if (card.latents is None) != bool(card.layers) or (card.latents is None) != (
-        card.hyper_latents is None
-    ):
-        raise ValueError("expected latents and hyper_latents, or layers")
-    if picture.window is not None and not 0 < picture.window.crop <= 1:
-        raise ValueError("input.window.crop: expected a share of the short side")
-    if picture.least_size % picture.multiple or picture.least_size > picture.size:
-        raise ValueError("input.least_size: expected a multiple of input.multiple up to input.size")
-
-
-def _counts(card: ModelCard) -> dict[str, object]:
-    specs: dict[str, LatentSpec | FeatureSpec] = {
-        f"tails.{name}.features": tail.features for name, tail in card.tails.items()
-    }
-    for name, spec in (("latents", card.latents), ("hyper_latents", card.hyper_latents)):
-        specs |= {} if spec is None else {name: spec}
-    picture = card.input
-    return {
-        **{f"layers[{n}]": side for n, shape in enumerate(card.layers) for side in shape},
-        "codec": card.codec,
-        "qualities": card.qualities,
-        "default_quality": card.default_quality,
-        "input.size": picture.size,
-        "input.multiple": picture.multiple,
-        "input.max_size": picture.max_size,
-        "input.least_size": picture.least_size,
-        **({} if picture.window is None else {"input.window.side": picture.window.side}),
-        **{f"{name}.channels": spec.channels for name, spec in specs.items()},
-        **{f"{name}.stride": spec.stride for name, spec in specs.items()},
-    }

@@ -15,12 +15,13 @@ from typing import Any
 
 from cdvision.errors import ModelError
 
+HYPERPRIOR, CHECKERBOARD, HSC, SFIC_STYLE, DESCRIBED_MAP = 1, 2, 3, 4, 5
 CODECS = {
-    1: "cdvision.entropy.hyperprior:HyperpriorCoder",
-    2: "cdvision.models.dicm.receiver.coder:CheckerboardCoder",
-    3: "cdvision.models.faces.receiver.hsc:HscCoder",
-    4: "cdvision.models.faces.receiver.style_layers:StyleLayersCoder",
-    5: "cdvision.models.small.receiver.coder:DescribedMapCoder",
+    HYPERPRIOR: "cdvision.entropy.hyperprior:HyperpriorCoder",
+    CHECKERBOARD: "cdvision.models.dicm.receiver.coder:CheckerboardCoder",
+    HSC: "cdvision.models.faces.receiver.hsc:HscCoder",
+    SFIC_STYLE: "cdvision.models.faces.receiver.style_layers:StyleLayersCoder",
+    DESCRIBED_MAP: "cdvision.models.small.receiver.coder:DescribedMapCoder",
 }
 """Number in a stream's header -> "module:Class" of its coder."""
 

@@ -13,22 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.coder import Coder
 from cdvision.errors import ModelError
-from cdvision.package.card import ModelCard, read_card
-from cdvision.package.codecs import Coder
-from cdvision.package.stream_codec import (
-    DESCRIBER,
-    ENCODER,
-    DescribedMapCodec,
-    MapCodec,
-    StreamCodec,
-    codec_from_arrays,
-)
+from cdvision.package.card import ModelCard
+from cdvision.package.card_reader import read_card
+from cdvision.package.families import coder_class
 
 TABLES_FILE = "tables.npz"
 CLASSES_FILE = "classes.json"
 WEIGHTS_FILE = "weights.safetensors"
-SENDER_GRAPHS = (DESCRIBER, ENCODER)  # all others are the receiver's
 
 
 @dataclass(frozen=True)
@@ -46,21 +39,12 @@ class ModelPackage:
     attached: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
-    def codec(self) -> StreamCodec:
-        """What turns latents into layers of a stream; its hash must be the card's fingerprint."""
-        path = self.folder / TABLES_FILE
-        return codec_from_arrays(self.card, _read_arrays(path), path)
-
-    @property
     def coder(self) -> Coder:
-        """The entropy model of the map; raises ModelError where the codec has none."""
-        if isinstance(self.codec, DescribedMapCodec):
-            return self.codec.coder.map
-        if not isinstance(self.codec, MapCodec):
-            raise ModelError(
-                f"model {self.card.name!r} codes no maps, but {len(self.card.layers)} layers"
-            )
-        return self.codec.coder
+        """The entropy coder; raises ModelError where its tables are not the card's."""
+        path = self.folder / TABLES_FILE
+        coder: Coder = coder_class(self.card.codec).from_arrays(_read_arrays(path))
+        _compare(self.card, coder, path)
+        return coder
 
     @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:
@@ -119,6 +103,21 @@ def check_file(path: Path, expected: str) -> None:
     found = file_sha256(path)
     if found != expected:
         raise ModelError(f"{path} is damaged: expected SHA-256 {expected}, found {found}")
+
+
+def _compare(card: ModelCard, coder: Coder, path: Path) -> None:
+    """Refuse a coder that is not the one that a card describes; raises ModelError."""
+    for name, expected, found in (
+        ("fingerprint", card.fingerprint, coder.fingerprint.hex()),
+        ("qualities", card.qualities, coder.qualities),
+        ("layers", {n: spec.layer for n, spec in card.latents.items()}, coder.latent_layers),
+    ):
+        if found != expected:
+            raise ModelError(f"{path}: expected {name} {expected}, found {found}")
+    try:
+        coder.check_shapes(card.latent_shapes((card.input.size, card.input.size)))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:

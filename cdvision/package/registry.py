@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from cdvision.errors import BitstreamError, ModelError
-from cdvision.package.card import CARD_FILE, ModelCard, read_card
+from cdvision.package.card import CARD_FILE, ModelCard
+from cdvision.package.card_reader import read_card
 
 MODELS = Path(__file__).parent.parent / "models"
 DEFAULT_MODEL = "small"

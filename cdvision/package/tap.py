@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cdvision.entropy.map_coder import SYMBOLS
 from cdvision.errors import BitstreamError, ModelError
-from cdvision.models.small.receiver.coder import MAP_LAYER
 from cdvision.package.card import FeatureSpec, TailSpec
-from cdvision.package.codecs import DESCRIBED_MAP
 from cdvision.package.loader import ModelPackage, check_file, load_package
 from cdvision.package.registry import folder_for_fingerprint, model_folder
 
@@ -62,14 +61,14 @@ class TapCard:
         """Serialise for ``tap.json``."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
-    def tail(self, layer: int | None) -> TailSpec:
+    def tail(self, layer: int) -> TailSpec:
         """Return what the model's card says of the network once the tap is attached.
 
         Args:
-            layer: of the model's map; None where streams have but one.
+            layer: id of the layer with the model's map.
         """
         text = f"{self.network.get('source')} after {self.network.get('split')}"
-        return TailSpec((), self.features, classes="", description=text, head=RAW, layer=layer)
+        return TailSpec((), self.features, classes="", description=text, head=RAW, layers=(layer,))
 
 
 def is_tap(folder: str | Path) -> bool:
@@ -155,7 +154,7 @@ def attach(package: ModelPackage, folder: Path) -> ModelPackage:
     if tap.name in card.tails:
         raise ModelError(f"{folder}: model {card.name!r} has a tail {tap.name!r} already")
     graphs = {name: sha for name, sha in tap.files.items() if name.endswith(".onnx")}
-    tail = tap.tail(MAP_LAYER if card.codec == DESCRIBED_MAP else None)
+    tail = tap.tail(card.latents[SYMBOLS].layer)
     extended = replace(card, tails={**card.tails, tap.name: tail}, files={**card.files, **graphs})
     attached = {**package.attached, **dict.fromkeys(graphs, folder)}
     return replace(package, card=extended, attached=attached)

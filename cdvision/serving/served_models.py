@@ -62,7 +62,7 @@ class ServedModels:
         if name is not None:
             return self.named(name), header
         for model in self._models.values():
-            if model.package.codec.fingerprint[:FINGERPRINT_BYTES] == header.fingerprint:
+            if model.package.coder.fingerprint[:FINGERPRINT_BYTES] == header.fingerprint:
                 return model, header
         known = ", ".join(f"{m.card.fingerprint[:8]} ({m.name})" for m in self._models.values())
         raise BitstreamError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,29 @@ from cdvision.results.checks import ResultError, check_array
 from cdvision.results.detections import Detections
 from cdvision.results.masks import Rle
 
+if TYPE_CHECKING:
+    from cdvision.heads.registry import Asked
+
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 Size = tuple[int, int]
 Run = Callable[[str, dict[str, Array]], dict[str, Array]]
 """How an engine runs a graph: its name and inputs by name to outputs by name."""
+
+
+def answer_objects(asked: Asked) -> Detections:
+    """Answer `detect` and `segment` from dense maps and the graphs behind proposals."""
+    return detect_two_stage(
+        asked.run,
+        asked.dense,
+        config=TwoStageConfig.from_dict(asked.settings["selection"]),
+        input_size=asked.input_size,
+        content_size=asked.content_size,
+        source_size=asked.source_size,
+        class_names=asked.class_names,
+        masks=asked.task == "segment",
+        **asked.options,
+    )
 
 
 def detect_two_stage(

@@ -8,6 +8,6 @@ HERE = "cdvision.models.any_network"
 
 FAMILY = Family(
     graphs={"served": f"{HERE}.graphs"},
-    commands={"train": {"encoder": f"{HERE}.commands:encoder"}},
-    builders={"encoder": f"{HERE}.commands:build_package"},
+    commands={"train": {"encoder": f"{HERE}.commands.encoder:encoder"}},
+    builders={"encoder": f"{HERE}.commands.encoder:build_package"},
 )

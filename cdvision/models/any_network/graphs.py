@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cdvision.errors import ModelError
 from cdvision.models.any_network.network import Served, ServedShape
-from cdvision.networks.graphs import Graph, latent_axes
+from cdvision.networks.graphs import Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
 from cdvision.package.card import FeatureSpec
 
@@ -95,7 +95,7 @@ def answer_graph(model: Served, name: str, tail: nn.Module, outputs: tuple[str, 
 
 
 def _receiver(model: Served, module: nn.Module, outputs: tuple[str, ...]) -> Graph:
-    axes = latent_axes((model.shape.channels, LATENT_STRIDE), (HYPER_CHANNELS, HYPER_STRIDE))
+    axes = map_axes((model.shape.channels, LATENT_STRIDE), (HYPER_CHANNELS, HYPER_STRIDE))
     return Graph(module.eval(), axes, outputs, dict(zip(axes, INTEGERS, strict=True)))
 
 

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cdvision.building.card_parts import map_latents, one_sender
 from cdvision.building.map_tables import build_coder
 from cdvision.building.package_builder import PackageFacts, write_package
+from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.errors import CdvisionError, ModelError
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
@@ -33,13 +35,12 @@ from cdvision.models.any_network.graphs import (
 )
 from cdvision.models.any_network.joined_fronts import OnnxFront, join_fronts
 from cdvision.models.any_network.network import Served, ServedShape
-from cdvision.models.any_network.training.run import REPORT_FILE
-from cdvision.models.any_network.training.serving import networks_again
+from cdvision.models.any_network.served_networks import REPORT_FILE, networks_again
 from cdvision.networks.graphs import Graph
 from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
 from cdvision.networks.scales import QUALITIES
-from cdvision.package.card import PHOTO_INPUT, LatentSpec, ModelCard, TailSpec
-from cdvision.package.codecs import HYPERPRIOR
+from cdvision.package.card import PHOTO_INPUT, ModelCard, TailSpec
+from cdvision.package.families import HYPERPRIOR
 from cdvision.package.loader import WEIGHTS_FILE
 from cdvision.package.tap import RAW, check_tap_name
 from cdvision.training.stage_run import read_record
@@ -70,7 +71,8 @@ def build_served(run: Path, folder: Path) -> tuple[ModelCard, dict[str, str]]:
     parts = _Parts(model, networks)
     training = {k: v for k, v in record.items() if k not in ("networks", "shape")}
     facts = PackageFacts({}, training, tuple(_metrics(run)))
-    card, coder = _card(name, model, networks), build_coder(model)
+    coder = build_coder(model)
+    card = _card(name, model, coder, networks)
     try:
         card = write_package(card, coder, folder, facts, parts.save, parts.write_graphs)
     except OSError as error:
@@ -95,7 +97,9 @@ def _metrics(run: Path) -> list[dict[str, Any]]:
     return [{"task": "features", "data": "held-out photos", **entry} for entry in found]
 
 
-def _card(name: str, model: Served, networks: Mapping[str, SplitNetwork]) -> ModelCard:
+def _card(
+    name: str, model: Served, coder: HyperpriorCoder, networks: Mapping[str, SplitNetwork]
+) -> ModelCard:
     described = {
         name: f"{network.facts['source']} after {network.facts['split']}"
         for name, network in networks.items()
@@ -109,8 +113,10 @@ def _card(name: str, model: Served, networks: Mapping[str, SplitNetwork]) -> Mod
         fingerprint="",
         qualities=QUALITIES,
         default_quality=4,
-        latents=LatentSpec(model.shape.channels, LATENT_STRIDE),
-        hyper_latents=LatentSpec(HYPER_CHANNELS, HYPER_STRIDE),
+        latents=map_latents(
+            coder, (model.shape.channels, LATENT_STRIDE), (HYPER_CHANNELS, HYPER_STRIDE)
+        ),
+        senders=one_sender(coder),
         input=PHOTO_INPUT,
         tails={
             name: TailSpec((), features[name], classes="", description=text, head=RAW)

@@ -17,10 +17,11 @@ from cdvision.models.dicm.widths import (
     HYPER_STRIDE,
     LATENTS_STRIDE,
 )
-from cdvision.networks.graphs import Axes, Graph, latent_axes
-from cdvision.package.card import FeatureSpec, LatentSpec
+from cdvision.networks.graphs import Axes, Graph, map_axes
+from cdvision.package.card import FeatureSpec
 
 CLASSIFIER, DETECTOR = "classifier", "detector"  # names of the tails
+MapShape = tuple[int, int]
 INTEGERS = (torch.int32, torch.int32, torch.int64)
 
 
@@ -83,15 +84,15 @@ def latents_decoder(model: DicmPackage) -> tuple[nn.Module, FeatureSpec]:
     return LatentsDecoder(model), FeatureSpec(model.widths.features, 4)
 
 
-def latent_specs(model: DicmPackage) -> tuple[LatentSpec, LatentSpec]:
-    """Symbols and hyper-latent of the model's profile."""
+def map_shapes(model: DicmPackage) -> tuple[MapShape, MapShape]:
+    """Channels and stride of the profile's symbols and of its hyper-latent."""
     widths = model.widths
     if model.settings.profile == "dicm-re":
         return (
-            LatentSpec(widths.filtered, FILTERED_STRIDE),
-            LatentSpec(widths.filtered_hyper, FILTERED_HYPER_STRIDE),
+            (widths.filtered, FILTERED_STRIDE),
+            (widths.filtered_hyper, FILTERED_HYPER_STRIDE),
         )
-    return LatentSpec(widths.latents, LATENTS_STRIDE), LatentSpec(widths.hyper, HYPER_STRIDE)
+    return (widths.latents, LATENTS_STRIDE), (widths.hyper, HYPER_STRIDE)
 
 
 def pool_stride(model: DicmPackage) -> int:
@@ -100,8 +101,7 @@ def pool_stride(model: DicmPackage) -> int:
 
 
 def _latents(model: DicmPackage) -> Axes:
-    symbols, hyper = latent_specs(model)
-    return latent_axes((symbols.channels, symbols.stride), (hyper.channels, hyper.stride))
+    return map_axes(*map_shapes(model))
 
 
 def _tail(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cdvision.building.card_parts import map_latents, one_sender
 from cdvision.building.package_builder import (
     PackageFacts,
     build_integer_network,
@@ -14,20 +15,21 @@ from cdvision.building.package_builder import (
     symbol_tables,
     write_package,
 )
+from cdvision.entropy.coder import Coder
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.models.dicm.bottleneck import (
     Bottleneck,
     CheckerboardBottleneck,
     HyperpriorBottleneck,
 )
-from cdvision.models.dicm.graphs import CLASSIFIER, DETECTOR, latent_specs, pool_stride
+from cdvision.models.dicm.graphs import CLASSIFIER, DETECTOR, map_shapes, pool_stride
 from cdvision.models.dicm.integer_checkerboard import build_checkerboard_network
 from cdvision.models.dicm.network import DicmPackage, save_package_weights
 from cdvision.models.dicm.receiver.coder import CheckerboardCoder
 from cdvision.models.dicm.widths import FEATURES_STRIDE
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import FeatureSpec, InputSpec, ModelCard, TailSpec
-from cdvision.package.codecs import CHECKERBOARD, HYPERPRIOR, Coder
+from cdvision.package.families import CHECKERBOARD, HYPERPRIOR
 
 CLASSIFIER_LIST, DETECTOR_LIST = "classifier", "detector"  # of class names
 PADDING = (124, 116, 104)  # ImageNet's mean
@@ -66,7 +68,7 @@ def build_dicm(
     model.eval().requires_grad_(False)
     coder = build_coder(model.codec.bottleneck)
     return write_package(
-        _card(model, names), coder, folder, facts, partial(save_package_weights, model)
+        _card(model, coder, names), coder, folder, facts, partial(save_package_weights, model)
     )
 
 
@@ -83,9 +85,8 @@ def build_coder(bottleneck: Bottleneck) -> Coder:
     raise TypeError(type(bottleneck).__name__)
 
 
-def _card(model: DicmPackage, names: DicmFacts) -> ModelCard:
+def _card(model: DicmPackage, coder: Coder, names: DicmFacts) -> ModelCard:
     small = model.settings.profile == "dicm-re"
-    latents, hyper = latent_specs(model)
     return ModelCard(
         name=names.name,
         description=names.description,
@@ -94,8 +95,8 @@ def _card(model: DicmPackage, names: DicmFacts) -> ModelCard:
         fingerprint="",
         qualities=QUALITIES,
         default_quality=4,
-        latents=latents,
-        hyper_latents=hyper,
+        latents=map_latents(coder, *map_shapes(model)),
+        senders=one_sender(coder),
         input=_input(multiple=32 if small else 64),
         tails=_tails(model),
         licence="Apache-2.0",

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from cdvision.models.faces.hsc import HscCodec
 from cdvision.models.faces.hsc_widths import BASE_SIDE
 from cdvision.models.faces.network import DecodedFaces, FacePackage, load_face_weights
+from cdvision.models.faces.receiver.hsc import BASE as BASE_LATENTS
+from cdvision.models.faces.receiver.hsc import DETAIL as DETAIL_LATENTS
+from cdvision.models.faces.receiver.style_layers import LAYERS as STYLE_LATENTS
 from cdvision.networks.graphs import Axes, Graph
-from cdvision.package.base_graph import BASE, BASE_INPUTS
-from cdvision.package.stream_codec import LAYER_COUNT, layer_name
+from cdvision.package.graph_names import BASE, LAYER_COUNT, QUALITY
 
 ATTRIBUTES, GENERATOR = "attributes", "generator"  # names of the tails
 
@@ -31,12 +33,11 @@ def graphs(model: FacePackage) -> dict[str, Graph]:
     """Return every graph by name."""
     side = model.widths.resolution
     pixels: Axes = {"image": ("batch", side, side, 3), "quality": ("batch",)}
-    names = tuple(layer_name(place) for place in range(len(layer_shapes(model))))
     return {
         "encoder": Graph(
             _as(EncoderGraph, model),
             pixels,
-            (*names, "score"),
+            (*latent_shapes(model), "score"),
             {"image": torch.uint8, "quality": torch.int64},
         ),
         f"tap.{ATTRIBUTES}": _receiver(model, _as(TapGraph, model), "features"),
@@ -47,33 +48,31 @@ def graphs(model: FacePackage) -> dict[str, Graph]:
     }
 
 
-def layer_shapes(model: FacePackage) -> tuple[tuple[int, ...], ...]:
-    """Shape of each layer's integers."""
+def latent_shapes(model: FacePackage) -> dict[str, tuple[int, ...]]:
+    """Shape of each layer's integers, by the names that its coder gives them."""
     codec = model.codec
     if not isinstance(codec, HscCodec):
-        return codec.layout.shapes
+        return dict(zip(STYLE_LATENTS, codec.layout.shapes, strict=True))
     widths = codec.widths
-    return (
-        (widths.base, BASE_SIDE, BASE_SIDE),
-        (widths.detail, widths.detail_side, widths.detail_side),
-    )
+    return {
+        BASE_LATENTS: (widths.base, BASE_SIDE, BASE_SIDE),
+        DETAIL_LATENTS: (widths.detail, widths.detail_side, widths.detail_side),
+    }
 
 
 def _receiver(model: FacePackage, module: nn.Module, *outputs: str) -> Graph:
-    shapes = layer_shapes(model)
     inputs: dict[str, tuple[str | int, ...]] = {
-        layer_name(place): ("batch", *shape) for place, shape in enumerate(shapes)
+        name: ("batch", *shape) for name, shape in latent_shapes(model).items()
     }
-    inputs |= {LAYER_COUNT: ("batch",), "quality": ("batch",)}
-    integers = (torch.int32,) * len(shapes) + (torch.int64, torch.int64)
-    return Graph(module, inputs, outputs, dict(zip(inputs, integers, strict=True)))
+    types = dict.fromkeys(inputs, torch.int32) | dict.fromkeys((LAYER_COUNT, QUALITY), torch.int64)
+    inputs |= {LAYER_COUNT: ("batch",), QUALITY: ("batch",)}
+    return Graph(module, inputs, outputs, types)
 
 
 def _base_receiver(model: FacePackage, module: nn.Module) -> Graph:
-    layer, quality = BASE_INPUTS
-    inputs: Axes = {layer: ("batch", *layer_shapes(model)[0]), quality: ("batch",)}
-    types = {layer: torch.int32, quality: torch.int64}
-    return Graph(module, inputs, ("features", "logits"), types)
+    name, shape = next(iter(latent_shapes(model).items()))
+    inputs: Axes = {name: ("batch", *shape), QUALITY: ("batch",)}
+    return Graph(module, inputs, ("features", "logits"), {name: torch.int32, QUALITY: torch.int64})
 
 
 # Parameters of a graph must have the names that the package's weights have: each graph is the

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cdvision.building.card_parts import latent_specs, one_sender
 from cdvision.building.package_builder import PackageFacts, write_package
 from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.heads.attribute_answers import AttributeCalibration
-from cdvision.models.faces.graphs import ATTRIBUTES, GENERATOR, layer_shapes
+from cdvision.models.faces.graphs import ATTRIBUTES, GENERATOR, latent_shapes
 from cdvision.models.faces.hsc import HscCodec
 from cdvision.models.faces.hsc_tables import build_hsc_coder
 from cdvision.models.faces.network import HSC as HSC_PROFILE
@@ -19,7 +20,7 @@ from cdvision.models.faces.style_layers import StyleLayers
 from cdvision.models.faces.style_tables import build_style_coder
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import FeatureSpec, InputSpec, ModelCard, TailSpec
-from cdvision.package.codecs import HSC, SFIC_STYLE
+from cdvision.package.families import HSC, SFIC_STYLE
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def build_faces(
     model.eval().requires_grad_(False)
     coder = build_face_coder(model.codec)
     return write_package(
-        _card(model, names), coder, folder, facts, partial(save_face_weights, model)
+        _card(model, coder, names), coder, folder, facts, partial(save_face_weights, model)
     )
 
 
@@ -68,8 +69,8 @@ def build_face_coder(codec: HscCodec | StyleLayers) -> LayeredCoder:
     return build_hsc_coder(codec) if isinstance(codec, HscCodec) else build_style_coder(codec)
 
 
-def _card(model: FacePackage, names: FaceFacts) -> ModelCard:
-    widths = model.widths
+def _card(model: FacePackage, coder: LayeredCoder, names: FaceFacts) -> ModelCard:
+    widths, layers = model.widths, tuple(layer.id for layer in coder.layers)
     side, rows = widths.resolution, FeatureSpec(widths.rows * widths.style, widths.resolution)
     return ModelCard(
         name=names.name,
@@ -79,8 +80,8 @@ def _card(model: FacePackage, names: FaceFacts) -> ModelCard:
         fingerprint="",
         qualities=QUALITIES,
         default_quality=4,
-        latents=None,
-        hyper_latents=None,
+        latents=latent_specs(coder, fixed=latent_shapes(model)),
+        senders=one_sender(coder),
         input=InputSpec(
             size=side, multiple=side, max_size=side, padding=(0, 0, 0), least_size=side,
             fit="square", least_score=round(float(model.score.threshold), 4),
@@ -88,15 +89,15 @@ def _card(model: FacePackage, names: FaceFacts) -> ModelCard:
         tails={
             ATTRIBUTES: TailSpec(
                 ("attributes",), rows, ATTRIBUTES, "perceptron on decoded style rows",
-                head="attributes", settings=names.calibration.to_settings(),
+                head="attributes", settings=names.calibration.to_settings(), layers=layers,
             ),
             GENERATOR: TailSpec(
-                ("reconstruct",), rows, "", "style-based generator", head="picture"
+                ("reconstruct",), rows, "", "style-based generator", head="picture",
+                layers=layers,
             ),
         },
         licence=names.licence,
         provenance=names.provenance,
         training={},
         metrics=(),
-        layers=layer_shapes(model),
     )  # fmt: skip

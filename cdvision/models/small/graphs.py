@@ -13,7 +13,7 @@ from cdvision.heads.mask_head import MaskHead
 from cdvision.models.small.descriptor import ELEMENTS
 from cdvision.models.small.nanodet import DetectorFeatures, NanoDetTail
 from cdvision.models.small.network import CLASSIFIER, DETECTOR, WINDOW, Small
-from cdvision.networks.graphs import Axes, Graph, latent_axes
+from cdvision.networks.graphs import Axes, Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
 from cdvision.package.card import FeatureSpec
 
@@ -28,7 +28,7 @@ def graphs(model: Small) -> dict[str, Graph]:
     int32, int64, uint8 = torch.int32, torch.int64, torch.uint8
     pixels: Axes = {"image": ("batch", "height", "width", 3)}
     window: Axes = {"window": ("batch", WINDOW, WINDOW, 3), "quality": ("batch",)}
-    latents = latent_axes((LATENT_CHANNELS, 16), (HYPER_CHANNELS, 64))
+    latents = map_axes((LATENT_CHANNELS, 16), (HYPER_CHANNELS, 64))
     descriptor: Axes = {"descriptor": ("batch", ELEMENTS), "quality": ("batch",)}
     scales, dense = ("features", "fine"), ("scores", "distances")
     tables: list[tuple[str, nn.Module, Axes, tuple[str, ...], tuple[torch.dtype, ...]]] = [

@@ -7,33 +7,42 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from cdvision.building.card_parts import latent_specs, one_sender
 from cdvision.building.map_tables import build_coder
 from cdvision.building.package_builder import (
     PackageFacts,
     prior_tables,
     write_package,
 )
+from cdvision.entropy.map_coder import HYPER, SYMBOLS
+from cdvision.models.small.descriptor import ELEMENTS
 from cdvision.models.small.graphs import load
 from cdvision.models.small.nanodet import COARSE_CHANNELS
 from cdvision.models.small.network import CLASSIFIER, DETECTOR, WINDOW, Small
 from cdvision.models.small.receiver.coder import (
+    DESCRIPTOR,
     DESCRIPTOR_LAYER,
     MAP_LAYER,
     DescribedMapCoder,
     DescriptorCoder,
 )
-from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
+from cdvision.networks.latent_model import (
+    HYPER_CHANNELS,
+    HYPER_STRIDE,
+    LATENT_CHANNELS,
+    LATENT_STRIDE,
+)
 from cdvision.networks.mobilenet_v2 import EMBEDDING
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import (
     PHOTO_INPUT,
     FeatureSpec,
-    LatentSpec,
     ModelCard,
+    SenderGraph,
     TailSpec,
     WindowSpec,
 )
-from cdvision.package.codecs import DESCRIBED_MAP
+from cdvision.package.families import DESCRIBED_MAP
 
 CROP = 0.875  # side of the classifier's window over the photo's short side, as it was trained
 DESCRIPTION = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
@@ -56,8 +65,9 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
     def save(path: Path) -> None:
         save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
 
-    card = _card() if model.masks is None else with_masks(_card())
-    return write_package(card, build_described_coder(model), folder, facts, save)
+    coder = build_described_coder(model)
+    card = _card(coder) if model.masks is None else with_masks(_card(coder))
+    return write_package(card, coder, folder, facts, save)
 
 
 def with_masks(card: ModelCard) -> ModelCard:
@@ -75,7 +85,7 @@ def build_described_coder(model: Small) -> DescribedMapCoder:
     return DescribedMapCoder(DescriptorCoder(tables, QUALITIES), build_coder(model))
 
 
-def _card() -> ModelCard:
+def _card(coder: DescribedMapCoder) -> ModelCard:
     return ModelCard(
         name="small",
         description="Photos: COCO-80 detection and ImageNet-1k classification from one stream.",
@@ -84,18 +94,29 @@ def _card() -> ModelCard:
         fingerprint="",
         qualities=QUALITIES,
         default_quality=4,
-        latents=LatentSpec(LATENT_CHANNELS, 16),
-        hyper_latents=LatentSpec(HYPER_CHANNELS, 64),
+        latents=latent_specs(
+            coder,
+            maps={
+                SYMBOLS: (LATENT_CHANNELS, LATENT_STRIDE),
+                HYPER: (HYPER_CHANNELS, HYPER_STRIDE),
+            },
+            fixed={DESCRIPTOR: (ELEMENTS,)},
+        ),
+        senders=one_sender(
+            coder,
+            encoder=SenderGraph((MAP_LAYER,)),
+            descriptor=SenderGraph((DESCRIPTOR_LAYER,), picture="window"),
+        ),
         input=replace(PHOTO_INPUT, window=WindowSpec(WINDOW, CROP)),
         tails={
             DETECTOR: TailSpec(
                 ("detect",), FeatureSpec(COARSE_CHANNELS, 16), "coco",
                 "NanoDet-Plus-m after stage 3, and after stage 2 for its neck",
-                head="distribution", layer=MAP_LAYER,
+                head="distribution", layers=(MAP_LAYER,),
             ),
             CLASSIFIER: TailSpec(
                 ("classify",), FeatureSpec(EMBEDDING, 224, cells=1), "imagenet",
-                "MobileNetV2 1.0 after pooling", head="classes", layer=DESCRIPTOR_LAYER,
+                "MobileNetV2 1.0 after pooling", head="classes", layers=(DESCRIPTOR_LAYER,),
             ),
         },
         licence="Apache-2.0",

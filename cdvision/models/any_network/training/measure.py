@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdvision.building.map_tables import build_coder
-from cdvision.entropy.latent_coder import Latents
+from cdvision.entropy.coder import Latents
+from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import CdvisionError, ImageError
 from cdvision.fit.measure import MOST_PHOTOS, Measurement, QualityFigures
 from cdvision.fit.network import SplitNetwork
@@ -21,7 +22,7 @@ from cdvision.fit.photos import PhotoFile
 from cdvision.models.any_network.network import Served
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import PHOTO_INPUT
-from cdvision.package.codecs import HYPERPRIOR
+from cdvision.package.families import HYPERPRIOR
 from cdvision.photo import fit_photo, read_photo
 from cdvision.stream import Layer, write_stream
 
@@ -90,9 +91,9 @@ class _Sender:
         symbols, hyper = self._model.encode_features(gathered, self.levels)
         kept, sizes = [], []
         for level, (s, z) in enumerate(zip(_integers(symbols), _integers(hyper), strict=True)):
-            latents = self._coder.keep_coded(Latents(s, z), level)
+            latents = self._coder.received({SYMBOLS: s, HYPER: z}, level)
             sizes.append(self._size(latents, level, source, image))
-            kept.append(torch.from_numpy(np.asarray(latents.symbols)))
+            kept.append(torch.from_numpy(np.asarray(latents[SYMBOLS])))
         received = torch.stack(kept).to(symbols)
         return self._model.dequantiser(received, hyper, self.levels), sizes
 
@@ -105,7 +106,7 @@ class _Sender:
             input_width=image.shape[3],
             input_height=image.shape[2],
             quality=level + 1,
-            layers=[Layer(0, self._coder.encode(latents, level))],
+            layers=[Layer(*body) for body in self._coder.encode(latents, level).items()],
         )
         return len(stream)
 

@@ -25,19 +25,19 @@ from cdvision.fit.resuming import check_options, check_room
 from cdvision.fit.sources import NetworkRequest
 from cdvision.fit.tap_builder import round_to_half
 from cdvision.models.any_network.network import Served, ServedShape, default_shape
-from cdvision.models.any_network.training.measure import NetworkFigures, measure_served
-from cdvision.models.any_network.training.photos import photo_bank
-from cdvision.models.any_network.training.serving import (
+from cdvision.models.any_network.served_networks import (
+    REPORT_FILE,
     describe_networks,
     feature_specs,
     open_networks,
 )
+from cdvision.models.any_network.training.measure import NetworkFigures, measure_served
+from cdvision.models.any_network.training.photos import photo_bank
 from cdvision.models.any_network.training.stage import EncoderStage
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.rate_control import TARGET_BYTES
 from cdvision.training.stage_run import Plan, run_stage
 
-REPORT_FILE = "report.json"
 SAMPLE, SAMPLE_SIDE = 16, 96  # crops that show whether features are ever below 0
 
 

@@ -19,45 +19,47 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.coder import Symbols
 from cdvision.entropy.context_network import ContextNetwork, board_of
-from cdvision.entropy.latent_coder import LatentCoder, Latents, Pass
+from cdvision.entropy.map_coder import MapCoder, Pass
 
 
-class CheckerboardCoder(LatentCoder[ContextNetwork]):
-    """Latents to bytes and back, in two passes; its parts are those of ``LatentCoder``.
+class CheckerboardCoder(MapCoder[ContextNetwork]):
+    """A map to one layer, in two passes; its parts are those of ``MapCoder``.
 
     Source: He et al., "Checkerboard Context Model for Efficient Learned Image Compression", CVPR
     2021; two passes as DICM has them (Tang, Yi, Wang, IEEE Trans. Broadcasting 2025).
     """
 
-    def decode(self, body: bytes, height: int, width: int, quality: int) -> Latents:
-        """Decode the latents of a map of ``height`` x ``width`` cells; raises BitstreamError."""
+    def _decode(
+        self, body: bytes, height: int, width: int, quality: int
+    ) -> tuple[Symbols, Symbols]:
         from cdvision.entropy.rans import RansDecoder
 
         decoder, network, board = RansDecoder(body), self.network, board_of(height, width)
-        hyper_shape = (self.hyper_channels, *self.hyper_size(height, width))
-        hyper = decoder.read(self._hyper_index(hyper_shape, quality), self.hyper_tables)
+        index = self._hyper_index(self._hyper_shape(height, width), quality)
+        hyper = decoder.read(index, self.hyper_tables)
         features = network.features(hyper, quality, (height, width))
-        index = network.first_index(features, board, quality)
-        first = decoder.read(index, self.symbol_tables)
-        index = network.second_index(features, first, board, quality)
-        second = decoder.read(index, self.symbol_tables)
+        # The second pass sees the first: its tables are chosen by what has just been read.
+        odd = network.first_index(features, board, quality)
+        first = decoder.read(odd, self.symbol_tables)
+        even = network.second_index(features, first, board, quality)
+        second = decoder.read(even, self.symbol_tables)
         decoder.finish()
-        return Latents(self._joined([first, second], (self.channels, height, width)), hyper)
+        return self._joined([first, second], (self.channels, height, width)), hyper
 
-    def _passes(self, latents: Latents, quality: int) -> list[Pass]:
-        channels, height, width = latents.symbols.shape
+    def _passes(self, symbols: Symbols, hyper: Symbols, quality: int) -> list[Pass]:
+        self.check_quality(quality)
+        channels, height, width = symbols.shape
         network, board = self.network, board_of(height, width)
-        symbols = latents.symbols.reshape(channels, -1)
-        features = network.features(latents.hyper, quality, (height, width))
-        index = network.first_index(features, board, quality)
-        first = np.where(index > 0, symbols[:, board.odd], 0), index
-        index = network.second_index(features, first[0], board, quality)
-        return [first, (np.where(index > 0, symbols[:, board.even], 0), index)]
+        flat = symbols.reshape(channels, -1)
+        features = network.features(hyper, quality, (height, width))
+        odd = network.first_index(features, board, quality)
+        first = np.where(odd > 0, flat[:, board.odd], 0)
+        even = network.second_index(features, first, board, quality)
+        return [(first, odd), (np.where(even > 0, flat[:, board.even], 0), even)]
 
-    def _joined(
-        self, passes: Sequence[NDArray[np.int32]], shape: tuple[int, ...]
-    ) -> NDArray[np.int32]:
+    def _joined(self, passes: Sequence[Symbols], shape: tuple[int, ...]) -> Symbols:
         channels, height, width = shape
         board, symbols = board_of(height, width), np.empty((channels, height * width), np.int32)
         symbols[:, board.odd], symbols[:, board.even] = passes

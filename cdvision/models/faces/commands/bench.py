@@ -125,12 +125,12 @@ def _measure(
     judge: PictureJudge,
 ) -> dict[str, Any]:
     """Measure every path, and return the facts of the run."""
-    from cdvision.bench.machine import machine, versions
+    from cdvision.machine import machine, versions
     from cdvision.models.faces.bench.measure import FaceBenchmark
     from cdvision.models.faces.bench.paths import pixel_path, rival_paths, stream_paths
     from cdvision.models.faces.bench.speed import attribute_times
 
-    layers = layers or tuple(range(1, len(model.card.layers) + 1))
+    layers = layers or tuple(range(1, len(model.package.coder.layers) + 1))
     side = model.card.input.size
     taken = _taken(model, data)
     _fit_thresholds(classifier, source, thresholds_from, side)

@@ -18,20 +18,22 @@ There the slice networks are fed decoded floats; in integers they are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.array_parts import named_parts, part_of
+from cdvision.entropy.coder import Latents, LayerSpec, Symbols, symbol_range
 from cdvision.entropy.context_network import MAGNITUDES, symbol_magnitudes
 from cdvision.entropy.integer_network import IntegerNetwork, joined_bytes
-from cdvision.entropy.latent_coder import named_parts, part_of
-from cdvision.entropy.layered_coder import Code, LayeredCoder, Symbols
+from cdvision.entropy.layered_coder import Code, LayeredCoder
 from cdvision.entropy.tables import SymbolTables
 from cdvision.errors import ModelError
 
+BASE, DETAIL = "base", "detail"
 MAX_SIDE = 64
 MAX_SLICES = 32
 
@@ -54,7 +56,10 @@ class HscCoder(LayeredCoder):
         ModelError: the parts do not fit each other.
     """
 
-    layer_ids: ClassVar[tuple[int, ...]] = (0, 1)
+    layers: ClassVar[tuple[LayerSpec, ...]] = (
+        LayerSpec(0, (BASE,)),
+        LayerSpec(1, (DETAIL,), needs=(0,)),
+    )
 
     base_tables: SymbolTables
     symbol_tables: SymbolTables
@@ -111,20 +116,26 @@ class HscCoder(LayeredCoder):
         return self.base_side * self.side.upsample
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes (channels, side, side) of base and detail."""
-        base = (self.side.inputs, self.base_side, self.base_side)
         channels = sum(network.channels for network in self.slices)
-        return base, (channels, self.detail_side, self.detail_side)
+        return {
+            BASE: (self.side.inputs, self.base_side, self.base_side),
+            DETAIL: (channels, self.detail_side, self.detail_side),
+        }
 
-    def _code_layer(self, layer: int, earlier: Sequence[Symbols], quality: int, code: Code) -> None:
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest symbol of base and detail."""
+        return {BASE: symbol_range(self.base_tables), DETAIL: symbol_range(self.symbol_tables)}
+
+    def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
         if layer == 0:
             code(..., self._base_index(quality), self.base_tables)
         else:
-            self._code_detail(earlier[0], quality, code)
+            self._code_detail(known[BASE], quality, code)
 
     def _base_index(self, quality: int) -> NDArray[np.uint16]:
-        first, shape = quality * self.side.inputs, self.shapes[0]
+        first, shape = quality * self.side.inputs, self.shapes[BASE]
         channel = np.arange(first, first + shape[0], dtype=np.uint16)
         return np.broadcast_to(channel[:, None, None], shape)
 

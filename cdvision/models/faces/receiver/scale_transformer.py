@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.integer_attention import (
     MAX_TOKENS,
     TOKEN_BOUND,
@@ -34,7 +35,6 @@ from cdvision.entropy.integer_attention import (
     on_tokens,
 )
 from cdvision.entropy.integer_network import EXACT_LIMIT, MAX_BOUND, IntegerLayer
-from cdvision.entropy.latent_coder import named_parts, part_of
 from cdvision.errors import ModelError
 
 Symbols = NDArray[np.int32]

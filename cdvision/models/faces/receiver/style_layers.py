@@ -16,23 +16,24 @@ details are not public, the design is ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.array_parts import named_parts, part_of
+from cdvision.entropy.coder import Latents, LayerSpec, symbol_range
 from cdvision.entropy.integer_attention import integers
 from cdvision.entropy.integer_network import joined_bytes
-from cdvision.entropy.latent_coder import named_parts, part_of
-from cdvision.entropy.layered_coder import Code, LayeredCoder, Symbols
+from cdvision.entropy.layered_coder import Code, LayeredCoder
 from cdvision.entropy.tables import SymbolTables
 from cdvision.errors import ModelError
 from cdvision.models.faces.receiver.scale_transformer import ScaleTransformer
 
 Index = NDArray[np.uint16]
-EVERYTHING = ...
+LAYERS = ("basic", "middle", "enhanced")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,9 @@ class StyleLayersCoder(LayeredCoder):
     fixed: tuple[Index, ...]
     transformer: ScaleTransformer | None = None
     qualities: int = field(init=False)
-    layer_ids: ClassVar[tuple[int, ...]] = (0, 1, 2)  # basic, middle, enhanced
+    layers: ClassVar[tuple[LayerSpec, ...]] = tuple(
+        LayerSpec(place, (name,), needs=tuple(range(place))) for place, name in enumerate(LAYERS)
+    )
 
     def __post_init__(self) -> None:
         if not self.fixed or any(f.ndim != 3 or f.dtype != np.uint16 for f in self.fixed):
@@ -64,8 +67,8 @@ class StyleLayersCoder(LayeredCoder):
         object.__setattr__(self, "qualities", len(self.fixed[0]))
         if self.transformer is not None:
             self._check_transformer(self.transformer)
-        if len(self.shapes) != len(self.layer_ids):
-            raise ModelError(f"style layers: expected three layers, found {len(self.shapes)}")
+        if len(self._shapes()) != len(LAYERS):
+            raise ModelError(f"style layers: expected three layers, found {len(self._shapes())}")
         highest = max(int(f.max()) for f in self.fixed)
         if self.transformer is not None:
             highest = max(highest, self.transformer.highest)
@@ -84,20 +87,27 @@ class StyleLayersCoder(LayeredCoder):
             )
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Rows and symbols a row of each layer."""
+        return dict(zip(LAYERS, self._shapes(), strict=True))
+
+    def _shapes(self) -> tuple[tuple[int, ...], ...]:
         if self.transformer is not None:
             return self.transformer.shapes
         return tuple(index.shape[1:] for index in self.fixed)
 
-    def _code_layer(self, layer: int, earlier: Sequence[Symbols], quality: int, code: Code) -> None:
-        code(EVERYTHING, self._index(earlier, quality), self.tables)
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest symbol of each layer."""
+        return dict.fromkeys(LAYERS, symbol_range(self.tables))
 
-    def _index(self, earlier: Sequence[Symbols], quality: int) -> NDArray[np.integer]:
-        if self.transformer is None or not earlier:
-            index: NDArray[np.integer] = self.fixed[len(earlier)][quality]
+    def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
+        code(..., self._index(layer, known, quality), self.tables)
+
+    def _index(self, layer: int, known: Latents, quality: int) -> NDArray[np.integer]:
+        if self.transformer is None or layer == 0:
+            index: NDArray[np.integer] = self.fixed[layer][quality]
             return index
-        return self.transformer(earlier, quality)
+        return self.transformer([known[name] for name in LAYERS[:layer]], quality)
 
     def canonical_parts(self) -> list[bytes]:
         """Serialise everything that decides which bits mean which latents."""
@@ -106,7 +116,7 @@ class StyleLayersCoder(LayeredCoder):
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Give the arrays of ``tables.npz``."""
-        layers: dict[str, NDArray[np.generic]] = {"layers": np.array([len(self.shapes)], np.int32)}
+        layers: dict[str, NDArray[np.generic]] = {"layers": np.array([len(LAYERS)], np.int32)}
         parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
             "tables": self.tables.to_arrays(),
             "fixed": {str(layer): index for layer, index in enumerate(self.fixed)},
@@ -132,10 +142,10 @@ class StyleLayersCoder(LayeredCoder):
             fixed=tuple(fixed[str(layer)] for layer in range(len(fixed))),  # type: ignore[misc]
             transformer=ScaleTransformer.from_arrays(network) if network else None,
         )
-        if integers(arrays["layers"], 1) != [len(coder.shapes)]:
+        if integers(arrays["layers"], 1) != [len(LAYERS)]:
             raise ModelError(
                 f"tables.npz: expected tables of {arrays['layers'].tolist()} layers, "
-                f"found {len(coder.shapes)}"
+                f"found {len(LAYERS)}"
             )
         return coder
 

@@ -73,8 +73,10 @@ def decoded_logits(
 def _through(coder: LayeredCoder, layers: list[Tensor], quality: int) -> list[Tensor]:
     """What the coder keeps of each face's layers."""
     arrays = [layer.cpu().numpy().astype(np.int32) for layer in layers]
-    kept = [coder.keep_coded(face, quality) for face in zip(*arrays, strict=True)]
-    return [torch.from_numpy(np.stack(parts)).float() for parts in zip(*kept, strict=True)]
+    names = list(coder.shapes)
+    faces = (dict(zip(names, face, strict=True)) for face in zip(*arrays, strict=True))
+    kept = [coder.received(face, quality) for face in faces]
+    return [torch.from_numpy(np.stack([one[name] for one in kept])).float() for name in names]
 
 
 def fit_sigmoid(logits: Floats, truth: Floats) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cdvision.models.faces.hsc import HscCodec
 from cdvision.models.faces.hsc_tables import build_hsc_coder
-from cdvision.models.faces.receiver.hsc import HscCoder
+from cdvision.models.faces.receiver.hsc import BASE, DETAIL, HscCoder
 from cdvision.models.faces.training.attribute_scores import balanced_accuracy, mean_accuracy
 from cdvision.models.faces.training.face_codes import FaceCodes
 from cdvision.models.faces.training.style_metric import StyleMetric
@@ -42,14 +42,15 @@ def transmit_faces(codec: HscCodec, coder: HscCoder, codes: FaceCodes, quality: 
     sent = codec.encode(codes.rows, codes.feature.float(), at)
     arrays = [part.cpu().numpy().astype(np.int32) for part in sent]
     sizes, ideal, kept = [], [], []
-    for face in zip(*arrays, strict=True):
+    for pair in zip(*arrays, strict=True):
+        face = dict(zip((BASE, DETAIL), pair, strict=True))
         bodies = coder.encode(face, quality)
-        sizes.append([len(body) for body in bodies])
-        ideal.append([bits / 8 for bits in coder.estimate_bits(face, quality)])
-        kept.append(coder.decode(bodies, quality))
+        sizes.append([len(body) for body in bodies.values()])
+        ideal.append([bits / 8 for bits in coder.estimate_bits(face, quality).values()])
+        kept.append(coder.decode(bodies, quality, coder.shapes))
     base, detail = (
-        torch.from_numpy(np.stack(parts)).float().to(codes.rows.device)
-        for parts in zip(*kept, strict=True)
+        torch.from_numpy(np.stack([one[name] for one in kept])).float().to(codes.rows.device)
+        for name in (BASE, DETAIL)
     )
     rows = codec.decode_base(base, at)
     feature = codec.decode_detail(detail, rows, at)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cdvision.models.faces.receiver.style_layers import LAYERS
 from cdvision.models.faces.style_layers import StyleLayers
 from cdvision.models.faces.style_tables import build_style_coder
 from cdvision.models.faces.training.attribute_scores import balanced_accuracy, mean_accuracy
@@ -36,7 +37,8 @@ def report_layers(
     for number in range(QUALITIES):
         sent = codec(rows, torch.full((len(rows),), number, device=rows.device))
         symbols = [part.cpu().numpy().astype(np.int32) for part in sent.symbols]
-        bodies = [coder.encode(list(latents), number) for latents in zip(*symbols, strict=True)]
+        faces = (dict(zip(LAYERS, face, strict=True)) for face in zip(*symbols, strict=True))
+        bodies = [list(coder.encode(face, number).values()) for face in faces]
         entry: dict[str, Any] = {
             "quality": number + 1,
             "bytes": _rounded(np.mean([[len(body) for body in face] for face in bodies], 0), 2),

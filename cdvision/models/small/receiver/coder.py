@@ -11,44 +11,32 @@ classifies reads, and may be sent, the first layer alone.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.array_parts import named_parts, part_of
+from cdvision.entropy.coder import (
+    Coder,
+    EncodedLayer,
+    Latents,
+    LayerSpec,
+    Shapes,
+    Symbols,
+    symbol_range,
+)
 from cdvision.entropy.hyperprior import HyperpriorCoder
-from cdvision.entropy.integer_network import joined_bytes
-from cdvision.entropy.latent_coder import Latents, named_parts, part_of
-from cdvision.entropy.layered_coder import Code, LayeredCoder, Symbols
-from cdvision.entropy.tables import CodingError, SymbolTables
+from cdvision.entropy.layered_coder import Code, LayeredCoder
+from cdvision.entropy.map_coder import HYPER, SYMBOLS
+from cdvision.entropy.tables import SymbolTables
 from cdvision.errors import ModelError
 
+DESCRIPTOR = "descriptor"
 DESCRIPTOR_LAYER, MAP_LAYER = 0, 1
 MAX_ELEMENTS = 4096
-
-
-class DescribedLatents(NamedTuple):
-    """What both layers hold; None where a layer is not there."""
-
-    descriptor: NDArray[np.int32] | None  # (D,)
-    symbols: NDArray[np.int32] | None  # (C, h, w)
-    hyper: NDArray[np.int32] | None  # (C_z, ceil(h / step), ceil(w / step))
-
-    def __or__(self, other: DescribedLatents) -> DescribedLatents:
-        """Join what was decoded apart."""
-        pairs = zip(self, other, strict=True)
-        return DescribedLatents(*(b if a is None else a for a, b in pairs))
-
-    @property
-    def map(self) -> Latents | None:
-        """The layer of the map."""
-        if self.symbols is None or self.hyper is None:
-            return None
-        return Latents(self.symbols, self.hyper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +51,7 @@ class DescriptorCoder(LayeredCoder):
         ModelError: the tables do not fit the qualities.
     """
 
-    layer_ids: ClassVar[tuple[int, ...]] = (DESCRIPTOR_LAYER,)
+    layers: ClassVar[tuple[LayerSpec, ...]] = (LayerSpec(DESCRIPTOR_LAYER, (DESCRIPTOR,)),)
 
     tables: SymbolTables
     qualities: int
@@ -83,11 +71,15 @@ class DescriptorCoder(LayeredCoder):
         return len(self.tables) // self.qualities
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """The one shape, (D,)."""
-        return ((self.elements,),)
+        return {DESCRIPTOR: (self.elements,)}
 
-    def _code_layer(self, layer: int, earlier: Sequence[Symbols], quality: int, code: Code) -> None:
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest symbol of the vector."""
+        return {DESCRIPTOR: symbol_range(self.tables)}
+
+    def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
         first = quality * self.elements
         code(..., np.arange(first, first + self.elements, dtype=np.uint16), self.tables)
 
@@ -111,7 +103,7 @@ class DescriptorCoder(LayeredCoder):
 
 
 @dataclass(frozen=True, eq=False)
-class DescribedMapCoder:
+class DescribedMapCoder(Coder):
     """Both layers' coders; qualities count from 0.
 
     Args:
@@ -121,6 +113,11 @@ class DescribedMapCoder:
     Raises:
         ModelError: their numbers of qualities differ.
     """
+
+    layers: ClassVar[tuple[LayerSpec, ...]] = (
+        LayerSpec(DESCRIPTOR_LAYER, (DESCRIPTOR,)),
+        LayerSpec(MAP_LAYER, (SYMBOLS, HYPER)),
+    )
 
     descriptor: DescriptorCoder
     map: HyperpriorCoder
@@ -133,56 +130,53 @@ class DescribedMapCoder:
             )
 
     @property
-    def qualities(self) -> int:
+    def qualities(self) -> int:  # type: ignore[override]  # both coders'
         """Number of qualities."""
         return self.map.qualities
 
-    @cached_property
-    def fingerprint(self) -> bytes:
-        """SHA-256 over both coders' fingerprints."""
-        parts = [b"CDVM", self.descriptor.fingerprint, self.map.fingerprint]
-        return hashlib.sha256(joined_bytes(parts)).digest()
+    def check_shapes(self, shapes: Shapes) -> None:
+        """Compare the shapes that a card gives latents with the coders'; raises ModelError."""
+        for part in (self.descriptor, self.map):
+            part.check_shapes({k: v for k, v in shapes.items() if k in part.latent_layers})
 
-    def encode(self, latents: DescribedLatents, quality: int) -> dict[int, bytes]:
-        """Return the body of each layer that there is, by its id.
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest symbol of each of the latents."""
+        return {**self.descriptor.ranges(), **self.map.ranges()}
 
-        Raises:
-            CodingError: there is none, or a shape is not that of its layer.
-        """
-        bodies: dict[int, bytes] = {}
-        if latents.descriptor is not None:
-            (bodies[DESCRIPTOR_LAYER],) = self.descriptor.encode([latents.descriptor], quality)
-        if latents.map is not None:
-            bodies[MAP_LAYER] = self.map.encode(latents.map, quality)
-        if not bodies:
-            raise CodingError("latents: expected a descriptor, a map or both, found neither")
-        return bodies
+    def encode_layer(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> EncodedLayer:
+        """Encode one of the two; see ``Coder.encode_layer``."""
+        part = self._part(layer)
+        return part.encode_layer(part.layers[0].id, latents, quality, known)
 
-    def decode_descriptor(self, body: bytes, quality: int) -> NDArray[np.int32]:
-        """Decode layer 0: (D,); raises BitstreamError."""
-        return self.descriptor.decode([body], quality)[0]
+    def decode_layer(
+        self, layer: int, body: bytes, quality: int, shapes: Shapes, known: Latents
+    ) -> Latents:
+        """Decode one of the two; see ``Coder.decode_layer``."""
+        part = self._part(layer)
+        return part.decode_layer(part.layers[0].id, body, quality, shapes, known)
 
-    def decode_map(self, body: bytes, height: int, width: int, quality: int) -> Latents:
-        """Decode layer 1, of ``height`` x ``width`` cells; raises BitstreamError."""
-        return self.map.decode(body, height, width, quality)
+    def received_layer(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> Latents:
+        """Return what the receiver is going to have of one of the two."""
+        part = self._part(layer)
+        return part.received_layer(part.layers[0].id, latents, quality, known)
 
-    def keep_coded(self, latents: DescribedLatents, quality: int) -> DescribedLatents:
-        """Return what the receiver is going to see of ``latents``."""
-        descriptor, found = latents.descriptor, latents.map
-        if descriptor is not None:
-            (descriptor,) = self.descriptor.keep_coded([descriptor], quality)
-        if found is not None:
-            found = self.map.keep_coded(found, quality)
-        return DescribedLatents(descriptor, *(found or (None, None)))
+    def estimate_layer_bits(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> float:
+        """Return the ideal code length of one of the two under the integer tables."""
+        part = self._part(layer)
+        return part.estimate_layer_bits(part.layers[0].id, latents, quality, known)
 
-    def estimate_bits(self, latents: DescribedLatents, quality: int) -> list[float]:
-        """Ideal code length of each layer that there is, under the integer tables."""
-        bits: list[float] = []
-        if latents.descriptor is not None:
-            bits += self.descriptor.estimate_bits([latents.descriptor], quality)
-        if latents.map is not None:
-            bits.append(self.map.estimate_bits(latents.map, quality))
-        return bits
+    def _part(self, layer: int) -> Coder:
+        return self.map if layer == MAP_LAYER else self.descriptor
+
+    def canonical_parts(self) -> list[bytes]:
+        """Serialise both coders' fingerprints."""
+        return [b"CDVM", self.descriptor.fingerprint, self.map.fingerprint]
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Give the arrays of ``tables.npz``."""

@@ -97,7 +97,7 @@ def encoder(
 
 
 def _requests(serve: tuple[str, ...], options: dict[str, Any]) -> dict[str, NetworkRequest]:
-    from cdvision.models.any_network.training.serving import parse_serve, with_settings
+    from cdvision.models.any_network.served_networks import parse_serve, with_settings
 
     requests = parse_serve(serve)
     for field, read in _READ_AS.items():

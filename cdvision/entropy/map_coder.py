@@ -1,30 +1,33 @@
-"""What the codecs with a hyper-latent share: tables, fingerprint, arrays, and the hyper-latent.
+"""What the coders of maps share: tables, the hyper-latent, and one layer of symbols behind it.
 
-A codec adds the network that chooses the symbols' tables, and the order in which it is asked.
+A coder adds the network that chooses the symbols' tables, and the order in which it is asked.
 """
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.integer_network import joined_bytes
-from cdvision.entropy.tables import CodingError, SymbolTables
+from cdvision.entropy.array_parts import named_parts, part_of
+from cdvision.entropy.coder import (
+    Coder,
+    EncodedLayer,
+    Latents,
+    LayerSpec,
+    Shapes,
+    Symbols,
+    symbol_range,
+)
+from cdvision.entropy.tables import SymbolTables
 from cdvision.errors import ModelError
 
-
-class Latents(NamedTuple):
-    """The integers inside a layer of a stream."""
-
-    symbols: NDArray[np.int32]  # (C, h, w)
-    hyper: NDArray[np.int32]  # (C_z, ceil(h / 4), ceil(w / 4))
+SYMBOLS, HYPER = "symbols", "hyper"
 
 
 class IndexNetwork(Protocol):
@@ -58,17 +61,19 @@ class IndexNetwork(Protocol):
 
 
 Network = TypeVar("Network", bound=IndexNetwork)
-Pass = tuple[NDArray[np.int32], NDArray[np.uint8]]
+Pass = tuple[Symbols, NDArray[np.uint8]]
 """Symbols that are coded together, the skipped ones zero, and the table of each."""
 
 
 @dataclass(frozen=True, eq=False)
-class LatentCoder(ABC, Generic[Network]):
-    """Latents to bytes and back.
+class MapCoder(Coder, Generic[Network]):
+    """A map to one layer and back: ``symbols`` (C, h, w) behind ``hyper`` (C_z, h', w').
+
+    h' and w' are h and w over ``hyper_step``, rounded up.
 
     Args:
         symbol_tables: one table a scale index; index 0 is skipped.
-        hyper_tables: one table for each (quality, channel of ``z``), qualities outermost; their
+        hyper_tables: one table for each (quality, channel of ``hyper``), qualities outermost; their
             symbols lie within the network's bound, and none has an escape.
         network: integer network that gives the scale indices.
         qualities: number of qualities.
@@ -77,6 +82,8 @@ class LatentCoder(ABC, Generic[Network]):
     Raises:
         ModelError: the parts do not fit each other.
     """
+
+    layers: ClassVar[tuple[LayerSpec, ...]] = (LayerSpec(0, (SYMBOLS, HYPER)),)
 
     symbol_tables: SymbolTables
     hyper_tables: SymbolTables
@@ -105,69 +112,103 @@ class LatentCoder(ABC, Generic[Network]):
 
     @cached_property
     def hyper_step(self) -> int:
-        """Cells of the latents' map across one cell of the hyper-latent's."""
+        """Cells of the symbols' map across one cell of the hyper-latent's."""
         return self.network.upsample
 
-    def hyper_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the hyper-latent of a map of latents."""
-        return -(-height // self.hyper_step), -(-width // self.hyper_step)
+    def check_shapes(self, shapes: Shapes) -> None:
+        """Compare the shapes that a card gives latents with the coder's; raises ModelError."""
+        if set(shapes) != {SYMBOLS, HYPER}:
+            raise ModelError(f"expected latents {SYMBOLS} and {HYPER}, found {', '.join(shapes)}")
+        height, width = shapes[SYMBOLS][1:]
+        for name, expected in (
+            (SYMBOLS, (self.channels, height, width)),
+            (HYPER, self._hyper_shape(height, width)),
+        ):
+            if shapes[name] != expected:
+                raise ModelError(f"{name}: expected shape {expected}, found {shapes[name]}")
 
-    @cached_property
-    def fingerprint(self) -> bytes:
-        """SHA-256 over everything that decides which bits mean which latents."""
-        parts = [
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the greatest symbol of each of the latents."""
+        return {
+            SYMBOLS: symbol_range(self.symbol_tables),
+            HYPER: symbol_range(self.hyper_tables),
+        }
+
+    def encode_layer(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> EncodedLayer:
+        """Encode the map; see ``Coder.encode_layer``. Skipped symbols are lost."""
+        from cdvision.entropy.rans import Segment, encode_segments
+
+        hyper, passes = latents[HYPER], self._passes(latents[SYMBOLS], latents[HYPER], quality)
+        body = encode_segments(
+            [
+                Segment(hyper, self._hyper_index(hyper.shape, quality), self.hyper_tables),
+                *(Segment(symbols, index, self.symbol_tables) for symbols, index in passes),
+            ]
+        )
+        return EncodedLayer(body, self._received(passes, latents))
+
+    def decode_layer(
+        self, layer: int, body: bytes, quality: int, shapes: Shapes, known: Latents
+    ) -> Latents:
+        """Decode the map; see ``Coder.decode_layer``."""
+        _, height, width = shapes[SYMBOLS]
+        symbols, hyper = self._decode(body, height, width, quality)
+        return {SYMBOLS: symbols, HYPER: hyper}
+
+    def received_layer(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> Latents:
+        """Zero the symbols that will be skipped: what the receiver is going to have."""
+        return self._received(self._passes(latents[SYMBOLS], latents[HYPER], quality), latents)
+
+    def estimate_layer_bits(
+        self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
+    ) -> float:
+        """Return the ideal code length of the map under the integer tables."""
+        hyper = latents[HYPER]
+        hyper_index = self._hyper_index(hyper.shape, quality)
+        return self.hyper_tables.estimate_bits(hyper, hyper_index) + sum(
+            self.symbol_tables.estimate_bits(symbols, index)
+            for symbols, index in self._passes(latents[SYMBOLS], hyper, quality)
+        )
+
+    @abstractmethod
+    def _decode(
+        self, body: bytes, height: int, width: int, quality: int
+    ) -> tuple[Symbols, Symbols]:
+        """Return symbols and hyper-latent of ``height`` x ``width`` cells."""
+
+    @abstractmethod
+    def _passes(self, symbols: Symbols, hyper: Symbols, quality: int) -> list[Pass]:
+        """Return what is coded after the hyper-latent, in the order of coding."""
+
+    @abstractmethod
+    def _joined(self, passes: Sequence[Symbols], shape: tuple[int, ...]) -> Symbols:
+        """Put the symbols of all passes back into a map (C, h, w)."""
+
+    def _received(self, passes: Sequence[Pass], latents: Mapping[str, Symbols]) -> Latents:
+        symbols = self._joined([symbols for symbols, _ in passes], latents[SYMBOLS].shape)
+        return {SYMBOLS: symbols.astype(np.int32, copy=False), HYPER: latents[HYPER]}
+
+    def _hyper_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape of the hyper-latent of a map of ``height`` x ``width`` cells."""
+        step = self.hyper_step
+        return self.hyper_channels, -(-height // step), -(-width // step)
+
+    def _hyper_index(self, shape: tuple[int, ...], quality: int) -> NDArray[np.uint16]:
+        self.check_quality(quality)
+        first = quality * self.hyper_channels
+        return _channel_index(first, (self.hyper_channels, *shape[1:]))
+
+    def canonical_parts(self) -> list[bytes]:
+        """Serialise both kinds of tables and the network."""
+        return [
             self.symbol_tables.canonical_bytes(),
             self.hyper_tables.canonical_bytes(),
             self.network.canonical_bytes(),
         ]
-        return hashlib.sha256(joined_bytes(parts)).digest()
-
-    def keep_coded(self, latents: Latents, quality: int) -> Latents:
-        """Zero the symbols that will be skipped: what the receiver is going to see."""
-        symbols = [symbols for symbols, _ in self._passes(latents, quality)]
-        kept = self._joined(symbols, latents.symbols.shape)
-        return Latents(kept.astype(np.int32, copy=False), latents.hyper)
-
-    def encode(self, latents: Latents, quality: int) -> bytes:
-        """Encode latents; ``quality`` counts from 0. Skipped symbols are lost."""
-        from cdvision.entropy.rans import Segment, encode_segments
-
-        hyper_index = self._hyper_index(latents.hyper.shape, quality)
-        passes = self._passes(latents, quality)
-        return encode_segments(
-            [
-                Segment(latents.hyper, hyper_index, self.hyper_tables),
-                *(Segment(symbols, index, self.symbol_tables) for symbols, index in passes),
-            ]
-        )
-
-    @abstractmethod
-    def decode(self, body: bytes, height: int, width: int, quality: int) -> Latents:
-        """Decode the latents of a map of ``height`` x ``width`` cells; raises BitstreamError."""
-
-    def estimate_bits(self, latents: Latents, quality: int) -> float:
-        """Ideal code length of latents under the integer tables."""
-        hyper_index = self._hyper_index(latents.hyper.shape, quality)
-        return self.hyper_tables.estimate_bits(latents.hyper, hyper_index) + sum(
-            self.symbol_tables.estimate_bits(symbols, index)
-            for symbols, index in self._passes(latents, quality)
-        )
-
-    @abstractmethod
-    def _passes(self, latents: Latents, quality: int) -> list[Pass]:
-        """Return what is coded after the hyper-latent, in the order of coding."""
-
-    @abstractmethod
-    def _joined(
-        self, passes: Sequence[NDArray[np.int32]], shape: tuple[int, ...]
-    ) -> NDArray[np.int32]:
-        """Put the symbols of all passes back into a map (C, h, w)."""
-
-    def _hyper_index(self, shape: tuple[int, ...], quality: int) -> NDArray[np.uint16]:
-        if not 0 <= quality < self.qualities:
-            raise CodingError(f"quality: expected 0 to {self.qualities - 1}, found {quality}")
-        first = quality * self.hyper_channels
-        return _channel_index(first, (self.hyper_channels, *shape[1:]))
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Give the arrays of ``tables.npz``."""
@@ -205,16 +246,3 @@ def _channel_index(first: int, shape: tuple[int, ...]) -> NDArray[np.uint16]:
     index = np.repeat(channel, shape[1] * shape[2]).reshape(shape)
     index.flags.writeable = False
     return index
-
-
-def named_parts(
-    parts: Mapping[str, Mapping[str, NDArray[np.generic]]],
-) -> dict[str, NDArray[np.generic]]:
-    """Lay the arrays of several parts side by side, each under ``part/``."""
-    return {f"{part}/{name}": v for part, arrays in parts.items() for name, v in arrays.items()}
-
-
-def part_of(arrays: Mapping[str, NDArray[np.generic]], part: str) -> dict[str, NDArray[np.generic]]:
-    """Take one part's arrays out of what ``named_parts`` gave."""
-    prefix = f"{part}/"
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -22,6 +22,8 @@ EXPECTED = "--serve: expected NAME=NETWORK@SPLIT, such as mine=torchvision:resne
 PROBE_SIDE = 64  # pixels of the picture by which a network is known again
 PROBE_TOLERANCE = 0.02
 
+REPORT_FILE = "report.json"
+
 
 def parse_serve(texts: Sequence[str]) -> dict[str, NetworkRequest]:
     """Read ``NAME=NETWORK@SPLIT``; the name may be left out, and the split of two parts.

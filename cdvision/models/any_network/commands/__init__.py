@@ -1,0 +1,1 @@
+"""`cdvision train encoder`, and the packages of its runs."""

@@ -1,0 +1,147 @@
+"""Reads and checks the model card, ``model.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cdvision.errors import ModelError
+from cdvision.package.card import (
+    CARD_FILE,
+    CARD_FORMAT,
+    FITS,
+    PICTURES,
+    FeatureSpec,
+    InputSpec,
+    LatentSpec,
+    ModelCard,
+    SenderGraph,
+    SenderSpec,
+    TailSpec,
+    WindowSpec,
+)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check ``folder/model.json``; raises ModelError."""
+    path = folder / CARD_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{folder} is no model package: {CARD_FILE} cannot be read") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != CARD_FORMAT:
+        found = values.get("format") if isinstance(values, dict) else type(values).__name__
+        raise ModelError(f"{path}: expected card format {CARD_FORMAT}, found {found}")
+    try:
+        card = _card_from(values)
+        _check_values(card)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ModelError(f"{path}: the card lacks or misnames a field ({error})") from error
+    return card
+
+
+def _card_from(values: dict[str, Any]) -> ModelCard:
+    picture = values["input"]
+    parts = {
+        "tails": {name: _tail_from(tail) for name, tail in values["tails"].items()},
+        "input": InputSpec(
+            **{**picture, "padding": tuple(picture["padding"]), "window": _window_from(picture)}
+        ),
+        "latents": {
+            name: LatentSpec(**{**spec, "sides": tuple(spec.get("sides", ()))})
+            for name, spec in values["latents"].items()
+        },
+        "senders": {name: _sender_from(sender) for name, sender in values["senders"].items()},
+        "provenance": tuple(values["provenance"]),
+        "metrics": tuple(values["metrics"]),
+    }
+    return ModelCard(**{**values, **parts})
+
+
+def _window_from(values: dict[str, Any]) -> WindowSpec | None:
+    window = values.get("window")
+    return None if window is None else WindowSpec(**window)
+
+
+def _tail_from(values: dict[str, Any]) -> TailSpec:
+    lists: dict[str, Any] = {
+        name: tuple(values[name]) for name in ("tasks", "layers") if name in values
+    }
+    return TailSpec(**{**values, **lists, "features": FeatureSpec(**values["features"])})
+
+
+def _sender_from(values: dict[str, Any]) -> SenderSpec:
+    graphs = {
+        name: SenderGraph(**{**graph, "layers": tuple(graph["layers"])})
+        for name, graph in values["graphs"].items()
+    }
+    return SenderSpec(**{**values, "graphs": graphs})
+
+
+def _check_values(card: ModelCard) -> None:
+    """Check types, and the numbers that sizes are computed from; raises TypeError, ValueError."""
+    for text in (card.name, card.fingerprint, card.network, *card.files, *card.files.values()):
+        if not isinstance(text, str):
+            raise TypeError(f"expected text, found {text!r}")
+    for name, value in _counts(card).items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name}: expected a whole number above 0, found {value!r}")
+    if card.default_quality > card.qualities:
+        raise ValueError(f"default_quality: expected 1 to {card.qualities}")
+    picture = card.input
+    if picture.size % picture.multiple or picture.size > picture.max_size:
+        raise ValueError("input.size: expected a multiple of input.multiple up to input.max_size")
+    for name, tail in card.tails.items():
+        if not all(isinstance(task, str) and len(task) > 1 for task in tail.tasks):
+            raise TypeError(f"tails.{name}.tasks: expected a list of names, found {tail.tasks!r}")
+        _check_layers(f"tails.{name}", tail.layers)
+        if not 1 <= tail.least_layers <= len(tail.layers):
+            raise ValueError(f"tails.{name}.least_layers: expected 1 to {len(tail.layers)}")
+        if not isinstance(tail.head, str):
+            raise TypeError(f"tails.{name}.head: expected a name, found {tail.head!r}")
+    if picture.fit not in FITS:
+        raise ValueError(f"input.fit: expected one of {FITS}, found {picture.fit!r}")
+    for name, sender in card.senders.items():
+        for graph, spec in sender.graphs.items():
+            _check_layers(f"senders.{name}.{graph}", spec.layers)
+            if spec.picture not in PICTURES:
+                raise ValueError(f"senders.{name}.{graph}.picture: expected one of {PICTURES}")
+    if not card.senders:
+        raise ValueError("senders: expected at least one")
+    if picture.window is not None and not 0 < picture.window.crop <= 1:
+        raise ValueError("input.window.crop: expected a share of the short side")
+    if picture.least_size % picture.multiple or picture.least_size > picture.size:
+        raise ValueError("input.least_size: expected a multiple of input.multiple up to input.size")
+
+
+def _check_layers(name: str, layers: tuple[int, ...]) -> None:
+    if not layers or any(type(layer) is not int or layer < 0 for layer in layers):
+        raise ValueError(f"{name}.layers: expected ids of layers, found {layers!r}")
+
+
+def _counts(card: ModelCard) -> dict[str, object]:
+    """Return every number that a size is computed from, by its name in the card."""
+    picture = card.input
+    counts: dict[str, object] = {
+        "codec": card.codec,
+        "qualities": card.qualities,
+        "default_quality": card.default_quality,
+        "input.size": picture.size,
+        "input.multiple": picture.multiple,
+        "input.max_size": picture.max_size,
+        "input.least_size": picture.least_size,
+    }
+    if picture.window is not None:
+        counts["input.window.side"] = picture.window.side
+    for name, tail in card.tails.items():
+        counts[f"tails.{name}.features.channels"] = tail.features.channels
+        counts[f"tails.{name}.features.stride"] = tail.features.stride
+    for name, spec in card.latents.items():
+        counts[f"latents.{name}.channels"] = spec.channels
+        counts |= {f"latents.{name}.sides[{n}]": side for n, side in enumerate(spec.sides)}
+        if spec.stride is not None:
+            counts[f"latents.{name}.stride"] = spec.stride
+    return counts

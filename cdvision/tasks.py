@@ -1,0 +1,255 @@
+"""The one table of tasks: how each is asked, and how its answer is told.
+
+``Stream.ask``, ``analyze``, pipelines, the command line, the service, ``eval`` and export read it.
+A package of a third party adds tasks by the entry point ``cdvision.tasks``, whose name is the
+task's and whose value is "module:TASK"; a program adds one with ``register_task``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from cdvision.errors import CdvisionError, UnsupportedTask
+
+
+@dataclass(frozen=True)
+class TaskOption:
+    """One thing that a question may say.
+
+    Attributes:
+        name: of the argument; the command line writes ``_`` as ``-``.
+        default: what is asked where it is left out; its type is the option's.
+        help: one line.
+        low: least value.
+        high: greatest value; None for no limit.
+        batched: whether ``analyze``, the command line and the service take it too.
+    """
+
+    name: str
+    default: float | int | bool
+    help: str
+    low: float | None = None
+    high: float | None = None
+    batched: bool = True
+
+    def check(self, value: Any) -> None:
+        """Refuse a value of another kind or out of range; raises CdvisionError."""
+        kind = type(self.default)
+        taken = isinstance(value, bool) if kind is bool else _is_number(value)
+        if not taken or (self.low is not None and not self.low <= value <= self._highest):
+            raise CdvisionError(f"{self.name}: expected {self._expected()}, found {value!r}")
+
+    @property
+    def _highest(self) -> float:
+        return float("inf") if self.high is None else self.high
+
+    def _expected(self) -> str:
+        if isinstance(self.default, bool):
+            return "True or False"
+        if self.high is None:
+            return f"at least {self.low:g}" if self.low is not None else "a number"
+        return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a task's answers stand in a table of results: a list of structs.
+
+    Attributes:
+        name: of the column.
+        kind: what one entry is, for lines of CSV.
+        fields: name of each field, to its type: ``float``, ``int``, ``string`` or ``boolean``.
+    """
+
+    name: str
+    kind: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of question.
+
+    Attributes:
+        name: of the task, of its command, and of its path in the service.
+        summary: one line, as a command tells it.
+        result: "module:Class" of its answers, which offer ``to_dict``, ``to_rows``, ``__len__`` and
+            ``__str__``.
+        answer: name under which an analysis keeps the answer; tasks that share one answer the same
+            question, the first of them the more fully.
+        options: what a question may say.
+        column: of tables of results; None where answers do not go into tables.
+        drawable: whether an answer can be drawn on a photo.
+        thorough: options under which every graph of the task is run, for recording its inputs.
+        scoring: for each kind of labels that `cdvision eval` takes, "module:name" of the scoring.
+        example: an answer as JSON, for the service's contract.
+    """
+
+    name: str
+    summary: str
+    result: str
+    answer: str
+    options: tuple[TaskOption, ...] = ()
+    column: Column | None = None
+    drawable: bool = False
+    thorough: Mapping[str, Any] = field(default_factory=dict)
+    scoring: Mapping[str, str] = field(default_factory=dict)
+    example: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_tables(self) -> bool:
+        """Whether an analysis answers it: a picture is no entry of a table."""
+        return self.column is not None
+
+    def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options with defaults filled in; raises CdvisionError for any other."""
+        known = {option.name: option for option in self.options}
+        for name, value in options.items():
+            if name not in known:
+                expected = ", ".join(known) or "none"
+                raise CdvisionError(f"{self.name}: expected options {expected}, found {name!r}")
+            known[name].check(value)
+        return {name: options.get(name, option.default) for name, option in known.items()}
+
+    def taken_from(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of some options that this task takes."""
+        names = {option.name for option in self.options}
+        return {name: value for name, value in options.items() if name in names}
+
+
+CONFIDENCE = TaskOption("confidence", 0.3, "Least confidence of a box.", 0, 1)
+BOX_OPTIONS = (
+    CONFIDENCE,
+    TaskOption("iou", 0.6, "Overlap from which a weaker box is dropped.", 0, 1, batched=False),
+    TaskOption("max_detections", 100, "At most so many boxes.", 1, batched=False),
+)
+BOXES = Column(
+    "boxes",
+    "box",
+    {
+        **dict.fromkeys(("left", "top", "right", "bottom", "confidence"), "float"),
+        "class_id": "int",
+        "class_name": "string",
+        "mask": "string",
+    },
+)
+_BOX = {
+    "xyxy": [14.2, 20.5, 310.0, 402.7],
+    "confidence": 0.91,
+    "class_id": 15,
+    "class_name": "cat",
+}
+_MASK = {"size": [300, 451], "counts": "Xg51k800001O0"}
+_SCORES = "cdvision.evaluation"
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "segment",
+            "Outline what is in a picture, from its stream.",
+            "cdvision.results:Detections",
+            "detections",
+            BOX_OPTIONS,
+            BOXES,
+            drawable=True,
+            thorough={"confidence": 0.0},
+            scoring={"coco": f"{_SCORES}.coco_ap:CocoScoring"},
+            example={"image_size": [451, 300], "detections": [{**_BOX, "mask": _MASK}]},
+        ),
+        Task(
+            "detect",
+            "Say what is where in a picture, from its stream.",
+            "cdvision.results:Detections",
+            "detections",
+            BOX_OPTIONS,
+            BOXES,
+            drawable=True,
+            thorough={"confidence": 0.0},
+            scoring={
+                "coco": f"{_SCORES}.coco_ap:CocoScoring",
+                "voc": f"{_SCORES}.voc_ap:VocScoring",
+            },
+            example={"image_size": [451, 300], "detections": [_BOX]},
+        ),
+        Task(
+            "classify",
+            "Say what is in a picture, from its stream.",
+            "cdvision.results:Classification",
+            "classification",
+            (TaskOption("top", 5, "How many classes.", 1),),
+            Column(
+                "classes",
+                "class",
+                {"class_id": "int", "class_name": "string", "probability": "float"},
+            ),
+            scoring={"classes": f"{_SCORES}.accuracy:TopScoring"},
+            example={
+                "classes": [{"class_id": 285, "class_name": "Egyptian cat", "probability": 0.75}]
+            },
+        ),
+        Task(
+            "attributes",
+            "Tell the attributes of a face, from its stream.",
+            "cdvision.results:Attributes",
+            "attributes",
+            (TaskOption("all_attributes", False, "All attributes, not only plain ones."),),
+            Column(
+                "attributes",
+                "attribute",
+                {"name": "string", "probability": "float", "present": "boolean"},
+            ),
+            thorough={"all_attributes": True},
+            scoring={"attributes": f"{_SCORES}.attribute_scoring:AttributeScoring"},
+            example={"attributes": [{"name": "Smiling", "probability": 0.97, "present": True}]},
+        ),
+        Task("reconstruct", "Rebuild pictures, where a model can.", "numpy:ndarray", "picture"),
+    )
+}
+"""The tasks by name; of those that share an answer, the fullest stands first."""
+
+
+def register_task(task: Task) -> None:
+    """Add a task to the table; raises CdvisionError where the name is another's."""
+    if TASKS.get(task.name, task) != task:
+        raise CdvisionError(f"task {task.name!r}: there is one of that name already")
+    TASKS[task.name] = task
+
+
+def find_task(name: str) -> Task:
+    """Return a task of the table; raises UnsupportedTask that lists what there is."""
+    table = tasks()
+    if name not in table:
+        raise UnsupportedTask(f"no task {name!r}: expected one of {', '.join(table)}")
+    return table[name]
+
+
+def tasks() -> dict[str, Task]:
+    """Return all tasks by name, those of installed third parties among them."""
+    _register_installed()
+    return TASKS
+
+
+def answered_by(names: Iterable[str]) -> list[Task]:
+    """Return one task for each answer that some tasks ask for: the fullest."""
+    wanted = set(names)
+    found: dict[str, Task] = {}
+    for task in tasks().values():
+        if task.name in wanted:
+            found.setdefault(task.answer, task)
+    return list(found.values())
+
+
+@cache
+def _register_installed() -> None:
+    for entry in entry_points(group="cdvision.tasks"):
+        register_task(entry.load())
+
+
+def _is_number(value: Any) -> bool:
+    # numpy's numbers too, without loading numpy; a NaN fails every comparison behind this
+    return not isinstance(value, (bool, str)) and hasattr(value, "__float__")
