@@ -33,7 +33,7 @@ from cdvision.evaluation.ranking import (
 )
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, PillowRival, shrink
-from cdvision.heads.content_pooling import window_inputs
+from cdvision.heads.content_pooling import pooling_inputs
 from cdvision.models.small.uncompressed import PixelPath
 from cdvision.package.card import InputSpec, WindowSpec
 from cdvision.photo import central_window
@@ -384,10 +384,10 @@ def test_the_uncompressed_classifier_sees_the_central_224_of_256(
 def test_a_classifier_averages_over_the_photos_cells_only() -> None:
     """40 of 96 columns and 64 of 64 rows at stride 16: 2.5 of 6 cells, and 4 of 4."""
     tail: Any = SimpleNamespace(settings={"pool_stride": 16})
-    found = window_inputs(tail, content=(40, 64), network=(96, 64))
+    found = pooling_inputs(tail, content=(40, 64), network=(96, 64))
     np.testing.assert_allclose(found["columns"], [[[0.4, 0.4, 0.2, 0, 0, 0]]])
     np.testing.assert_allclose(found["rows"], [[[0.25] * 4]])
-    assert window_inputs(SimpleNamespace(settings={}), (40, 64), (96, 64)) == {}  # type: ignore[arg-type]
+    assert pooling_inputs(SimpleNamespace(settings={}), (40, 64), (96, 64)) == {}  # type: ignore[arg-type]
 
 
 # --- times
