@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
+from stylegan2_widths import stylegan2_widths  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.entropy.coder import Symbols  # noqa: E402
@@ -23,7 +24,7 @@ from cdvision.models.faces.hsc_transforms import SemanticNetwork  # noqa: E402
 from cdvision.models.faces.hsc_widths import HscWidths, our_widths, paper_widths, tiny_widths  # noqa: E402
 from cdvision.models.faces.integer_slices import build_slice_networks  # noqa: E402
 from cdvision.models.faces.receiver.hsc import HscCoder  # noqa: E402
-from cdvision.models.faces.widths import FACE, FACE_TINY, stylegan2_widths  # noqa: E402
+from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
 
 KINDS = pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "dense"])

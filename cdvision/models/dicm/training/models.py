@@ -18,7 +18,6 @@ from cdvision.package.card import ModelCard
 from cdvision.training.finished import Finished, fill_module, open_finished
 from cdvision.training.protocols import Backbone
 
-BACKBONES = ("resnet50", "resnet50v2")
 STAGES = {  # channels and strides, the split point first
     "resnet50": ((256, 512, 1024, 2048), (4, 8, 16, 32)),
     "resnet50v2": ((256, 512, 1024), (4, 8, 16)),
