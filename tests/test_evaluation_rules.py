@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from cdvision.bench.speed_report import _bar
 from cdvision.bench.timing import Spread, paired_times
 from cdvision.errors import ImageError
 from cdvision.evaluation import vvc
-from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE, TopScoring, measure_accuracy
+from cdvision.evaluation.accuracy import TopScoring, measure_accuracy
 from cdvision.evaluation.bootstrap import bootstrap, interval
 from cdvision.evaluation.curve import LabelledSet, pixel_record, stream_curve
 from cdvision.evaluation.labelled import LabelledPhoto
@@ -172,8 +173,11 @@ class RecordingModel:
         self.calls.append({"image": image, **options})
         return bytes(100 * options["quality"])
 
-    def classify(self, bits: bytes, **options: Any) -> Classification:
-        self.calls.append({"classify": len(bits), **options})
+    def open(self, bits: bytes) -> Any:
+        return SimpleNamespace(ask=partial(self.ask, bits))
+
+    def ask(self, bits: bytes, task: str, **options: Any) -> Classification:
+        self.calls.append({task: len(bits), **options})
         return classes(len(bits) // 100, 0, 0, 0, 0)
 
 
@@ -263,7 +267,7 @@ def test_a_rival_sends_its_share_of_what_the_network_sees(
     longest = min(416, max(photo))
     ((shown, options),) = networks.shown
     assert shown == tuple(round(side * longest / max(photo)) for side in photo)
-    assert options["confidence"] == EVALUATION_CONFIDENCE == 0.05
+    assert options["confidence"] == 0.05
     np.testing.assert_allclose(found.xyxy, [[0, 0, photo[0] / 2, photo[1]]], rtol=1e-5)
     assert found.image_size == photo
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 else:
     _QualityType = click.ParamType  # older releases of click take no type here
 
-REFERENCE_TASKS = ("detect", "classify")
-
 
 class QualityList(_QualityType):
     """Qualities (or layers) such as ``1-8`` or ``1,4,8``, as a sorted tuple.
@@ -101,7 +99,8 @@ def evaluate(
     """
     from cdvision.evaluation.curve import stream_curve
     from cdvision.evaluation.losses import with_losses
-    from cdvision.evaluation.records import format_attributes, format_records
+    from cdvision.evaluation.pixel_networks import PixelNetworks
+    from cdvision.evaluation.records import attributes_of, format_attributes, format_records
 
     source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
     source.check()
@@ -109,7 +108,7 @@ def evaluate(
     model = Opener(**options).model_for_evaluation()
     chosen = _chosen(qualities, model.card.qualities)
     data, digest = source.read(model)
-    if initial_weights is not None and data.task not in REFERENCE_TASKS:
+    if initial_weights is not None and not hasattr(PixelNetworks, data.task):
         raise click.UsageError(f"--initial-weights: those networks do not {data.task}.")
     kept = None if no_cache else _cache_folder(cache, digest)
     records = stream_curve(model, data, chosen, layers=layers, size=size, cache=kept)
@@ -119,7 +118,7 @@ def evaluate(
         records.append(_own_record(model, data, size, kept))
     records = with_losses(records, data.draws)
     click.echo(format_records(records))
-    if data.task == "attributes":
+    if attributes_of(records[-1]):
         click.echo(f"\nAttributes of the last row:\n\n{format_attributes(records[-1])}")
     files.write(records, title=f"{model.name} on {data.name}, {records[0]['photos']} photos")
 
