@@ -49,8 +49,14 @@ TOP = Classification(np.array([285]), np.array(["Egyptian cat"]), np.array([0.75
 def results() -> list[AnalysisResult]:
     """Two boxes and a class; nothing found; an error."""
     return [
-        AnalysisResult(0, found(2), TOP, key="a/000000000139.cdv", image_size=(64, 48), size=9),
-        AnalysisResult(1, found(0), key="b/photo.cdv", image_size=(64, 48), size=8),
+        AnalysisResult(
+            0,
+            {"detections": found(2), "classification": TOP},
+            key="a/000000000139.cdv",
+            image_size=(64, 48),
+            size=9,
+        ),
+        AnalysisResult(1, {"detections": found(0)}, key="b/photo.cdv", image_size=(64, 48), size=8),
         AnalysisResult(2, error=CdvisionError("cut off"), key="c.cdv", size=7),
     ]
 
@@ -163,8 +169,8 @@ def test_supervision_gets_boxes_and_errors(results: list[AnalysisResult]) -> Non
     converted = dict(supervision_detections(results))
     assert [len(boxes) for boxes in converted.values()] == [2, 0, 0]
     assert converted["c.cdv"].metadata["error"] == "cut off"
-    with pytest.raises(CdvisionError, match="ask for 'detect'"):
-        list(supervision_detections([AnalysisResult(0, classification=TOP)]))
+    with pytest.raises(CdvisionError, match="ask for 'segment' or 'detect'"):
+        list(supervision_detections([AnalysisResult(0, {"classification": TOP})]))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".json"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cdvision.pipelines.optional import import_optional
+from cdvision.optional_imports import import_optional
 from cdvision.pipelines.schema import Row, arrow_schema, result_row, rows_table
 
 if TYPE_CHECKING:
