@@ -6,7 +6,6 @@ Source: ``docs/operators.md`` of the ONNX-TensorRT parser, branch 10.1-GA (commi
 
 from __future__ import annotations
 
-TABLE_VERSION = "ONNX-TensorRT 10.1 GA"
 OPSETS = range(9, 21)  # 9 to 20
 
 _FLOATS = frozenset({"FLOAT", "FLOAT16", "BFLOAT16"})

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.entropy import gaussian_tables, tables_from_probabilities
+from cdvision.entropy.coder import Latents
 from cdvision.entropy.context_network import OFFSETS, ContextNetwork
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
-from cdvision.entropy.latent_coder import Latents
 from cdvision.models.dicm.receiver.coder import CheckerboardCoder
 
 QUALITIES, CHANNELS, HYPER_CHANNELS, BOUND, LEVELS = 3, 5, 2, 4, 12
+STEP = 4  # cells of the symbols' map across one of the hyper-latent's: two doublings
 FEATURES, TOLD, CONTEXT = 4, 3, 6  # widths of the context network
+Key, Value = TypeVar("Key"), TypeVar("Value")
 Arrays = dict[str, NDArray[np.generic]]
 Coder = HyperpriorCoder | CheckerboardCoder
 Change = Callable[[NDArray[np.generic]], NDArray[np.generic]]
@@ -96,17 +100,30 @@ def small_checkerboard() -> CheckerboardCoder:
 
 def random_latents(seed: int, height: int, width: int, spread: float = 3.0) -> Latents:
     """Symbols with heavy tails and uniform hyper-latents; both coders take them."""
-    rng, coder = np.random.default_rng(seed), small_hyperprior()
-    hyper = rng.integers(-BOUND, BOUND + 1, (HYPER_CHANNELS, *coder.hyper_size(height, width)))
-    heavy = rng.standard_cauchy((CHANNELS, height, width)) * spread
+    rng, shapes = np.random.default_rng(seed), map_shapes(height, width)
+    hyper = rng.integers(-BOUND, BOUND + 1, shapes["hyper"])
+    heavy = rng.standard_cauchy(shapes["symbols"]) * spread
     symbols = np.clip(np.rint(heavy), 1 - 2**20, 2**20 - 1)
-    return Latents(symbols.astype(np.int32), hyper.astype(np.int32))
+    return {"symbols": symbols.astype(np.int32), "hyper": hyper.astype(np.int32)}
 
 
-def same(first: Latents, second: Latents) -> bool:
-    """Whether two latents are equal, dtypes included."""
-    pairs = zip(first, second, strict=True)
-    return all(a.dtype == b.dtype == np.int32 and np.array_equal(a, b) for a, b in pairs)
+def map_shapes(height: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of both coders' latents for a map of ``height`` x ``width`` cells."""
+    rows, columns = (height + STEP - 1) // STEP, (width + STEP - 1) // STEP
+    return {"symbols": (CHANNELS, height, width), "hyper": (HYPER_CHANNELS, rows, columns)}
+
+
+def same_latents(first: Latents, second: Latents) -> bool:
+    """Whether two latents are equal, names, order and dtypes included."""
+    return list(first) == list(second) and all(
+        one.dtype == second[name].dtype == np.int32 and np.array_equal(one, second[name])
+        for name, one in first.items()
+    )
+
+
+def first_of(parts: Mapping[Key, Value], count: int) -> dict[Key, Value]:
+    """Return the first few of latents, or of bodies: those of a stream that was cut."""
+    return dict(islice(parts.items(), count))
 
 
 def moved_slot(frequencies: NDArray[np.generic], number: int = -1) -> NDArray[np.generic]:

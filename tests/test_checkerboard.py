@@ -24,28 +24,29 @@ from small_coders import (
     small_context,
 )
 
+from cdvision.entropy.coder import Latents
 from cdvision.entropy.context_network import MAGNITUDES, OFFSETS, ContextNetwork, board_of
 from cdvision.entropy.integer_network import IntegerNetwork
-from cdvision.entropy.latent_coder import Latents
 from cdvision.errors import ModelError
 from cdvision.models.dicm.receiver.coder import CheckerboardCoder
 
 
 def index_map(latents: Latents, quality: int) -> NDArray[np.uint8]:
     """Table of every symbol (C, h, w), as the coder's passes have them."""
-    channels, height, width = latents.symbols.shape
+    symbols, hyper = latents["symbols"], latents["hyper"]
+    channels, height, width = symbols.shape
     board, indices = board_of(height, width), np.empty((channels, height * width), np.uint8)
     (_, indices[:, board.odd]), (_, indices[:, board.even]) = small_checkerboard()._passes(
-        latents, quality
+        symbols, hyper, quality
     )
-    return indices.reshape(latents.symbols.shape)
+    return indices.reshape(symbols.shape)
 
 
 def test_symbols_of_index_0_are_skipped_and_only_those() -> None:
     latents = random_latents(2, 24, 24, spread=60.0)
     index = index_map(latents, 0)
-    kept = small_checkerboard().keep_coded(latents, 0)
-    assert np.array_equal(kept.symbols, np.where(index > 0, latents.symbols, 0))
+    kept = small_checkerboard().received(latents, 0)["symbols"]
+    assert np.array_equal(kept, np.where(index > 0, latents["symbols"], 0))
     assert set(np.unique(index)) == set(range(LEVELS))
     for parity in (0, 1):
         cells = np.indices((24, 24)).sum(0) % 2 == parity
@@ -58,9 +59,9 @@ def test_odd_cells_know_no_symbol_and_even_cells_odd_neighbours_only() -> None:
     reached = set()
     for row in range(9):
         for column in range(9):
-            changed = latents.symbols.copy()
+            changed = latents["symbols"].copy()
             changed[:, row, column] += 15
-            after = index_map(Latents(changed, latents.hyper), 1)
+            after = index_map(latents | {"symbols": changed}, 1)
             moved = {(int(r), int(c)) for _, r, c in np.argwhere(after != before)}
             if (row + column) % 2 == 0:
                 assert not moved
@@ -72,12 +73,12 @@ def test_odd_cells_know_no_symbol_and_even_cells_odd_neighbours_only() -> None:
 
 def test_skipped_neighbours_tell_nothing() -> None:
     latents = random_latents(4, 12, 12)
-    index, loud = index_map(latents, 2), latents.symbols.copy()
+    index, loud = index_map(latents, 2), latents["symbols"].copy()
     odd = np.indices((12, 12)).sum(0) % 2 == 1
     skipped = (index == 0) & odd
     assert skipped.any()
     loud[skipped] += 100
-    assert np.array_equal(index_map(Latents(loud, latents.hyper), 2), index)
+    assert np.array_equal(index_map(latents | {"symbols": loud}, 2), index)
 
 
 def test_neighbours_are_counted_from_the_cell() -> None:
@@ -101,8 +102,9 @@ def test_the_estimate_is_what_is_written(seed: int, quality: int) -> None:
     for _ in range(2):  # odd cells first: what they hold moves the scales of even ones
         scale = scales[index_map(latents, quality)]
         drawn = np.rint(np.random.default_rng(seed).normal(size=scale.shape) * scale)
-        latents = Latents(drawn.astype(np.int32), latents.hyper)
-    written, ideal = len(coder.encode(latents, quality)), coder.estimate_bits(latents, quality) / 8
+        latents["symbols"] = drawn.astype(np.int32)
+    written = len(coder.encode(latents, quality)[0])
+    ideal = coder.estimate_bits(latents, quality)[0] / 8
     assert ideal * 0.99 <= written <= ideal * 1.01 + 16
 
 

@@ -8,20 +8,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_coders import BOUND, CHANNELS, HYPER_CHANNELS, QUALITIES, moved_slot, small_hyperprior
+from small_coders import (
+    BOUND,
+    QUALITIES,
+    map_shapes,
+    moved_slot,
+    same_latents,
+    small_hyperprior,
+)
 
 from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
+from cdvision.entropy.coder import Latents, Shapes
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.models.small.receiver.coder import (
     DESCRIPTOR_LAYER,
     MAP_LAYER,
-    DescribedLatents,
     DescribedMapCoder,
     DescriptorCoder,
 )
 
 ELEMENTS, WIDTH = 9, 6
-HEIGHT, ACROSS = 7, 5  # cells of the map
+SHAPES: Shapes = {"descriptor": (ELEMENTS,), **map_shapes(7, 5)}
 
 
 @cache
@@ -35,60 +42,59 @@ def small_described() -> DescribedMapCoder:
     return DescribedMapCoder(small_descriptor(), small_hyperprior())
 
 
-def latents(seed: int) -> DescribedLatents:
+def latents(seed: int) -> Latents:
     rng = np.random.default_rng(seed)
-    hyper = small_hyperprior().hyper_size(HEIGHT, ACROSS)
-    return DescribedLatents(
-        rng.integers(-WIDTH, WIDTH + 1, ELEMENTS).astype(np.int32),
-        rng.integers(-3, 4, (CHANNELS, HEIGHT, ACROSS)).astype(np.int32),
-        rng.integers(-BOUND, BOUND + 1, (HYPER_CHANNELS, *hyper)).astype(np.int32),
-    )
+    most = {"descriptor": WIDTH, "symbols": 3, "hyper": BOUND}
+    return {
+        name: rng.integers(-most[name], most[name] + 1, shape).astype(np.int32)
+        for name, shape in SHAPES.items()
+    }
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), quality=st.integers(0, QUALITIES - 1))
 def test_both_layers_come_back_each_from_its_own_body(seed: int, quality: int) -> None:
     coder, sent = small_described(), latents(seed)
-    kept, bodies = coder.keep_coded(sent, quality), coder.encode(sent, quality)
+    kept, bodies = coder.received(sent, quality), coder.encode(sent, quality)
     assert list(bodies) == [DESCRIPTOR_LAYER, MAP_LAYER]
-    descriptor = coder.decode_descriptor(bodies[DESCRIPTOR_LAYER], quality)
-    found = coder.decode_map(bodies[MAP_LAYER], HEIGHT, ACROSS, quality)
-    np.testing.assert_array_equal(descriptor, sent.descriptor)
-    np.testing.assert_array_equal(found.symbols, kept.symbols)
-    np.testing.assert_array_equal(found.hyper, sent.hyper)
+    first = coder.decode({DESCRIPTOR_LAYER: bodies[DESCRIPTOR_LAYER]}, quality, SHAPES)
+    second = coder.decode({MAP_LAYER: bodies[MAP_LAYER]}, quality, SHAPES)
+    assert same_latents(first | second, kept)
+    np.testing.assert_array_equal(first["descriptor"], sent["descriptor"])
+    np.testing.assert_array_equal(second["hyper"], sent["hyper"])
     size = sum(map(len, bodies.values()))
-    assert 8 * size <= sum(coder.estimate_bits(sent, quality)) * 1.01 + 8 * 16
+    assert 8 * size <= sum(coder.estimate_bits(sent, quality).values()) * 1.01 + 8 * 16
 
 
 def test_what_is_not_there_is_not_written() -> None:
     coder, sent = small_described(), latents(1)
-    alone = DescribedLatents(sent.descriptor, None, None)
+    alone = {"descriptor": sent["descriptor"]}
     assert coder.encode(alone, 0) == {DESCRIPTOR_LAYER: coder.encode(sent, 0)[DESCRIPTOR_LAYER]}
-    assert coder.keep_coded(alone, 0).map is None
-    rest = DescribedLatents(None, sent.symbols, sent.hyper)
+    assert same_latents(coder.received(alone, 0), alone)
+    rest = {"symbols": sent["symbols"], "hyper": sent["hyper"]}
     assert coder.encode(rest, 0) == {MAP_LAYER: coder.encode(sent, 0)[MAP_LAYER]}
-    apart = [*coder.estimate_bits(alone, 0), *coder.estimate_bits(rest, 0)]
+    apart = coder.estimate_bits(alone, 0) | coder.estimate_bits(rest, 0)
     assert apart == pytest.approx(coder.estimate_bits(sent, 0))
-    with pytest.raises(CodingError, match="a descriptor, a map or both, found neither"):
-        coder.encode(DescribedLatents(None, None, None), 0)
+    with pytest.raises(CodingError, match="expected descriptor or symbols, hyper, found none"):
+        coder.encode({}, 0)
 
 
 def test_an_element_out_of_range_becomes_the_nearest() -> None:
     coder = small_descriptor()
-    wild = np.full(ELEMENTS, 100, np.int32)
-    (kept,) = coder.keep_coded([wild], 1)
-    assert (kept == WIDTH).all()
-    np.testing.assert_array_equal(coder.decode(coder.encode([wild], 1), 1)[0], kept)
+    wild = {"descriptor": np.full(ELEMENTS, 100, np.int32)}
+    kept = coder.received(wild, 1)
+    assert (kept["descriptor"] == WIDTH).all()
+    assert same_latents(coder.decode(coder.encode(wild, 1), 1, SHAPES), kept)
 
 
 def test_wrong_shapes_and_bytes_are_refused() -> None:
     coder = small_described()
-    with pytest.raises(CodingError, match=r"layer 0: expected int32 of shape \(9,\)"):
-        coder.encode(DescribedLatents(np.zeros(4, np.int32), None, None), 0)
+    with pytest.raises(CodingError, match=r"'descriptor': expected int32 of shape \(9,\)"):
+        coder.encode({"descriptor": np.zeros(4, np.int32)}, 0)
     body = coder.encode(latents(3), 2)[DESCRIPTOR_LAYER]
     for damaged in (body + b"\1", body[:-2], b""):
         with pytest.raises(BitstreamError):
-            coder.decode_descriptor(damaged, 2)
+            coder.decode({DESCRIPTOR_LAYER: damaged}, 2, SHAPES)
 
 
 def test_a_coder_is_rebuilt_from_its_arrays() -> None:

@@ -218,7 +218,7 @@ def test_the_next_streams_are_decoded_while_the_network_works(
     bits = model.encode(drawn_photos()[0], 4)
     expected = model.classify(bits).class_name.tolist()
     coder = model.package.coder
-    monkeypatch.setattr(coder, "decode", partial(timeline.counted, coder.decode))
+    monkeypatch.setattr(coder, "decode_layer", partial(timeline.counted, coder.decode_layer))
     model.engine = TensorrtEngine(model.package, folder=built, runtime=timeline)
     results = list(model.analyze(iter([bits] * 4), ["classify"], batch_size=1))
     assert [r.classification.class_name.tolist() for r in results] == [expected] * 4

@@ -79,7 +79,7 @@ def test_a_model_is_loaded_with_a_tap(tap: Path, by: str) -> None:
         loaded = cdvision.load(tap if by == "path" else str(tap))
     stream = loaded.open(loaded.encode(PHOTO, 4))
     features = stream.features("mine")
-    assert np.array_equal(features, stream.latents().symbols)
+    assert np.array_equal(features, stream.latents()["symbols"])
     assert np.allclose(stream.dense("mine")["output"][:, 0, 0], features.mean((1, 2)), atol=1e-6)
     assert loaded.card.tasks == cdvision.load("small").card.tasks
     assert stream.classify(top=1).class_id.shape == (1,)

@@ -27,7 +27,7 @@ hashes = {}
 for name, model in json.loads(sys.argv[2]):
     bits = (pathlib.Path(sys.argv[1]) / name).read_bytes()
     latents = cdvision.open(bits, model=model).latents()
-    parts = (part.astype("<i4").tobytes() for part in latents if part is not None)
+    parts = (part.astype("<i4").tobytes() for part in latents.values())
     hashes[name] = hashlib.sha256(b"".join(parts)).hexdigest()
 engines = [name for name in ("onnxruntime", "torch", "tensorrt") if name in sys.modules]
 print(json.dumps({"hashes": hashes, "engines": engines}))
@@ -77,14 +77,11 @@ def test_the_header_says_what_was_written(record: dict[str, Any]) -> None:
     assert stream.model.name == record["model"]
 
 
-WHOLE = [record for record in RECORDS if record["stream"] not in CUT]
-
-
-@pytest.mark.parametrize("record", WHOLE, ids=lambda record: record["stream"])
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["stream"])
 def test_latents_that_are_coded_again_give_the_same_bytes(record: dict[str, Any]) -> None:
     from cdvision.stream import read_stream
 
     bits = (GOLDEN / record["stream"]).read_bytes()
     stream = opened(record)
-    layers = stream.model.package.codec.write(stream.latents(), stream.header.quality)
-    assert [layer.body for layer in layers] == [layer.body for layer in read_stream(bits).layers]
+    bodies = stream.model.package.coder.encode(stream.latents(), stream.header.quality - 1)
+    assert bodies == {layer.id: layer.body for layer in read_stream(bits).layers}

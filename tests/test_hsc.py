@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from small_coders import Change, moved_slot, raised
+from small_coders import Change, first_of, moved_slot, raised, same_latents
 
 from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
+from cdvision.entropy.coder import Latents, Symbols
 from cdvision.entropy.context_network import MAGNITUDES
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
-from cdvision.entropy.layered_coder import Symbols
 from cdvision.entropy.tables import SymbolTables
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.models.faces.receiver.hsc import HscCoder
-from cdvision.package.codecs import HSC, coder_from_arrays, layered_coder_from_arrays
+from cdvision.package.families import HSC, HYPERPRIOR, coder_class
 
 QUALITIES, BASE, SLICE, SLICES, SIDE, BOUND, LEVELS = 3, 4, 2, 3, 3, 5, 12
 SCALES = np.geomspace(0.11, 40.0, LEVELS)
@@ -74,18 +74,15 @@ def small_coder() -> HscCoder:
     )
 
 
-def random_latents(seed: int, spread: float = 3.0) -> list[Symbols]:
-    rng, (base, detail) = np.random.default_rng(seed), small_coder().shapes
-    symbols = np.clip(np.rint(rng.standard_cauchy(detail) * spread), 1 - 2**20, 2**20 - 1)
-    return [rng.integers(-BOUND, BOUND + 1, base).astype(np.int32), symbols.astype(np.int32)]
+def random_latents(seed: int, spread: float = 3.0) -> Latents:
+    rng, shapes = np.random.default_rng(seed), small_coder().shapes
+    heavy = rng.standard_cauchy(shapes["detail"]) * spread
+    symbols = np.clip(np.rint(heavy), 1 - 2**20, 2**20 - 1)
+    base = rng.integers(-BOUND, BOUND + 1, shapes["base"])
+    return {"base": base.astype(np.int32), "detail": symbols.astype(np.int32)}
 
 
-def same(first: list[Symbols], second: list[Symbols]) -> bool:
-    pairs = list(zip(first, second, strict=True))
-    return all(a.dtype == b.dtype == np.int32 and np.array_equal(a, b) for a, b in pairs)
-
-
-def indices(latents: list[Symbols], quality: int) -> NDArray[np.integer]:
+def indices(latents: Latents, quality: int) -> NDArray[np.integer]:
     """The tables of the detail, slice by slice as the coder asks."""
     seen: list[NDArray[np.integer]] = []
     coder = small_coder()
@@ -93,17 +90,17 @@ def indices(latents: list[Symbols], quality: int) -> NDArray[np.integer]:
     def code(part: object, index: NDArray[np.integer], tables: SymbolTables) -> Symbols:
         del tables
         seen.append(index)
-        kept: Symbols = np.where(index > 0, latents[1][part], 0)  # type: ignore[index]
+        kept: Symbols = np.where(index > 0, latents["detail"][part], 0)  # type: ignore[index]
         return kept
 
-    coder._code_layer(1, latents[:1], quality, code)
+    coder._code_layer(1, first_of(latents, 1), quality, code)
     return np.concatenate(seen)
 
 
 def test_shapes_and_ids() -> None:
     coder = small_coder()
-    assert coder.layer_ids == (0, 1)
-    assert coder.shapes == ((BASE, 2, 2), (SLICE * SLICES, 4, 4))
+    assert coder.latent_layers == {"base": 0, "detail": 1}
+    assert coder.shapes == {"base": (BASE, 2, 2), "detail": (SLICE * SLICES, 4, 4)}
 
 
 @given(
@@ -114,29 +111,30 @@ def test_shapes_and_ids() -> None:
 )
 @settings(max_examples=120, deadline=None)
 def test_round_trip(seed: int, quality: int, spread: float, layers: int) -> None:
-    coder, latents = small_coder(), random_latents(seed, spread)[:layers]
+    coder, latents = small_coder(), first_of(random_latents(seed, spread), layers)
     bodies = coder.encode(latents, quality)
-    kept = coder.keep_coded(latents, quality)
-    assert len(bodies) == layers
-    assert same(coder.decode(bodies, quality), kept)
-    assert same(coder.keep_coded(kept, quality), kept)
+    kept = coder.received(latents, quality)
+    assert list(bodies) == list(range(layers))
+    assert same_latents(coder.decode(bodies, quality, coder.shapes), kept)
+    assert same_latents(coder.received(kept, quality), kept)
     assert coder.encode(kept, quality) == bodies
-    assert same(coder.decode(bodies[:1], quality), kept[:1])  # a prefix is a stream of its own
+    alone = coder.decode({0: bodies[0]}, quality, coder.shapes)
+    assert same_latents(alone, first_of(kept, 1))  # a prefix is a stream of its own
 
 
 def test_silent_channels_and_skipped_symbols_are_lost_and_others_escape() -> None:
     coder, latents = small_coder(), random_latents(1, spread=60.0)
-    base, detail = coder.keep_coded(latents, 0)
+    base, detail = coder.received(latents, 0).values()
     assert (base[1] == 0).all()
-    assert np.array_equal(base[[0, 2, 3]], latents[0][[0, 2, 3]])
-    assert 0 < (detail != latents[1]).mean() < 0.6
+    assert np.array_equal(base[[0, 2, 3]], latents["base"][[0, 2, 3]])
+    assert 0 < (detail != latents["detail"]).mean() < 0.6
     assert np.abs(detail).max() > 1000
 
 
 def test_a_base_out_of_range_becomes_the_nearest_that_can_be_told() -> None:
     latents = random_latents(3)
-    latents[0][0], latents[0][2] = 99, -99
-    base, _ = small_coder().keep_coded(latents, 1)
+    latents["base"][0], latents["base"][2] = 99, -99
+    base = small_coder().received(latents, 1)["base"]
     assert (base[0] == BOUND).all()
     assert (base[2] == -BOUND).all()
 
@@ -146,12 +144,12 @@ def test_tables_depend_on_the_base_and_on_earlier_slices_only() -> None:
     before = indices(latents, 0)
     assert len(np.unique(before)) == LEVELS
     for position in range(SLICES):
-        loud = [latents[0], latents[1].copy()]
-        loud[1][SLICE * position : SLICE * (position + 1)] += 9
+        loud = latents | {"detail": latents["detail"].copy()}
+        loud["detail"][SLICE * position : SLICE * (position + 1)] += 9
         after, seen = indices(loud, 0), SLICE * (position + 1)
         assert np.array_equal(after[:seen], before[:seen])
         assert np.array_equal(after, before) == (position == SLICES - 1)
-    assert not np.array_equal(indices([-latents[0], latents[1]], 0), before)
+    assert not np.array_equal(indices(latents | {"base": -latents["base"]}, 0), before)
     assert not np.array_equal(indices(latents, 1), before)
 
 
@@ -163,30 +161,31 @@ def test_the_estimate_is_what_is_written(seed: int, quality: int) -> None:
     for _ in range(SLICES):  # what a slice holds moves the scales of those behind it
         scale = SCALES[indices(latents, quality)]
         drawn = np.rint(np.random.default_rng(seed).normal(size=scale.shape) * scale)
-        latents = [latents[0], drawn.astype(np.int32)]
+        latents["detail"] = drawn.astype(np.int32)
     bodies, bits = coder.encode(latents, quality), coder.estimate_bits(latents, quality)
-    for body, ideal in zip(bodies, bits, strict=True):
+    assert list(bodies) == list(bits) == [0, 1]
+    for body, ideal in zip(bodies.values(), bits.values(), strict=True):
         assert ideal / 8 * 0.99 <= len(body) <= ideal / 8 * 1.01 + 2
 
 
 def test_every_quality_and_channel_has_its_own_table() -> None:
-    coder, latents = small_coder(), random_latents(8)[:1]
+    coder, latents = small_coder(), first_of(random_latents(8), 1)
     for quality in range(QUALITIES):
-        kept = coder.keep_coded(latents, quality)[0]
+        kept = coder.received(latents, quality)["base"]
         table = quality * BASE + np.arange(BASE)[:, None, None]
         expected = float(coder.base_tables.costs[table, kept + 128].sum())
-        assert coder.estimate_bits(latents, quality) == [pytest.approx(expected)]
+        assert coder.estimate_bits(latents, quality) == {0: pytest.approx(expected)}
 
 
 def test_the_largest_symbols_and_the_first_too_large_ones() -> None:
     coder, latents = small_coder(), random_latents(2)
     for value in (2**20 - 1, 1 - 2**20):
-        latents[1][:] = value
-        kept = coder.keep_coded(latents, 1)
-        assert (kept[1] == value).any()
-        assert same(coder.decode(coder.encode(latents, 1), 1), kept)
+        latents["detail"][:] = value
+        kept = coder.received(latents, 1)
+        assert (kept["detail"] == value).any()
+        assert same_latents(coder.decode(coder.encode(latents, 1), 1, coder.shapes), kept)
     for value in (2**20, -(2**31)):
-        latents[1][:] = value
+        latents["detail"][:] = value
         with pytest.raises(CodingError, match="2\\^20"):
             coder.encode(latents, 1)
 
@@ -194,83 +193,84 @@ def test_the_largest_symbols_and_the_first_too_large_ones() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: [x[0][:2], x[1]], "layer 0: expected int32 of shape"),
-        (lambda x: [x[0], x[1].astype(np.int64)], "layer 1: expected int32 .* found int64"),
-        (lambda x: [x[0].astype(np.float32), x[1]], "found float32"),
+        ({"base": lambda x: x[:2]}, "'base': expected int32 of shape"),
+        ({"detail": lambda x: x.astype(np.int64)}, "'detail': expected int32 .* found int64"),
+        ({"base": lambda x: x.astype(np.float32)}, "'base': expected int32 .* found float32"),
     ],
 )
-def test_wrong_latents(change: Callable[[list[Symbols]], list[Symbols]], message: str) -> None:
+def test_wrong_latents(change: dict[str, Callable[[Symbols], Symbols]], message: str) -> None:
+    latents = random_latents(0)
     with pytest.raises(CodingError, match=message):
-        small_coder().encode(change(random_latents(0)), 0)
+        small_coder().encode(latents | {name: of(latents[name]) for name, of in change.items()}, 0)
 
 
-def test_wrong_qualities_and_too_many_layers() -> None:
+def test_wrong_qualities_and_unknown_layers() -> None:
     coder, latents = small_coder(), random_latents(0)
     for quality in (-1, QUALITIES):
         with pytest.raises(CodingError, match="quality: expected 0 to 2"):
             coder.encode(latents, quality)
-    with pytest.raises(BitstreamError, match="number of layers: expected at most 2, found 3"):
-        coder.decode([b"", b"", b""], 0)
+    with pytest.raises(BitstreamError, match="layer: expected layer 0 or layer 1, found 2, 3"):
+        coder.decode({2: b"", 3: b""}, 0, coder.shapes)
 
 
-def bodies_of_a_face() -> list[bytes]:
+def bodies_of_a_face() -> dict[int, bytes]:
     return small_coder().encode(random_latents(5, spread=30.0), 2)
 
 
-def decodes(bodies: list[bytes], quality: int) -> bool:
+def decodes(bodies: dict[int, bytes], quality: int) -> bool:
     """Whether bytes decode to latents of the right shapes; False where they are refused."""
     coder = small_coder()
     try:
-        latents = coder.decode(bodies, quality)
+        latents = coder.decode(bodies, quality, coder.shapes)
     except BitstreamError:
         return False
-    assert [x.shape for x in latents] == list(coder.shapes[: len(bodies)])
-    assert np.abs(latents[0]).max() <= BOUND
+    assert {name: x.shape for name, x in latents.items()} == first_of(coder.shapes, len(bodies))
+    assert np.abs(latents["base"]).max() <= BOUND
     assert coder.encode(latents, quality) == bodies  # every body has one spelling
     return True
 
 
 def test_a_truncated_body_is_refused_at_every_byte() -> None:
-    base, detail = bodies_of_a_face()
+    base, detail = bodies_of_a_face().values()
     assert len(detail) > 60
-    assert decodes([base, detail], 2)
-    assert not any(decodes([base, detail[:size]], 2) for size in range(len(detail)))
-    assert not any(decodes([base[:size]], 2) for size in range(len(base)))
-    assert not decodes([base, detail + b"\0"], 2)
+    assert decodes({0: base, 1: detail}, 2)
+    assert not any(decodes({0: base, 1: detail[:size]}, 2) for size in range(len(detail)))
+    assert not any(decodes({0: base[:size]}, 2) for size in range(len(base)))
+    assert not decodes({0: base, 1: detail + b"\0"}, 2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_damage_gives_latents_or_a_bitstream_error(changes: list[tuple[int, int]]) -> None:
-    bodies = [bytearray(body) for body in bodies_of_a_face()]
+    bodies = [bytearray(body) for body in bodies_of_a_face().values()]
     for position, value in changes:
         body = bodies[position % 2]
         body[position // 2 % len(body)] = value
     for quality in range(QUALITIES):
-        decodes([bytes(body) for body in bodies], quality)
+        decodes({layer: bytes(body) for layer, body in enumerate(bodies)}, quality)
 
 
 @given(st.lists(st.binary(max_size=120), min_size=1, max_size=2), st.integers(0, QUALITIES - 1))
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_give_latents_or_a_bitstream_error(bodies: list[bytes], quality: int) -> None:
-    decodes(bodies, quality)
+    decodes(dict(enumerate(bodies)), quality)
 
 
 def test_arrays_bring_it_back(tmp_path: Path) -> None:
     coder = small_coder()
     np.savez(tmp_path / "tables.npz", **coder.to_arrays())
     with np.load(tmp_path / "tables.npz", allow_pickle=False) as archive:
-        again = layered_coder_from_arrays(HSC, dict(archive))
+        again = coder_class(HSC).from_arrays(dict(archive))
     assert again.fingerprint == coder.fingerprint
     latents = random_latents(6)
     assert again.encode(latents, 1) == coder.encode(latents, 1)
 
 
-def test_codecs_of_one_layer_and_of_several_are_told_apart() -> None:
-    with pytest.raises(ModelError, match="unknown codec 3"):
-        coder_from_arrays(HSC, small_coder().to_arrays())
-    with pytest.raises(ModelError, match="codec 1 has no layers of faces: expected one of 3"):
-        layered_coder_from_arrays(1, small_coder().to_arrays())
+def test_codecs_are_told_apart() -> None:
+    with pytest.raises(ModelError, match="'sizes' of shape"):
+        coder_class(HYPERPRIOR).from_arrays(small_coder().to_arrays())
+    with pytest.raises(ModelError, match=r"unknown codec 77: this version knows 1, 2, 3, .*update"):
+        coder_class(77)
 
 
 CHANGES: dict[str, tuple[str, Change]] = {

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
+from stylegan2_widths import stylegan2_widths  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from cdvision.entropy.layered_coder import Symbols  # noqa: E402
+from cdvision.entropy.coder import Symbols  # noqa: E402
 from cdvision.entropy.tables import SymbolTables  # noqa: E402
 from cdvision.errors import CdvisionError, ModelError  # noqa: E402
-from cdvision.models.faces.float_slices import FloatSlices  # noqa: E402
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec  # noqa: E402
 from cdvision.models.faces.hsc_tables import base_tables, build_hsc_coder  # noqa: E402
 from cdvision.models.faces.hsc_transforms import SemanticNetwork  # noqa: E402
 from cdvision.models.faces.hsc_widths import HscWidths, our_widths, paper_widths, tiny_widths  # noqa: E402
 from cdvision.models.faces.integer_slices import build_slice_networks  # noqa: E402
 from cdvision.models.faces.receiver.hsc import HscCoder  # noqa: E402
-from cdvision.models.faces.widths import FACE, FACE_TINY, stylegan2_widths  # noqa: E402
+from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
 
 KINDS = pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "dense"])
@@ -77,19 +77,19 @@ def integers(tensor: Tensor) -> Symbols:
 @pytest.mark.parametrize("quality", range(QUALITIES))
 def test_the_twin_equals_the_runtime(dense: bool, quality: int) -> None:
     codec, coder = random_codec(dense), coder_of(dense)
-    rng, (base_shape, detail_shape) = np.random.default_rng(quality), coder.shapes
-    base = rng.integers(-BASE_BOUND, BASE_BOUND + 1, base_shape).astype(np.int32)
-    loud = np.rint(2 * rng.standard_cauchy(detail_shape)).astype(np.int32)
-    kept = coder.keep_coded([base, loud], quality)
+    rng, shapes = np.random.default_rng(quality), coder.shapes
+    base = rng.integers(-BASE_BOUND, BASE_BOUND + 1, shapes["base"]).astype(np.int32)
+    loud = np.rint(2 * rng.standard_cauchy(shapes["detail"])).astype(np.int32)
+    kept = coder.received({"base": base, "detail": loud}, quality)
     seen: list[NDArray[np.integer]] = []
 
     def code(part: Any, index: NDArray[np.integer], tables: SymbolTables) -> Symbols:
         assert tables is coder.symbol_tables
         seen.append(index)
-        return kept[1][part]
+        return kept["detail"][part]
 
-    coder._code_layer(1, kept[:1], quality, code)
-    tensors = [torch.from_numpy(part).float()[None] for part in kept]
+    coder._code_layer(1, {"base": kept["base"]}, quality, code)
+    tensors = [torch.from_numpy(part).float()[None] for part in kept.values()]
     with torch.no_grad():
         wanted = codec.scales(*tensors, torch.tensor([quality]))[0].numpy()
     assert np.array_equal(np.concatenate(seen), wanted)
@@ -105,39 +105,18 @@ def test_what_is_decoded_is_what_was_sent(dense: bool) -> None:
         sent = codec.encode(rows, feature, quality)
         trained = codec(rows, feature, quality)
     for face in range(QUALITIES):
-        latents = [integers(part[face]) for part in sent]
-        kept = coder.decode(coder.encode(latents, face), face)
-        silent = integers(sent.base[face]) != kept[0]
+        latents = {"base": integers(sent.base[face]), "detail": integers(sent.detail[face])}
+        kept = coder.decode(coder.encode(latents, face), face, coder.shapes)
+        silent = latents["base"] != kept["base"]
         assert silent.any(axis=(1, 2)).sum() <= codec.widths.base // 2
         if not silent.any():  # else scales, and so skipped symbols, may be others
-            assert np.array_equal(kept[1], latents[1])
+            assert np.array_equal(kept["detail"], latents["detail"])
     with torch.no_grad():
         decoded = codec.decode_base(sent.base, quality)
         again = codec.decode_detail(sent.detail, decoded, quality)
     assert torch.allclose(decoded, trained.rows, atol=1e-4)
     assert torch.allclose(again, trained.feature, atol=1e-3)
     assert torch.unique(sent.detail).numel() > 5
-
-
-def test_the_float_reference_sees_what_the_integers_see() -> None:
-    widths = random_codec(True).widths
-    torch.manual_seed(1)
-    reference = FloatSlices(widths, qualities=QUALITIES)
-    with torch.no_grad():
-        for conv in reference.third:
-            conv.weight.normal_(std=0.3)
-    reference.start_indices(torch.full((QUALITIES, widths.detail), 20.0))
-    base = torch.randn(2, widths.base, 2, 2).round()
-    symbols = torch.randn(2, widths.detail, widths.detail_side, widths.detail_side).round()
-    quality = torch.tensor([0, 7])
-    with torch.no_grad():
-        before = reference(base, symbols, quality)
-        symbols[:, widths.slice_channels : 2 * widths.slice_channels] += 1
-        after = reference(base, symbols, quality)
-    same = (before == after).flatten(2).all(2).all(0)
-    assert same[: 2 * widths.slice_channels].all()
-    assert not same[2 * widths.slice_channels :].any()
-    assert before.mean() == pytest.approx(20.0, abs=4)
 
 
 def test_faces_of_a_batch_do_not_meet() -> None:

@@ -16,6 +16,7 @@ from small_coders import (
     QUALITIES,
     Arrays,
     Change,
+    map_shapes,
     moved_slot,
     raised,
     random_latents,
@@ -24,7 +25,7 @@ from small_coders import (
 
 import cdvision
 from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
-from cdvision.entropy.hyperprior import HyperpriorCoder, Latents
+from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.errors import ModelError
 from cdvision.stream import read_stream
 
@@ -32,39 +33,40 @@ from cdvision.stream import read_stream
 def test_some_symbols_are_skipped_and_some_escape() -> None:
     coder = small_hyperprior()
     latents = random_latents(1, 24, 24, spread=60.0)
-    kept = coder.keep_coded(latents, 0)
-    assert 0 < (kept.symbols != latents.symbols).mean() < 0.5
-    assert np.abs(kept.symbols).max() > 1000
+    kept = coder.received(latents, 0)["symbols"]
+    assert 0 < (kept != latents["symbols"]).mean() < 0.5
+    assert np.abs(kept).max() > 1000
 
 
 @given(seed=st.integers(0, 2**32 - 1), quality=st.integers(0, QUALITIES - 1))
 @settings(max_examples=30, deadline=None)
 def test_the_estimate_is_what_is_written(seed: int, quality: int) -> None:
     coder, latents = small_hyperprior(), random_latents(seed, 20, 17)
-    written, ideal = len(coder.encode(latents, quality)), coder.estimate_bits(latents, quality) / 8
+    written = len(coder.encode(latents, quality)[0])
+    ideal = coder.estimate_bits(latents, quality)[0] / 8
     assert ideal * 0.99 <= written <= ideal * 1.01 + 28
 
 
 @pytest.mark.parametrize("excess", [0, 1, 1000])
 def test_a_quality_without_tables_is_refused(excess: int) -> None:
     coder, latents = small_hyperprior(), random_latents(0, 8, 8)
-    body = coder.encode(coder.keep_coded(latents, 0), 0)
+    bodies = coder.encode(coder.received(latents, 0), 0)
     with pytest.raises(CodingError, match="quality"):
-        coder.decode(body, 8, 8, coder.qualities + excess)
+        coder.decode(bodies, coder.qualities + excess, map_shapes(8, 8))
 
 
 def test_every_quality_and_channel_has_its_own_table() -> None:
-    coder, silent = small_hyperprior(), Latents(*random_latents(8, 9, 9))
-    silent.symbols[:] = 0
+    coder, silent = small_hyperprior(), random_latents(8, 9, 9)
+    silent["symbols"][:] = 0
     estimates = set()
     for quality in range(QUALITIES):
-        index = coder.network(silent.hyper, quality)[:, :9, :9]
+        index = coder.network(silent["hyper"], quality)[:, :9, :9]
         bits = float(coder.symbol_tables.costs[index, 128].sum())
-        for channel, values in enumerate(silent.hyper):
+        for channel, values in enumerate(silent["hyper"]):
             table = quality * HYPER_CHANNELS + channel
             bits += float(coder.hyper_tables.costs[table, values + 128].sum())
-        assert coder.estimate_bits(silent, quality) == pytest.approx(bits)
-        estimates.add(len(coder.encode(silent, quality)))
+        assert coder.estimate_bits(silent, quality) == {0: pytest.approx(bits)}
+        estimates.add(len(coder.encode(silent, quality)[0]))
     assert len(estimates) == QUALITIES
 
 
@@ -74,18 +76,23 @@ def test_the_estimate_on_real_latents(
 ) -> None:
     for photo in photos:
         stream = model.encode(photo, quality)
-        latents = model.open(stream).latents().map
-        ideal = model.package.coder.estimate_bits(latents, quality - 1) / 8
-        _, layer = read_stream(stream).layers
-        assert ideal * 0.99 <= len(layer.body) <= ideal * 1.01 + 28, photo.name
+        latents = model.open(stream).latents()
+        bits = model.package.coder.estimate_bits(latents, quality - 1)
+        descriptor, layer = read_stream(stream).layers
+        assert list(bits) == [descriptor.id, layer.id]
+        for one, ideal in ((descriptor, bits[0] / 8), (layer, bits[1] / 8)):
+            assert ideal * 0.99 <= len(one.body) <= ideal * 1.01 + 28, photo.name
 
 
 def test_a_mean_of_zero_bits_a_symbol_costs_the_fixed_bytes_only() -> None:
     coder = small_hyperprior()
-    empty = coder.keep_coded(random_latents(4, 9, 9, spread=0.0), 0)
-    assert (empty.symbols == 0).all()
-    hyper_only = Latents(np.zeros((CHANNELS, 1, 1), np.int32), empty.hyper[:, :1, :1])
-    assert len(coder.encode(hyper_only, 0)) <= 16 + 2 * HYPER_CHANNELS + 2 * CHANNELS
+    empty = coder.received(random_latents(4, 9, 9, spread=0.0), 0)
+    assert (empty["symbols"] == 0).all()
+    hyper_only = {
+        "symbols": np.zeros((CHANNELS, 1, 1), np.int32),
+        "hyper": empty["hyper"][:, :1, :1],
+    }
+    assert len(coder.encode(hyper_only, 0)[0]) <= 16 + 2 * HYPER_CHANNELS + 2 * CHANNELS
 
 
 CHANGES: dict[str, tuple[str, Change]] = {

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_checks import gradient, same_latents
+from model_checks import gradient
 from PIL import Image
+from small_coders import same_latents
 
 import cdvision
 from cdvision.bench.mutations import UnsealedStream
-from cdvision.entropy.hyperprior import Latents
+from cdvision.entropy.coder import Latents
 from cdvision.errors import (
     BitstreamError,
     CdvisionError,
@@ -39,17 +40,19 @@ def test_from_a_photo_to_answers(
     model = load_model(name, engine)
     bits = model.encode(photos[0], quality)
     stream = model.open(bits)
-    header, spec = stream.header, model.card.latents
+    header, latents, card = stream.header, stream.latents(), model.card.latents
     assert stream.complete
     assert header.quality == quality
     assert header.fingerprint.hex() == model.card.fingerprint[:8]
-    descriptor, symbols, hyper = stream.latents()
-    assert descriptor.shape == (512,)
-    across, down = stream.input_size
-    assert symbols.shape == (spec.channels, down // spec.stride, across // spec.stride)
-    assert symbols.dtype == hyper.dtype == np.int32
+    assert list(latents) == list(card) == ["descriptor", "symbols", "hyper"]
+    assert latents["descriptor"].shape == (512,)
+    (across, down), spec = stream.input_size, card["symbols"]
+    assert spec.stride is not None
+    cells = (down // spec.stride, across // spec.stride)
+    assert latents["symbols"].shape == (spec.channels, *cells)
+    assert {array.dtype for array in latents.values()} == {np.dtype(np.int32)}
     fitted = fit_photo(read_photo(photos[0]), model.card.input, model.card.input.size)
-    assert same_latents(stream.latents(), model.encode_latents(fitted, quality))
+    assert same_latents(latents, model.encode_latents(fitted, quality))
     for task in model.card.tasks:
         answer = getattr(stream, task)()
         assert json.loads(answer.to_json())
@@ -103,11 +106,9 @@ def test_engines_encode_alike_and_decode_the_same(
             for bits in streams:
                 assert same_latents(*(model.open(bits).latents() for model in models))
             first, second = (models[0].open(bits).latents() for bits in streams)
-            apart = np.abs(first.symbols - second.symbols)
-            assert apart.max() <= 1
-            differing += int((apart > 0).sum()) + int((first.hyper != second.hyper).sum())
-            differing += int((first.descriptor != second.descriptor).sum())
-            symbols += apart.size
+            assert np.abs(first["symbols"] - second["symbols"]).max() <= 1
+            differing += sum(int((first[name] != second[name]).sum()) for name in first)
+            symbols += first["symbols"].size
     print(f"{differing} of {symbols} symbols differ between the engines' encoders")
     assert differing <= 1e-5 * symbols
 
@@ -173,10 +174,10 @@ def test_latents_do_not_depend_on_batch_mates(model: cdvision.Model, photos: lis
         together = model.engine.run("encoder", inputs)
         window = central_window(Image.fromarray(pixels[0]), model.card.input.window)
         photo = FittedPhoto(pixels[0], (160, 96), window)
-        alone = model.encode_latents(photo, quality + 1).map
-        coder = model.package.coder
-        mate = Latents(together["symbols"][0], together["hyper"][0])
-        assert same_latents(coder.keep_coded(mate, quality), alone)
+        alone = model.encode_latents(photo, quality + 1)
+        mate = model.package.coder.received({k: v[0] for k, v in together.items()}, quality)
+        assert list(mate) == ["symbols", "hyper"]
+        assert same_latents(mate, {name: alone[name] for name in mate})
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
@@ -232,6 +233,6 @@ def test_one_and_two_threads_encode_alike(engine: str, photos: list[Path]) -> No
         streams = [model.encode(photo, 6, size=192) for photo in photos]
         latents.append([model.open(bits).latents() for bits in streams])
     for one, two in zip(*latents, strict=True):
-        assert np.abs(one.symbols - two.symbols).max() <= 1
-        assert (one.symbols != two.symbols).sum() <= 1
-        assert (one.hyper == two.hyper).all()
+        assert np.abs(one["symbols"] - two["symbols"]).max() <= 1
+        assert (one["symbols"] != two["symbols"]).sum() <= 1
+        assert (one["hyper"] == two["hyper"]).all()

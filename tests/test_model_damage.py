@@ -14,7 +14,6 @@ from cdvision.bench.mutations import UnsealedStream
 from cdvision.errors import (
     BitstreamError,
 )
-from cdvision.models.small.receiver.coder import DescribedLatents
 from cdvision.stream import StreamLimits, read_stream
 from cdvision.stream.varint import encode_varint
 from cdvision.stream_answers import Stream
@@ -36,12 +35,12 @@ def test_truncation_at_every_byte(model: cdvision.Model, small_stream: bytes) ->
     found = [latents_or_refusal(model, small_stream[:length]) for length in lengths]
     first = found.index("latents")  # from there on, the descriptor is whole
     assert first < 0.5 * len(small_stream)
-    assert set(found[:first]) >= {"descriptor or map"}  # a cut stream opens: its header is whole
+    assert set(found[:first]) >= {"layer"}  # a cut stream opens: its header is whole
     assert set(found[first:]) == {"latents"}
     cut, whole = model.open(small_stream[:-1]), model.open(small_stream)
     assert not cut.complete
     assert cut.source_size == whole.source_size
-    assert cut.latents().map is None
+    assert list(cut.latents()) == ["descriptor"]
     assert cut.classify().to_json() == whole.classify().to_json()
     with pytest.raises(BitstreamError, match=r"layer: expected layer 1, .*found 0: the stream was"):
         cut.detect()
@@ -76,18 +75,21 @@ def test_the_wildest_latents_give_finite_answers(
 ) -> None:
     """A forger can write a perfect stream of any latents: the networks must bear them."""
     coder, rng = model.package.coder, np.random.default_rng(3)
-    symbols = rng.integers(low, high + 1, (coder.channels, 6, 6)).astype(np.int32)
-    bound = coder.network.bound
-    hyper = rng.integers(-bound, bound + 1, (coder.hyper_channels, 2, 2)).astype(np.int32)
+    shapes, bounds = model.card.latent_shapes((96, 96)), coder.ranges()
+    assert bounds["symbols"] == (-LARGEST, LARGEST)
+    latents = {
+        "descriptor": np.full(shapes["descriptor"], low if quality == 1 else high, np.int32),
+        "symbols": rng.integers(low, high + 1, shapes["symbols"], np.int32),
+        "hyper": rng.integers(
+            bounds["hyper"][0], bounds["hyper"][1] + 1, shapes["hyper"], np.int32
+        ),
+    }
     forged = UnsealedStream.of(small_stream)
     forged.fields[4:9] = [encode_varint(n) for n in (90, 90, 96 // 8, 96 // 8, quality)]
-    wild = model.package.codec.coder
-    descriptor = np.full(wild.descriptor.elements, low if quality == 1 else high, np.int32)
-    bodies = wild.encode(DescribedLatents(descriptor, symbols, hyper), quality - 1)
-    for place, body in bodies.items():
+    for place, body in coder.encode(latents, quality - 1).items():
         forged.replace_body(place, body)
     stream = model.open(forged.seal())
-    assert np.abs(stream.latents().symbols).max() > 2**18
+    assert np.abs(stream.latents()["symbols"]).max() > 2**18
     boxes = stream.detect(confidence=0.01)
     assert np.isfinite(boxes.xyxy).all()
     assert boxes.xyxy.max(initial=0) <= 90
@@ -156,7 +158,7 @@ def test_a_stream_of_unknown_layers(model: cdvision.Model, small_stream: bytes) 
     stream = model.open(other.seal())
     assert stream.complete
     with pytest.raises(
-        BitstreamError, match="descriptor or map: expected layer 0 or 1, found 3, 4"
+        BitstreamError, match="layer: expected layer 0 or layer 1, found 3, 4: the stream was cut"
     ):
         stream.latents()
 

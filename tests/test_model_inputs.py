@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_checks import gradient, same_latents
+from model_checks import gradient
 from PIL import Image
+from small_coders import same_latents
 
 import cdvision
 from cdvision.bench.mutations import UnsealedStream
@@ -72,6 +73,19 @@ def test_the_size_option(model: cdvision.Model, photos: list[Path], size: int) -
 def test_a_size_that_no_model_takes(model: cdvision.Model, size: int) -> None:
     with pytest.raises(ImageError, match="size: expected a multiple of 32"):
         model.encode(gradient(9, 9), size=size)
+
+
+@pytest.mark.parametrize("sender", ["nope", "", "FULL"])
+def test_a_sender_that_the_model_does_not_have(model: cdvision.Model, sender: str) -> None:
+    with pytest.raises(CdvisionError) as caught:
+        model.encode(gradient(9, 9), sender=sender)
+    assert str(caught.value) == f"sender: expected one of full, found {sender!r}"
+    with pytest.raises(CdvisionError, match="sender: expected one of full, found 'nope'"):
+        cdvision.encode(gradient(9, 9), sender="nope")
+
+
+def test_the_first_sender_is_the_default(model: cdvision.Model) -> None:
+    assert model.encode(gradient(50, 40)) == model.encode(gradient(50, 40), sender="full")
 
 
 @pytest.mark.parametrize("quality", [0, 9, -1, 4.5, "4", [4]])

@@ -57,7 +57,7 @@ def test_answers_share_what_they_have_in_common(
     stream.features("nanodet_plus_m")
     stream.features("mobilenet_v2")
     assert spy.runs == {"answer.nanodet_plus_m": 1, "answer.mobilenet_v2": 1}
-    assert stream.latents().symbols is stream.latents().symbols
+    assert stream.latents()["symbols"] is stream.latents()["symbols"]
 
 
 def test_one_batch_is_one_run(spied: tuple[cdvision.Model, Spy], small_stream: bytes) -> None:
@@ -103,21 +103,22 @@ def test_a_stream_for_one_task_holds_what_that_task_reads(
 def test_an_answer_decodes_no_more_than_it_reads(
     model: cdvision.Model, small_stream: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind, read = type(model.package.codec), list[int | None]()
-    decode = kind.read
+    kind, read = type(model.package.coder), list[int]()
+    decode = kind.decode_layer
 
-    def noted(codec: Any, bodies: Any, header: Any, part: int | None) -> Any:
-        read.append(part)
-        return decode(codec, bodies, header, part)
+    def noted(coder: Any, layer: int, *rest: Any) -> Any:
+        read.append(layer)
+        return decode(coder, layer, *rest)
 
-    monkeypatch.setattr(kind, "read", noted)
+    monkeypatch.setattr(kind, "decode_layer", noted)
     stream = model.open(small_stream)
     stream.classify()
     stream.classify(top=1)
     assert read == [0]
     stream.detect()
     assert read == [0, 1]
-    assert stream.latents().descriptor is stream.latents_for("mobilenet_v2").descriptor
+    (descriptor,) = stream.latents_for("mobilenet_v2").values()
+    assert stream.latents()["descriptor"] is descriptor
     assert read == [0, 1], "what was decoded for an answer is not decoded again"
     (result,) = model.analyze([small_stream], ["classify"])
     assert result.classification is not None

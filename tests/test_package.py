@@ -14,7 +14,7 @@ import pytest
 
 import cdvision
 from cdvision.errors import BitstreamError, ModelError
-from cdvision.package.card import read_card
+from cdvision.package.card_reader import read_card
 from cdvision.package.loader import file_sha256, load_package
 from cdvision.package.registry import folder_for_fingerprint, installed_models, model_folder
 
@@ -53,7 +53,7 @@ def put(folder: Path, name: str, data: bytes) -> None:
 
 def test_the_package_is_sound(package: Path) -> None:
     loaded = load_package(package)
-    assert loaded.codec.fingerprint.hex() == loaded.card.fingerprint
+    assert loaded.coder.fingerprint.hex() == loaded.card.fingerprint
     assert (len(loaded.classes["coco"]), len(loaded.classes["imagenet"])) == (80, 1000)
     assert set(FILES) | {"model.json"} == {path.name for path in SMALL.iterdir()}
 
@@ -113,12 +113,12 @@ def test_a_card_that_leaves_out_a_file_that_is_needed(package: Path, name: str) 
     [
         ("", "not valid JSON"),
         ("{", "not valid JSON"),
-        ("[]", "expected card format 1, found list"),
-        ("{}", "expected card format 1, found None"),
-        ('{"format": 2}', "expected card format 1, found 2"),
-        ('{"format": "1"}', "expected card format 1, found 1"),
-        ('{"format": 1}', "lacks or misnames a field"),
-        ('{"format": 1, "tails": 3}', "lacks or misnames a field"),
+        ("[]", "expected card format 2, found list"),
+        ("{}", "expected card format 2, found None"),
+        ('{"format": 1}', "expected card format 2, found 1"),
+        ('{"format": "2"}', "expected card format 2, found 2"),
+        ('{"format": 2}', "lacks or misnames a field"),
+        ('{"format": 2, "tails": 3}', "lacks or misnames a field"),
         ("\udcff", "not valid JSON"),
     ],
 )
@@ -128,12 +128,7 @@ def test_a_card_that_is_none(package: Path, text: str, message: str) -> None:
         cdvision.load(package)
 
 
-OPTIONAL = {"layers"}  # cards of maps may leave it out
-
-
-@pytest.mark.parametrize(
-    "field", sorted(json.loads((SMALL / "model.json").read_text()).keys() - OPTIONAL)
-)
+@pytest.mark.parametrize("field", sorted(json.loads((SMALL / "model.json").read_text())))
 def test_a_card_without_a_field(package: Path, field: str) -> None:
     change_card(package, lambda card: card.pop(field))
     with pytest.raises(ModelError, match=r"format|lacks or misnames|does not name"):
@@ -152,17 +147,18 @@ def assign(value: object, *keys: str) -> Callable[[dict[str, Any]], None]:
 DETECTOR = ("tails", "nanodet_plus_m")
 WRONG_FIELDS = {
     "unknown": assign(1, "colour"),
-    "unknown spec": assign(1, "latents", "colour"),
+    "unknown latents": assign(1, "latents", "colour"),
+    "unknown spec": assign(1, "latents", "symbols", "colour"),
     "renamed tail field": assign("detect", *DETECTOR, "task"),
     "text for tasks": assign("detect", *DETECTOR, "tasks"),
-    "unknown head": assign("boxes", *DETECTOR, "head"),
+    "number for a head": assign(7, *DETECTOR, "head"),
     "text for a number": assign("8", "qualities"),
     "true for a number": assign(True, "qualities"),
     "real qualities": assign(8.0, "qualities"),
     "no qualities": assign(0, "qualities"),
     "negative codec": assign(-1, "codec"),
     "default beyond": assign(9, "default_quality"),
-    "no stride": assign(0, "latents", "stride"),
+    "no stride": assign(0, "latents", "symbols", "stride"),
     "negative stride": assign(-8, *DETECTOR, "features", "stride"),
     "no multiple": assign(0, "input", "multiple"),
     "size between multiples": assign(400, "input", "size"),
@@ -183,19 +179,36 @@ def test_a_card_with_a_wrong_field(package: Path, name: str) -> None:
         cdvision.load(package)
 
 
+def test_an_unknown_head_is_named_when_it_is_asked(package: Path, small_stream: bytes) -> None:
+    change_card(package, assign("boxes", *DETECTOR, "head"))
+    with pytest.raises(ModelError, match=r"head: expected one of distribution, .*found 'boxes'"):
+        cdvision.load(package).detect(small_stream)
+
+
+MAP, HYPER = ("latents", "symbols"), ("latents", "hyper")
 WRONG_FACTS = {
-    "fingerprint": assign("00" * 32, "fingerprint"),
-    "qualities": assign(7, "qualities"),
-    "channels": assign(95, "latents", "channels"),
-    "hyper-channels": assign(23, "hyper_latents", "channels"),
-    "hyper-stride": assign(32, "hyper_latents", "stride"),
+    "expected fingerprint .*, found": assign("00" * 32, "fingerprint"),
+    "expected qualities 7, found 8": assign(7, "qualities"),
+    "expected layers .*'symbols': 0.*, found .*'symbols': 1": assign(0, *MAP, "layer"),
+    "expected ranges .*, found": assign(-3, *MAP, "low"),
+    "expected shapes .*512.*found .*511": assign(511, "latents", "descriptor", "channels"),
+    r"symbols: expected shape \(128, 26, 26\), found \(95,": assign(95, *MAP, "channels"),
+    r"symbols: expected a map, found shape \(128,\)": assign(None, *MAP, "stride"),
+    r"hyper: expected shape \(24, 7, 7\), found \(23,": assign(23, *HYPER, "channels"),
+    r"hyper: expected shape \(24, 7, 7\), found \(24, 13,": assign(32, *HYPER, "stride"),
 }
 
 
-@pytest.mark.parametrize("name", WRONG_FACTS)
-def test_a_card_that_disagrees_with_its_tables(package: Path, name: str) -> None:
-    change_card(package, WRONG_FACTS[name])
-    with pytest.raises(ModelError, match=rf"tables\.npz: expected {name} .*, found"):
+@pytest.mark.parametrize("message", WRONG_FACTS)
+def test_a_card_that_disagrees_with_its_tables(package: Path, message: str) -> None:
+    change_card(package, WRONG_FACTS[message])
+    with pytest.raises(ModelError, match=rf"tables\.npz: .*{message}"):
+        _ = load_package(package).coder
+
+
+def test_a_card_of_other_latents_than_its_tables(package: Path) -> None:
+    change_card(package, lambda card: card["latents"].pop("hyper"))
+    with pytest.raises(ModelError, match=r"tables\.npz: expected layers .*, found .*hyper"):
         _ = load_package(package).coder
 
 

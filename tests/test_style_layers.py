@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from small_coders import first_of, same_latents
 
 from cdvision.entropy import CodingError, gaussian_tables
+from cdvision.entropy.coder import Latents
 from cdvision.entropy.integer_attention import IntegerBlock, exponent_table
 from cdvision.entropy.integer_network import IntegerLayer
 from cdvision.errors import BitstreamError, ModelError
@@ -24,11 +26,12 @@ from cdvision.models.faces.receiver.scale_transformer import ScaleTransformer
 from cdvision.models.faces.receiver.style_layers import StyleLayersCoder
 
 QUALITIES, WIDTH, LEVELS = 3, 8, 24
+NAMES = ("basic", "middle", "enhanced")
 SHAPES = ((3, 5), (2, 7), (4, 3))
+NAMED = dict(zip(NAMES, SHAPES, strict=True))
 OPTIONS = ("transformer", "tables")
 SCALES = np.geomspace(0.11, 30.0, LEVELS)
 Arrays = dict[str, NDArray[np.generic]]
-Latents = list[NDArray[np.int32]]
 
 
 def layer(
@@ -83,44 +86,48 @@ def small_coder(option: str = "transformer") -> StyleLayersCoder:
 
 def random_latents(seed: int, spread: float = 3.0) -> Latents:
     rng = np.random.default_rng(seed)
-    heavy = (rng.standard_cauchy(shape) * spread for shape in SHAPES)
-    return [np.clip(np.rint(x), 1 - 2**20, 2**20 - 1).astype(np.int32) for x in heavy]
+    heavy = {name: rng.standard_cauchy(shape) * spread for name, shape in NAMED.items()}
+    return {
+        name: np.clip(np.rint(x), 1 - 2**20, 2**20 - 1).astype(np.int32)
+        for name, x in heavy.items()
+    }
 
 
-def same(first: Latents, second: Latents) -> bool:
-    pairs = list(zip(first, second, strict=True))
-    return all(a.dtype == b.dtype == np.int32 and np.array_equal(a, b) for a, b in pairs)
+def constant_latents(value: int) -> Latents:
+    return {name: np.full(shape, value, np.int32) for name, shape in NAMED.items()}
 
 
 def indices(coder: StyleLayersCoder, latents: Latents, quality: int) -> list[NDArray[np.integer]]:
     """Table of every symbol, layer by layer."""
-    kept = coder.keep_coded(latents, quality)
-    return [coder._index(kept[:position], quality) for position in range(len(kept))]
+    kept = coder.received(latents, quality)
+    return [coder._index(layer, first_of(kept, layer), quality) for layer in range(len(kept))]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 @given(
     seed=st.integers(0, 2**32 - 1),
     quality=st.integers(0, QUALITIES - 1),
-    layers=st.integers(0, 3),
+    layers=st.integers(1, 3),
     spread=st.sampled_from([0.0, 0.3, 3.0, 1e3, 1e6]),
 )
 @settings(max_examples=100, deadline=None)
 def test_round_trip(option: str, seed: int, quality: int, layers: int, spread: float) -> None:
-    coder, latents = small_coder(option), random_latents(seed, spread)[:layers]
-    bodies, kept = coder.encode(latents, quality), coder.keep_coded(latents, quality)
-    assert same(coder.decode(bodies, quality), kept)
-    assert same(coder.keep_coded(kept, quality), kept)
+    coder, latents = small_coder(option), first_of(random_latents(seed, spread), layers)
+    bodies, kept = coder.encode(latents, quality), coder.received(latents, quality)
+    assert same_latents(coder.decode(bodies, quality, NAMED), kept)
+    assert same_latents(coder.received(kept, quality), kept)
     assert coder.encode(kept, quality) == bodies
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_prefix_of_layers_is_a_stream(option: str) -> None:
     coder, latents = small_coder(option), random_latents(4)
-    bodies, kept = coder.encode(latents, 1), coder.keep_coded(latents, 1)
-    for layers in range(4):
-        assert same(coder.decode(bodies[:layers], 1), kept[:layers])
-        assert coder.encode(latents[:layers], 1) == bodies[:layers]
+    bodies, kept = coder.encode(latents, 1), coder.received(latents, 1)
+    assert list(bodies) == [0, 1, 2]
+    for layers in range(1, 4):
+        prefix = first_of(bodies, layers)
+        assert same_latents(coder.decode(prefix, 1, NAMED), first_of(kept, layers))
+        assert coder.encode(first_of(latents, layers), 1) == prefix
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -129,9 +136,9 @@ def test_symbols_of_table_0_are_skipped_and_only_those(option: str) -> None:
     for seed in range(40):
         latents = random_latents(seed, 60.0)
         quality = seed % QUALITIES
-        kept, index = coder.keep_coded(latents, quality), indices(coder, latents, quality)
-        for given_, kept_, table in zip(latents, kept, index, strict=True):
-            assert np.array_equal(kept_, np.where(table > 0, given_, 0))
+        kept, index = coder.received(latents, quality), indices(coder, latents, quality)
+        for name, table in zip(NAMES, index, strict=True):
+            assert np.array_equal(kept[name], np.where(table > 0, latents[name], 0))
             seen |= set(table.ravel().tolist())
     assert 0 in seen
     assert len(seen) > LEVELS / 2
@@ -142,8 +149,9 @@ def test_tables_know_the_layers_before_and_nothing_else() -> None:
     before, heard = indices(coder, latents, 1), set()
     for changed_layer, shape in enumerate(SHAPES):
         for row in range(shape[0]):
-            changed = [x.copy() for x in latents]
-            changed[changed_layer][row] = 15 - changed[changed_layer][row]
+            changed = {name: x.copy() for name, x in latents.items()}
+            changed[NAMES[changed_layer]][row] *= -1
+            changed[NAMES[changed_layer]][row] += 15
             after = indices(coder, changed, 1)
             for position in range(3):
                 if not np.array_equal(before[position], after[position]):
@@ -155,9 +163,9 @@ def test_tables_know_the_layers_before_and_nothing_else() -> None:
 
 def test_symbols_beyond_the_bound_look_like_the_bound() -> None:
     coder, latents = small_coder(), random_latents(5)
-    latents[0][:] = 15
+    latents["basic"][:] = 15
     before = indices(coder, latents, 0)
-    latents[0][:] = 2**20 - 1
+    latents["basic"][:] = 2**20 - 1
     assert all(
         np.array_equal(a, b) for a, b in zip(before, indices(coder, latents, 0), strict=True)
     )
@@ -167,13 +175,13 @@ def test_symbols_beyond_the_bound_look_like_the_bound() -> None:
 def test_the_largest_symbols_and_the_first_too_large_ones(option: str) -> None:
     coder = small_coder(option)
     for value in (2**20 - 1, 1 - 2**20):
-        latents = [np.full(shape, value, np.int32) for shape in SHAPES]
-        kept = coder.keep_coded(latents, 1)
-        assert any((x == value).any() for x in kept)
-        assert same(coder.decode(coder.encode(latents, 1), 1), kept)
+        latents = constant_latents(value)
+        kept = coder.received(latents, 1)
+        assert any((x == value).any() for x in kept.values())
+        assert same_latents(coder.decode(coder.encode(latents, 1), 1, NAMED), kept)
     for value in (2**20, -(2**20), 2**31 - 1, -(2**31)):
         with pytest.raises(CodingError, match="2\\^20"):
-            coder.encode([np.full(shape, value, np.int32) for shape in SHAPES], 1)
+            coder.encode(constant_latents(value), 1)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -185,19 +193,20 @@ def test_the_estimate_is_what_is_written(option: str, seed: int, quality: int) -
     rng = np.random.default_rng(seed)
     for position in range(3):  # each layer moves the scales of those behind it
         scale = SCALES[indices(coder, latents, quality)[position]]
-        latents[position] = np.rint(rng.normal(size=scale.shape) * scale).astype(np.int32)
+        latents[NAMES[position]] = np.rint(rng.normal(size=scale.shape) * scale).astype(np.int32)
     ideal = coder.estimate_bits(latents, quality)
-    for body, bits in zip(coder.encode(latents, quality), ideal, strict=True):
+    for layer, body in coder.encode(latents, quality).items():
+        bits = ideal[layer]
         assert bits / 8 * 0.99 <= len(body) <= bits / 8 * 1.01 + 2
 
 
-def decodes(coder: StyleLayersCoder, bodies: list[bytes], quality: int) -> bool:
+def decodes(coder: StyleLayersCoder, bodies: dict[int, bytes], quality: int) -> bool:
     """Whether bodies decode to latents of the right shapes; False where they are refused."""
     try:
-        latents = coder.decode(bodies, quality)
+        latents = coder.decode(bodies, quality, NAMED)
     except BitstreamError:
         return False
-    assert [x.shape for x in latents] == list(SHAPES[: len(bodies)])
+    assert {name: x.shape for name, x in latents.items()} == first_of(NAMED, len(bodies))
     return True
 
 
@@ -209,17 +218,17 @@ def test_a_truncated_body_is_refused_or_another_face(option: str) -> None:
     """
     coder, accepted, tried = small_coder(option), 0, 0
     bodies = coder.encode(random_latents(5, 30.0), 2)
-    for position, body in enumerate(bodies):
+    for position, body in bodies.items():
         assert len(body) > 5
         for size in range(len(body)):
-            cut = [*bodies[:position], body[:size]]
-            assert decodes(coder, cut[:position], 2)
+            cut = first_of(bodies, position) | {position: body[:size]}
+            assert position == 0 or decodes(coder, first_of(cut, position), 2)
             tried += 1
             if decodes(coder, cut, 2):
                 accepted += 1
-                assert coder.encode(coder.decode(cut, 2), 2) == cut
+                assert coder.encode(coder.decode(cut, 2, NAMED), 2) == cut
             else:
-                assert not decodes(coder, [*cut, *bodies[position + 1 :]], 2)
+                assert not decodes(coder, bodies | cut, 2)
     assert accepted < tried / 3
 
 
@@ -236,18 +245,18 @@ def test_damage_gives_latents_or_a_bitstream_error(
     option: str, changes: list[tuple[int, int, int]]
 ) -> None:
     coder = small_coder(option)
-    bodies = [bytearray(body) for body in coder.encode(random_latents(5, 30.0), 2)]
+    bodies = [bytearray(body) for body in coder.encode(random_latents(5, 30.0), 2).values()]
     for which, position, value in changes:
         bodies[which][position % len(bodies[which])] = value
     for quality in range(QUALITIES):
-        decodes(coder, [bytes(body) for body in bodies], quality)
+        decodes(coder, {layer: bytes(body) for layer, body in enumerate(bodies)}, quality)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 @given(st.lists(st.binary(max_size=60), max_size=3))
 @settings(max_examples=100, deadline=None)
 def test_any_bytes_give_latents_or_a_bitstream_error(option: str, bodies: list[bytes]) -> None:
-    decodes(small_coder(option), bodies, 0)
+    decodes(small_coder(option), dict(enumerate(bodies)), 0)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -257,7 +266,7 @@ def test_arrays_bring_it_back(option: str, tmp_path: Path) -> None:
     with np.load(tmp_path / "tables.npz", allow_pickle=False) as archive:
         again = StyleLayersCoder.from_arrays(dict(archive))
     assert again.fingerprint == coder.fingerprint
-    assert again.shapes == coder.shapes == SHAPES
+    assert again.shapes == coder.shapes == NAMED
     assert again.encode(random_latents(6), 1) == coder.encode(random_latents(6), 1)
 
 
@@ -269,8 +278,8 @@ with np.load(sys.argv[1]) as archive:
     coder = StyleLayersCoder.from_arrays(dict(archive))
 rng, digest = np.random.default_rng(0), hashlib.sha256()
 for quality in range(coder.qualities):
-    latents = [rng.integers(-9, 10, shape).astype(np.int32) for shape in coder.shapes]
-    digest.update(b"".join(coder.encode(latents, quality)))
+    latents = {n: rng.integers(-9, 10, s).astype(np.int32) for n, s in coder.shapes.items()}
+    digest.update(b"".join(coder.encode(latents, quality).values()))
 print(digest.hexdigest())
 """
 
@@ -420,10 +429,11 @@ def test_decoding_takes_well_under_3_milliseconds() -> None:
     first = np.full((8, 4, 64), 20, np.uint16)
     coder = StyleLayersCoder(gaussian_tables(np.geomspace(0.11, 64, 64)), (first,), transformer)
     rng = np.random.default_rng(0)
-    bodies = coder.encode([rng.integers(-2, 3, shape).astype(np.int32) for shape in shapes], 3)
+    latents = {n: rng.integers(-2, 3, s).astype(np.int32) for n, s in coder.shapes.items()}
+    bodies = coder.encode(latents, 3)
     seconds = []
     for _ in range(20):
         start = time.perf_counter()
-        coder.decode(bodies, 3)
+        coder.decode(bodies, 3, coder.shapes)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 3e-3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
@@ -14,10 +14,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from small_coders import same_latents
 from torch import Tensor
 
+from cdvision.entropy.coder import Latents
 from cdvision.errors import CdvisionError
-from cdvision.models.faces.commands.style_layers import style_layers
+from cdvision.models.faces.commands.codecs import style_layers
+from cdvision.models.faces.receiver.style_layers import LAYERS
 from cdvision.models.faces.scale_transformer import (
     INDEX_UNIT,
     IntegerScaleTransformer,
@@ -27,13 +30,13 @@ from cdvision.models.faces.style_layers import StyleLayers, StyleLayout, style_l
 from cdvision.models.faces.style_tables import build_style_coder
 from cdvision.models.faces.training import style_layers_stage
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import StyleLayersOptions
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage, target_bytes
 from cdvision.models.faces.training.style_metric import StyleMetric
-from cdvision.models.faces.training.style_scales import fit_scales, later_bits
 from cdvision.models.faces.training.style_start import start_style_layers
 from cdvision.models.faces.widths import FACE, FACE_TINY
 from cdvision.networks.scales import QUALITIES
-from cdvision.package.codecs import SFIC_STYLE, layered_coder_from_arrays
+from cdvision.package.families import SFIC_STYLE, coder_class
 from cdvision.training.stage_run import Plan, run_stage
 
 LAYOUT = StyleLayout((2, 3, 2), (6, 5, 4), style=12, width=16, heads=4, blocks=2)
@@ -111,11 +114,16 @@ def test_the_start_gives_the_indices_that_were_asked_for() -> None:
     assert torch.equal(twin([torch.randn(QUALITIES, 2, 4).round()], quality), wanted)
 
 
+def named(symbols: Sequence[Tensor]) -> Latents:
+    """Return a face's symbols as the coder takes them."""
+    return {n: s.numpy().astype(np.int32) for n, s in zip(LAYERS, symbols, strict=True)}
+
+
 @pytest.mark.parametrize("scale_width", SCALES)
 def test_the_coder_writes_what_the_network_quantised(scale_width: int) -> None:
     network, rows = codec(scale_width), faces_rows(4, seed=9)
     coder = build_style_coder(network)
-    assert layered_coder_from_arrays(SFIC_STYLE, coder.to_arrays()).fingerprint == coder.fingerprint
+    assert coder_class(SFIC_STYLE).from_arrays(coder.to_arrays()).fingerprint == coder.fingerprint
     for number in (0, 4, QUALITIES - 1):
         quality = torch.full((4,), number)
         with torch.no_grad():
@@ -123,10 +131,9 @@ def test_the_coder_writes_what_the_network_quantised(scale_width: int) -> None:
             encoded = network.encode(rows, quality)
         assert all(torch.equal(a, b) for a, b in zip(sent.symbols, encoded, strict=True))
         for item in range(4):
-            latents = [part[item].numpy().astype(np.int32) for part in encoded]
+            latents = named([part[item] for part in encoded])
             bodies = coder.encode(latents, number)
-            for kept, wanted in zip(coder.decode(bodies, number), latents, strict=True):
-                assert np.array_equal(kept, wanted)
+            assert same_latents(coder.decode(bodies, number, coder.shapes), latents)
 
 
 @pytest.mark.parametrize("scale_width", SCALES)
@@ -136,10 +143,8 @@ def test_the_rate_in_training_is_what_is_written(scale_width: int) -> None:
     for number in range(QUALITIES):
         with torch.no_grad():
             sent = network(rows, torch.full((40,), number))
-        latents = zip(*(part.numpy().astype(np.int32) for part in sent.symbols), strict=True)
-        written = np.mean(
-            [[len(b) for b in coder.encode(list(face), number)] for face in latents], 0
-        )
+        faces = [coder.encode(named(f), number) for f in zip(*sent.symbols, strict=True)]
+        written = np.mean([[len(body) for body in bodies.values()] for bodies in faces], 0)
         for layer, size in enumerate(written):
             assert float(sent.bits[:, layer].mean()) / 8 == pytest.approx(size, rel=0.02, abs=0.7)
 
@@ -254,17 +259,6 @@ def test_the_metric_tells_how_much_is_left_where_directions_are_many() -> None:
     assert told == pytest.approx(share, rel=0.4)
 
 
-def test_scale_models_code_the_same_symbols() -> None:
-    network, rows = started(0), faces_rows(100, seed=8)
-    fixed = fit_scales(network, rows, "fixed", steps=3)
-    for kind in ("integer", "float"):
-        model = fit_scales(network, rows, kind, steps=0)
-        for quality in (0, 7):
-            found = later_bits(model, network, rows, quality)
-            wanted = later_bits(fixed, network, rows, quality)
-            assert found == pytest.approx(wanted, rel=0.05)
-
-
 def test_later_layers_correct_earlier_ones() -> None:
     """All rows move with the same few factors: later symbols refine what the first rounded off."""
     torch.manual_seed(6)
@@ -294,9 +288,8 @@ def smoke_stage() -> StyleLayersStage:
     rows = (torch.randn(500, 8) @ factors).view(500, 10, FACE_TINY.style) + 3
     layout = replace(style_layout(FACE_TINY), width=16, heads=2, blocks=1)
     plan = Plan(minutes=1.0, steps=60, batch=32, device=torch.device("cpu"), warmup_steps=5)
-    return StyleLayersStage(
-        FaceNetworks(FACE_TINY), StyleLayers(layout), rows, plan, basic=(3, 9), total=(9, 30)
-    )
+    options = StyleLayersOptions(basic_bytes=(3, 9), all_bytes=(9, 30))
+    return StyleLayersStage(FaceNetworks(FACE_TINY), StyleLayers(layout), rows, plan, options)
 
 
 def held_out_loss(stage: StyleLayersStage, prices: tuple[Tensor, Tensor]) -> float:
@@ -354,7 +347,7 @@ def test_the_command_trains_resumes_and_reports(scales: str, tmp_path: Path) -> 
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{i:02}.png")
         lines.append(",".join([f"{i:02}.png", *map(str, rng.integers(0, 2, len(names)))]))
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    options = ["--smoke", "--scales", scales, "--compare-scales", "1", "--device", "cpu"]
+    options = ["--smoke", "--scales", scales, "--device", "cpu"]
     named = ["--labels", str(tmp_path / "labels.csv"), "-o", str(tmp_path / "run")]
     arguments = [str(folder), *named, *options]
     for _ in range(2):  # the second finds it finished
@@ -363,10 +356,7 @@ def test_the_command_trains_resumes_and_reports(scales: str, tmp_path: Path) -> 
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     assert record["steps"] == 2
     report = json.loads((tmp_path / "run" / "layers.json").read_text())
-    qualities, kinds = report["qualities"], report["later_bits"]
+    qualities = report["qualities"]
     assert [entry["quality"] for entry in qualities] == list(range(1, QUALITIES + 1))
     assert all(len(entry["bytes"]) == len(entry["error"]) == 3 for entry in qualities)
     assert len(qualities[0]["mean_accuracy"]) == 4
-    assert {kind: np.shape(bits) for kind, bits in kinds.items()} == dict.fromkeys(
-        ("fixed", "integer", "float"), (QUALITIES, 2)
-    )

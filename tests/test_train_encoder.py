@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,13 +23,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from fit_networks import onnx_file, tiny_network, write_served  # noqa: E402
+from small_coders import same_latents  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.building.map_tables import build_coder  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
-from cdvision.entropy.latent_coder import Latents  # noqa: E402
 from cdvision.fit.network import SplitNetwork  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
+from cdvision.fit.tap_builder import save_weights  # noqa: E402
 from cdvision.models.any_network.network import ServedShape  # noqa: E402
 from cdvision.models.any_network.served_networks import (  # noqa: E402
     networks_again,
@@ -38,6 +40,8 @@ from cdvision.models.any_network.served_networks import (  # noqa: E402
 from cdvision.models.any_network.training.photos import photo_bank  # noqa: E402
 from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
+from cdvision.training.finished import Finished  # noqa: E402
+from cdvision.training.prices import recorded_prices  # noqa: E402
 from cdvision.training.rate_control import TARGET_BYTES  # noqa: E402
 from cdvision.training.stage_run import Plan, run_stage  # noqa: E402
 
@@ -76,9 +80,11 @@ def plan_of(steps: int) -> Plan:
     return Plan(60.0, 2, CPU, steps=steps, warmup_steps=1)
 
 
-def stage_of(folder: Path, networks: Mapping[str, SplitNetwork], steps: int) -> EncoderStage:
+def stage_of(
+    folder: Path, networks: Mapping[str, SplitNetwork], steps: int, **options: Any
+) -> EncoderStage:
     bank, _ = photo_bank(find_photos([folder]), CPU)
-    return EncoderStage(shape_of(), networks, bank, plan_of(steps), TARGET_BYTES)
+    return EncoderStage(shape_of(), networks, bank, plan_of(steps), TARGET_BYTES, **options)
 
 
 def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not_been(
@@ -135,13 +141,12 @@ def test_latents_survive_their_own_coder(
         gathered = model.encoder.gather([n.features(image) for n in networks.values()])
         found = [part.int().numpy() for part in model.encode_features(gathered, quality)]
     coder = build_coder(model)
-    height, width = found[0].shape[2:]
+    shapes = {"symbols": found[0].shape[1:], "hyper": found[1].shape[1:]}
     for symbols, hyper, level in zip(*found, quality.tolist(), strict=True):
-        latents = Latents(symbols, hyper)
-        decoded = coder.decode(coder.encode(latents, level), height, width, level)
-        kept = coder.keep_coded(latents, level)
-        assert np.array_equal(decoded.symbols, kept.symbols)
-        assert np.array_equal(decoded.hyper, hyper)
+        latents = {"symbols": symbols, "hyper": hyper}
+        decoded = coder.decode(coder.encode(latents, level), level, shapes)
+        assert same_latents(decoded, coder.received(latents, level))
+        assert np.array_equal(decoded["hyper"], hyper)
     assert np.abs(found[0][1]).max() > np.abs(found[0][0]).max()
 
 
@@ -186,6 +191,41 @@ def test_other_options_do_not_resume_a_run(run: Path, code: Path, folder: Path) 
     assert "was started with another seed" in again.stderr
 
 
+def test_a_run_goes_on_from_another(run: Path, code: Path, folder: Path, tmp_path: Path) -> None:
+    shutil.copyfile(run.parent / "net.onnx", tmp_path / "net.onnx")
+    arguments = command(code, folder, tmp_path, "--start", str(run), "--steps", "1")
+    result = CliRunner().invoke(command_line, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert (record["steps"], record["start"]["steps"]) == (1, 2)
+    other = [*arguments[:-4], "--start", str(run), "--serve", f"{code}:coarse"]
+    refused = CliRunner().invoke(command_line, [*other, "-o", str(tmp_path / "other")])
+    assert refused.exit_code == 2
+    assert "as --serve says" in refused.stderr
+
+
+def test_a_stage_goes_on_where_a_package_is(
+    folder: Path, tmp_path: Path, networks: Mapping[str, SplitNetwork]
+) -> None:
+    first = stage_of(folder, networks, 1)
+    first.begin(np.random.default_rng(0))
+    parts = dict(first.model.named_children()) | {"tails": torch.nn.Linear(2, 2)}
+    save_weights(parts, tmp_path / "weights.safetensors", {})
+    weights = {k: v.half() for k, v in first.model.state_dict().items()}
+    start = Finished(tmp_path, recorded_prices(first.rate), None)
+    second = stage_of(folder, networks, 1, start=start)
+    second.begin(np.random.default_rng(0))
+    for stage in (second.model, second.result()):
+        state = stage.state_dict()
+        assert [k for k, v in weights.items() if not torch.equal(state[k].half(), v)] == []
+    torch.testing.assert_close(second.rate.log_multiplier, first.rate.log_multiplier)
+    for name, metric in first.metrics.items():
+        # Measured on the same crops, with probes of their own.
+        assert float(metric.root.diagonal().mean()) == pytest.approx(
+            float(second.metrics[name].root.diagonal().mean()), rel=0.3
+        )
+
+
 def test_a_package_needs_the_networks_that_were_served(run: Path, tmp_path: Path) -> None:
     described = json.loads((run / "training.json").read_text())["networks"]
     assert list(networks_again(described)) == ["mine", "net"]
@@ -216,7 +256,7 @@ def test_the_package_does_what_the_model_did(
     assert model.card.tasks == ()
     bits = model.encode(photos[0], 8)
     stream = model.open(bits)
-    assert np.array_equal(stream.latents().symbols, model.open(bits).latents().symbols)
+    assert same_latents(stream.latents(), model.open(bits).latents())
     networks = networks_again(json.loads((run / "training.json").read_text())["networks"])
     for name, output in (("mine", "classes"), ("net", "answer")):
         features = stream.features(name)

@@ -11,6 +11,7 @@ import click
 
 import cdvision
 from cdvision.cli.bench_analyze import analyze
+from cdvision.cli.bench_metrics import picture_metrics
 from cdvision.cli.bench_rate import rate
 from cdvision.cli.bench_service import service
 from cdvision.cli.command_line import BAD_INPUT
@@ -33,6 +34,7 @@ def bench() -> None:
 bench.add_command(rate)
 bench.add_command(analyze)
 bench.add_command(service)
+bench.add_command(picture_metrics)
 
 
 @bench.command()

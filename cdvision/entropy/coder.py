@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cdvision.entropy.integer_network import joined_bytes
 from cdvision.entropy.tables import CodingError, SymbolTables
-from cdvision.errors import BitstreamError
+from cdvision.errors import BitstreamError, ModelError
 
 Symbols: TypeAlias = NDArray[np.int32]
 Latents: TypeAlias = dict[str, Symbols]
@@ -214,7 +214,9 @@ class Coder(ABC):
         found = [layer.id for layer in self.layers if layer.id in wanted]
         if not found:
             expected = " or ".join(f"layer {layer.id}" for layer in self.layers)
-            raise BitstreamError("layer", expected=expected, found=f"{held(layers)}: a cut stream")
+            raise BitstreamError(
+                "layer", expected=expected, found=f"{held(layers)}: the stream was cut"
+            )
         return found
 
     def _present(self, latents: Mapping[str, Symbols]) -> list[LayerSpec]:
@@ -224,6 +226,12 @@ class Coder(ABC):
             expected = " or ".join(", ".join(layer.latents) for layer in self.layers)
             raise CodingError(f"latents: expected {expected}, found {', '.join(latents) or 'none'}")
         return present
+
+    def check_names(self, shapes: Shapes) -> None:
+        """Refuse shapes of other latents than the coder's; raises ModelError."""
+        if set(shapes) != set(self.latent_layers):
+            expected, found = ", ".join(self.latent_layers), ", ".join(shapes) or "none"
+            raise ModelError(f"latents: expected {expected}, found {found}")
 
     def check_quality(self, quality: int) -> None:
         """Refuse a quality that there are no tables for; raises CodingError."""

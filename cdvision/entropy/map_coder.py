@@ -117,9 +117,10 @@ class MapCoder(Coder, Generic[Network]):
 
     def check_shapes(self, shapes: Shapes) -> None:
         """Compare the shapes that a card gives latents with the coder's; raises ModelError."""
-        if set(shapes) != {SYMBOLS, HYPER}:
-            raise ModelError(f"expected latents {SYMBOLS} and {HYPER}, found {', '.join(shapes)}")
-        height, width = shapes[SYMBOLS][1:]
+        self.check_names(shapes)
+        if len(shapes[SYMBOLS]) != 3:
+            raise ModelError(f"{SYMBOLS}: expected a map, found shape {shapes[SYMBOLS]}")
+        _, height, width = shapes[SYMBOLS]
         for name, expected in (
             (SYMBOLS, (self.channels, height, width)),
             (HYPER, self._hyper_shape(height, width)),

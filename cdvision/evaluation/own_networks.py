@@ -16,7 +16,7 @@ from cdvision.heads.content_pooling import pooling_inputs
 from cdvision.package.graph_names import ANSWER
 from cdvision.package.loader import WEIGHTS_FILE
 from cdvision.photo import FittedPhoto, ImageLike, fit_photo, read_photo
-from cdvision.stream import ParsedStream, StreamHeader
+from cdvision.stream import Layer, ParsedStream, StreamHeader
 from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ class OwnPixelPath:
         return files_digest({"weights": card.files[WEIGHTS_FILE], "input": repr(card.input)})
 
     def _answered(self, image: ImageLike, task: str, size: int | None) -> Stream:
-        """Return a stream of no bytes that already has the answers to a photo."""
+        """Return a stream of empty layers that already has the answers to a photo."""
         tail = self.package.card.tail_for(task)
         if tail is None:
             raise UnsupportedTask(self.model.no_task_message(task))
         fitted = fit_photo(read_photo(image), self.package.card.input, size)
-        stream = Stream(ParsedStream(self._header(fitted), (), True, 0), self.model)
         spec = self.package.card.tails[tail]
+        layers = tuple(Layer(number, b"") for number in spec.layers)
+        stream = Stream(ParsedStream(self._header(fitted), layers, True, 0), self.model)
         windows = pooling_inputs(spec, stream.content_size, stream.input_size)
         inputs: dict[str, NDArray[Any]] = {"image": fitted.pixels[None], **windows}
         stream.keep_outputs(tail, f"{ANSWER}.{tail}", self._run(tail, inputs))

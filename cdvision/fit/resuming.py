@@ -17,8 +17,8 @@ from cdvision.fit.options import FitOptions
 from cdvision.fit.photos import PhotoFile
 from cdvision.networks.fitted_tap import TapShape
 from cdvision.package.loader import ModelPackage
-from cdvision.training.checkpoint import Progress
-from cdvision.training.stage_run import CHECKPOINT
+from cdvision.training.plan import Progress
+from cdvision.training.run_folder import CHECKPOINT
 
 OPTIONS = "options.json"
 SPARE_BYTES = 16  # of disk for each parameter: checkpoint, its successor, package

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -91,35 +92,71 @@ def _check_values(card: ModelCard) -> None:
             raise ValueError(f"{name}: expected a whole number above 0, found {value!r}")
     if card.default_quality > card.qualities:
         raise ValueError(f"default_quality: expected 1 to {card.qualities}")
-    picture = card.input
-    if picture.size % picture.multiple or picture.size > picture.max_size:
-        raise ValueError("input.size: expected a multiple of input.multiple up to input.max_size")
+    _check_input(card.input)
+    for name, spec in card.latents.items():
+        _check_latents(f"latents.{name}", spec)
     for name, tail in card.tails.items():
-        if not all(isinstance(task, str) and len(task) > 1 for task in tail.tasks):
-            raise TypeError(f"tails.{name}.tasks: expected a list of names, found {tail.tasks!r}")
-        _check_layers(f"tails.{name}", tail.layers)
-        if not 1 <= tail.least_layers <= len(tail.layers):
-            raise ValueError(f"tails.{name}.least_layers: expected 1 to {len(tail.layers)}")
-        if not isinstance(tail.head, str):
-            raise TypeError(f"tails.{name}.head: expected a name, found {tail.head!r}")
-    if picture.fit not in FITS:
-        raise ValueError(f"input.fit: expected one of {FITS}, found {picture.fit!r}")
-    for name, sender in card.senders.items():
-        for graph, spec in sender.graphs.items():
-            _check_layers(f"senders.{name}.{graph}", spec.layers)
-            if spec.picture not in PICTURES:
-                raise ValueError(f"senders.{name}.{graph}.picture: expected one of {PICTURES}")
+        _check_tail(f"tails.{name}", tail, card)
     if not card.senders:
         raise ValueError("senders: expected at least one")
+    for name, sender in card.senders.items():
+        _check_sender(f"senders.{name}", sender, card)
+
+
+def _check_input(picture: InputSpec) -> None:
+    if picture.size % picture.multiple or picture.size > picture.max_size:
+        raise ValueError("input.size: expected a multiple of input.multiple up to input.max_size")
+    if picture.fit not in FITS:
+        raise ValueError(f"input.fit: expected one of {FITS}, found {picture.fit!r}")
     if picture.window is not None and not 0 < picture.window.crop <= 1:
         raise ValueError("input.window.crop: expected a share of the short side")
     if picture.least_size % picture.multiple or picture.least_size > picture.size:
         raise ValueError("input.least_size: expected a multiple of input.multiple up to input.size")
 
 
-def _check_layers(name: str, layers: tuple[int, ...]) -> None:
-    if not layers or any(type(layer) is not int or layer < 0 for layer in layers):
-        raise ValueError(f"{name}.layers: expected ids of layers, found {layers!r}")
+def _check_latents(name: str, spec: LatentSpec) -> None:
+    for field in ("layer", "low", "high"):
+        value = getattr(spec, field)
+        if type(value) is not int:  # True is an int, too
+            raise ValueError(f"{name}.{field}: expected a whole number, found {value!r}")
+    if spec.low > spec.high:
+        raise ValueError(f"{name}.high: expected {spec.low} or more, found {spec.high}")
+    if spec.stride is not None and spec.sides:
+        raise ValueError(f"{name}.sides: expected none beside a stride, found {spec.sides}")
+
+
+def _check_tail(name: str, tail: TailSpec, card: ModelCard) -> None:
+    if not all(isinstance(task, str) and len(task) > 1 for task in tail.tasks):
+        raise TypeError(f"{name}.tasks: expected a list of names, found {tail.tasks!r}")
+    _check_layers(name, tail.layers, card)
+    if type(tail.least_layers) is not int or not 1 <= tail.least_layers <= len(tail.layers):
+        raise ValueError(f"{name}.least_layers: expected 1 to {len(tail.layers)}")
+    for field in ("head", "classes"):
+        if not isinstance(getattr(tail, field), str):
+            raise TypeError(f"{name}.{field}: expected a name, found {getattr(tail, field)!r}")
+
+
+def _check_sender(name: str, sender: SenderSpec, card: ModelCard) -> None:
+    if not sender.graphs:
+        raise ValueError(f"{name}.graphs: expected at least one")
+    time = sender.milliseconds
+    if time is not None and (type(time) not in (int, float) or not 0 < time < inf):
+        raise ValueError(f"{name}.milliseconds: expected a time above 0, found {time!r}")
+    for graph, spec in sender.graphs.items():
+        _check_layers(f"{name}.{graph}", spec.layers, card)
+        if spec.picture not in PICTURES:
+            raise ValueError(f"{name}.{graph}.picture: expected one of {PICTURES}")
+        if spec.picture == "window" and card.input.window is None:
+            raise ValueError(f"{name}.{graph}.picture: a window needs input.window")
+        count = spec.multiply_adds
+        if type(count) is not int or count < 0:
+            raise ValueError(f"{name}.{graph}.multiply_adds: expected a count, found {count!r}")
+
+
+def _check_layers(name: str, layers: tuple[int, ...], card: ModelCard) -> None:
+    known = sorted({spec.layer for spec in card.latents.values()})
+    if not layers or any(type(layer) is not int or layer not in known for layer in layers):
+        raise ValueError(f"{name}.layers: expected some of {known}, found {layers!r}")
 
 
 def _counts(card: ModelCard) -> dict[str, object]:

@@ -111,6 +111,7 @@ def _compare(card: ModelCard, coder: Coder, path: Path) -> None:
         ("fingerprint", card.fingerprint, coder.fingerprint.hex()),
         ("qualities", card.qualities, coder.qualities),
         ("layers", {n: spec.layer for n, spec in card.latents.items()}, coder.latent_layers),
+        ("ranges", {n: (one.low, one.high) for n, one in card.latents.items()}, coder.ranges()),
     ):
         if found != expected:
             raise ModelError(f"{path}: expected {name} {expected}, found {found}")

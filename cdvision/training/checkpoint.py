@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cdvision.errors import CdvisionError
-
-
-@dataclass
-class Progress:
-    """How far a run has come; all that a resumed run has to know beside the tensors."""
-
-    step: int = 0
-    seconds: float = 0.0
+from cdvision.training.plan import Progress
 
 
 def save_checkpoint(

@@ -43,8 +43,8 @@ def _write_golden(folder: Path) -> list[list[Path]]:
         below = folder / f"golden-{model.name}"
         _name_package(below, model.package.folder)
         path = Path(shutil.copy(GOLDEN / record["stream"], below))
-        latents = [part for part in model.open(path.read_bytes()).latents() if part is not None]
-        np.savez(path.with_suffix(".npz"), *latents, sha256=record["latents_sha256"])
+        latents = model.open(path.read_bytes()).latents()
+        np.savez(path.with_suffix(".npz"), **latents, sha256=record["latents_sha256"])
     return [sorted(below.glob("*.cdv")) for below in sorted(folder.glob("golden-*"))]
 
 
@@ -59,7 +59,7 @@ def _write_coded(package: Path, folder: Path) -> list[Path]:
         latents = model.encode_latents(fitted, quality)
         path = folder / f"q{quality}.cdv"
         path.write_bytes(model.encode(picture, quality))
-        np.savez(path.with_suffix(".npz"), *latents)
+        np.savez(path.with_suffix(".npz"), **latents)
     return sorted(folder.glob("*.cdv"))
 
 

@@ -29,9 +29,8 @@ MAP_SIZE = 320  # a multiple of 32 and of 64
 
 
 def latents_sha256(stream: cdvision.Stream) -> str:
-    """Hash the decoded latents, one after the other, as little-endian int32."""
-    latents = stream.latents()
-    parts = [part.astype("<i4").tobytes() for part in latents if part is not None]
+    """Hash the decoded latents in the order of the card's layers, as little-endian int32."""
+    parts = [part.astype("<i4").tobytes() for part in stream.latents().values()]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 

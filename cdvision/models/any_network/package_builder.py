@@ -43,7 +43,7 @@ from cdvision.package.card import PHOTO_INPUT, ModelCard, TailSpec
 from cdvision.package.families import HYPERPRIOR
 from cdvision.package.loader import WEIGHTS_FILE
 from cdvision.package.tap import RAW, check_tap_name
-from cdvision.training.stage_run import read_record
+from cdvision.training.run_folder import read_record
 
 NETWORK = "served"
 

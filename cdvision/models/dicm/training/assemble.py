@@ -14,7 +14,8 @@ from cdvision.errors import CdvisionError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
 from cdvision.models.dicm.training.models import CODEC, CONTRASTIVE, HEADS
-from cdvision.training.stage_run import WEIGHTS, read_record
+from cdvision.training.finished import fill_module
+from cdvision.training.run_folder import WEIGHTS, read_record
 
 DETECT, CLASSIFY = "detect", "classify"  # tasks of a heads run, and prefixes of its weights
 LISTS = {DETECT: "detector", CLASSIFY: "classifier"}  # names of a package's lists of classes
@@ -93,8 +94,4 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], run: Path) -> None:
         for name, value in tensors.items()
         if name in module.state_dict() or ".fc." not in f".{name}"
     }
-    try:
-        module.load_state_dict(kept)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CdvisionError(f"{run}: these weights do not fit: {reason}") from error
+    fill_module(module, kept, run)

@@ -46,22 +46,21 @@ RECONSTRUCTIONS = (
 )
 
 
-def distances(network: str | None, scales: int) -> tuple[Figure, ...]:
-    """Return the distances of pictures; those on features carry the network's name.
+def distances(*, features: bool, scales: int) -> tuple[Figure, ...]:
+    """Return the distances of pictures from the originals.
 
     Args:
-        network: title of the judging network, None where there was none.
+        features: whether LPIPS and DISTS were measured.
         scales: of MS-SSIM at this size.
     """
     found = [
         Figure("psnr", "PSNR, dB", "psnr", digits=2),
         Figure("ms_ssim", f"MS-SSIM ({scales} scales)", "ms_ssim"),
     ]
-    if network is not None:
+    if features:
         found += [
-            Figure("lpips_style", f"LPIPS-style ({network})", "lpips_style", False),
-            Figure("dists_style", f"DISTS-style ({network})", "dists_style", False),
-            Figure("frechet", f"FID-like ({network})", "frechet", False, 2),
+            Figure("lpips", "LPIPS (Alex)", "lpips", False),
+            Figure("dists", "DISTS", "dists", False),
         ]
     return tuple(found)
 

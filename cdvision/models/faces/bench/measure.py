@@ -106,7 +106,7 @@ class FaceBenchmark:
             **path.key,
             "side": self.side,
             "data": self._digest,
-            "judge": self.judge.network.digest if self.judge.network is not None else "pixels",
+            "metrics": self.judge.metrics.digest if self.judge.metrics is not None else "pixels",
             "classifier": self.classifier.digest,
             "thresholds": hashlib.sha256(self.classifier.thresholds.tobytes()).hexdigest(),
             "first face": self._probe(path),
@@ -132,15 +132,12 @@ class FaceBenchmark:
         scorers.append(self.data.scoring.scorer(rows, received.answers or seen))
         if received.answers is not None:
             scorers.append(_on_pictures(self.data.scoring.scorer(rows, seen)))
-        frechet = None
         if path.codec != UNCOMPRESSED:
-            judged = self.judge.judge(received.pictures, self._originals)
-            scorers.append(_mean_of(judged.each))
-            frechet = judged.frechet
+            scorers.append(_mean_of(self.judge.judge(received.pictures, self._originals)))
         draws = self.data.resamples
         figures = bootstrap(_together(scorers), len(rows), resamples=draws)
         facts = {"codec": path.codec, **path.setting, "photos": len(rows), "resamples": draws}
-        return {**facts, **figures, **({} if frechet is None else {"frechet": frechet})}
+        return {**facts, **figures}
 
     def _receive(self, path: FacePath, label: str) -> Received:
         sent = []

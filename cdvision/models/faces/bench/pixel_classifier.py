@@ -24,7 +24,7 @@ from cdvision.models.faces.training.face_bank import HELD_OUT
 from cdvision.models.faces.training.networks import load_face_networks
 from cdvision.package.card import CARD_FILE
 from cdvision.package.loader import file_sha256, load_package
-from cdvision.training.stage_run import RECORD, WEIGHTS
+from cdvision.training.run_folder import RECORD, WEIGHTS
 
 BATCH = 32
 Pictures = NDArray[np.uint8]

@@ -63,7 +63,7 @@ def format_faces(facts: Facts) -> str:
         "Tables: ours, and each rival at the same mean bytes: the best of its qualities and "
         "scales, interpolated over log bytes, without the bytes of its container. `< N B`: its "
         "smallest picture takes N bytes.",
-        *_judge_lines(facts),
+        *_metric_lines(facts),
         *_speed_lines(facts),
     ]
     for figure in figures_of(facts):
@@ -97,14 +97,13 @@ def _pixel_lines(facts: Facts) -> list[str]:
     return [" ".join(lines)]
 
 
-def _judge_lines(facts: Facts) -> list[str]:
-    if facts["judge"] is None:
-        return ["", "Distances on features: left out, they need --initial-weights."]
+def _metric_lines(facts: Facts) -> list[str]:
+    if facts["metrics"] is None:
+        return ["", "LPIPS and DISTS: left out, `cdvision bench picture-metrics` prepares them."]
     return [
         "",
-        f"Distances on features: {facts['judge']} as published, no learned weights of channels. A "
-        "model whose training had a perceptual loss on the same network is flattered by them; "
-        "--judge takes another.",
+        f"LPIPS (AlexNet, its published linear weights) and DISTS, weights {facts['metrics'][:8]}, "
+        "on pictures at their own size.",
     ]
 
 

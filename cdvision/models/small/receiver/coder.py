@@ -136,6 +136,7 @@ class DescribedMapCoder(Coder):
 
     def check_shapes(self, shapes: Shapes) -> None:
         """Compare the shapes that a card gives latents with the coders'; raises ModelError."""
+        self.check_names(shapes)
         for part in (self.descriptor, self.map):
             part.check_shapes({k: v for k, v in shapes.items() if k in part.latent_layers})
 

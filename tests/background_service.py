@@ -1,4 +1,4 @@
-"""A service in a thread of this process, on a free port: for tests, notebooks and examples."""
+"""A service in a thread of this process, on a free port."""
 
 from __future__ import annotations
 

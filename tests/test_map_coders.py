@@ -1,4 +1,4 @@
-"""What every coder of latents promises: the same tests for the hyperprior and the checkerboard."""
+"""What every coder of maps promises: the same tests for the hyperprior and the checkerboard."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_coders import (
     BOUND,
-    CHANNELS,
-    HYPER_CHANNELS,
     QUALITIES,
     Arrays,
     Coder,
+    map_shapes,
     random_latents,
-    same,
+    same_latents,
     small_checkerboard,
     small_hyperprior,
 )
@@ -46,10 +45,10 @@ def test_round_trip(
     coder: Coder, seed: int, height: int, width: int, quality: int, spread: float
 ) -> None:
     latents = random_latents(seed, height, width, spread)
-    decoded = coder.decode(coder.encode(latents, quality), height, width, quality)
-    kept = coder.keep_coded(latents, quality)
-    assert same(decoded, kept)
-    assert same(coder.keep_coded(kept, quality), kept)
+    decoded = coder.decode(coder.encode(latents, quality), quality, map_shapes(height, width))
+    kept = coder.received(latents, quality)
+    assert same_latents(decoded, kept)
+    assert same_latents(coder.received(kept, quality), kept)
     assert coder.encode(kept, quality) == coder.encode(latents, quality)
 
 
@@ -58,20 +57,21 @@ def test_round_trip(
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (7, 8), (13, 11)])
 def test_round_trip_at_the_edges(coder: Coder, size: tuple[int, int], quality: int) -> None:
     latents = random_latents(1, *size)
-    body = coder.encode(latents, quality)
-    assert same(coder.decode(body, *size, quality), coder.keep_coded(latents, quality))
+    decoded = coder.decode(coder.encode(latents, quality), quality, map_shapes(*size))
+    assert same_latents(decoded, coder.received(latents, quality))
 
 
 @every_coder
 def test_the_largest_symbols_and_the_first_too_large_ones(coder: Coder) -> None:
     latents = random_latents(2, 6, 6)
     for value in (2**20 - 1, 1 - 2**20):
-        latents.symbols[:] = value
-        kept = coder.keep_coded(latents, 1)
-        assert (kept.symbols == value).any()
-        assert same(coder.decode(coder.encode(latents, 1), 6, 6, 1), kept)
+        latents["symbols"][:] = value
+        kept = coder.received(latents, 1)
+        assert (kept["symbols"] == value).any()
+        decoded = coder.decode(coder.encode(latents, 1), 1, map_shapes(6, 6))
+        assert same_latents(decoded, kept)
     for value in (2**20, -(2**20), 2**31 - 1, -(2**31)):
-        latents.symbols[:] = value
+        latents["symbols"][:] = value
         with pytest.raises(CodingError, match="2\\^20"):
             coder.encode(latents, 1)
 
@@ -79,24 +79,24 @@ def test_the_largest_symbols_and_the_first_too_large_ones(coder: Coder) -> None:
 @every_coder
 def test_hyper_latents_outside_the_bound_cannot_be_coded(coder: Coder) -> None:
     latents = random_latents(3, 5, 5)
-    latents.hyper[0, 0, 0] = BOUND + 1
+    latents["hyper"][0, 0, 0] = BOUND + 1
     with pytest.raises(CodingError, match="no escape"):
         coder.encode(latents, 0)
 
 
 def body_and_size(coder: Coder) -> tuple[bytes, int, int]:
-    return coder.encode(random_latents(5, 9, 7, spread=30.0), 2), 9, 7
+    return coder.encode(random_latents(5, 9, 7, spread=30.0), 2)[0], 9, 7
 
 
 def decodes(coder: Coder, body: bytes, height: int, width: int, quality: int) -> bool:
     """Whether bytes decode to latents of the right shapes; False where they are refused."""
+    shapes = map_shapes(height, width)
     try:
-        latents = coder.decode(body, height, width, quality)
+        latents = coder.decode({0: body}, quality, shapes)
     except BitstreamError:
         return False
-    assert latents.symbols.shape == (CHANNELS, height, width)
-    assert latents.hyper.shape == (HYPER_CHANNELS, *coder.hyper_size(height, width))
-    assert np.abs(latents.hyper).max() <= BOUND
+    assert {name: array.shape for name, array in latents.items()} == shapes
+    assert np.abs(latents["hyper"]).max() <= BOUND
     return True
 
 
@@ -165,15 +165,15 @@ def test_a_missing_or_spoiled_array_is_a_model_error(name: str, key: str) -> Non
 THREADED = """
 import hashlib, sys
 import numpy as np
-from cdvision.package.codecs import coder_from_arrays
-from cdvision.entropy.latent_coder import Latents
+from cdvision.package.families import coder_class
 with np.load(sys.argv[1]) as archive:
-    coder = coder_from_arrays(int(sys.argv[2]), dict(archive))
+    coder = coder_class(int(sys.argv[2])).from_arrays(dict(archive))
 rng, digest = np.random.default_rng(0), hashlib.sha256()
 for quality in range(coder.qualities):
     z = rng.integers(-coder.network.bound, coder.network.bound + 1, (coder.hyper_channels, 12, 12))
     symbols = rng.integers(-9, 10, (coder.channels, 47, 48))
-    digest.update(coder.encode(Latents(symbols.astype(np.int32), z.astype(np.int32)), quality))
+    latents = {"symbols": symbols.astype(np.int32), "hyper": z.astype(np.int32)}
+    digest.update(coder.encode(latents, quality)[0])
 print(digest.hexdigest())
 """
 
