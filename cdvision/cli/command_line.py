@@ -19,31 +19,19 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 COMMANDS = {
-    "encode": ("cdvision.cli.encode:encode", "Turn images into streams."),
-    "reconstruct": (
-        "cdvision.cli.reconstruct:reconstruct",
-        "Rebuild pictures, where a model can.",
-    ),
-    "analyze": (
-        "cdvision.cli.analyze:analyze",
-        "Answer for many streams, into one file of results.",
-    ),
-    "inspect": ("cdvision.cli.inspect:inspect", "Show the header of streams; needs no model."),
-    "models": ("cdvision.cli.models:models", "List the models that are installed."),
-    "serve": ("cdvision.cli.serve:serve", "Answer streams over HTTP, with a page to see it."),
-    "eval": ("cdvision.cli.evaluate:evaluate", "Measure accuracy and bytes on labelled photos."),
-    "train": ("cdvision.cli.train:train", "Train a model, and build its package."),
-    "fit": ("cdvision.cli.fit:fit", "Fit a tap: streams then feed a network of your own."),
-    "export": (
-        "cdvision.cli.export:export",
-        "Write a model for other runtimes: ONNX, TensorRT, Triton.",
-    ),
-    "bench": (
-        "cdvision.cli.bench:bench",
-        "Time the parts, plot rate and accuracy, or fuzz the decoder.",
-    ),
+    "encode": ("encode:encode", "Turn images into streams."),
+    "reconstruct": ("reconstruct:reconstruct", "Rebuild pictures, where a model can."),
+    "analyze": ("analyze:analyze", "Answer for many streams, into one file of results."),
+    "inspect": ("inspect:inspect", "Show the header of streams; needs no model."),
+    "models": ("models:models", "List the models that are installed."),
+    "serve": ("serve:serve", "Answer streams over HTTP, with a page to see it."),
+    "eval": ("evaluate:evaluate", "Measure accuracy and bytes on labelled photos."),
+    "train": ("train:train", "Train a model, and build its package."),
+    "fit": ("fit:fit", "Fit a tap: streams then feed a network of your own."),
+    "export": ("export:export", "Write a model for other runtimes: ONNX, TensorRT, Triton."),
+    "bench": ("bench:bench", "Time the parts, plot rate and accuracy, or fuzz the decoder."),
 }
-"""Name -> "module:command", and the command's line in `cdvision --help`."""
+"""Name -> "module:command" below ``cdvision.cli``, and the command's line in `cdvision --help`."""
 
 
 def command_lines() -> dict[str, str]:
@@ -64,7 +52,7 @@ class LazyGroup(click.Group):
         """Import one command, or make that of a task; None where there is none of that name."""
         command: click.Command | None = None
         if cmd_name in COMMANDS:
-            command = imported(COMMANDS[cmd_name][0])
+            command = imported(f"cdvision.cli.{COMMANDS[cmd_name][0]}")
         elif cmd_name in tasks():
             command = imported("cdvision.cli.answer:task_command")(tasks()[cmd_name])
         return command

@@ -93,13 +93,8 @@ def result_row(result: AnalysisResult) -> Row:
 
 def results_table(results: Iterable[AnalysisResult]) -> pa.Table:
     """Return results as an Arrow table of ``arrow_schema``, also where there are none."""
-    return rows_table(map(result_row, results))
-
-
-def rows_table(rows: Iterable[Row]) -> pa.Table:
-    """Return rows as an Arrow table of ``arrow_schema``."""
     pa = import_optional("pyarrow", "a table of results")
-    return pa.Table.from_pylist(list(rows), schema=arrow_schema())
+    return pa.Table.from_pylist([result_row(one) for one in results], schema=arrow_schema())
 
 
 def _spark_type(kind: str | Column) -> str:
