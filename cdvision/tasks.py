@@ -27,6 +27,7 @@ class TaskOption:
         low: least value.
         high: greatest value; None for no limit.
         batched: whether ``analyze``, the command line and the service take it too.
+        aliases: other names of it on the command line.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TaskOption:
     low: float | None = None
     high: float | None = None
     batched: bool = True
+    aliases: tuple[str, ...] = ()
 
     def check(self, value: Any) -> None:
         """Refuse a value of another kind or out of range; raises CdvisionError."""
@@ -205,7 +207,14 @@ TASKS: dict[str, Task] = {
             "Tell the attributes of a face, from its stream.",
             "cdvision.results:Attributes",
             "attributes",
-            (TaskOption("all_attributes", False, "All attributes, not only plain ones."),),
+            (
+                TaskOption(
+                    "all_attributes",
+                    False,
+                    "All attributes, not only plain ones.",
+                    aliases=("all",),
+                ),
+            ),
             Column(
                 "attributes",
                 "attribute",

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvision.cli.inputs import Input
+from cdvision.cli.input_files import InputFile
 from cdvision.cli.labelled_data import LabelledData, data_options, existing
-from cdvision.cli.opener import Opener, model_options, size_option
-from cdvision.cli.outputs import Outputs
+from cdvision.cli.model_options import ChosenModel, model_options, size_option
+from cdvision.cli.output_files import OutputFiles
 
 if TYPE_CHECKING:
     from cdvision import Model
@@ -105,7 +105,7 @@ def evaluate(
     source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
     source.check()
     files = _Files(source.source, out, plot)
-    model = Opener(**options).model_for_evaluation()
+    model = ChosenModel(**options).loaded
     chosen = _chosen(qualities, model.card.qualities)
     data, digest = source.read(model)
     if initial_weights is not None and not hasattr(PixelNetworks, data.task):
@@ -131,7 +131,7 @@ class _Files:
             if path is not None and path.suffix != suffix:
                 raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
         self._out, self._plot = out, plot
-        self._source = Input(str(source), source, Path(source.name))
+        self._source = InputFile(str(source), source, Path(source.name))
         for path in (out, out.with_suffix(".csv") if out is not None else None, plot):
             if path is not None:
                 self._outputs(path).check(self._source)
@@ -148,8 +148,8 @@ class _Files:
             self._plot.parent.mkdir(parents=True, exist_ok=True)
             _draw(self._plot, records, title)
 
-    def _outputs(self, path: Path) -> Outputs:
-        return Outputs([self._source], suffix=path.suffix, file=path, force=True)
+    def _outputs(self, path: Path) -> OutputFiles:
+        return OutputFiles([self._source], suffix=path.suffix, file=path, force=True)
 
 
 def _draw(path: Path, records: Sequence[dict[str, Any]], title: str) -> None:

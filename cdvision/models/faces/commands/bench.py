@@ -11,7 +11,7 @@ import click
 
 from cdvision.cli.evaluate import QualityList, layers_option
 from cdvision.cli.labelled_data import LabelledData, data_options, existing
-from cdvision.cli.opener import Opener, model_options
+from cdvision.cli.model_options import ChosenModel, model_options
 from cdvision.errors import CdvisionError, ImageError, UnsupportedTask
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def faces(
     from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
     from cdvision.models.faces.bench.report import write_face_report
 
-    model = Opener(**options).model_for_evaluation()
+    model = ChosenModel(**options).loaded
     if "reconstruct" not in model.card.tasks:
         raise UnsupportedTask(model.no_task_message("reconstruct"))
     data, _ = source.read(model)

@@ -1,30 +1,21 @@
-"""What a command says: answers on stdout, bad inputs on stderr, progress on a terminal."""
+"""Prints what a command says: answers on stdout, bad inputs on stderr, progress on a terminal."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
 from cdvision.cli.command_line import BAD_INPUT
-from cdvision.cli.inputs import Input
+from cdvision.cli.input_files import InputFile
 from cdvision.errors import CdvisionError, EngineError, ModelError
 
 
-class Answer(Protocol):
-    """What every result offers: a readable text and a dict that JSON can hold."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings, lists and dicts."""
-
-    def __len__(self) -> int: ...
-
-
-class Report:
-    """Collects the outcome of each input and prints it at once.
+class Printer:
+    """Prints the outcome of each input at once, and counts the bad ones.
 
     Args:
         as_json: print one JSON object a line, with the input under "file".
@@ -44,7 +35,7 @@ class Report:
         self.failed += 1
         _write(f"cdvision: {name}: {_reason(error)}", to_stderr=True)
 
-    def each(self, inputs: Sequence[Input], action: Callable[[Input], None]) -> None:
+    def each(self, inputs: Sequence[InputFile], action: Callable[[InputFile], None]) -> None:
         """Call `action` on every input; report bad ones, go on, exit with 2 at the end."""
         for item in _with_progress(inputs):
             try:
@@ -67,7 +58,7 @@ def _reason(error: CdvisionError | OSError) -> str:
     return " ".join(message.split())
 
 
-def _with_progress(inputs: Sequence[Input]) -> Any:
+def _with_progress(inputs: Sequence[InputFile]) -> Any:
     if len(inputs) < 2 or not sys.stderr.isatty():
         return inputs
     from tqdm import tqdm

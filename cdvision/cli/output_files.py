@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cdvision.cli.inputs import STDIN, Input
+from cdvision.cli.input_files import STDIN, InputFile
 from cdvision.errors import CdvisionError
 
 
@@ -16,7 +16,7 @@ class OutputError(CdvisionError):
     """A result has nowhere to go without destroying something."""
 
 
-class Outputs:
+class OutputFiles:
     """Maps inputs to the files that their results are written to.
 
     Args:
@@ -29,7 +29,7 @@ class Outputs:
 
     def __init__(
         self,
-        inputs: Sequence[Input],
+        inputs: Sequence[InputFile],
         *,
         suffix: str,
         folder: Path | None = None,
@@ -40,7 +40,7 @@ class Outputs:
         self._read = {item.path.resolve() for item in inputs if item.path is not None}
         self._written: dict[Path, str] = {}
 
-    def path(self, item: Input) -> Path:
+    def path(self, item: InputFile) -> Path:
         """Return where the result of one input belongs."""
         if self._file is not None:
             return self._file
@@ -48,7 +48,7 @@ class Outputs:
             return self._folder / item.relative.with_suffix(self._suffix)
         return (item.path or item.relative).with_suffix(self._suffix)
 
-    def check(self, item: Input) -> Path:
+    def check(self, item: InputFile) -> Path:
         """Return `path(item)`, or raise OutputError where writing there would lose something."""
         path = self.path(item)
         resolved = path.resolve()
@@ -60,7 +60,7 @@ class Outputs:
             raise OutputError(f"{path} exists; --force replaces it")
         return path
 
-    def write(self, item: Input, data: bytes) -> Path:
+    def write(self, item: InputFile, data: bytes) -> Path:
         """Write the result of one input, whole or not at all, and return its path."""
         path = self.check(item)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,9 @@ class Outputs:
         return path
 
 
-def stream_outputs(inputs: Sequence[Input], output: str | None, *, force: bool) -> Outputs | None:
+def stream_outputs(
+    inputs: Sequence[InputFile], output: str | None, *, force: bool
+) -> OutputFiles | None:
     """Read `-o` of `encode`: a file, a folder, or `None` for stdout.
 
     It names a folder where it is one, ends with a slash, lacks the suffix `.cdv`, or has to hold
@@ -85,10 +87,10 @@ def stream_outputs(inputs: Sequence[Input], output: str | None, *, force: bool) 
             raise click.UsageError("stdout takes one stream; use -o FOLDER for several images.")
         return None
     if output is None:
-        return Outputs(inputs, suffix=".cdv", force=force)
+        return OutputFiles(inputs, suffix=".cdv", force=force)
     path = Path(output)
     if path.is_dir() or output.endswith(("/", os.sep)) or path.suffix.lower() != ".cdv":
-        return Outputs(inputs, suffix=".cdv", folder=path, force=force)
+        return OutputFiles(inputs, suffix=".cdv", folder=path, force=force)
     if len(inputs) > 1:
         raise click.UsageError(f"{output} takes one stream; use -o FOLDER for several images.")
-    return Outputs(inputs, suffix=".cdv", file=path, force=force)
+    return OutputFiles(inputs, suffix=".cdv", file=path, force=force)

@@ -1,4 +1,4 @@
-"""Libraries that only pipelines need: imported when used, with a clear line where missing."""
+"""Libraries of the extras: imported when used, with a clear line where one is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 
 from cdvision.errors import CdvisionError
 
-EXTRAS = {"pyarrow": "pipelines", "pandas": "pipelines", "ray": "ray", "pyspark": "spark"}
+EXTRAS = {
+    "pandas": "results",
+    "pyarrow": "pipelines",
+    "pyspark": "spark",
+    "ray": "ray",
+    "supervision": "results",
+}
+"""Package -> the extra of ``cdvision`` that installs it."""
 
 
 def import_optional(module: str, purpose: str) -> Any:

@@ -18,7 +18,7 @@ _IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"M
 
 
 @dataclass(frozen=True)
-class Input:
+class InputFile:
     """One thing to read.
 
     Args:
@@ -51,24 +51,24 @@ class Input:
         return data.startswith(_IMAGE_STARTS) or data[4:8] == b"ftyp"
 
 
-def expand_inputs(arguments: Sequence[str], suffixes: Sequence[str]) -> list[Input]:
+def expand_inputs(arguments: Sequence[str], suffixes: Sequence[str]) -> list[InputFile]:
     """Return the inputs that the arguments name, each once, in a stable order.
 
     A folder is searched to the bottom for `suffixes`; a file that is named is taken whatever its
     suffix. What does not exist stays in the list and fails when it is read, so that one bad name
     does not keep the others from being read.
     """
-    found: dict[str, Input] = {}
+    found: dict[str, InputFile] = {}
     for argument in arguments:
         for item in _expand(argument, suffixes):
             found.setdefault(item.name, item)
     return list(found.values())
 
 
-def _expand(argument: str, suffixes: Sequence[str]) -> Iterable[Input]:
+def _expand(argument: str, suffixes: Sequence[str]) -> Iterable[InputFile]:
     path = Path(argument)
     if argument == STDIN:
-        return [Input(STDIN, None, Path("stdin"))]
+        return [InputFile(STDIN, None, Path("stdin"))]
     if path.is_dir():
         return _below(path, suffixes) or [_named(path)]
     if not path.exists() and glob.has_magic(argument):
@@ -79,18 +79,19 @@ def _expand(argument: str, suffixes: Sequence[str]) -> Iterable[Input]:
     return [_named(path)]
 
 
-def _expand_match(match: str, suffixes: Sequence[str]) -> list[Input]:
+def _expand_match(match: str, suffixes: Sequence[str]) -> list[InputFile]:
     path = Path(match)
     return _below(path, suffixes) if path.is_dir() else [_named(path)]
 
 
-def _below(folder: Path, suffixes: Sequence[str]) -> list[Input]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    return [Input(str(path), path, path.relative_to(folder)) for path in files if path.is_file()]
+def _below(folder: Path, suffixes: Sequence[str]) -> list[InputFile]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    files = [path for path in found if path.is_file()]
+    return [InputFile(str(path), path, path.relative_to(folder)) for path in files]
 
 
-def _named(path: Path) -> Input:
-    return Input(str(path), path, Path(path.name))
+def _named(path: Path) -> InputFile:
+    return InputFile(str(path), path, Path(path.name))
 
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
