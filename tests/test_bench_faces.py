@@ -26,7 +26,7 @@ from cdvision.evaluation.picture_distance import PictureJudge  # noqa: E402
 from cdvision.evaluation.picture_distance.metric_weights import WEIGHTS_FILE  # noqa: E402
 from cdvision.evaluation.picture_distance.picture_metrics import PictureMetrics  # noqa: E402
 from cdvision.evaluation.rivals import RIVALS  # noqa: E402
-from cdvision.models.faces.bench.figures import ATTRIBUTES, Figure, envelope, tally  # noqa: E402
+from cdvision.models.faces.bench.figures import ATTRIBUTES, Figure, count_wins, envelope  # noqa: E402
 from cdvision.models.faces.bench.measure import FaceBenchmark  # noqa: E402
 from cdvision.models.faces.bench.paths import original, pixel_path, rival_paths, stream_paths  # noqa: E402
 from cdvision.models.faces.bench.pixel_classifier import (  # noqa: E402
@@ -253,14 +253,14 @@ def test_rivals_are_met_at_our_bytes(facts: dict[str, Any]) -> None:
     best = envelope(facts["records"][5:], "accuracy", higher=True)
     assert best.at(199) is None
     assert best.at(200 * 2**0.5) == pytest.approx(0.9)
-    assert tally(ours, best, ATTRIBUTES[0]) == (1, 1, 2)
+    assert count_wins(ours, best, ATTRIBUTES[0]) == (1, 1, 2)
     fewer = Figure("lpips", "", "lpips", higher=False)
-    assert tally(ours, envelope(facts["records"][5:], "lpips", higher=False), fewer) == (
+    assert count_wins(ours, envelope(facts["records"][5:], "lpips", higher=False), fewer) == (
         1, 1, 2
     )  # fmt: skip
     undefined = envelope(facts["records"], "dists", higher=False)
     assert undefined.at(400) is None
-    assert tally(ours, undefined, Figure("dists", "", "dists", False)) == (0, 0, 0)
+    assert count_wins(ours, undefined, Figure("dists", "", "dists", False)) == (0, 0, 0)
 
 
 def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from cdvision.evaluation.records import (
     format_records,
     main_figure,
     records_to_csv,
-    records_to_json,
+    strict_json,
     uncompressed_figure,
 )
 
@@ -111,7 +111,7 @@ def test_the_table_shows_figures_with_their_intervals() -> None:
 
 def test_json_and_csv_hold_every_value() -> None:
     records = [*RECORDS, {**RECORDS[0], "extra.Bald": float("nan")}]
-    read = json.loads(records_to_json(records))
+    read = json.loads(strict_json(records))
     assert read[:3] == RECORDS
     assert read[3]["extra.Bald"] is None
     rows = list(csv.DictReader(io.StringIO(records_to_csv(records))))

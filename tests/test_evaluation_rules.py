@@ -35,7 +35,7 @@ from cdvision.evaluation.ranking import (
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, PillowRival, shrink
 from cdvision.heads.content_pooling import pooling_inputs
-from cdvision.models.small.uncompressed import PixelPath
+from cdvision.models.small.uncompressed import PublishedNetworks
 from cdvision.package.card import InputSpec, WindowSpec
 from cdvision.photo import central_window
 from cdvision.results import Classification, Detections
@@ -370,7 +370,7 @@ def test_the_uncompressed_classifier_sees_the_central_224_of_256(
     """512 x 256 is at its size: columns 144 to 367, rows 16 to 239, to the pixel."""
     pixels = np.zeros((256, 512, 3), np.uint8)
     pixels[:, :, 0], pixels[:, :, 1] = np.arange(512) % 256, np.arange(256)[:, None]
-    path = PixelPath.__new__(PixelPath)
+    path = PublishedNetworks.__new__(PublishedNetworks)
     path.package = SimpleNamespace(classes={"imagenet": tuple(map(str, range(9)))})  # type: ignore[assignment]
     seen: list[np.ndarray] = []
 

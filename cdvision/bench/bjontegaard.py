@@ -91,6 +91,7 @@ def non_dominated(rate: ArrayLike, accuracy: ArrayLike) -> NDArray[np.intp]:
     """
     rates, accuracies = np.asarray(rate, np.float64), np.asarray(accuracy, np.float64)
     order = np.lexsort((-accuracies, rates))
+    # Smallest rate first and, at one rate, best accuracy first: a point must beat all before it.
     best_before = np.maximum.accumulate(np.append(-np.inf, accuracies[order]))[:-1]
     return order[accuracies[order] > best_before]
 

@@ -23,7 +23,7 @@ from cdvision.errors import CdvisionError, UnsupportedTask
 from cdvision.evaluation.answer_cache import files_digest
 from cdvision.evaluation.curve import LabelledSet, pixel_record, sender_name, stream_curve
 from cdvision.evaluation.notices import notice
-from cdvision.evaluation.own_networks import OwnPixelPath
+from cdvision.evaluation.package_without_codec import PackageWithoutCodec
 from cdvision.evaluation.pixel_networks import PixelNetworks, ask_pixels, uncompressed_networks
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, Rival, missing
@@ -115,7 +115,7 @@ class RateBenchmark:
 
     def _reference(self, graphs: Path) -> PixelNetworks:
         if self.initial_weights is None:
-            return OwnPixelPath(self.model)
+            return PackageWithoutCodec(self.model)
         return uncompressed_networks(self.model.package, self.initial_weights, graphs)
 
     @cached_property

@@ -138,11 +138,11 @@ class _Files:
 
     def write(self, records: Sequence[dict[str, Any]], *, title: str) -> None:
         """Write what was asked for."""
-        from cdvision.evaluation.records import records_to_csv, records_to_json
+        from cdvision.evaluation.records import records_to_csv, strict_json
 
         if self._out is not None:
             table = self._out.with_suffix(".csv")
-            self._outputs(self._out).write(self._source, records_to_json(records).encode())
+            self._outputs(self._out).write(self._source, strict_json(records).encode())
             self._outputs(table).write(self._source, records_to_csv(records).encode())
         if self._plot is not None:
             self._plot.parent.mkdir(parents=True, exist_ok=True)
@@ -182,9 +182,9 @@ def _own_record(
     model: Model, data: LabelledSet, size: int | None, cache: CacheFolder | None
 ) -> dict[str, Any]:
     from cdvision.evaluation.curve import pixel_record
-    from cdvision.evaluation.own_networks import OwnPixelPath
+    from cdvision.evaluation.package_without_codec import PackageWithoutCodec
 
-    return pixel_record(data, OwnPixelPath(model), size=size, cache=cache)
+    return pixel_record(data, PackageWithoutCodec(model), size=size, cache=cache)
 
 
 def _reference_record(

@@ -83,6 +83,7 @@ class RivalPath:
             **WEAK_BOXES,
             size=working,
         )
+        # Boxes come in pixels of what the network saw; sides are rounded apart, so scales differ.
         scale = np.array(size, np.float32) / np.array(seen, np.float32)
         return replace(found, xyxy=found.xyxy * np.tile(scale, 2), image_size=size)
 

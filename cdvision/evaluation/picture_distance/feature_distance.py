@@ -65,6 +65,7 @@ def _texture_and_structure(first: Tensor, second: Tensor) -> tuple[Tensor, Tenso
     means = [x.mean(places) for x in (first, second)]
     centred = [x - mean[:, :, None, None] for x, mean in zip((first, second), means, strict=True)]
     variances = [x.square().mean(places) for x in centred]
+    # Centred first: E[xy] - E[x]E[y] would lose digits of float32 where means are large.
     covariance = (centred[0] * centred[1]).mean(places)
     texture = (2 * means[0] * means[1] + STABLE) / (means[0] ** 2 + means[1] ** 2 + STABLE)
     structure = (2 * covariance + STABLE) / (variances[0] + variances[1] + STABLE)

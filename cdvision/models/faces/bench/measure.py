@@ -43,7 +43,7 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedFaces:
     """What receivers had of N faces.
 
     Attributes:
@@ -139,7 +139,7 @@ class FaceBenchmark:
         facts = {"codec": path.codec, **path.setting, "photos": len(rows), "resamples": draws}
         return {**facts, **figures}
 
-    def _receive(self, path: FacePath, label: str) -> Received:
+    def _receive(self, path: FacePath, label: str) -> ReceivedFaces:
         sent = []
         pictures = []
         for photo in tqdm(self.data.photos, desc=label, unit="face", disable=None):
@@ -148,7 +148,7 @@ class FaceBenchmark:
         answers = None
         if path.attributes is not None:
             answers = [ATTRIBUTES.read(ATTRIBUTES.write(path.attributes(bits))) for bits in sent]
-        return Received(
+        return ReceivedFaces(
             np.array([len(bits) for bits in sent], np.float64),
             np.array([path.payload(bits) for bits in sent], np.float64),
             np.stack(pictures),
@@ -158,7 +158,7 @@ class FaceBenchmark:
 
 def _mean_of(values: Mapping[str, Floats], prefix: str = "") -> Scorer:
     def figures(weights: Floats) -> dict[str, Floats]:
-        total = weights.sum(axis=1)
+        total = weights.sum(axis=1)  # photos of a draw, those drawn twice counted twice
         return {f"{prefix}{name}": weights @ value / total for name, value in values.items()}
 
     return figures

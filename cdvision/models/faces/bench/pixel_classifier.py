@@ -117,6 +117,7 @@ def _networks_of_package(folder: Path) -> _Networks:
 def held_out(photos: LabelledPhotos) -> LabelledPhotos:
     """Return the faces that the stages of training hold out: the last tenth by name."""
     entries = sorted(photos.entries)
+    # The same share, and the same end of the names, as `face_bank` keeps from training.
     return LabelledPhotos(photos.files, entries[-max(1, round(HELD_OUT * len(entries))) :])
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cdvision.results import Classification, Detections
 
 
-class OwnPixelPath:
+class PackageWithoutCodec:
     """Runs a package's front, tail and heads on pixels, with its preprocessing, in PyTorch.
 
     Args:

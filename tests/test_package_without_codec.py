@@ -24,11 +24,11 @@ def dicm() -> cdvision.Model:
 
 def test_the_answers_are_those_of_exact_features(dicm: cdvision.Model, photos: list[Path]) -> None:
     """The same stream object answers, so all that differs from a stream are its features."""
-    from cdvision.evaluation.own_networks import OwnPixelPath
+    from cdvision.evaluation.package_without_codec import PackageWithoutCodec
     from cdvision.networks.graphs import load_network
     from cdvision.photo import fit_photo, read_photo
 
-    own = OwnPixelPath(dicm)
+    own = PackageWithoutCodec(dicm)
     network = load_network("dicm", dicm.package.weights_path)
     fitted = fit_photo(read_photo(photos[0]), dicm.card.input, None)
     image = torch.from_numpy(fitted.pixels)[None].permute(0, 3, 1, 2).float()
@@ -41,14 +41,14 @@ def test_the_answers_are_those_of_exact_features(dicm: cdvision.Model, photos: l
     assert len(found)
     assert (found.xyxy[:, 2:] <= np.array(stream.source_size) + 1e-3).all()
     assert len(own.classify(photos[0], top=3)) == 3
-    assert own.digest() == OwnPixelPath(dicm).digest()
+    assert own.digest() == PackageWithoutCodec(dicm).digest()
 
 
 def test_small_has_learned_to_read_decoded_features(model: cdvision.Model) -> None:
-    from cdvision.evaluation.own_networks import OwnPixelPath
+    from cdvision.evaluation.package_without_codec import PackageWithoutCodec
 
     with pytest.raises(ModelError, match="'small': its package does not hold the networks"):
-        OwnPixelPath(model)
+        PackageWithoutCodec(model)
 
 
 def test_bench_rate_needs_no_weights_beside_the_package(
