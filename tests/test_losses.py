@@ -166,6 +166,17 @@ def test_boxes_count_by_the_confidence_of_their_cells() -> None:
     assert terms["boxes"] == pytest.approx(0.25 * LEANING, rel=1e-4)
 
 
+def test_the_surest_class_is_a_cells_confidence() -> None:
+    scores = torch.tensor([[[LN3, -9.0], [0.0, -LN3]]])  # two classes a cell: 3/4 and 1/2
+    wanted = DenseDetections(scores, bins())
+    level = torch.zeros(1, 1, 1, 1)
+    target = DetectionTarget((level,), wanted)
+    found = DenseDetections(scores, bins((0, 0), (1, 2)))
+    terms = detection_loss((level,), found, target)
+    assert float(terms["boxes"]) == pytest.approx(LEANING, rel=1e-4)
+    assert float(terms["scores"]) == pytest.approx(0, abs=1e-6)
+
+
 def test_scores_count_by_how_wrong_they_are() -> None:
     logits = torch.zeros(1, 2, 1, requires_grad=True)
     wanted = detections([0.0, LN3], bins())
@@ -288,6 +299,7 @@ def test_path_lengths_by_hand() -> None:
     lengths = noise.sum((1, 2, 3)).abs() * math.sqrt((5 + 1 + 8) / 3)
     mean = 0.01 * lengths.mean()
     assert float(path.mean) == pytest.approx(float(mean), rel=1e-5)
+    assert not path.mean.requires_grad
     assert penalty == pytest.approx(float((lengths - mean).square().mean()), rel=1e-5)
 
 
