@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError, ModelError
@@ -20,6 +18,7 @@ from cdvision.package.card_reader import read_card
 from cdvision.package.loader import check_file
 from cdvision.package.registry import model_folder
 from cdvision.training.run_folder import CHECKPOINT, RECORD, WEIGHTS, read_record
+from cdvision.training.tensor_files import is_written, read_tensors
 
 
 @dataclass(frozen=True)
@@ -38,24 +37,21 @@ class Finished:
 
     @property
     def weights_path(self) -> Path:
-        """Path of the weights."""
+        """Path of the weights, which a run may have in parts."""
         return self.folder / WEIGHTS
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights by name; half precision becomes float32, integers stay."""
         return {
             name: value.float() if value.is_floating_point() else value
-            for name, value in load_file(self.weights_path).items()
+            for name, value in read_tensors(self.weights_path).items()
         }
 
     def checkpointed(self, module: str) -> dict[str, Tensor]:
         """Return the state of one module of a run's checkpoint; empty where there is none."""
         path, prefix = self.folder / CHECKPOINT, f"{module}/"
-        if not path.is_file():
-            return {}
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+        tensors = read_tensors(path) if is_written(path) else {}
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     def require_network(self, network: str) -> None:
         """Refuse a package of another network; a run is known by its weights only."""

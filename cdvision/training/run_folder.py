@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
 from cdvision.training.plan import Plan, Progress
 from cdvision.training.stage import Stage
+from cdvision.training.tensor_files import is_written, write_tensors
 
 CHECKPOINT, WEIGHTS, RECORD = "checkpoint.safetensors", "weights.safetensors", "training.json"
 LOG = "log.jsonl"
@@ -23,10 +23,10 @@ def write_result(module: nn.Module, out: Path) -> None:
     """Write ``weights.safetensors``: parameters in half precision, buffers as they are."""
     parameters = {name for name, _ in module.named_parameters()}
     tensors = {
-        name: (value.half() if name in parameters else value).cpu().contiguous().clone()
+        name: (value.half() if name in parameters else value).clone()
         for name, value in module.state_dict().items()
     }
-    save_file(tensors, out / WEIGHTS)
+    write_tensors(out / WEIGHTS, tensors)
 
 
 def write_record(
@@ -64,7 +64,7 @@ def append_log(
 def read_record(run: Path) -> dict[str, Any]:
     """Return what ``training.json`` keeps of a finished run; raises CdvisionError for another."""
     path = run / RECORD
-    if not path.is_file() or not (run / WEIGHTS).is_file():
+    if not path.is_file() or not is_written(run / WEIGHTS):
         raise CdvisionError(f"{run}: expected a finished run with {RECORD} and {WEIGHTS}")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record

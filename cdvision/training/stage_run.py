@@ -31,6 +31,7 @@ from cdvision.training.run_folder import (
 )
 from cdvision.training.stage import Stage
 from cdvision.training.stopping import stop_between_steps
+from cdvision.training.tensor_files import is_written
 
 __all__ = [
     "CHECKPOINT", "RECORD", "WEIGHTS", "Plan", "Stage", "read_record", "run_stage", "write_result",
@@ -62,7 +63,7 @@ def run_stage(
         for group in optimizer.param_groups:
             group.setdefault("base_rate", group["lr"])
     progress = Progress()
-    if (out / CHECKPOINT).is_file():
+    if is_written(out / CHECKPOINT):
         progress = _resume(stage, out)
     else:
         torch.manual_seed(plan.seed)

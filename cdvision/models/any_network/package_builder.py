@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.building.card_parts import map_latents, one_sender
@@ -43,6 +42,7 @@ from cdvision.package.card import PHOTO_INPUT, ModelCard, TailSpec
 from cdvision.package.families import HYPERPRIOR
 from cdvision.package.loader import WEIGHTS_FILE
 from cdvision.package.tap import RAW, check_tap_name
+from cdvision.training.finished import fill_module, open_finished
 from cdvision.training.run_folder import read_record
 
 NETWORK = "served"
@@ -85,7 +85,7 @@ def build_served(run: Path, folder: Path) -> tuple[ModelCard, dict[str, str]]:
 
 def _model(run: Path, record: Mapping[str, Any]) -> Served:
     model = Served(ServedShape.from_dict(record["shape"]))
-    model.load_state_dict({k: v.float() for k, v in load_file(run / WEIGHTS_FILE).items()})
+    fill_module(model, open_finished(run).weights(), run)
     return model.eval().requires_grad_(False)
 
 

@@ -18,18 +18,17 @@ from cdvision.cli.training_options import FOLDER, OUT
 @OUT
 def average(run: Path, start: str, share: float, out: Path) -> None:
     """Average a finished RUN and START, the run or package that it went on from."""
-    from safetensors.torch import save_file
-
     from cdvision.training.finished import open_finished
     from cdvision.training.run_average import average_runs
     from cdvision.training.run_folder import CHECKPOINT, RECORD, WEIGHTS
+    from cdvision.training.tensor_files import write_tensors
 
     ours, theirs = open_finished(run), open_finished(start)
     weights = average_runs(ours, theirs, share)
     record = {**ours.record, "averaged": {"share": share, "with": theirs.record}}
     out.mkdir(parents=True, exist_ok=True)
-    save_file(weights, out / WEIGHTS)
-    if (run / CHECKPOINT).is_file():  # metric and multipliers, for a run that goes on from here
-        shutil.copyfile(run / CHECKPOINT, out / CHECKPOINT)
+    write_tensors(out / WEIGHTS, weights)
+    for file in run.glob(f"{CHECKPOINT}*"):  # metric and prices, for a run that goes on from here
+        shutil.copyfile(file, out / file.name)
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     click.echo(f"weights: {out / WEIGHTS}")
