@@ -29,7 +29,7 @@ from cdvision.export.compare_graphs import (
     reference_engine,
 )
 from cdvision.export.differences import FINITE, TOLERANCES, Difference, check
-from cdvision.export.package_part import copy_tables, write_card
+from cdvision.export.partial_package import copy_tables, write_card
 from cdvision.export.quantise import quantisable_nodes, quantised_graph
 from cdvision.export.recorded_inputs import Inputs, Recorded, drawn_photos, record_inputs
 from cdvision.export.report import ExportReport, GraphReport

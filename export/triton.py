@@ -22,7 +22,7 @@ from cdvision.errors import ModelError
 from cdvision.export.compare_graphs import reference_engine
 from cdvision.export.graph_contract import tail_of
 from cdvision.export.onnx_artefacts import PRECISIONS, ExportInputs, export_graph_file
-from cdvision.export.package_part import copy_tables, write_card
+from cdvision.export.partial_package import copy_tables, write_card
 from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names
 from cdvision.export.triton_config import ServedModel, Step, Tensor
