@@ -21,14 +21,14 @@ import onnx
 
 from cdvision.engines import Engine
 from cdvision.errors import ModelError
-from cdvision.export.compare_graphs import (
+from cdvision.export.differences import FINITE, TOLERANCES, Difference, check
+from cdvision.export.parity import (
     OnnxGraph,
     OpenGraph,
-    compared,
+    largest_differences,
     paired_milliseconds,
     reference_engine,
 )
-from cdvision.export.differences import FINITE, TOLERANCES, Difference, check
 from cdvision.export.partial_package import copy_tables, write_card
 from cdvision.export.quantise import quantisable_nodes, quantised_graph
 from cdvision.export.recorded_inputs import Inputs, Recorded, drawn_photos, record_inputs
@@ -137,7 +137,7 @@ def export_graph_file(
     write_graph(proto, path)
     candidate = OnnxGraph(str(path))
     runs = inputs.recorded.get(graph, [])
-    parity = compared(graph, candidate, reference, runs) if runs else {}
+    parity = largest_differences(graph, candidate, reference, runs) if runs else {}
     keep_if_close(path, f"{model.name}: {graph}", parity, precision)
     candidates: dict[str, OpenGraph] = {precision: candidate}
     notes: dict[str, object] = {}

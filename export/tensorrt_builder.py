@@ -23,13 +23,6 @@ from cdvision.engines import Engine
 from cdvision.engines.plan_cache import PlanCache, PlanKey, covers, model_sha256
 from cdvision.engines.tensorrt_engine import PlanRuntime
 from cdvision.errors import CdvisionError, ModelError
-from cdvision.export.compare_graphs import (
-    OnnxGraph,
-    OpenGraph,
-    compared,
-    paired_milliseconds,
-    reference_engine,
-)
 from cdvision.export.differences import TOLERANCES, Difference, check
 from cdvision.export.half_precision import half_graph
 from cdvision.export.onnx_artefacts import (
@@ -40,6 +33,13 @@ from cdvision.export.onnx_artefacts import (
     write_graph,
 )
 from cdvision.export.operator_support import unsupported
+from cdvision.export.parity import (
+    OnnxGraph,
+    OpenGraph,
+    largest_differences,
+    paired_milliseconds,
+    reference_engine,
+)
 from cdvision.export.quantise import quantised_graph
 from cdvision.export.recorded_inputs import Inputs
 from cdvision.export.report import ExportReport, GraphReport
@@ -185,7 +185,7 @@ class _Builder:
         runs = self._inputs.recorded.get(report.graph, [])
         if not runs:  # nothing reached it: the encoder, where streams came in place of photos
             return report
-        parity = compared(report.graph, OnnxGraph(str(path)), self._reference, runs)
+        parity = largest_differences(report.graph, OnnxGraph(str(path)), self._reference, runs)
         keep_if_close(path, f"{self._model.name}: {report.graph}", parity, self._options.precision)
         return replace(report, parity=tuple(parity.values()))
 
@@ -238,7 +238,7 @@ class _Builder:
         """Compare with the model's reference; an INT8 engine with the graph it was built from."""
         int8 = self._options.precision == "int8"
         reference: Engine = _SameGraph(OnnxGraph(str(path))) if int8 else self._reference
-        return compared(graph, engine, reference, runs)
+        return largest_differences(graph, engine, reference, runs)
 
 
 class _SameGraph:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from cdvision.engines.plan_cache import PlanCache, model_sha256
 from cdvision.errors import ModelError
-from cdvision.export.compare_graphs import reference_engine
 from cdvision.export.graph_contract import tail_of
 from cdvision.export.onnx_artefacts import PRECISIONS, ExportInputs, export_graph_file
+from cdvision.export.parity import reference_engine
 from cdvision.export.partial_package import copy_tables, write_card
 from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names

@@ -36,7 +36,7 @@ from cdvision.export.bundle_install import (
     write_wheel,
 )
 from cdvision.export.partial_package import write_receiver_package
-from cdvision.export.recorded_inputs import drawn_photos, record_inputs
+from cdvision.export.recorded_inputs import drawn_photos, photos_in, record_inputs
 from cdvision.export.tensorrt_builder import TensorrtOptions
 from cdvision.export.tensorrt_profiles import ShapeRange
 
@@ -389,7 +389,7 @@ def test_a_receivers_environment_has_no_torch_and_answers_identically(tmp_path: 
     )  # fmt: skip
     assert there["torch"] is False
     assert there["cdvision"].startswith(str(environment))
-    assert len(here["answers"]) == len(list(PHOTOS.glob("*.jpg")))
+    assert len(here["answers"]) == len(photos_in(PHOTOS))
     assert there["answers"] == here["answers"]
     done = subprocess.run([*python, str(bundle / "smoke_test.py")], check=False)
     assert done.returncode == 0

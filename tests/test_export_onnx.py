@@ -19,11 +19,11 @@ from cdvision.package.loader import ModelPackage, load_package
 
 onnx = pytest.importorskip("onnx")
 
-from cdvision.export.compare_graphs import OnnxGraph, batched, compared  # noqa: E402
 from cdvision.export.differences import TOLERANCES, check, differences  # noqa: E402
 from cdvision.export.half_precision import half_graph  # noqa: E402
 from cdvision.export.onnx_artefacts import ExportInputs, export_graph_file  # noqa: E402
 from cdvision.export.operator_support import unsupported  # noqa: E402
+from cdvision.export.parity import OnnxGraph, batched, largest_differences  # noqa: E402
 from cdvision.export.quantise import quantisable_nodes, quantised_graph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos, photos_in  # noqa: E402
 from cdvision.export.standalone_graph import axes_of, graph_names, standalone_graph  # noqa: E402
@@ -155,7 +155,11 @@ def test_half_weights_halve_the_file_and_keep_the_results(
     assert half.ByteSize() < 0.75 * full.ByteSize()  # a tiny graph is half nodes, half weights
     reference = OnnxEngine(tiny.package, threads=1)
     candidate = OnnxGraph(half.SerializeToString(), threads=1)
-    check(graph, compared(graph, candidate, reference, inputs.recorded[graph]), TOLERANCES["fp16"])
+    check(
+        graph,
+        largest_differences(graph, candidate, reference, inputs.recorded[graph]),
+        TOLERANCES["fp16"],
+    )
 
 
 def test_differences_of_floats_integers_and_nan() -> None:
@@ -214,7 +218,7 @@ def test_half_precision_leaves_the_integer_network_alone(
     assert len(halves) > 30
     graph = "answer.detector"
     candidate = half_graph(standalone_graph(tiny.package, graph))
-    found = compared(
+    found = largest_differences(
         graph,
         OnnxGraph(candidate.SerializeToString(), threads=1),
         OnnxEngine(tiny.package, threads=1),

@@ -25,7 +25,7 @@ text_format = pytest.importorskip("google.protobuf.text_format")
 json_format = pytest.importorskip("google.protobuf.json_format")
 
 from cdvision.export import triton  # noqa: E402
-from cdvision.export.compare_graphs import OnnxGraph  # noqa: E402
+from cdvision.export.parity import OnnxGraph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos  # noqa: E402
 from cdvision.export.triton import write_triton  # noqa: E402
 

@@ -159,8 +159,8 @@ def test_using_a_tap_needs_no_torch(tap: Path, photos: list[Path]) -> None:
 
 
 def test_a_tap_leaves_with_its_model(tap: Path, tmp_path: Path) -> None:
-    from cdvision.export.compare_graphs import reference_engine
     from cdvision.export.onnx_artefacts import ExportInputs, export_graph_file
+    from cdvision.export.parity import reference_engine
     from cdvision.export.standalone_graph import graph_names
 
     model = cdvision.load(tap)
