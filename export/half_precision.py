@@ -9,14 +9,12 @@ stay as they are (their weights come from a DequantizeLinear), and the heads bec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from cdvision.export.quantise import PARAMETERS, WEIGHTED
-from cdvision.export.standalone_graph import drop_unused
+from cdvision.export.standalone_graph import drop_unused, replace_nodes, value_types
 
 PASSING = (
     "LeakyRelu", "Relu", "Clip", "MaxPool", "Add", "Mul", "Concat", "Split", "Slice", "Reshape",
@@ -39,9 +37,9 @@ class _Halver:
     """Walks the nodes once, in order, and keeps for every value which forms of it exist."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._graph = model.graph
+        self._model, self._graph = model, model.graph
         self._constants = {t.name: t for t in model.graph.initializer}
-        self._types = _value_types(model)
+        self._types = value_types(model)
         self._halves: dict[str, str] = {}  # float32 value -> its float16 form
         self._pending: dict[str, str] = {}  # value that exists in float16 alone so far
         self._nodes: list[onnx.NodeProto] = []
@@ -57,10 +55,8 @@ class _Halver:
                 self._nodes.append(node)
         for value in self._graph.output:
             self._widen(value.name)
-        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in self._nodes]
-        del self._graph.node[:]
-        self._graph.node.extend(copies)
-        del self._graph.value_info[:]
+        replace_nodes(self._model, self._nodes)
+        del self._graph.value_info[:]  # their types are no longer these
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:
@@ -108,10 +104,3 @@ class _Halver:
     def _cast(self, source: str, target: str, to: int) -> None:
         name = f"cast_{target}"
         self._nodes.append(helper.make_node("Cast", [source], [target], name, to=to))
-
-
-def _value_types(model: onnx.ModelProto) -> Mapping[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    values = (*inferred.value_info, *inferred.input, *inferred.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}

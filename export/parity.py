@@ -6,14 +6,16 @@ inputs; what ``cdvision export`` makes of them, with the package's own, on recor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cdvision.engines import Engine
+from cdvision.engines import Arrays, Engine, OpenGraph
+from cdvision.engines.onnx_engine import OnnxEngine, open_session
 from cdvision.errors import EngineError
 from cdvision.export.differences import (
     Difference,
@@ -29,18 +31,11 @@ from cdvision.package.loader import ModelPackage
 if TYPE_CHECKING:
     from cdvision.networks.graphs import Graph
 
+Run = Callable[[Inputs], Outputs]
 TIMED_ROUNDS = 10
 COMPARED_RUNS = 12
 # Height, width and batch of random inputs: square, both orientations, the least size, a batch.
 TRACED_CASES = ((416, 416, 1), (320, 416, 1), (416, 288, 2), (32, 416, 1))
-
-
-class OpenGraph(Protocol):
-    """One graph that can be run."""
-
-    def run(self, inputs: Inputs) -> Outputs:
-        """Run on named arrays and return named outputs."""
-        ...
 
 
 class OnnxGraph:
@@ -52,22 +47,10 @@ class OnnxGraph:
     """
 
     def __init__(self, source: str | bytes, *, threads: int | None = None) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self._session = ort.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises a family without a public base
-            raise EngineError(f"ONNX Runtime cannot open the exported graph: {error}") from error
+        self._session = open_session(source, threads=threads)
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def run(self, inputs: Inputs) -> Outputs:
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run on named arrays and return named outputs."""
         return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
 
@@ -79,18 +62,16 @@ def reference_engine(package: ModelPackage) -> tuple[str, Engine]:
 
         return "PyTorch", TorchEngine(package)
     except EngineError:
-        from cdvision.engines.onnx_engine import OnnxEngine
-
         return "package graphs in ONNX Runtime", OnnxEngine(package)
 
 
 def largest_differences(
-    graph: str, candidate: OpenGraph, reference: Engine, runs: Sequence[Inputs]
+    candidate: OpenGraph, reference: Run, runs: Sequence[Inputs]
 ) -> dict[str, Difference]:
-    """Return the largest differences of every output over single runs and one batch."""
+    """Return the largest differences of every output over single runs and one batch, by name."""
     found: dict[str, Difference] = {}
     for inputs in [*spread(runs, COMPARED_RUNS), *batched(runs)]:
-        _keep_worst(found, candidate.run(inputs), reference.run(graph, inputs))
+        _keep_worst(found, candidate.run(inputs), reference(inputs))
     return found
 
 
@@ -154,7 +135,10 @@ def paired_milliseconds(
     """Median milliseconds of a run of each candidate, all of them in every round.
 
     What slows the machine down for a while slows all of them alike: only such figures compare.
+    Nothing is timed where there are no runs.
     """
+    if not runs:
+        return {}
     chosen = [runs[number % len(runs)] for number in range(rounds)]
     for candidate in candidates.values():  # the first run of a shape allocates
         candidate.run(chosen[0])

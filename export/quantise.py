@@ -14,12 +14,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 from onnx import helper
 
 from cdvision.errors import CdvisionError, ModelError
+from cdvision.export.parity import spread
 from cdvision.export.recorded_inputs import Inputs
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
@@ -56,7 +59,8 @@ def quantised_graph(
     if not nodes:
         return model
     try:
-        quantised = _quantised(model, _thinned(runs), nodes, for_tensorrt=for_tensorrt)
+        chosen = spread(runs, CALIBRATION_RUNS)
+        quantised = _quantised(model, chosen, nodes, for_tensorrt=for_tensorrt)
     except Exception as error:  # the quantiser raises ValueError, RuntimeError and protobuf's own
         raise ModelError(f"{model.doc_string}: INT8 quantisation failed ({error})") from error
     helper.set_model_props(quantised, {prop.key: prop.value for prop in model.metadata_props})
@@ -77,11 +81,6 @@ def _is_body(weight: str) -> bool:
     return weight.startswith(PARAMETERS) and not any(part in weight for part in FLOATING)
 
 
-def _thinned(runs: Sequence[Inputs]) -> list[Inputs]:
-    count = min(len(runs), CALIBRATION_RUNS)
-    return [runs[number * len(runs) // count] for number in range(count)]
-
-
 def _quantised(
     model: onnx.ModelProto, runs: Sequence[Inputs], nodes: list[str], *, for_tensorrt: bool
 ) -> onnx.ModelProto:
@@ -99,7 +98,7 @@ def _quantised(
             q.quantize_static(
                 str(source),
                 str(target),
-                _Reader(runs),
+                SimpleNamespace(get_next=partial(next, map(dict, runs), None)),
                 quant_format=q.QuantFormat.QDQ,
                 op_types_to_quantize=sorted(
                     {n.op_type for n in model.graph.node if n.name in chosen}
@@ -130,15 +129,3 @@ def _between(model: onnx.ModelProto, nodes: set[str]) -> list[str]:
             names.append(node.name)
             quantised |= set(node.output)
     return names
-
-
-class _Reader:
-    """Hands the calibrator one run after another, as it asks for them."""
-
-    def __init__(self, runs: Sequence[Inputs]) -> None:
-        self._runs = iter(runs)
-
-    def get_next(self) -> dict[str, object] | None:
-        """Return the next inputs, or None after the last."""
-        found = next(self._runs, None)
-        return None if found is None else dict(found)

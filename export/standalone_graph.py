@@ -70,10 +70,18 @@ def _widen_weights(model: onnx.ModelProto) -> None:
         tensor = halves[node.input[0]]
         values = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(values, name))
-    _keep_nodes(model, [n for n in model.graph.node if n.output[0] not in casts])
+    replace_nodes(model, [n for n in model.graph.node if n.output[0] not in casts])
 
 
-def _keep_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+def value_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type, as a number of ``TensorProto``, of every value of a graph."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+
+
+def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
     """Replace all nodes at once: removing one compares it with every node before it."""
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
@@ -96,7 +104,7 @@ def fold_constants(model: onnx.ModelProto) -> None:
             continue
         model.graph.initializer.extend(folded)
         constants |= {tensor.name: tensor for tensor in folded}
-    _keep_nodes(model, kept)
+    replace_nodes(model, kept)
     drop_unused(model)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdvision.export.tensorrt_profiles import Profile, Shape
+from cdvision.engines.plan_cache import Profile, Shape
 
 SCRIPT_FILE = "build_engines.sh"
 MEBIBYTE = 2**20

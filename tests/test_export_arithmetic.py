@@ -272,24 +272,22 @@ def test_the_worst_of_two_runs_counts() -> None:
 
 
 class Times:
-    """Multiplies by a factor of its own for each number of rows, as a graph and as an engine."""
+    """A graph that multiplies, by a factor of its own for each number of rows."""
 
     def __init__(self, **factors: float) -> None:
         self._factors = factors
 
-    def outputs(self, x: np.ndarray) -> Arrays:
+    def run(self, inputs: Arrays) -> Arrays:
+        x = inputs["x"]
         return {"y": x * self._factors.get(f"rows{len(x)}", 1.0)}
-
-    def run(self, *arguments: Any) -> Arrays:
-        return self.outputs(arguments[-1]["x"])
 
 
 def test_a_fault_in_batches_alone_and_one_in_a_single_run_are_found() -> None:
     runs = [{"x": np.full((1, 2), value, np.float32)} for value in (1.0, 2.0, 4.0)]
-    found = largest_differences("g", Times(), Times(), runs)
+    found = largest_differences(Times(), Times().run, runs)
     assert (found["y"].relative, found["y"].runs) == (0, 4)  # three alone, and a batch of two
-    assert largest_differences("g", Times(rows2=1.5), Times(), runs)["y"].relative == 0.5
-    found = largest_differences("g", Times(rows1=1.25), Times(), runs)
+    assert largest_differences(Times(rows2=1.5), Times().run, runs)["y"].relative == 0.5
+    found = largest_differences(Times(rows1=1.25), Times().run, runs)
     assert (found["y"].absolute, found["y"].relative) == (1.0, 0.25)
 
 

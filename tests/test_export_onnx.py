@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from cdvision.package.loader import ModelPackage, load_package
 onnx = pytest.importorskip("onnx")
 
 from cdvision.export.differences import TOLERANCES, check, differences  # noqa: E402
+from cdvision.export.export_run import ExportRun  # noqa: E402
 from cdvision.export.half_precision import half_graph  # noqa: E402
-from cdvision.export.onnx_artefacts import ExportInputs, export_graph_file  # noqa: E402
-from cdvision.export.operator_support import unsupported  # noqa: E402
+from cdvision.export.onnx_artefacts import export_graph_file  # noqa: E402
 from cdvision.export.parity import OnnxGraph, batched, largest_differences  # noqa: E402
 from cdvision.export.quantise import quantisable_nodes, quantised_graph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos, photos_in  # noqa: E402
 from cdvision.export.standalone_graph import axes_of, graph_names, standalone_graph  # noqa: E402
+from cdvision.export.tensorrt_operators import unsupported  # noqa: E402
 
 TESTS = Path(__file__).parent
 TINY = TESTS / "packages" / "test-dicm-re"
@@ -41,9 +44,9 @@ def tiny() -> cdvision.Model:
 
 
 @pytest.fixture(scope="module")
-def inputs(tiny: cdvision.Model) -> ExportInputs:
+def inputs(tiny: cdvision.Model) -> ExportRun:
     """What the tiny model's graphs receive from one drawn picture."""
-    return ExportInputs.from_photos(tiny, drawn_photos()[:1])
+    return ExportRun.prepare(tiny, photos=drawn_photos()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -137,18 +140,18 @@ class _Off:
 
 
 def test_a_graph_that_differs_is_not_kept(
-    tiny: cdvision.Model, inputs: ExportInputs, tmp_path: Path
+    tiny: cdvision.Model, inputs: ExportRun, tmp_path: Path
 ) -> None:
     path = tmp_path / "box.onnx"
-    arguments = (tiny, "box.detector", path, tmp_path, "fp32", inputs)
-    assert export_graph_file(*arguments, _Off(tiny.package, 0.0)).bytes == path.stat().st_size
+    near, far = (replace(inputs, reference=_Off(tiny.package, share)) for share in (0.0, 1e-3))
+    assert export_graph_file(near, "box.detector", path, tmp_path).bytes == path.stat().st_size
     with pytest.raises(ModelError, match="expected at most"):
-        export_graph_file(*arguments, _Off(tiny.package, 1e-3))
+        export_graph_file(far, "box.detector", path, tmp_path)
     assert not path.exists()
 
 
 def test_half_weights_halve_the_file_and_keep_the_results(
-    tiny: cdvision.Model, inputs: ExportInputs
+    tiny: cdvision.Model, inputs: ExportRun
 ) -> None:
     graph = "answer.classifier"
     full, half = (standalone_graph(tiny.package, graph, half_weights=h) for h in (False, True))
@@ -157,7 +160,7 @@ def test_half_weights_halve_the_file_and_keep_the_results(
     candidate = OnnxGraph(half.SerializeToString(), threads=1)
     check(
         graph,
-        largest_differences(graph, candidate, reference, inputs.recorded[graph]),
+        largest_differences(candidate, partial(reference.run, graph), inputs.recorded[graph]),
         TOLERANCES["fp16"],
     )
 
@@ -207,7 +210,7 @@ def test_the_check_finds_what_tensorrt_refuses() -> None:
 
 
 def test_half_precision_leaves_the_integer_network_alone(
-    tiny: cdvision.Model, inputs: ExportInputs
+    tiny: cdvision.Model, inputs: ExportRun
 ) -> None:
     model = half_graph(standalone_graph(tiny.package, "encoder"))
     onnx.checker.check_model(model, full_check=True)
@@ -219,9 +222,8 @@ def test_half_precision_leaves_the_integer_network_alone(
     graph = "answer.detector"
     candidate = half_graph(standalone_graph(tiny.package, graph))
     found = largest_differences(
-        graph,
         OnnxGraph(candidate.SerializeToString(), threads=1),
-        OnnxEngine(tiny.package, threads=1),
+        partial(OnnxEngine(tiny.package, threads=1).run, graph),
         inputs.recorded[graph][:1],
     )
     check(graph, found, TOLERANCES["fp16"])
@@ -229,7 +231,7 @@ def test_half_precision_leaves_the_integer_network_alone(
 
 
 def test_int8_quantises_the_body_and_spares_the_heads(
-    tiny: cdvision.Model, inputs: ExportInputs
+    tiny: cdvision.Model, inputs: ExportRun
 ) -> None:
     plain = standalone_graph(tiny.package, "answer.detector")
     runs = inputs.recorded["answer.detector"][:1]

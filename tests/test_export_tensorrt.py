@@ -20,9 +20,15 @@ import pytest
 
 import cdvision
 from cdvision.engines.onnx_engine import OnnxEngine
-from cdvision.engines.plan_cache import FOLDER_VARIABLE, PlanCache, default_folder, model_sha256
+from cdvision.engines.plan_cache import (
+    FOLDER_VARIABLE,
+    PlanCache,
+    Profile,
+    default_folder,
+    model_sha256,
+)
 from cdvision.engines.tensorrt_engine import TensorrtEngine
-from cdvision.engines.tensorrt_runtime import Profile, tensorrt_installed
+from cdvision.engines.tensorrt_runtime import tensorrt_installed
 from cdvision.errors import CdvisionError, EngineError, ModelError
 
 pytest.importorskip("onnx")
