@@ -79,10 +79,12 @@ def _difference(name: str, found: NDArray[Any] | None, expected: NDArray[Any]) -
     if found is None or found.shape != expected.shape:
         shape = "none" if found is None else found.shape
         raise ModelError(f"output {name!r}: expected shape {expected.shape}, found {shape}")
+    # In float64: the difference of two unsigned or narrow integers would wrap.
     apart = np.abs(found.astype(np.float64) - expected)
     absolute = float(apart.max(initial=0.0))
     if expected.dtype.kind in "iu":
         return Difference(name, absolute, float((apart > 0).mean()), integer=True)
+    # Against the largest value, not each its own: next to 0 every rounding is a large share.
     largest = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
     return Difference(name, absolute, absolute / largest, integer=False)
 

@@ -21,7 +21,7 @@ PASSING = (
     "Transpose", "Resize", "DepthToSpace", "Pad",
 )  # fmt: skip
 FLOAT_INPUTS = {"Resize": (1, 2)}  # region and scales are float32 by definition
-LARGEST = 65504.0
+LARGEST = 65504.0  # of float16: a larger weight would become infinite
 
 
 def half_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -60,9 +60,11 @@ class _Halver:
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:
+            # The integer networks' weights are no parameters; INT8 weights are no constants.
             return node.input[1].startswith(PARAMETERS) and node.input[1] in self._constants
         if node.op_type not in PASSING or not self._floats(node):
             return False
+        # Halving begins at a weighted layer and is passed on; it never begins at an Add.
         data = [name for name in self._floats(node) if name not in self._constants]
         return bool(data) and all(name in self._halves for name in data)
 
@@ -97,6 +99,7 @@ class _Halver:
         return self._halves[name]
 
     def _widen(self, name: str) -> None:
+        """Cast back to float32 at the first reader that wants it; later ones find it there."""
         half = self._pending.pop(name, None)
         if half is not None:
             self._cast(half, name, TensorProto.FLOAT)

@@ -44,7 +44,7 @@ def quantised_graph(
     Args:
         model: with plain float32 weights, see ``standalone_graph``.
         runs: inputs recorded from calibration photos; at most ``CALIBRATION_RUNS`` are used.
-        for_tensorrt: leave biases in float and convert before weighted layers alone, as TensorRT
+        for_tensorrt: leave biases in float and convert at weighted layers alone, as TensorRT
             asks; ONNX Runtime is faster with integer biases and integers passed on.
 
     Raises:
@@ -104,13 +104,15 @@ def _quantised(
                     {n.op_type for n in model.graph.node if n.name in chosen}
                 ),
                 nodes_to_quantize=sorted(chosen),
-                per_channel=True,
+                per_channel=True,  # channels' weights differ by 100 times: one scale erases some
                 activation_type=q.QuantType.QInt8,
                 weight_type=q.QuantType.QInt8,
                 calibrate_method=q.CalibrationMethod.MinMax,
                 extra_options={
+                    # Zero points of 0: TensorRT takes no others.
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
+                    # In int32, in steps of input scale times weight scale: sums need no conversion.
                     "QuantizeBias": not for_tensorrt,
                 },
             )
@@ -122,8 +124,10 @@ def _quantised(
 def _between(model: onnx.ModelProto, nodes: set[str]) -> list[str]:
     """Names of the layers whose inputs all come from quantised layers or from each other."""
     names: list[str] = []
+    # Values that are integers already; the nodes stand in the order of computation.
     quantised = {out for n in model.graph.node if n.name in nodes for out in n.output}
     for node in model.graph.node:
+        # Of Resize, Clip and Split the further inputs are settings, no data.
         data = [name for name in node.input[: None if node.op_type in ("Add", "Concat") else 1]]
         if node.op_type in PASSING and all(name in quantised for name in data):
             names.append(node.name)

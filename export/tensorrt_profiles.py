@@ -13,7 +13,7 @@ from cdvision.export.standalone_graph import axes_of
 from cdvision.package.card import ModelCard
 
 Triple = tuple[int, int, int]
-REGIONS: Triple = (1, 200, 1000)
+REGIONS: Triple = (1, 200, 1000)  # two-stage detectors here propose at most 1000
 
 
 @dataclass(frozen=True)

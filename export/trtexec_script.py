@@ -42,7 +42,7 @@ def trtexec_arguments(build: PlannedBuild, *, workspace_bytes: int) -> list[str]
         f"--onnx={build.graph}",
         f"--saveEngine={build.plan}",
         "--stronglyTyped",
-        "--noTF32",
+        "--noTF32",  # 10-bit mantissas: not what fp32 promises
         f"--memPoolSize=workspace:{max(1, workspace_bytes // MEBIBYTE)}M",
         "--timingCacheFile=timing.cache",
         *(

@@ -21,10 +21,11 @@ from cdvision.package.loader import ModelPackage, load_package
 
 onnx = pytest.importorskip("onnx")
 
+from cdvision.export import onnx_artefacts  # noqa: E402
 from cdvision.export.differences import TOLERANCES, check, differences  # noqa: E402
 from cdvision.export.export_run import ExportRun  # noqa: E402
 from cdvision.export.half_precision import half_graph  # noqa: E402
-from cdvision.export.onnx_artefacts import export_graph_file  # noqa: E402
+from cdvision.export.onnx_artefacts import export_graph_file, write_onnx  # noqa: E402
 from cdvision.export.parity import OnnxGraph, batched, largest_differences  # noqa: E402
 from cdvision.export.quantise import quantisable_nodes, quantised_graph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos, photos_in  # noqa: E402
@@ -250,6 +251,33 @@ def test_int8_quantises_the_body_and_spares_the_heads(
         assert chosen.isdisjoint(n.name for n in heads)
         assert (unsupported(model) == []) is for_tensorrt  # integer biases are ONNX Runtime's
         OnnxGraph(model.SerializeToString(), threads=1).run(runs[0])
+
+
+def test_int8_takes_its_ranges_from_the_calibration_photos_alone(
+    tiny: cdvision.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_artefacts, "graph_names", lambda _: ["encoder"])
+    grey = np.full((224, 288, 3), 100, np.uint8)
+    report = write_onnx(
+        tiny, tmp_path, precision="int8", photos=drawn_photos()[:1], calibration=[grey]
+    )
+    (encoder,) = report.graphs
+    assert encoder.milliseconds.keys() == {"fp32", "int8"}
+    assert encoder.notes["quantised_layers"] > 5
+    assert encoder.bytes < 0.8 * encoder.notes["fp32_bytes"]
+    largest = max(item.relative for item in encoder.parity)
+    assert largest > TOLERANCES["fp32"].relative  # the report tells; accuracy decides
+    assert cdvision.load(tmp_path).card.metrics == ()  # measured in float: no longer true
+    run = ExportRun.prepare(tiny, "int8", drawn_photos()[:1], [grey])
+    pictures = [inputs["image"] for inputs in run.calibration["encoder"]]
+    assert len(pictures) == 3  # the smallest, the usual and the largest rate
+    assert {int(inputs["quality"][0]) for inputs in run.calibration["encoder"]} == {
+        0, tiny.card.default_quality - 1, tiny.card.qualities - 1,
+    }  # fmt: skip
+    assert all(np.unique(picture).tolist() == [100] for picture in pictures)
+    assert len(np.unique(run.recorded["encoder"][0]["image"])) > 100
+    with pytest.raises(ModelError, match="expected one of fp32, fp16, int8, found 'int4'"):
+        ExportRun.prepare(tiny, "int4")
 
 
 def test_int8_spares_the_front_of_a_sender(model: cdvision.Model) -> None:
