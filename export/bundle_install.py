@@ -179,4 +179,6 @@ def _pip(command: str, *arguments: str, **variables: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise CdvisionError(f"pip {command} failed: {done.stderr.strip()}")
+        # The cause stands last, below pip's own traceback or above hints on where to look.
+        causes = [line for line in done.stderr.splitlines() if "rror" in line]
+        raise CdvisionError(f"pip {command} failed: {causes[-1] if causes else done.stderr}")

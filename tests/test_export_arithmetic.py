@@ -249,8 +249,8 @@ def test_the_limits_of_each_precision() -> None:
     assert fails("int8", [-2.0, 0.61], real)
     for precision, share in (("fp32", 1), ("fp16", 20), ("int8", 50)):  # of 1000 integers
         whole = [0] * 1000
-        assert not fails(precision, [7] * share + whole[share:], whole)
-        assert fails(precision, [7] * (share + 1) + whole[share + 1 :], whole)
+        assert not fails(precision, [1] * share + whole[share:], whole)
+        assert fails(precision, [-1] * (share + 1) + whole[share + 1 :], whole)
 
 
 def test_a_value_that_is_no_number_is_refused_whatever_came_before_or_after() -> None:

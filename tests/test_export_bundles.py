@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,24 @@ def test_every_pin_has_an_aarch64_wheel(tmp_path: Path) -> None:
     assert any("aarch64" in path.name for path in tmp_path.glob("numpy-*.whl"))
     with pytest.raises(CdvisionError, match=r"pip download failed: .*no-such-package"):
         download_wheels(tmp_path, ["no-such-package-of-cdvision==1"], "3.12")
+
+
+def test_pip_makes_the_wheel_from_where_cdvision_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bundle_install._origin() == str(TESTS.parent)
+    installed = tmp_path / "cdvision" / "export" / "bundle_install.py"  # no checkout around it
+    monkeypatch.setattr(bundle_install, "__file__", str(installed))
+    for recorded, origin in (
+        (None, f"cdvision=={cdvision.__version__}"),
+        ('{"url": "file:///nowhere/cdvision-1-py3-none-any.whl"}',
+         "file:///nowhere/cdvision-1-py3-none-any.whl"),
+    ):  # fmt: skip
+        about = types.SimpleNamespace(read_text=lambda _, recorded=recorded: recorded)
+        monkeypatch.setattr(bundle_install.metadata, "distribution", lambda _, about=about: about)
+        assert bundle_install._origin() == origin
+    with pytest.raises(CdvisionError, match=r"pip wheel failed: .*nowhere"):
+        write_wheel(tmp_path / "bundle")
 
 
 def test_a_wheel_for_the_target_loses_its_models_alone(tmp_path: Path) -> None:
