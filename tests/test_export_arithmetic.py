@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cdvision.errors import ModelError
+from cdvision.errors import EngineError, ModelError
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -17,7 +17,7 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
-from cdvision.engines.plan_cache import covers  # noqa: E402
+from cdvision.engines.plan_cache import PlanKey, covers, usable_plan  # noqa: E402
 from cdvision.export import bundle_check, parity  # noqa: E402
 from cdvision.export.differences import (  # noqa: E402
     FINITE,
@@ -264,6 +264,13 @@ def test_a_value_that_is_no_number_is_refused_whatever_came_before_or_after() ->
     check("g", {"y": Difference("y", 9.0, 9.0, integer=False)}, FINITE)
 
 
+def test_bytes_do_not_wrap_and_small_values_count_against_the_largest() -> None:
+    (item,) = differences({"y": np.array([0, 9], np.uint8)}, {"y": np.array([1, 9], np.uint8)})
+    assert (item.absolute, item.relative, item.integer) == (1.0, 0.5, True)
+    (item,) = differences({"y": np.array([0.002, -4.0])}, {"y": np.array([0.001, -4.0])})
+    assert item.relative == pytest.approx(0.001 / 4)
+
+
 def test_the_worst_of_two_runs_counts() -> None:
     first = Difference("y", 3.0, 0.1, integer=False)
     second = Difference("y", 1.0, 0.5, integer=False)
@@ -369,6 +376,24 @@ def test_a_profile_has_the_smallest_usual_and_largest_shape() -> None:
     arguments = trtexec_arguments(build, workspace_bytes=256 * 2**20)
     assert {"--minShapes=x:1x8x2x32", "--optShapes=x:3x8x4x64", "--maxShapes=x:5x8x10x160",
             "--memPoolSize=workspace:256M", "--noTF32"} <= {*arguments}  # fmt: skip
+
+
+def test_the_newest_plan_of_this_machine_that_takes_the_shapes_is_used() -> None:
+    def key(most: int, **changed: str) -> PlanKey:
+        fields = {"model": "m", "model_sha256": "a", "graph": "g", "precision": "fp32",
+                  "tensorrt": "10.3", "compute_capability": "8.7"}  # fmt: skip
+        return PlanKey(**{**fields, **changed}, profile={"x": ((1,), (1,), (most,))})
+
+    wanted = {"model_sha256": "a", "tensorrt": "10.3", "compute_capability": "8.7"}
+    narrow, wide, old = key(2), key(8), key(8, precision="fp16")
+    for name in wanted:
+        keys = [key(9, **{name: "other"}), narrow, wide, old]
+        assert usable_plan(keys, wanted, {"x": (4,)}, build="build") is wide
+        assert usable_plan(keys, wanted, {"x": (2,)}, build="build") is narrow
+        with pytest.raises(EngineError, match=r"\(9,\).*--sizes"):
+            usable_plan(keys, wanted, {"x": (9,)}, build="build")
+        with pytest.raises(EngineError, match="build it on this machine: build"):
+            usable_plan(keys[:1], wanted, {"x": (2,)}, build="build")
 
 
 def test_regions_of_two_stage_heads_have_a_range_of_their_own() -> None:
