@@ -27,7 +27,7 @@ pytest.importorskip("onnx")
 
 from safetensors import safe_open
 
-from cdvision.export import bundle_check, bundle_install
+from cdvision.export import bundle, bundle_check, bundle_install
 from cdvision.export.bundle import write_receiver_bundle, write_sender_bundle
 from cdvision.export.bundle_install import (
     InstallOptions,
@@ -272,6 +272,13 @@ def test_a_wheel_for_the_target_loses_its_models_alone(tmp_path: Path) -> None:
     assert record == "cdvision/api.py,sha256=a,4\ncdvision/packages.py,sha256=b,4\n"
     with pytest.raises(CdvisionError, match=r"expected a wheel of cdvision .*found cdvision-0\.0-"):
         write_wheel(tmp_path, tmp_path / "cdvision-0.0-py3-none-any.whl")
+
+
+def test_int8_of_a_bundle_is_calibrated_at_all_rates(tiny: cdvision.Model, tmp_path: Path) -> None:
+    paths = bundle._calibration_streams(tiny, drawn_photos()[:2], tmp_path)
+    found = [tiny.open(path.read_bytes()).header.quality for path in paths]
+    card = tiny.card
+    assert found == [1, 1, card.default_quality, card.default_quality, *[card.qualities] * 2]
 
 
 def test_the_wheel_is_code_without_models(wheel: Path) -> None:
