@@ -19,10 +19,10 @@ from pathlib import Path
 
 from cdvision.engines.plan_cache import PlanCache, model_sha256
 from cdvision.errors import ModelError
-from cdvision.export.compare_graphs import reference_engine
+from cdvision.export.export_run import ExportRun
 from cdvision.export.graph_contract import tail_of
-from cdvision.export.onnx_artefacts import PRECISIONS, ExportInputs, export_graph_file
-from cdvision.export.package_part import copy_tables, write_card
+from cdvision.export.onnx_artefacts import export_graph_file
+from cdvision.export.partial_package import copy_tables, write_card
 from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names
 from cdvision.export.triton_config import ServedModel, Step, Tensor
@@ -67,24 +67,15 @@ def write_triton(
     Raises:
         ModelError: a graph differs from the reference by too much, or an engine is missing.
     """
-    if precision not in PRECISIONS:
-        raise ModelError(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
     repository = _Repository(model, folder, engines)
-    inputs = ExportInputs.from_photos(model, photos, calibration if precision == "int8" else ())
-    name, reference = reference_engine(model.package)
+    run = ExportRun.prepare(model, precision, photos, calibration)
     reports = []
     for graph in graph_names(model.package):
         if graph not in model.card.sender_graphs and graph.partition(".")[0] not in UNSERVED:
             path = folder / repository.name_of(graph) / "1" / "model.onnx"
-            reports.append(
-                export_graph_file(model, graph, path, folder, precision, inputs, reference)
-            )
+            reports.append(export_graph_file(run, graph, path, folder))
     repository.write(reports)
-    report = ExportReport(
-        model.name, "triton", precision, name, inputs.photos, tuple(reports), folder
-    )
-    report.write()
-    return report
+    return run.write_report("triton", reports, folder)
 
 
 class _Repository:

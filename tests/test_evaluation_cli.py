@@ -297,8 +297,7 @@ def test_masks_are_measured_from_any_detections(folder: Path, tmp_path: Path) ->
     data = LabelledSet(photos, given_scoring=CocoScoring(labels, "segm"), resamples=20)
     assert data.task == "segment"
     exact, shifted = (
-        data.measure(lambda image: image, segment(shift), "masks")
-        for shift in (0, 30)
+        data.measure(lambda image: image, segment(shift), "masks") for shift in (0, 30)
     )
     assert exact["ap"] == pytest.approx(1.0)
     assert 0.3 < shifted["ap"] < 0.6, "the overlap is 140/200"

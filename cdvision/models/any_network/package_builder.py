@@ -32,8 +32,8 @@ from cdvision.models.any_network.graphs import (
     features_input,
     tap_graph,
 )
-from cdvision.models.any_network.joined_fronts import OnnxFront, join_fronts
 from cdvision.models.any_network.network import Served, ServedShape
+from cdvision.models.any_network.onnx_front import OnnxFront, prepend_fronts
 from cdvision.models.any_network.served_networks import REPORT_FILE, networks_again
 from cdvision.networks.graphs import Graph
 from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
@@ -188,7 +188,7 @@ class _Parts:
         given = self._onnx()
         try:
             export_graph(encoder_graph(self.model, self.fronts, tuple(given)), path, weights)
-            join_fronts(path, {features_input(k): _onnx_front(n) for k, n in given.items()})
+            prepend_fronts(path, {features_input(k): _onnx_front(n) for k, n in given.items()})
         except OSError:  # as above
             raise
         except Exception as error:  # as above

@@ -33,8 +33,8 @@ class OnnxFront:
     reversed: bool
 
 
-def join_fronts(path: Path, fronts: Mapping[str, OnnxFront]) -> None:
-    """Compute inputs of a graph by ONNX networks on the image that it gets.
+def prepend_fronts(path: Path, fronts: Mapping[str, OnnxFront]) -> None:
+    """Let ONNX networks compute inputs of a graph from the image, which becomes its input.
 
     Args:
         path: graph to change, which takes each network's features as an input.
