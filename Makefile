@@ -12,7 +12,7 @@ COUNT   ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typed-tree test-aarch64 aarch64-lock fuzz bench clean
+.PHONY: help demo test lint typed-tree test-aarch64 fuzz bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,9 +37,6 @@ typed-tree:
 
 test-aarch64: $(DEV) ## golden streams, every codec and a receiver bundle on an emulated aarch64 (needs qemu-user-static)
 	@$(PY) tests/aarch64/emulate.py
-
-aarch64-lock: $(DEV) ## ask the index again for the pins and aarch64 wheels of the bundles
-	@$(PY) -m cdvision.export.refresh_lock
 
 fuzz: $(BASE) ## read COUNT mutated streams (100,000): a result or a BitstreamError, nothing else
 	@$(VENV)/bin/cdvision bench fuzz --count $(COUNT)

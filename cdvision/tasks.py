@@ -27,6 +27,7 @@ class TaskOption:
         low: least value.
         high: greatest value; None for no limit.
         batched: whether ``analyze``, the command line and the service take it too.
+        aliases: other names of it on the command line.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TaskOption:
     low: float | None = None
     high: float | None = None
     batched: bool = True
+    aliases: tuple[str, ...] = ()
 
     def check(self, value: Any) -> None:
         """Refuse a value of another kind or out of range; raises CdvisionError."""
@@ -85,7 +87,9 @@ class Task:
         column: of tables of results; None where answers do not go into tables.
         drawable: whether an answer can be drawn on a photo.
         thorough: options under which every graph of the task is run, for recording its inputs.
-        scoring: for each kind of labels that `cdvision eval` takes, "module:name" of the scoring.
+        measured: options under which `cdvision eval` asks.
+        scoring: for each kind of labels that `cdvision eval` takes, "module:name" of the scoring;
+            one of the kind ``table`` is given the rows of a csv.
         example: an answer as JSON, for the service's contract.
     """
 
@@ -97,6 +101,7 @@ class Task:
     column: Column | None = None
     drawable: bool = False
     thorough: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
     scoring: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
 
@@ -137,6 +142,8 @@ BOXES = Column(
         "mask": "string",
     },
 )
+# A detector's precision-recall curve needs its weak boxes too; NanoDet's own evaluation uses 0.05.
+WEAK_BOXES = {"confidence": 0.05}
 _BOX = {
     "xyxy": [14.2, 20.5, 310.0, 402.7],
     "confidence": 0.91,
@@ -158,7 +165,8 @@ TASKS: dict[str, Task] = {
             BOXES,
             drawable=True,
             thorough={"confidence": 0.0},
-            scoring={"coco": f"{_SCORES}.coco_ap:CocoScoring"},
+            measured=WEAK_BOXES,
+            scoring={"coco-masks": f"{_SCORES}.coco_ap:CocoScoring"},
             example={"image_size": [451, 300], "detections": [{**_BOX, "mask": _MASK}]},
         ),
         Task(
@@ -170,6 +178,7 @@ TASKS: dict[str, Task] = {
             BOXES,
             drawable=True,
             thorough={"confidence": 0.0},
+            measured=WEAK_BOXES,
             scoring={
                 "coco": f"{_SCORES}.coco_ap:CocoScoring",
                 "voc": f"{_SCORES}.voc_ap:VocScoring",
@@ -187,7 +196,8 @@ TASKS: dict[str, Task] = {
                 "class",
                 {"class_id": "int", "class_name": "string", "probability": "float"},
             ),
-            scoring={"classes": f"{_SCORES}.accuracy:TopScoring"},
+            measured={"top": 5},
+            scoring=dict.fromkeys(("classes", "folder"), f"{_SCORES}.accuracy:TopScoring"),
             example={
                 "classes": [{"class_id": 285, "class_name": "Egyptian cat", "probability": 0.75}]
             },
@@ -197,13 +207,20 @@ TASKS: dict[str, Task] = {
             "Tell the attributes of a face, from its stream.",
             "cdvision.results:Attributes",
             "attributes",
-            (TaskOption("all_attributes", False, "All attributes, not only plain ones."),),
+            (
+                TaskOption(
+                    "all_attributes",
+                    False,
+                    "All attributes, not only plain ones.",
+                    aliases=("all",),
+                ),
+            ),
             Column(
                 "attributes",
                 "attribute",
                 {"name": "string", "probability": "float", "present": "boolean"},
             ),
-            thorough={"all_attributes": True},
+            measured={"all_attributes": True},
             scoring={"attributes": f"{_SCORES}.attribute_scoring:AttributeScoring"},
             example={"attributes": [{"name": "Smiling", "probability": 0.97, "present": True}]},
         ),
@@ -232,6 +249,11 @@ def tasks() -> dict[str, Task]:
     """Return all tasks by name, those of installed third parties among them."""
     _register_installed()
     return TASKS
+
+
+def task_of_labels(kind: str) -> Task:
+    """Return the task that labels of a kind are for, such as ``"coco"``."""
+    return next(task for task in tasks().values() if kind in task.scoring)
 
 
 def answered_by(names: Iterable[str]) -> list[Task]:

@@ -6,7 +6,7 @@
               smoke_test.py, README.md
     sender:   wheel, requirements, model/ (the encoder alone), send.py, README.md
 
-Neither needs PyTorch, and every package that they name has a wheel for aarch64.
+Neither needs PyTorch. An offline bundle holds the wheels that its requirements name, too.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from string import Template
 from typing import Any
 
 from cdvision.export.bundle_check import latents_sha256
-from cdvision.export.package_part import write_receiver_package, write_sender_package
+from cdvision.export.bundle_install import (
+    ENGINE_REQUIREMENTS,
+    MADE_HERE,
+    InstallOptions,
+    write_install,
+)
+from cdvision.export.partial_package import write_receiver_package, write_sender_package
 from cdvision.export.recorded_inputs import drawn_photos
 from cdvision.export.report import ExportReport
 from cdvision.export.tensorrt_builder import TensorrtOptions, write_tensorrt
-from cdvision.export.wheel import write_wheel
-from cdvision.export.wheel_lock import ENGINES, RECEIVER, read_lock
 from cdvision.model import Model
 from cdvision.photo import ImageLike
+from cdvision.tasks import answered_by
 
 CODE = Path(__file__).parent
-LEAST_CONFIDENCE = 0.1  # of the boxes in expected.json
-CLASSES = 5
+CHECKED = {"confidence": 0.1, "top": 5}  # what expected.json asks, of the tasks that take it
 MODEL, STREAMS, GRAPHS = "model", "streams", "tensorrt"
 
 
@@ -43,6 +47,7 @@ def write_receiver_bundle(
     *,
     photos: Sequence[ImageLike] = (),
     calibration: Sequence[ImageLike] = (),
+    install: InstallOptions = MADE_HERE,
 ) -> ExportReport:
     """Write everything that a Jetson, or any receiver, needs to answer from streams.
 
@@ -52,10 +57,11 @@ def write_receiver_bundle(
         options: of the graphs for TensorRT; the package's own graphs stay as they are.
         photos: become the streams of the smoke test; three drawn pictures where empty.
         calibration: photos that set the ranges of INT8.
+        install: the wheel, and whether the bundle installs without a network.
 
     Raises:
         ModelError: the model has no encoder, or a graph loses too much.
-        CdvisionError: INT8 without calibration photos; cdvision is not installed.
+        CdvisionError: INT8 without calibration photos; pip makes or finds no wheel.
     """
     receiver = Model(write_receiver_package(model.package, folder / MODEL))
     streams = write_streams(model, photos or drawn_photos(), folder / STREAMS)
@@ -70,24 +76,31 @@ def write_receiver_bundle(
             calibration=_calibration_streams(model, calibration, Path(scratch)),
             elsewhere=True,
         )
-    engines = read_lock().requirements(ENGINES)
-    _write(folder / "requirements-engines.txt", "\n".join(engines))
     shutil.copyfile(CODE / "bundle_check.py", folder / "smoke_test.py")
-    _write_install(folder, "receiver_readme.md", model.name, options.precision)
+    write_install(folder, install, ENGINE_REQUIREMENTS)
+    _write_readme(folder, "receiver_readme.md", model.name, options.precision)
     placed = [replace(graph, file=f"{GRAPHS}/{graph.file}") for graph in graphs.graphs]
     return _report(replace(graphs, target="jetson", graphs=tuple(placed), folder=folder))
 
 
-def write_sender_bundle(model: Model, folder: Path) -> ExportReport:
+def write_sender_bundle(
+    model: Model, folder: Path, *, install: InstallOptions = MADE_HERE
+) -> ExportReport:
     """Write everything that a camera's side needs to encode.
+
+    Args:
+        model: a whole model, on any engine.
+        folder: made where missing.
+        install: the wheel, and whether the bundle installs without a network.
 
     Raises:
         ModelError: the model has no encoder.
-        CdvisionError: cdvision is not installed.
+        CdvisionError: pip makes or finds no wheel.
     """
     write_sender_package(model.package, folder / MODEL)
     shutil.copyfile(CODE / "bundle_send.py", folder / "send.py")
-    _write_install(folder, "sender_readme.md", model.name, "as in the package")
+    write_install(folder, install)
+    _write_readme(folder, "sender_readme.md", model.name, "as in the package")
     report = ExportReport(
         model.name, "sender", "as in the package", "none: the package's own graph", 0, (), folder
     )
@@ -113,15 +126,13 @@ def expected_answers(model: Model, streams: Sequence[Path]) -> dict[str, Any]:
     for path in streams:
         stream = model.open(path.read_bytes())
         record: dict[str, Any] = {"file": path.name, "latents_sha256": latents_sha256(stream)}
-        if "detect" in model.card.tasks:
-            found = stream.detect(confidence=LEAST_CONFIDENCE)
-            record["detect"] = found.to_dict()["detections"]
-        if "classify" in model.card.tasks:
-            record["classify"] = stream.classify(top=CLASSES).to_dict()["classes"]
-        if "attributes" in model.card.tasks:
-            record["attributes"] = stream.attributes().to_dict()["attributes"]
+        record["answers"] = {
+            task.name: stream.ask(task.name, **task.taken_from(CHECKED)).to_rows()
+            for task in answered_by(model.card.tasks)
+            if task.in_tables
+        }
         records.append(record)
-    return {"model": model.name, "confidence": LEAST_CONFIDENCE, "streams": records}
+    return {"model": model.name, "options": CHECKED, "streams": records}
 
 
 def _calibration_streams(model: Model, photos: Sequence[ImageLike], folder: Path) -> list[Path]:
@@ -134,19 +145,15 @@ def _calibration_streams(model: Model, photos: Sequence[ImageLike], folder: Path
     ]
 
 
-def _write_install(folder: Path, readme: str, name: str, precision: str) -> None:
-    """Write the wheel, the pinned requirements and the README, whose words are filled in."""
-    wheel = write_wheel(folder)
-    pins = [*read_lock().requirements(RECEIVER), f"./{wheel.name}"]
-    _write(folder / "requirements.txt", "\n".join(pins))
+def _write_readme(folder: Path, readme: str, name: str, precision: str) -> None:
     template = Template((CODE / readme).read_text(encoding="utf-8"))
     _write(folder / "README.md", template.substitute(model=name, precision=precision))
 
 
 def _report(report: ExportReport) -> ExportReport:
+    """Add the size of the whole bundle, and write ``report.json``."""
     size = sum(path.stat().st_size for path in report.folder.rglob("*") if path.is_file())
-    notes = {**report.notes, "bundle_bytes": size, "aarch64_wheels_checked": read_lock().taken}
-    noted = replace(report, notes=notes)
+    noted = replace(report, notes={**report.notes, "bundle_bytes": size})
     noted.write()
     return noted
 

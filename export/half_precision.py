@@ -9,21 +9,19 @@ stay as they are (their weights come from a DequantizeLinear), and the heads bec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from cdvision.export.quantise import PARAMETERS, WEIGHTED
-from cdvision.export.standalone_graph import drop_unused
+from cdvision.export.standalone_graph import drop_unused, replace_nodes, value_types
 
 PASSING = (
     "LeakyRelu", "Relu", "Clip", "MaxPool", "Add", "Mul", "Concat", "Split", "Slice", "Reshape",
     "Transpose", "Resize", "DepthToSpace", "Pad",
 )  # fmt: skip
 FLOAT_INPUTS = {"Resize": (1, 2)}  # region and scales are float32 by definition
-LARGEST = 65504.0
+LARGEST = 65504.0  # of float16: a larger weight would become infinite
 
 
 def half_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -39,9 +37,9 @@ class _Halver:
     """Walks the nodes once, in order, and keeps for every value which forms of it exist."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._graph = model.graph
+        self._model, self._graph = model, model.graph
         self._constants = {t.name: t for t in model.graph.initializer}
-        self._types = _value_types(model)
+        self._types = value_types(model)
         self._halves: dict[str, str] = {}  # float32 value -> its float16 form
         self._pending: dict[str, str] = {}  # value that exists in float16 alone so far
         self._nodes: list[onnx.NodeProto] = []
@@ -57,16 +55,16 @@ class _Halver:
                 self._nodes.append(node)
         for value in self._graph.output:
             self._widen(value.name)
-        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in self._nodes]
-        del self._graph.node[:]
-        self._graph.node.extend(copies)
-        del self._graph.value_info[:]
+        replace_nodes(self._model, self._nodes)
+        del self._graph.value_info[:]  # their types are no longer these
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if node.op_type in WEIGHTED:
+            # The integer networks' weights are no parameters; INT8 weights are no constants.
             return node.input[1].startswith(PARAMETERS) and node.input[1] in self._constants
         if node.op_type not in PASSING or not self._floats(node):
             return False
+        # Halving begins at a weighted layer and is passed on; it never begins at an Add.
         data = [name for name in self._floats(node) if name not in self._constants]
         return bool(data) and all(name in self._halves for name in data)
 
@@ -101,6 +99,7 @@ class _Halver:
         return self._halves[name]
 
     def _widen(self, name: str) -> None:
+        """Cast back to float32 at the first reader that wants it; later ones find it there."""
         half = self._pending.pop(name, None)
         if half is not None:
             self._cast(half, name, TensorProto.FLOAT)
@@ -108,10 +107,3 @@ class _Halver:
     def _cast(self, source: str, target: str, to: int) -> None:
         name = f"cast_{target}"
         self._nodes.append(helper.make_node("Cast", [source], [target], name, to=to))
-
-
-def _value_types(model: onnx.ModelProto) -> Mapping[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    values = (*inferred.value_info, *inferred.input, *inferred.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}

@@ -14,57 +14,21 @@ it is installed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
-from cdvision.engines import Engine
+from cdvision.engines import OpenGraph
 from cdvision.errors import ModelError
-from cdvision.export.compare_graphs import (
-    OnnxGraph,
-    OpenGraph,
-    compared,
-    paired_milliseconds,
-    reference_engine,
-)
-from cdvision.export.differences import FINITE, TOLERANCES, Difference, check
-from cdvision.export.package_part import copy_tables, write_card
+from cdvision.export.export_run import ExportRun
+from cdvision.export.parity import OnnxGraph, paired_milliseconds
+from cdvision.export.partial_package import copy_tables, write_card
 from cdvision.export.quantise import quantisable_nodes, quantised_graph
-from cdvision.export.recorded_inputs import Inputs, Recorded, drawn_photos, record_inputs
 from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names, opset_of, standalone_graph
 from cdvision.model import Model
 from cdvision.photo import ImageLike
-
-PRECISIONS = ("fp32", "fp16", "int8")
-
-
-@dataclass(frozen=True)
-class ExportInputs:
-    """What a model's graphs receive from photos.
-
-    Attributes:
-        recorded: inputs for parity and times.
-        calibration: inputs for INT8; empty where none was asked for.
-        photos: how many photos ``recorded`` comes from.
-    """
-
-    recorded: Recorded
-    calibration: Recorded
-    photos: int
-
-    @classmethod
-    def from_photos(
-        cls,
-        model: Model,
-        photos: Sequence[ImageLike] = (),
-        calibration: Sequence[ImageLike] = (),
-    ) -> ExportInputs:
-        """Run the model on photos; on three drawn pictures where there is none."""
-        recorded = record_inputs(model, photos or drawn_photos())
-        calibrated = record_inputs(model, calibration) if calibration else {}
-        return cls(recorded, calibrated, len(photos))
 
 
 def write_onnx(
@@ -89,97 +53,49 @@ def write_onnx(
         ModelError: a graph is not valid, or differs from the reference by too much.
         CdvisionError: INT8 without calibration photos.
     """
-    if precision not in PRECISIONS:
-        raise ModelError(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
-    inputs = ExportInputs.from_photos(model, photos, calibration if precision == "int8" else ())
-    name, reference = reference_engine(model.package)
+    run = ExportRun.prepare(model, precision, photos, calibration)
     reports = [
-        export_graph_file(
-            model, graph, folder / f"{graph}.onnx", folder, precision, inputs, reference
-        )
+        export_graph_file(run, graph, folder / f"{graph}.onnx", folder)
         for graph in graph_names(model.package)
     ]
     files = [*copy_tables(model.package, folder), *(graph.file for graph in reports)]
     # The card's figures were measured in float: INT8 has to be measured again.
     measured = () if precision == "int8" else model.card.metrics
     write_card(replace(model.card, metrics=measured), folder, files)
-    report = ExportReport(
-        model.name, "onnx", precision, name, inputs.photos, tuple(reports), folder
-    )
-    report.write()
-    return report
+    return run.write_report("onnx", reports, folder)
 
 
-def export_graph_file(
-    model: Model,
-    graph: str,
-    path: Path,
-    folder: Path,
-    precision: str,
-    inputs: ExportInputs,
-    reference: Engine,
-) -> GraphReport:
+def export_graph_file(run: ExportRun, graph: str, path: Path, folder: Path) -> GraphReport:
     """Write one graph, compare it with the reference and time it.
 
     Args:
-        model: whose graph it is.
-        graph: its name.
+        run: the model, the precision and the reference.
+        graph: name of the graph.
         path: of the file, below ``folder``.
         folder: of the report.
-        precision: see ``write_onnx``.
-        inputs: what the graphs receive from photos.
-        reference: runs the package's own graphs.
 
     Raises:
         ModelError: it differs by too much; the file is removed.
     """
-    proto = graph_of_precision(model, graph, precision, inputs.calibration.get(graph, ()))
-    write_graph(proto, path)
-    candidate = OnnxGraph(str(path))
-    runs = inputs.recorded.get(graph, [])
-    parity = compared(graph, candidate, reference, runs) if runs else {}
-    keep_if_close(path, f"{model.name}: {graph}", parity, precision)
-    candidates: dict[str, OpenGraph] = {precision: candidate}
+    package, precision = run.model.package, run.precision
+    proto = standalone_graph(package, graph, half_weights=precision == "fp16")
     notes: dict[str, object] = {}
+    candidates: dict[str, OpenGraph] = {}
     if precision == "int8":
-        plain = standalone_graph(model.package, graph)
-        candidates["fp32"] = OnnxGraph(plain.SerializeToString())
-        layers = len(quantisable_nodes(plain))
-        notes = {"quantised_layers": layers, "fp32_bytes": plain.ByteSize()}
+        candidates["fp32"] = OnnxGraph(proto.SerializeToString())
+        layers = len(quantisable_nodes(proto))
+        notes = {"quantised_layers": layers, "fp32_bytes": proto.ByteSize()}
+        proto = quantised_graph(proto, run.calibration.get(graph, ()))
+    write_graph(proto, path)
+    candidates[precision] = OnnxGraph(str(path))
     return graph_report(
         proto,
         path,
         folder,
-        parity=tuple(parity.values()),
-        milliseconds=paired_milliseconds(candidates, runs) if runs else {},
+        parity=run.compare_file(graph, path, candidates[precision]),
+        milliseconds=paired_milliseconds(candidates, run.recorded.get(graph, [])),
         notes=notes,
     )
-
-
-def keep_if_close(path: Path, name: str, parity: Mapping[str, Difference], precision: str) -> None:
-    """Remove a written graph and raise ModelError where it differs by too much.
-
-    How far INT8 is from float only accuracy tells: there nothing but NaN is refused.
-    """
-    tolerance = FINITE if precision == "int8" else TOLERANCES[precision]
-    try:
-        check(name, parity, tolerance)
-    except ModelError:
-        path.unlink()
-        raise
-
-
-def graph_of_precision(
-    model: Model,
-    graph: str,
-    precision: str,
-    calibration: Sequence[Inputs] = (),
-) -> onnx.ModelProto:
-    """Return one stand-alone graph; see ``write_onnx`` for the precisions."""
-    proto = standalone_graph(model.package, graph, half_weights=precision == "fp16")
-    if precision == "int8":
-        return quantised_graph(proto, calibration)
-    return proto
 
 
 def write_graph(proto: onnx.ModelProto, path: Path) -> Path:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 from torch import nn
@@ -119,9 +118,3 @@ def _strip_traces(model: onnx.ModelProto) -> None:
         node.doc_string = ""
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
-
-
-def embedded_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of weights that a graph still holds itself."""
-    inside = [t for t in model.graph.initializer if t.data_location != TensorProto.EXTERNAL]
-    return sum(np.asarray(numpy_helper.to_array(t)).nbytes for t in inside)

@@ -14,12 +14,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 from onnx import helper
 
 from cdvision.errors import CdvisionError, ModelError
+from cdvision.export.parity import spread
 from cdvision.export.recorded_inputs import Inputs
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
@@ -41,7 +44,7 @@ def quantised_graph(
     Args:
         model: with plain float32 weights, see ``standalone_graph``.
         runs: inputs recorded from calibration photos; at most ``CALIBRATION_RUNS`` are used.
-        for_tensorrt: leave biases in float and convert before weighted layers alone, as TensorRT
+        for_tensorrt: leave biases in float and convert at weighted layers alone, as TensorRT
             asks; ONNX Runtime is faster with integer biases and integers passed on.
 
     Raises:
@@ -56,7 +59,8 @@ def quantised_graph(
     if not nodes:
         return model
     try:
-        quantised = _quantised(model, _thinned(runs), nodes, for_tensorrt=for_tensorrt)
+        chosen = spread(runs, CALIBRATION_RUNS)
+        quantised = _quantised(model, chosen, nodes, for_tensorrt=for_tensorrt)
     except Exception as error:  # the quantiser raises ValueError, RuntimeError and protobuf's own
         raise ModelError(f"{model.doc_string}: INT8 quantisation failed ({error})") from error
     helper.set_model_props(quantised, {prop.key: prop.value for prop in model.metadata_props})
@@ -77,11 +81,6 @@ def _is_body(weight: str) -> bool:
     return weight.startswith(PARAMETERS) and not any(part in weight for part in FLOATING)
 
 
-def _thinned(runs: Sequence[Inputs]) -> list[Inputs]:
-    count = min(len(runs), CALIBRATION_RUNS)
-    return [runs[number * len(runs) // count] for number in range(count)]
-
-
 def _quantised(
     model: onnx.ModelProto, runs: Sequence[Inputs], nodes: list[str], *, for_tensorrt: bool
 ) -> onnx.ModelProto:
@@ -99,19 +98,21 @@ def _quantised(
             q.quantize_static(
                 str(source),
                 str(target),
-                _Reader(runs),
+                SimpleNamespace(get_next=partial(next, map(dict, runs), None)),
                 quant_format=q.QuantFormat.QDQ,
                 op_types_to_quantize=sorted(
                     {n.op_type for n in model.graph.node if n.name in chosen}
                 ),
                 nodes_to_quantize=sorted(chosen),
-                per_channel=True,
+                per_channel=True,  # channels' weights differ by 100 times: one scale erases some
                 activation_type=q.QuantType.QInt8,
                 weight_type=q.QuantType.QInt8,
                 calibrate_method=q.CalibrationMethod.MinMax,
                 extra_options={
+                    # Zero points of 0: TensorRT takes no others.
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
+                    # In int32, in steps of input scale times weight scale: sums need no conversion.
                     "QuantizeBias": not for_tensorrt,
                 },
             )
@@ -123,22 +124,12 @@ def _quantised(
 def _between(model: onnx.ModelProto, nodes: set[str]) -> list[str]:
     """Names of the layers whose inputs all come from quantised layers or from each other."""
     names: list[str] = []
+    # Values that are integers already; the nodes stand in the order of computation.
     quantised = {out for n in model.graph.node if n.name in nodes for out in n.output}
     for node in model.graph.node:
+        # Of Resize, Clip and Split the further inputs are settings, no data.
         data = [name for name in node.input[: None if node.op_type in ("Add", "Concat") else 1]]
         if node.op_type in PASSING and all(name in quantised for name in data):
             names.append(node.name)
             quantised |= set(node.output)
     return names
-
-
-class _Reader:
-    """Hands the calibrator one run after another, as it asks for them."""
-
-    def __init__(self, runs: Sequence[Inputs]) -> None:
-        self._runs = iter(runs)
-
-    def get_next(self) -> dict[str, object] | None:
-        """Return the next inputs, or None after the last."""
-        found = next(self._runs, None)
-        return None if found is None else dict(found)

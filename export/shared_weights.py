@@ -33,6 +33,8 @@ class Place:
 
 def weight_places(weights: Path) -> dict[str, Place]:
     """Read the header of a safetensors file: the places of its half-precision tensors by name."""
+    # The file: length of the header as 8 bytes, the header in JSON, then the tensors. Offsets in
+    # the header count from the first tensor, those of ONNX from the file's start.
     with open(weights, "rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))

@@ -17,7 +17,6 @@ from onnx.reference import ReferenceEvaluator
 
 from cdvision.errors import ModelError
 from cdvision.export.graph_contract import Axes, meaning, named_axes
-from cdvision.export.shared_weights import HALF
 from cdvision.package.loader import ModelPackage
 from cdvision.version import __version__
 
@@ -51,8 +50,7 @@ def standalone_graph(
     except Exception as error:  # protobuf's and onnx's errors share no base
         raise ModelError(f"{path}: not an ONNX graph with its weights ({error})") from error
     if not half_weights:
-        _widen_weights(model)
-        fold_constants(model)
+        fold_constants(model)  # the Cast behind each weight too
     _cast_bytes_first(model)
     _cast_bytes_last(model)
     _name_axes(model, package, graph)
@@ -60,20 +58,15 @@ def standalone_graph(
     return model
 
 
-def _widen_weights(model: onnx.ModelProto) -> None:
-    """Turn every half-precision weight and its Cast into one float32 weight."""
-    halves = {t.name: t for t in model.graph.initializer if t.name.endswith(HALF)}
-    casts = {
-        n.output[0]: n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in halves
-    }
-    for name, node in casts.items():
-        tensor = halves[node.input[0]]
-        values = numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(values, name))
-    _keep_nodes(model, [n for n in model.graph.node if n.output[0] not in casts])
+def value_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type, as a number of ``TensorProto``, of every value of a graph."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
 
 
-def _keep_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
     """Replace all nodes at once: removing one compares it with every node before it."""
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
@@ -83,20 +76,22 @@ def _keep_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
 def fold_constants(model: onnx.ModelProto) -> None:
     """Compute what depends on weights alone: engines quantise and fuse only plain weights."""
     constants = {t.name: t for t in model.graph.initializer}
-    outputs = {value.name for value in model.graph.output}
+    outputs = {value.name for value in model.graph.output}  # a node must give them
     kept = []
+    # Nodes stand in the order of computation: inputs that were folded are constants by now.
     for node in model.graph.node:
         names = [name for name in node.input if name]
         if not names or outputs & set(node.output) or not all(n in constants for n in names):
             kept.append(node)
             continue
         folded = _evaluated(model, node, [constants[name] for name in dict.fromkeys(names)])
-        if sum(len(tensor.raw_data) for tensor in folded) > FOLDED_BYTES:
+        # A weight's Cast is folded whatever its size: behind it an engine sees no weight.
+        if node.op_type != "Cast" and sum(len(t.raw_data) for t in folded) > FOLDED_BYTES:
             kept.append(node)
             continue
         model.graph.initializer.extend(folded)
         constants |= {tensor.name: tensor for tensor in folded}
-    _keep_nodes(model, kept)
+    replace_nodes(model, kept)
     drop_unused(model)
 
 
@@ -116,7 +111,7 @@ def _evaluated(
 def drop_unused(model: onnx.ModelProto) -> None:
     """Drop the weights that no node reads."""
     used = {name for node in model.graph.node for name in node.input}
-    for place in reversed(range(len(model.graph.initializer))):
+    for place in reversed(range(len(model.graph.initializer))):  # places before it stay as they are
         if model.graph.initializer[place].name not in used:
             del model.graph.initializer[place]
 
@@ -148,6 +143,7 @@ def _cast_bytes_last(model: onnx.ModelProto) -> None:
             continue
         if value.type.tensor_type.elem_type != TensorProto.UINT8:
             continue
+        # float -> Cast -> Transpose -> bytes becomes float -> Transpose -> Cast -> bytes.
         last.input[0], last.output[0] = cast.input[0], f"{value.name}.float"
         cast.input[0], cast.output[0] = last.output[0], value.name
         moved = onnx.NodeProto.FromString(cast.SerializeToString())

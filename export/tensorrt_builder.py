@@ -13,38 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
-from cdvision.engines import Engine
-from cdvision.engines.plan_cache import PlanCache, PlanKey, covers, model_sha256
+from cdvision.engines.plan_cache import PlanCache, PlanKey, Profile, covers, model_sha256
 from cdvision.engines.tensorrt_engine import PlanRuntime
 from cdvision.errors import CdvisionError, ModelError
-from cdvision.export.compare_graphs import (
-    OnnxGraph,
-    OpenGraph,
-    compared,
-    paired_milliseconds,
-    reference_engine,
-)
-from cdvision.export.differences import TOLERANCES, Difference, check
+from cdvision.export.differences import TOLERANCES, check
+from cdvision.export.export_run import ExportRun
 from cdvision.export.half_precision import half_graph
 from cdvision.export.onnx_artefacts import (
-    PRECISIONS,
-    ExportInputs,
     graph_report,
-    keep_if_close,
     write_graph,
 )
-from cdvision.export.operator_support import unsupported
+from cdvision.export.parity import (
+    OnnxGraph,
+    largest_differences,
+    paired_milliseconds,
+)
 from cdvision.export.quantise import quantised_graph
 from cdvision.export.recorded_inputs import Inputs
 from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names, standalone_graph
-from cdvision.export.tensorrt_profiles import Profile, ShapeRange
+from cdvision.export.tensorrt_operators import unsupported
+from cdvision.export.tensorrt_profiles import ShapeRange
 from cdvision.export.trtexec_script import PlannedBuild, write_script
 from cdvision.model import Model
 from cdvision.photo import ImageLike
@@ -117,29 +111,14 @@ def write_tensorrt(
             not kept.
         EngineError: TensorRT cannot build a graph.
     """
-    if options.precision not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise ModelError(f"precision: expected one of {known}, found {options.precision!r}")
     if runtime is None and not elsewhere:
         runtime = _found_runtime()
-    inputs = ExportInputs.from_photos(
-        model, photos, calibration if options.precision == "int8" else ()
-    )
-    builder = _Builder(model, folder, options, inputs, runtime)
-    reports = tuple(builder.export(graph) for graph in graph_names(model.package))
+    run = ExportRun.prepare(model, options.precision, photos, calibration)
+    builder = _Builder(run, folder, options, runtime)
+    reports = [builder.export(graph) for graph in graph_names(model.package)]
     write_script(folder, builder.planned, workspace_bytes=options.workspace_bytes)
-    report = ExportReport(
-        model.name,
-        "tensorrt",
-        options.precision,
-        builder.reference_name,
-        inputs.photos,
-        reports,
-        folder,
-        {"engines": "built and checked" if runtime else NOT_BUILT},
-    )
-    report.write()
-    return report
+    notes = {"engines": "built and checked" if runtime else NOT_BUILT}
+    return run.write_report("tensorrt", reports, folder, notes)
 
 
 def _found_runtime() -> PlanRuntime | None:
@@ -149,54 +128,44 @@ def _found_runtime() -> PlanRuntime | None:
 
 
 class _Builder:
-    """One export: what all of its graphs share."""
+    """Builds the engines of one run."""
 
     def __init__(
         self,
-        model: Model,
+        run: ExportRun,
         folder: Path,
         options: TensorrtOptions,
-        inputs: ExportInputs,
         runtime: PlanRuntime | None,
     ) -> None:
-        self._model, self._folder, self._options = model, folder, options
-        self._inputs, self._runtime = inputs, runtime
+        self._run, self._folder = run, folder
+        self._options, self._runtime = options, runtime
         self._cache = PlanCache(folder)
-        self.reference_name, self._reference = reference_engine(model.package)
         self.planned: list[PlannedBuild] = []
 
     def export(self, graph: str) -> GraphReport:
         """Write one graph's ONNX file, and build its engine where there is a runtime."""
-        precision = self._options.precision
-        calibration = self._inputs.calibration.get(graph, ())
-        proto = typed_graph(self._model, graph, precision, calibration)
+        precision = self._run.precision
+        calibration = self._run.calibration.get(graph, ())
+        proto = typed_graph(self._run.model, graph, precision, calibration)
         path = write_graph(proto, self._folder / precision / f"{graph}.onnx")
         profile = self._options.shapes.profile(proto)
         onnx_file = path.relative_to(self._folder)
         plan = Path("trtexec") / f"{graph}-{precision}.plan"
         self.planned.append(PlannedBuild(onnx_file, plan, profile))
         report = graph_report(proto, path, self._folder)
-        if self._runtime is None:
-            return self._compared(report, path)
-        return self._build(report, path, profile, self._runtime)
-
-    def _compared(self, report: GraphReport, path: Path) -> GraphReport:
-        """Compare the graph that an engine will be built from: its types may lose too much."""
-        runs = self._inputs.recorded.get(report.graph, [])
-        if not runs:  # nothing reached it: the encoder, where streams came in place of photos
-            return report
-        parity = compared(report.graph, OnnxGraph(str(path)), self._reference, runs)
-        keep_if_close(path, f"{self._model.name}: {report.graph}", parity, self._options.precision)
-        return replace(report, parity=tuple(parity.values()))
+        if self._runtime is not None:
+            return self._build(report, path, profile, self._runtime)
+        # The graph that an engine will be built from: its types may lose too much.
+        return replace(report, parity=self._run.compare_file(graph, path, OnnxGraph(str(path))))
 
     def _build(
         self, report: GraphReport, path: Path, profile: Profile, runtime: PlanRuntime
     ) -> GraphReport:
         key = PlanKey(
-            self._model.name,
-            model_sha256(self._model.card),
+            self._run.model.name,
+            model_sha256(self._run.model.card),
             report.graph,
-            self._options.precision,
+            self._run.precision,
             runtime.version,
             runtime.compute_capability,
             profile,
@@ -210,8 +179,12 @@ class _Builder:
         )
         engine = runtime.open_plan(plan)
         runs = self._runs_within(report.graph, profile)
-        parity = self._parity(report.graph, path, engine, runs)
-        check(f"{self._model.name}: {report.graph}", parity, TOLERANCES[key.precision])
+        # How far INT8 is from float only accuracy tells: its engine must be the graph it is built
+        # from. All others must be the package's own graph.
+        int8, package_graph = key.precision == "int8", partial(self._run.reference.run, key.graph)
+        reference = OnnxGraph(str(path)).run if int8 else package_graph
+        parity = largest_differences(engine, reference, runs)
+        check(f"{key.model}: {key.graph}", parity, TOLERANCES[key.precision])
         apart = {name: item.relative for name, item in parity.items()}
         stored = self._cache.store(key, plan, {"largest_differences": apart})
         return replace(
@@ -223,7 +196,7 @@ class _Builder:
         )
 
     def _runs_within(self, graph: str, profile: Profile) -> list[Inputs]:
-        runs = self._inputs.recorded.get(graph, [])
+        runs = self._run.recorded.get(graph, [])
         fitting = [r for r in runs if covers(profile, {n: v.shape for n, v in r.items()})]
         if not fitting:
             raise CdvisionError(
@@ -231,22 +204,3 @@ class _Builder:
                 "batches asked for: allow a batch of 1 and the photos' sizes, or pass other photos"
             )
         return fitting
-
-    def _parity(
-        self, graph: str, path: Path, engine: OpenGraph, runs: Sequence[Inputs]
-    ) -> dict[str, Difference]:
-        """Compare with the model's reference; an INT8 engine with the graph it was built from."""
-        int8 = self._options.precision == "int8"
-        reference: Engine = _SameGraph(OnnxGraph(str(path))) if int8 else self._reference
-        return compared(graph, engine, reference, runs)
-
-
-class _SameGraph:
-    """One graph in the place of an engine that knows many."""
-
-    def __init__(self, graph: OpenGraph) -> None:
-        self._graph = graph
-
-    def run(self, graph: str, inputs: Inputs) -> dict[str, NDArray[Any]]:
-        """Run the graph, whatever its name."""
-        return dict(self._graph.run(inputs))

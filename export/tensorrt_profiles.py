@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import onnx
 
+from cdvision.engines.plan_cache import Profile, Shape
 from cdvision.errors import CdvisionError
 from cdvision.export.graph_contract import concrete_shape
 from cdvision.export.standalone_graph import axes_of
 from cdvision.package.card import ModelCard
 
 Triple = tuple[int, int, int]
-Shape = tuple[int, ...]
-Profile = dict[str, tuple[Shape, Shape, Shape]]
-REGIONS: Triple = (1, 200, 1000)
+REGIONS: Triple = (1, 200, 1000)  # two-stage detectors here propose at most 1000
 
 
 @dataclass(frozen=True)

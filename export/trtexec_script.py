@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdvision.export.tensorrt_profiles import Profile, Shape
+from cdvision.engines.plan_cache import Profile, Shape
 
 SCRIPT_FILE = "build_engines.sh"
 MEBIBYTE = 2**20
@@ -42,7 +42,7 @@ def trtexec_arguments(build: PlannedBuild, *, workspace_bytes: int) -> list[str]
         f"--onnx={build.graph}",
         f"--saveEngine={build.plan}",
         "--stronglyTyped",
-        "--noTF32",
+        "--noTF32",  # 10-bit mantissas: not what fp32 promises
         f"--memPoolSize=workspace:{max(1, workspace_bytes // MEBIBYTE)}M",
         "--timingCacheFile=timing.cache",
         *(

@@ -239,6 +239,8 @@ def test_the_commands(tmp_path: Path) -> None:
     answer = json.loads(run("attributes", stream, *model, "--json", "--all"))
     assert len(answer["attributes"]) == 40
     assert "Attribute_1" in run("attributes", stream, *model)
+    told = json.loads(run("analyze", stream, *model, "--task", "attributes", "--all-attributes"))
+    assert told["attributes"] == answer["attributes"]
     record = json.loads(
         run("reconstruct", stream, *model, "--layers", "1", "-o", str(tmp_path / "out"), "--json")
     )

@@ -14,6 +14,8 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import save_file  # noqa: E402
+
 import cdvision  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
 from cdvision.errors import CdvisionError, ModelError  # noqa: E402
@@ -21,8 +23,10 @@ from cdvision.evaluation.attribute_scoring import AttributeScoring  # noqa: E402
 from cdvision.evaluation.curve import LabelledSet  # noqa: E402
 from cdvision.evaluation.labelled import attribute_photos  # noqa: E402
 from cdvision.evaluation.picture_distance import PictureJudge  # noqa: E402
+from cdvision.evaluation.picture_distance.metric_weights import WEIGHTS_FILE  # noqa: E402
+from cdvision.evaluation.picture_distance.picture_metrics import PictureMetrics  # noqa: E402
 from cdvision.evaluation.rivals import RIVALS  # noqa: E402
-from cdvision.models.faces.bench.figures import ATTRIBUTES, Figure, envelope, tally  # noqa: E402
+from cdvision.models.faces.bench.figures import ATTRIBUTES, Figure, count_wins, envelope  # noqa: E402
 from cdvision.models.faces.bench.measure import FaceBenchmark  # noqa: E402
 from cdvision.models.faces.bench.paths import original, pixel_path, rival_paths, stream_paths  # noqa: E402
 from cdvision.models.faces.bench.pixel_classifier import (  # noqa: E402
@@ -34,6 +38,7 @@ from cdvision.models.faces.bench.report import write_face_report  # noqa: E402
 from cdvision.models.faces.network import load_face_weights  # noqa: E402
 from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
 from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
+from cdvision.package.loader import file_sha256  # noqa: E402
 from cdvision.training.stage_run import RECORD, write_result  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent
@@ -213,7 +218,7 @@ def test_every_path_is_measured_once(
 def record(codec: str, size: float, accuracy: float, **more: Any) -> dict[str, Any]:
     found = {"codec": codec, "photos": 9, "resamples": 20, "mean_bytes": size,
              "mean_payload_bytes": size, "psnr": 20 * accuracy, "ms_ssim": accuracy,
-             "lpips_style": 1 - accuracy, "dists_style": float("nan"), "frechet": 9.0}  # fmt: skip
+             "lpips": 1 - accuracy, "dists": float("nan")}  # fmt: skip
     for name in ("accuracy", "balanced_accuracy", "average_precision", "majority_accuracy"):
         found |= {name: accuracy, f"{name}_low": accuracy - 0.01, f"{name}_high": accuracy + 0.01,
                   f"{name}.Wearing_Hat": accuracy, f"{name}.Wearing_Hat_low": 0.0}  # fmt: skip
@@ -238,7 +243,7 @@ def facts() -> dict[str, Any]:
         "ours": "cdvision f", "fingerprint": "0123456789", "data": "made-up", "refused": 2,
         "side": 128, "machine": "a machine", "versions": {"python": "3"},
         "codecs": {"hevc": "x265 9.9"}, "left_out": {"avif": "no codec"},
-        "classifier": "run (01234567)", "judge": "MobileNetV2",
+        "classifier": "run (01234567)", "metrics": "89abcdef0123",
         "records": [record("none", 4000.0, 0.97), *ours, *hevc],
     }  # fmt: skip
 
@@ -248,14 +253,14 @@ def test_rivals_are_met_at_our_bytes(facts: dict[str, Any]) -> None:
     best = envelope(facts["records"][5:], "accuracy", higher=True)
     assert best.at(199) is None
     assert best.at(200 * 2**0.5) == pytest.approx(0.9)
-    assert tally(ours, best, ATTRIBUTES[0]) == (1, 1, 2)
-    fewer = Figure("lpips_style", "", "lpips_style", higher=False)
-    assert tally(ours, envelope(facts["records"][5:], "lpips_style", higher=False), fewer) == (
+    assert count_wins(ours, best, ATTRIBUTES[0]) == (1, 1, 2)
+    fewer = Figure("lpips", "", "lpips", higher=False)
+    assert count_wins(ours, envelope(facts["records"][5:], "lpips", higher=False), fewer) == (
         1, 1, 2
     )  # fmt: skip
-    undefined = envelope(facts["records"], "dists_style", higher=False)
+    undefined = envelope(facts["records"], "dists", higher=False)
     assert undefined.at(400) is None
-    assert tally(ours, undefined, Figure("dists_style", "", "dists_style", False)) == (0, 0, 0)
+    assert count_wins(ours, undefined, Figure("dists", "", "dists", False)) == (0, 0, 0)
 
 
 def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:
@@ -271,8 +276,8 @@ def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:
         "| 2 | 2 | 300 | 0.900 (0.890-0.910) | 0.908 |",
         "## The classifier on our reconstructions: mean accuracy on the picture",
         "## MS-SSIM (4 scales) (higher is better)",
-        "Distances on features: MobileNetV2 as published",
-        "## LPIPS-style (MobileNetV2) (lower is better)",
+        "DISTS, weights 89abcdef, on pictures at their own size",
+        "## LPIPS (Alex) (lower is better)",
         "| 2 | 1 | 200 | — | — |",
         "| Wearing Hat | 0.790 | 0.790 / 0.790 / 0.790 | 0.900 /",
         "base layer, 90 B: accuracy / balanced / AP | all layers, 300 B",
@@ -282,10 +287,10 @@ def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:
     content = json.loads((tmp_path / "faces.json").read_text(), parse_constant=pytest.fail)
     first = content["at our bytes"][0]
     assert (first["figure"], first["rival"], first["rival_figure"]) == ("accuracy", "hevc", None)
-    assert content["records"][0]["dists_style"] is None
+    assert content["records"][0]["dists"] is None
     drawn = {path.name for path in tmp_path.glob("*.svg")}
-    assert {"faces-accuracy.svg", "faces-psnr.svg", "faces-frechet.svg"} <= drawn
-    assert "faces-dists-style.svg" not in drawn, "it is undefined everywhere"
+    assert {"faces-accuracy.svg", "faces-psnr.svg", "faces-lpips.svg"} <= drawn
+    assert "faces-dists.svg" not in drawn, "it is undefined everywhere"
 
 
 def test_a_face_model_tells_attributes_of_pixels_itself(
@@ -306,7 +311,10 @@ def test_a_face_model_tells_attributes_of_pixels_itself(
 # --- commands
 
 
-def test_the_command_from_faces_to_report(run: Path, data: Path, tmp_path: Path) -> None:
+def test_the_command_from_faces_to_report(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no weights of LPIPS there
     command = [
         "bench", "faces", "--model", str(PACKAGES / "test-hsc"),
         "--attributes", str(data / "labels.csv"), "--images", str(data), "--where", "split=val",
@@ -323,7 +331,7 @@ def test_the_command_from_faces_to_report(run: Path, data: Path, tmp_path: Path)
         "none", "cdvision test-hsc, 1 layer", "cdvision test-hsc, 1 layer",
     ]  # fmt: skip
     assert len(content["records"]) == 3 + 5 * len(RIVALS["jpeg"].qualities)
-    assert (content["side"], content["judge"], content["refused"]) == (SIDE, None, 0)
+    assert (content["side"], content["metrics"], content["refused"]) == (SIDE, None, 0)
     (speed,) = content["speed"]
     assert (speed["layers"], speed["low"] <= speed["median"] <= speed["high"]) == (1, True)
     other = [*command, "--classifier", str(run), "--limit", "1", "-o", str(tmp_path / "other")]
@@ -331,6 +339,12 @@ def test_the_command_from_faces_to_report(run: Path, data: Path, tmp_path: Path)
     assert f"Classifier on pictures: {run.name} (" in looked.output
     wrong = CliRunner().invoke(command_line, [*command, "--thresholds-from", "train"])
     assert "--thresholds-from: expected COLUMN=VALUE." in wrong.stderr
+    save_file(PictureMetrics().state_dict(), tmp_path / WEIGHTS_FILE)
+    scored = [*command, "--limit", "2", "--metrics", str(tmp_path), "-o", str(tmp_path / "scored")]
+    assert CliRunner().invoke(command_line, scored, catch_exceptions=False).exit_code == 0
+    content = json.loads((tmp_path / "scored" / "faces.json").read_text())
+    assert content["metrics"] == file_sha256(tmp_path / WEIGHTS_FILE)
+    assert all(r["lpips_low"] <= r["lpips"] and "dists" in r for r in content["records"][1:])
     small = CliRunner().invoke(command_line, [*command, "--model", "small"])
     assert small.exit_code == 2
     assert "model 'small' cannot reconstruct" in small.stderr

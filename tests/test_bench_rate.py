@@ -18,11 +18,11 @@ from cdvision.bench.rate_report import compare, envelope, write_report
 from cdvision.bench.record_log import RecordLog
 from cdvision.cli.command_line import command_line
 from cdvision.errors import CdvisionError
-from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
 from cdvision.evaluation.rival_curve import RivalPath
 from cdvision.evaluation.rivals import PillowRival
 from cdvision.models.small.reference_graphs import write_graphs
-from cdvision.models.small.uncompressed import PixelPath
+from cdvision.models.small.uncompressed import PublishedNetworks
+from cdvision.tasks import WEAK_BOXES
 
 OURS = "cdvision test"
 
@@ -202,9 +202,9 @@ def test_a_lossless_rival_at_full_size_is_the_pixel_path(
 ) -> None:
     """The boxes of what was shrunk, coded, decoded and scaled back lie where they lay."""
     lossless = PillowRival("png", "PNG", "PNG", (0,), lambda: "")
-    reference = PixelPath(model.package, graphs)
+    reference = PublishedNetworks(model.package, graphs)
     image = next(path for path in photos if path.name == "cat.jpg").read_bytes()
-    wanted = reference.detect(image, confidence=EVALUATION_CONFIDENCE)
+    wanted = reference.detect(image, **WEAK_BOXES)
     assert len(wanted)
     path = RivalPath(lossless, 0, 1.0, reference)
     found = path.detect(path.send(image), image)

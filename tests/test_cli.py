@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,13 @@ from PIL import Image
 
 import cdvision
 from cdvision.cli import command_line
-from cdvision.cli.command_line import COMMANDS
-from cdvision.cli.inputs import IMAGE_SUFFIXES, expand_inputs
+from cdvision.cli.command_line import command_lines
+from cdvision.cli.input_files import IMAGE_SUFFIXES, expand_inputs
+from cdvision.cli.task_options import batched_options
+from cdvision.package.card import SenderGraph, SenderSpec
+from cdvision.package.registry import ModelInfo
 from cdvision.stream import Layer, write_stream
+from cdvision.tasks import Task, TaskOption
 
 REPOSITORY = Path(__file__).parent.parent
 PHOTOS = REPOSITORY / "examples" / "photos"
@@ -76,21 +81,23 @@ def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
 
 
 def test_the_table_of_commands_agrees_with_the_commands() -> None:
-    for name, (module, line) in COMMANDS.items():
+    for name, line in command_lines().items():
         command = command_line.get_command(click.Context(command_line), name)
-        assert command is not None, f"{module} has no command {name}"
+        assert command is not None, name
         assert command.name == name
         assert command.help
         assert line.endswith(".")
 
 
-def test_help_lists_every_command(invoke: Invoke) -> None:
+def test_help_lists_every_command_in_the_order_of_the_work(invoke: Invoke) -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    assert all(f"  {name} " in result.stdout for name in COMMANDS)
+    listed = re.findall(r"^  (\w+)  +\w", result.stdout.split("Commands:")[1], re.MULTILINE)
+    assert listed[:6] == ["encode", "segment", "detect", "classify", "attributes", "reconstruct"]
+    assert listed == list(command_lines())
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", command_lines())
 def test_every_command_has_help(invoke: Invoke, name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0
@@ -109,6 +116,9 @@ def test_version_is_the_package_version(invoke: Invoke) -> None:
         ["inspect", "--loud", "x.cdv"],
         ["detect", "--confidence", "3", "x.cdv"],
         ["encode", "--quality", "9", "x.jpg"],
+        ["encode", "--task", "shout", "x.jpg"],
+        ["analyze", "--task", "reconstruct", "x.cdv"],
+        ["classify", "--draw", "out", "x.cdv"],
         ["encode", "-o", "-", "a.jpg", "b.jpg"],
         ["encode", "-o", "one.cdv", "a.jpg", "b.jpg"],
         ["encode", "--json", "-o", "-", "a.jpg"],
@@ -239,6 +249,63 @@ def test_a_bad_stream_from_a_real_shell_shows_no_traceback() -> None:
     assert b"Traceback" not in done.stderr
 
 
+# --- what the tables of tasks and of models say
+
+
+def test_options_of_a_task_become_options_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (
+        TaskOption("least_share", 0.25, "Least share.", 0, 1, aliases=("share",)),
+        TaskOption("steps", 3, "How many.", 1),
+        TaskOption("loud", False, "Louder."),
+        TaskOption("fast", True, "Faster."),
+        TaskOption("secret", 1, "Only in Python.", batched=False),
+    )
+    told: dict[str, object] = {}
+    task = Task("toy", "Say it.", "numpy:ndarray", "toy", options)
+    command = click.Command("toy", callback=told.update, params=list(batched_options([task, task])))
+
+    def asked(*arguments: str) -> dict[str, object]:
+        told.clear()
+        command.main(list(arguments), standalone_mode=False)
+        return dict(told)
+
+    defaults = {"least_share": 0.25, "steps": 3, "loud": False, "fast": True}
+    assert asked() == defaults
+    assert asked("--least-share", "1", "--loud") == {**defaults, "least_share": 1, "loud": True}
+    assert asked("--share", "0.5", "--no-fast") == {**defaults, "least_share": 0.5, "fast": False}
+    for wrong in (["--share", "1.5"], ["--steps", "0"], ["--steps", "1.5"], ["--secret", "2"]):
+        with pytest.raises(click.UsageError):
+            asked(*wrong)
+
+
+def test_models_tells_what_each_sender_costs(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = {"image": SenderGraph((0,), multiply_adds=500_000_000), "window": SenderGraph((1,))}
+    senders = {
+        "full": SenderSpec({**graphs, "more": SenderGraph((2,), multiply_adds=250_000_000)}),
+        "light": SenderSpec(graphs, milliseconds=8.54, measured_on="one core"),
+        "new": SenderSpec({"image": SenderGraph((0,))}),
+    }
+    info = ModelInfo("toy", "For tests.", ("detect",), 1_500_000, Path("/toy"), 416, senders)
+    monkeypatch.setattr(cdvision, "list_models", lambda: [info], raising=False)
+    assert invoke("models").stdout.splitlines() == [
+        "toy  1.5 MB  detect",
+        "  For tests.",
+        "  /toy",
+        "  sender full: 0.75 GMAC at 416 x 416 pixels",
+        "  sender light: 0.50 GMAC, 8.5 ms on one core at 416 x 416 pixels",
+        "  sender new: cost not measured at 416 x 416 pixels",
+    ]
+    (record,) = json_lines(invoke("models", "--json"))
+    assert record["input_size"] == 416
+    assert record["senders"] == {
+        "full": {"multiply_adds": 750_000_000, "milliseconds": None, "measured_on": ""},
+        "light": {"multiply_adds": 500_000_000, "milliseconds": 8.54, "measured_on": "one core"},
+        "new": {"multiply_adds": 0, "milliseconds": None, "measured_on": ""},
+    }
+
+
 # --- with the default model
 
 
@@ -267,6 +334,14 @@ class TestWithModel:
         result = invoke("encode", "-", "--quality", "3", stdin=photo)
         assert result.exit_code == 0, result.stderr
         assert result.stdout_bytes == cdvision.encode(photo, quality=3)
+
+    def test_encode_takes_a_sender_of_the_model(self, invoke: Invoke) -> None:
+        photo = (PHOTOS / "cat.jpg").read_bytes()
+        first = next(iter(cdvision.load("small").card.senders))
+        result = invoke("encode", "-", "--sender", first, stdin=photo)
+        assert result.stdout_bytes == cdvision.encode(photo, sender=first)
+        (line,) = error_lines(invoke("encode", "-", "--sender", "smoke", stdin=photo))
+        assert line == f"cdvision: -: sender: expected one of {first}, found 'smoke'"
 
     def test_encode_replaces_nothing_unless_forced(self, invoke: Invoke) -> None:
         arguments = ["encode", str(PHOTOS / "cat.jpg"), "-o", "cat.cdv"]
@@ -358,6 +433,8 @@ class TestWithModel:
         (small,) = [record for record in records if record["name"] == "small"]
         assert {"detect", "classify"} <= set(small["tasks"])
         assert Path(str(small["path"])).is_dir()
+        assert small["input_size"] == 416
+        assert small["senders"]["full"]["multiply_adds"] > 0
         assert "small" in invoke("models").stdout
 
     def test_an_unknown_model_is_one_line(self, invoke: Invoke) -> None:

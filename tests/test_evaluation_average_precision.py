@@ -245,6 +245,53 @@ def test_a_thousand_draws_of_128_photos_take_seconds(tmp_path: Path) -> None:
     assert 0.02 < record["ap_high"] - record["ap_low"] < 0.2
 
 
+def coco_figures(
+    tmp_path: Path, objects: list[dict[str, Any]], boxes: Any, confidence: Any
+) -> dict[str, float]:
+    entries = [{"image_id": 10, "category_id": 1, **entry} for entry in objects]
+    found = detections(boxes, confidence, ["cat"] * len(boxes))
+    scorer = CocoScoring(labels_of(coco_json(1, entries), tmp_path)).scorer([10], [found])
+    return {name: float(value[0]) for name, value in scorer(np.ones((1, 1))).items()}
+
+
+@pytest.mark.parametrize(("width", "passed"), [(100, 10), (81, 7), (76, 6), (51, 1), (49, 0)])
+def test_ap_is_the_mean_over_ten_overlaps(tmp_path: Path, width: int, passed: int) -> None:
+    """A box of so many of the object's 100 columns overlaps it by so many hundredths.
+
+    Overlaps count from 0.50 in steps of 0.05 to 0.95.
+    """
+    found = coco_figures(tmp_path, [{"bbox": [0, 0, 100, 100]}], [(0, 0, width, 100)], [0.9])
+    assert found["ap"] == pytest.approx(passed / 10)
+    assert found["ap50"] == float(passed > 0)
+
+
+def test_every_size_of_object_counts(tmp_path: Path) -> None:
+    """One small, one medium, one large object; the small one is missed: recall 2/3, 67 of 101."""
+    objects = [{"bbox": [0, 0, 9, 9]}, {"bbox": [20, 20, 50, 50]}, {"bbox": [80, 80, 110, 110]}]
+    boxes = [(20, 20, 70, 70), (80, 80, 190, 190)]
+    found = coco_figures(tmp_path, objects, boxes, [0.9, 0.8])
+    assert found["ap"] == pytest.approx(67 / 101)
+
+
+def test_a_crowd_is_no_object_and_what_lies_in_it_no_mistake(tmp_path: Path) -> None:
+    objects = [{"bbox": [0, 0, 40, 40]}, {"bbox": [100, 100, 90, 90], "iscrowd": 1}]
+    boxes = [(110, 110, 130, 130), (140, 140, 160, 160), (0, 0, 40, 40)]
+    assert coco_figures(tmp_path, objects, boxes, [0.9, 0.8, 0.7])["ap"] == pytest.approx(1)
+    plain = [objects[0], {**objects[1], "iscrowd": 0}]
+    # Two mistakes before the one of two objects that is found: precision 1/3 up to recall .5.
+    found = coco_figures(tmp_path, plain, boxes, [0.9, 0.8, 0.7])
+    assert found["ap"] == pytest.approx(51 / 101 / 3)
+
+
+def test_a_photos_detections_behind_the_hundredth_do_not_count(tmp_path: Path) -> None:
+    wrong = [(100.0 + n % 50, 100, 180, 180) for n in range(100)]
+    for count, wanted in ((99, 1 / 100), (100, 0.0)):
+        boxes = [*wrong[:count], (0, 0, 40, 40)]
+        confidence = np.linspace(0.99, 0.1, len(boxes))
+        found = coco_figures(tmp_path, [{"bbox": [0, 0, 40, 40]}], boxes, confidence)
+        assert found["ap50"] == pytest.approx(wanted)
+
+
 # --- VOC
 
 

@@ -214,7 +214,7 @@ def test_answers_are_kept_between_runs(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected exactly one of --coco, --voc, --classes, --folder, --attributes."),
+        ([], "Expected exactly one of --coco, --voc, --classes, --folder, --attributes, --table."),
         ([*COCO, "--folder", "DATA/classes"], "Expected exactly one of"),
         (["--coco", "DATA/labels.json"], "Expected --images"),
         (["--folder", "DATA/classes", "--images", "DATA/photos"], "Expected --images"),
@@ -297,8 +297,7 @@ def test_masks_are_measured_from_any_detections(folder: Path, tmp_path: Path) ->
     data = LabelledSet(photos, given_scoring=CocoScoring(labels, "segm"), resamples=20)
     assert data.task == "segment"
     exact, shifted = (
-        data.measure(lambda image: image, segment(shift), lambda _: None, "masks")
-        for shift in (0, 30)
+        data.measure(lambda image: image, segment(shift), "masks") for shift in (0, 30)
     )
     assert exact["ap"] == pytest.approx(1.0)
     assert 0.3 < shifted["ap"] < 0.6, "the overlap is 140/200"

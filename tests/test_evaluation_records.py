@@ -23,7 +23,7 @@ from cdvision.evaluation.records import (
     format_records,
     main_figure,
     records_to_csv,
-    records_to_json,
+    strict_json,
     uncompressed_figure,
 )
 
@@ -111,7 +111,7 @@ def test_the_table_shows_figures_with_their_intervals() -> None:
 
 def test_json_and_csv_hold_every_value() -> None:
     records = [*RECORDS, {**RECORDS[0], "extra.Bald": float("nan")}]
-    read = json.loads(records_to_json(records))
+    read = json.loads(strict_json(records))
     assert read[:3] == RECORDS
     assert read[3]["extra.Bald"] is None
     rows = list(csv.DictReader(io.StringIO(records_to_csv(records))))
@@ -171,31 +171,22 @@ def test_a_plot_is_an_svg_and_the_same_every_time(tmp_path: Path) -> None:
     assert re.search(rb"<dc:date>|20\d\d-\d\d-\d\d", first) is None
 
 
-def placed_labels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: list[Curve]) -> list[Any]:
-    """Return the boxes of the labels of a plot, and the spots that the curves cover."""
-    from cdvision.evaluation import plot_labels
-
-    placed: list[Any] = []
-    find = plot_labels._best_place
-
-    def recorded(axes: Any, line: Any, spots: Any, size: Any) -> Any:
-        index, box = find(axes, line, spots, size)
-        placed.append((box, box.count(spots), size))
-        return index, box
-
-    monkeypatch.setattr(plot_labels, "_best_place", recorded)
-    write_plot(tmp_path / "x.svg", shown, title="t", y_label="AP", reference=0.372)
-    return placed
-
-
-def test_labels_cover_neither_curves_nor_each_other(
+def test_the_legend_names_curves_and_reference_in_their_colours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pytest.importorskip("matplotlib")
-    placed = placed_labels(monkeypatch, tmp_path, curves())
-    assert len(placed) == 5
-    assert [covered for _, covered, _ in placed] == [0] * 5
-    assert all(width > 20 and height > 8 for _, _, (width, height) in placed)
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    drawn: list[Any] = []
+    save = figure.savefig
+    monkeypatch.setattr(figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
+    write_plot(tmp_path / "x.svg", curves(), title="t", y_label="AP", reference=0.372)
+    legend = drawn[0].axes[0].get_legend()
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == [*(curve.name for curve in curves()), "uncompressed 0.372"]
+    lines = {line.get_label(): line for line in drawn[0].axes[0].get_lines()}
+    for handle, name in zip(legend.legend_handles, named, strict=True):
+        assert handle.get_color() == lines[name].get_color()
+    assert lines["AVIF"].get_xdata().tolist() == [3506, 5235, 7792, 15332]
+    assert lines["AVIF"].get_ydata().tolist() == [0.274, 0.317, 0.323, 0.366]
 
 
 def test_one_point_without_error_bars_can_be_plotted(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,23 @@ from PIL import Image
 
 import cdvision
 from cdvision.cli import command_line
-from cdvision.errors import EngineError, ModelError
+from cdvision.errors import CdvisionError, EngineError, ModelError
 
 pytest.importorskip("onnx")
 
 from safetensors import safe_open
 
-from cdvision.export import bundle_check
+from cdvision.export import bundle, bundle_check, bundle_install
 from cdvision.export.bundle import write_receiver_bundle, write_sender_bundle
-from cdvision.export.package_part import write_receiver_package
-from cdvision.export.recorded_inputs import drawn_photos, record_inputs
+from cdvision.export.bundle_install import (
+    InstallOptions,
+    download_wheels,
+    installed_pins,
+    write_install,
+    write_wheel,
+)
+from cdvision.export.partial_package import write_receiver_package
+from cdvision.export.recorded_inputs import drawn_photos, photos_in, record_inputs
 from cdvision.export.tensorrt_builder import TensorrtOptions
 from cdvision.export.tensorrt_profiles import ShapeRange
 
@@ -45,17 +53,24 @@ def tiny() -> cdvision.Model:
 
 
 @pytest.fixture(scope="module")
-def receiver(tiny: cdvision.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """cdvision's wheel, which pip makes from the checkout."""
+    return write_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def receiver(tiny: cdvision.Model, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("receiver")
     options = TensorrtOptions("fp16", ShapeRange((32, 416, 416), (1, 1, 2)))
-    write_receiver_bundle(tiny, folder, options, photos=drawn_photos()[:1])
+    install = InstallOptions(wheel)
+    write_receiver_bundle(tiny, folder, options, photos=drawn_photos()[:1], install=install)
     return folder
 
 
 @pytest.fixture(scope="module")
-def sender(tiny: cdvision.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sender(tiny: cdvision.Model, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sender")
-    write_sender_bundle(tiny, folder)
+    write_sender_bundle(tiny, folder, install=InstallOptions(wheel))
     return folder
 
 
@@ -161,13 +176,112 @@ def test_every_requirement_is_pinned(receiver: Path, sender: Path) -> None:
     for folder in (receiver, sender):
         *pins, wheel = (folder / "requirements.txt").read_text().splitlines()
         assert all(pin.count("==") == 1 for pin in pins)
-        assert {"numpy", "numba", "onnxruntime"} <= {pin.partition("==")[0] for pin in pins}
+        assert f"numpy=={np.__version__}" in pins
+        assert {"onnxruntime", "flatbuffers"} <= {pin.partition("==")[0] for pin in pins}
         assert not any("torch" in pin for pin in pins)
         assert (folder / wheel).is_file()
+    engines = (receiver / "requirements-engines.txt").read_text().splitlines()
+    assert any(pin.startswith("onnx==") for pin in engines)
+    assert not {*engines} & {*pins}
 
 
-def test_the_wheel_is_code_without_models(receiver: Path) -> None:
-    (wheel,) = receiver.glob("*.whl")
+def test_pins_are_what_is_installed_and_all_that_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = {
+        "first_one-1.0": ["Second.One>=2; python_version > '3'", "third; extra == 'more'"],
+        "second_one-2.5": ["first-one", "for-another-system; sys_platform == 'win32'"],
+        "third-3.0": [],
+    }
+    for name, texts in needs.items():
+        about = tmp_path / f"{name}.dist-info"
+        about.mkdir()
+        package, _, version = name.partition("-")
+        lines = [f"Name: {package}", f"Version: {version}", *(f"Requires-Dist: {t}" for t in texts)]
+        (about / "METADATA").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed_pins(["first_one"]) == ["first-one==1.0", "second-one==2.5"]
+
+
+def test_an_offline_bundle_asks_no_index(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(bundle_install, "_pip", lambda *arguments: calls.append(arguments))
+    write_install(tmp_path, InstallOptions(wheel, "3.12"), ("onnx",))
+    ((command, *arguments),) = calls
+    assert command == "download"
+    assert {f"--dest={tmp_path / 'wheels'}", "--python-version=3.12", "--only-binary=:all:",
+            "--platform=manylinux_2_28_aarch64"} <= {*arguments}  # fmt: skip
+    assert not any("x86_64" in argument for argument in arguments)
+    both = []
+    for file in ("requirements.txt", "requirements-engines.txt"):
+        index, wheels, *pins = (tmp_path / file).read_text().splitlines()
+        assert (index, wheels) == ("--no-index", "--find-links wheels")
+        both += [pin for pin in pins if "==" in pin]
+    assert {*both} == {argument for argument in arguments if argument[0] != "-"}
+
+
+@slow
+def test_every_pin_has_an_aarch64_wheel(tmp_path: Path) -> None:
+    """Needs the package index."""
+    download_wheels(tmp_path, installed_pins(["cdvision", "onnx"])[1:], "3.12")
+    assert any("aarch64" in path.name for path in tmp_path.glob("numpy-*.whl"))
+    with pytest.raises(CdvisionError, match=r"pip download failed: .*no-such-package"):
+        download_wheels(tmp_path, ["no-such-package-of-cdvision==1"], "3.12")
+
+
+def test_pip_makes_the_wheel_from_where_cdvision_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bundle_install._origin() == str(TESTS.parent)
+    installed = tmp_path / "cdvision" / "export" / "bundle_install.py"  # no checkout around it
+    monkeypatch.setattr(bundle_install, "__file__", str(installed))
+    for recorded, origin in (
+        (None, f"cdvision=={cdvision.__version__}"),
+        ('{"url": "file:///nowhere/cdvision-1-py3-none-any.whl"}',
+         "file:///nowhere/cdvision-1-py3-none-any.whl"),
+    ):  # fmt: skip
+        about = types.SimpleNamespace(read_text=lambda _, recorded=recorded: recorded)
+        monkeypatch.setattr(bundle_install.metadata, "distribution", lambda _, about=about: about)
+        assert bundle_install._origin() == origin
+    with pytest.raises(CdvisionError, match=r"pip wheel failed: .*nowhere"):
+        write_wheel(tmp_path / "bundle")
+
+
+def test_a_wheel_for_the_target_loses_its_models_alone(tmp_path: Path) -> None:
+    version = cdvision.__version__
+    source = tmp_path / f"cdvision-{version}-py3-none-linux_aarch64.whl"
+    files = {
+        "cdvision/api.py": "code",
+        "cdvision/packages.py": "code",
+        "cdvision/models/small/packages/small/model.json": "{}",
+        f"cdvision-{version}.dist-info/RECORD": (
+            "cdvision/api.py,sha256=a,4\ncdvision/packages.py,sha256=b,4\n"
+            "cdvision/models/small/packages/small/model.json,sha256=c,2\n"
+        ),
+    }
+    with zipfile.ZipFile(source, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    written = write_wheel(tmp_path / "bundle", source)
+    assert written.name == source.name
+    with zipfile.ZipFile(written) as archive:
+        assert archive.namelist() == [name for name in files if "/packages/" not in name]
+        record = archive.read(f"cdvision-{version}.dist-info/RECORD").decode()
+    assert record == "cdvision/api.py,sha256=a,4\ncdvision/packages.py,sha256=b,4\n"
+    with pytest.raises(CdvisionError, match=r"expected a wheel of cdvision .*found cdvision-0\.0-"):
+        write_wheel(tmp_path, tmp_path / "cdvision-0.0-py3-none-any.whl")
+
+
+def test_int8_of_a_bundle_is_calibrated_at_all_rates(tiny: cdvision.Model, tmp_path: Path) -> None:
+    paths = bundle._calibration_streams(tiny, drawn_photos()[:2], tmp_path)
+    found = [tiny.open(path.read_bytes()).header.quality for path in paths]
+    card = tiny.card
+    assert found == [1, 1, card.default_quality, card.default_quality, *[card.qualities] * 2]
+
+
+def test_the_wheel_is_code_without_models(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     for name in ("cdvision/api.py", "cdvision/py.typed", "cdvision/heads/dense_detection.py",
@@ -204,29 +318,32 @@ def test_the_smoke_test_passes_on_the_installed_wheel(receiver: Path, site: Path
 def record(receiver: Path) -> dict[str, Any]:
     expected = json.loads((receiver / "expected.json").read_text())
     (found,) = expected["streams"]
-    assert found["detect"]
-    assert found["classify"]
+    assert found["answers"]["segment"]
+    assert found["answers"]["classify"]
     return dict(found)
 
 
 def faults(receiver: Path, record: dict[str, Any]) -> str:
     model = cdvision.load(receiver / "model", threads=1)
     stream = model.open((receiver / "streams" / record["file"]).read_bytes())
-    return "; ".join(bundle_check.faults_of(stream, record, 0.1))
+    return "; ".join(bundle_check.faults_of(stream, record, {"confidence": 0.1, "top": 5}))
 
 
 def test_the_smoke_test_finds_other_answers(receiver: Path, record: dict[str, Any]) -> None:
     assert faults(receiver, record) == ""
     assert "not exact" in faults(receiver, {**record, "latents_sha256": "0" * 64})
-    box, *others = sorted(record["detect"], key=lambda row: -row["confidence"])
-    moved = {**box, "xyxy": [value + 5 for value in box["xyxy"]]}
-    said = faults(receiver, {**record, "detect": [moved, *others]})
-    assert "missing" in said
-    assert "unexpected" in said
-    near = {**box, "xyxy": [value + 1 for value in box["xyxy"]]}
-    assert faults(receiver, {**record, "detect": [near, *others]}) == ""
-    sure = [{**row, "probability": 1.0} for row in record["classify"]]
-    assert "not 1.00" in faults(receiver, {**record, "classify": sure})
+    answers = record["answers"]
+    box, *others = sorted(answers["segment"], key=lambda row: -row["confidence"])
+
+    def with_box(shift: float) -> str:
+        moved = {**box, "left": box["left"] + shift}
+        return faults(receiver, {**record, "answers": {"segment": [moved, *others]}})
+
+    assert "missing" in with_box(5.0)
+    assert "unexpected" in with_box(5.0)
+    assert with_box(1.0) == ""
+    sure = [{**row, "probability": 1.0} for row in answers["classify"]]
+    assert "probability 1.0" in faults(receiver, {**record, "answers": {"classify": sure}})
 
 
 # --- what a camera gets
@@ -269,11 +386,12 @@ def test_the_camera_reads_frames(
 # --- the command
 
 
-def test_the_command_writes_a_sender(tmp_path: Path) -> None:
-    arguments = ["export", str(TINY), "--to", "sender", str(tmp_path)]
+def test_the_command_writes_a_sender(wheel: Path, tmp_path: Path) -> None:
+    arguments = ["export", str(TINY), "--to", "sender", str(tmp_path), "--wheel", str(wheel)]
     result = CliRunner().invoke(command_line, arguments)
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "send.py").is_file()
+    assert (tmp_path / wheel.name).is_file()
     result = CliRunner().invoke(command_line, [*arguments, "--weights", "fp16"])
     assert result.exit_code == 2
     assert "as it is" in result.stderr
@@ -286,21 +404,21 @@ def test_a_receivers_environment_has_no_torch_and_answers_identically(tmp_path: 
     arguments = ["export", "small", "--to", "jetson", str(bundle), "--photos", str(PHOTOS)]
     assert CliRunner().invoke(command_line, arguments).exit_code == 0
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    python = environment / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "-q", "-r", "requirements.txt"]
+    python = [str(environment / "bin" / "python"), "-E"]  # no PYTHONPATH of ours
+    pip = [*python, "-m", "pip", "install", "-q", "-r", "requirements.txt"]
     subprocess.run(pip, cwd=bundle, check=True)
     script = tmp_path / "answers.py"
     shutil.copy(TESTS / "receiver_answers.py", script)
     here, there = (
         json.loads(subprocess.run(
-            [str(interpreter), str(script), str(bundle), *map(str, model)],
+            [*interpreter, str(script), str(bundle), *map(str, model)],
             capture_output=True, text=True, check=True, cwd=tmp_path,
         ).stdout)
-        for interpreter, model in ((sys.executable, ["small"]), (python, [bundle / "model"]))
+        for interpreter, model in (([sys.executable], ["small"]), (python, [bundle / "model"]))
     )  # fmt: skip
     assert there["torch"] is False
     assert there["cdvision"].startswith(str(environment))
-    assert len(here["answers"]) == len(list(PHOTOS.glob("*.jpg")))
+    assert len(here["answers"]) == len(photos_in(PHOTOS))
     assert there["answers"] == here["answers"]
-    done = subprocess.run([str(python), str(bundle / "smoke_test.py")], check=False)
+    done = subprocess.run([*python, str(bundle / "smoke_test.py")], check=False)
     assert done.returncode == 0

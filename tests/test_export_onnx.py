@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,16 @@ from cdvision.package.loader import ModelPackage, load_package
 
 onnx = pytest.importorskip("onnx")
 
-from cdvision.export.compare_graphs import OnnxGraph, batched, compared  # noqa: E402
+from cdvision.export import onnx_artefacts  # noqa: E402
 from cdvision.export.differences import TOLERANCES, check, differences  # noqa: E402
+from cdvision.export.export_run import ExportRun  # noqa: E402
 from cdvision.export.half_precision import half_graph  # noqa: E402
-from cdvision.export.onnx_artefacts import ExportInputs, export_graph_file  # noqa: E402
-from cdvision.export.operator_support import unsupported  # noqa: E402
+from cdvision.export.onnx_artefacts import export_graph_file, write_onnx  # noqa: E402
+from cdvision.export.parity import OnnxGraph, batched, largest_differences  # noqa: E402
 from cdvision.export.quantise import quantisable_nodes, quantised_graph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos, photos_in  # noqa: E402
 from cdvision.export.standalone_graph import axes_of, graph_names, standalone_graph  # noqa: E402
+from cdvision.export.tensorrt_operators import unsupported  # noqa: E402
 
 TESTS = Path(__file__).parent
 TINY = TESTS / "packages" / "test-dicm-re"
@@ -41,9 +46,9 @@ def tiny() -> cdvision.Model:
 
 
 @pytest.fixture(scope="module")
-def inputs(tiny: cdvision.Model) -> ExportInputs:
+def inputs(tiny: cdvision.Model) -> ExportRun:
     """What the tiny model's graphs receive from one drawn picture."""
-    return ExportInputs.from_photos(tiny, drawn_photos()[:1])
+    return ExportRun.prepare(tiny, photos=drawn_photos()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +127,21 @@ def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
         photos_in(tmp_path)
 
 
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", 1), ("fp16", 1), ("int8", 0)])
+def test_figures_measured_in_float_do_not_stand_on_an_int8_card(
+    precision: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_artefacts, "graph_names", lambda _: ["answer.classifier"])
+    measured, photos = tmp_path / "measured", drawn_photos()[:1]
+    shutil.copytree(TINY, measured)
+    card = json.loads((measured / "model.json").read_text())
+    (measured / "model.json").write_text(json.dumps({**card, "metrics": [{"ap": 0.3}]}))
+    model = cdvision.load(measured, threads=1)
+    calibration = photos if precision == "int8" else ()
+    write_onnx(model, tmp_path, precision=precision, photos=photos, calibration=calibration)
+    assert len(json.loads((tmp_path / "model.json").read_text())["metrics"]) == kept
+
+
 # --- parity
 
 
@@ -137,25 +157,29 @@ class _Off:
 
 
 def test_a_graph_that_differs_is_not_kept(
-    tiny: cdvision.Model, inputs: ExportInputs, tmp_path: Path
+    tiny: cdvision.Model, inputs: ExportRun, tmp_path: Path
 ) -> None:
     path = tmp_path / "box.onnx"
-    arguments = (tiny, "box.detector", path, tmp_path, "fp32", inputs)
-    assert export_graph_file(*arguments, _Off(tiny.package, 0.0)).bytes == path.stat().st_size
+    near, far = (replace(inputs, reference=_Off(tiny.package, share)) for share in (0.0, 1e-3))
+    assert export_graph_file(near, "box.detector", path, tmp_path).bytes == path.stat().st_size
     with pytest.raises(ModelError, match="expected at most"):
-        export_graph_file(*arguments, _Off(tiny.package, 1e-3))
+        export_graph_file(far, "box.detector", path, tmp_path)
     assert not path.exists()
 
 
 def test_half_weights_halve_the_file_and_keep_the_results(
-    tiny: cdvision.Model, inputs: ExportInputs
+    tiny: cdvision.Model, inputs: ExportRun
 ) -> None:
     graph = "answer.classifier"
     full, half = (standalone_graph(tiny.package, graph, half_weights=h) for h in (False, True))
     assert half.ByteSize() < 0.75 * full.ByteSize()  # a tiny graph is half nodes, half weights
     reference = OnnxEngine(tiny.package, threads=1)
     candidate = OnnxGraph(half.SerializeToString(), threads=1)
-    check(graph, compared(graph, candidate, reference, inputs.recorded[graph]), TOLERANCES["fp16"])
+    check(
+        graph,
+        largest_differences(candidate, partial(reference.run, graph), inputs.recorded[graph]),
+        TOLERANCES["fp16"],
+    )
 
 
 def test_differences_of_floats_integers_and_nan() -> None:
@@ -203,7 +227,7 @@ def test_the_check_finds_what_tensorrt_refuses() -> None:
 
 
 def test_half_precision_leaves_the_integer_network_alone(
-    tiny: cdvision.Model, inputs: ExportInputs
+    tiny: cdvision.Model, inputs: ExportRun
 ) -> None:
     model = half_graph(standalone_graph(tiny.package, "encoder"))
     onnx.checker.check_model(model, full_check=True)
@@ -214,10 +238,9 @@ def test_half_precision_leaves_the_integer_network_alone(
     assert len(halves) > 30
     graph = "answer.detector"
     candidate = half_graph(standalone_graph(tiny.package, graph))
-    found = compared(
-        graph,
+    found = largest_differences(
         OnnxGraph(candidate.SerializeToString(), threads=1),
-        OnnxEngine(tiny.package, threads=1),
+        partial(OnnxEngine(tiny.package, threads=1).run, graph),
         inputs.recorded[graph][:1],
     )
     check(graph, found, TOLERANCES["fp16"])
@@ -225,7 +248,7 @@ def test_half_precision_leaves_the_integer_network_alone(
 
 
 def test_int8_quantises_the_body_and_spares_the_heads(
-    tiny: cdvision.Model, inputs: ExportInputs
+    tiny: cdvision.Model, inputs: ExportRun
 ) -> None:
     plain = standalone_graph(tiny.package, "answer.detector")
     runs = inputs.recorded["answer.detector"][:1]
@@ -244,6 +267,32 @@ def test_int8_quantises_the_body_and_spares_the_heads(
         assert chosen.isdisjoint(n.name for n in heads)
         assert (unsupported(model) == []) is for_tensorrt  # integer biases are ONNX Runtime's
         OnnxGraph(model.SerializeToString(), threads=1).run(runs[0])
+
+
+def test_int8_takes_its_ranges_from_the_calibration_photos_alone(
+    tiny: cdvision.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_artefacts, "graph_names", lambda _: ["encoder"])
+    grey = np.full((224, 288, 3), 100, np.uint8)
+    report = write_onnx(
+        tiny, tmp_path, precision="int8", photos=drawn_photos()[:1], calibration=[grey]
+    )
+    (encoder,) = report.graphs
+    assert encoder.milliseconds.keys() == {"fp32", "int8"}
+    assert encoder.notes["quantised_layers"] > 5
+    assert encoder.bytes < 0.8 * encoder.notes["fp32_bytes"]
+    largest = max(item.relative for item in encoder.parity)
+    assert largest > TOLERANCES["fp32"].relative  # the report tells; accuracy decides
+    run = ExportRun.prepare(tiny, "int8", drawn_photos()[:1], [grey])
+    pictures = [inputs["image"] for inputs in run.calibration["encoder"]]
+    assert len(pictures) == 3  # the smallest, the usual and the largest rate
+    assert {int(inputs["quality"][0]) for inputs in run.calibration["encoder"]} == {
+        0, tiny.card.default_quality - 1, tiny.card.qualities - 1,
+    }  # fmt: skip
+    assert all(np.unique(picture).tolist() == [100] for picture in pictures)
+    assert len(np.unique(run.recorded["encoder"][0]["image"])) > 100
+    with pytest.raises(ModelError, match="expected one of fp32, fp16, int8, found 'int4'"):
+        ExportRun.prepare(tiny, "int4")
 
 
 def test_int8_spares_the_front_of_a_sender(model: cdvision.Model) -> None:

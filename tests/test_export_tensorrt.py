@@ -20,14 +20,21 @@ import pytest
 
 import cdvision
 from cdvision.engines.onnx_engine import OnnxEngine
-from cdvision.engines.plan_cache import FOLDER_VARIABLE, PlanCache, default_folder, model_sha256
+from cdvision.engines.plan_cache import (
+    FOLDER_VARIABLE,
+    PlanCache,
+    Profile,
+    default_folder,
+    model_sha256,
+)
 from cdvision.engines.tensorrt_engine import TensorrtEngine
-from cdvision.engines.tensorrt_runtime import Profile, tensorrt_installed
+from cdvision.engines.tensorrt_runtime import tensorrt_installed
 from cdvision.errors import CdvisionError, EngineError, ModelError
 
 pytest.importorskip("onnx")
 
-from cdvision.export.compare_graphs import OnnxGraph
+from cdvision.export import tensorrt_builder
+from cdvision.export.parity import OnnxGraph
 from cdvision.export.recorded_inputs import drawn_photos, record_inputs
 from cdvision.export.tensorrt_builder import TensorrtOptions, typed_graph, write_tensorrt
 from cdvision.export.tensorrt_profiles import ShapeRange
@@ -98,9 +105,24 @@ def test_every_graph_has_an_engine_with_its_record(built: Path, tiny: cdvision.M
 def test_an_engine_outside_tolerance_is_not_kept(tiny: cdvision.Model, tmp_path: Path) -> None:
     options = TensorrtOptions("fp32", SHAPES)
     runtime = OnnxPlans(off=1e-3)
-    with pytest.raises(ModelError, match="not kept"):
+    with pytest.raises(ModelError, match="is refused"):
         write_tensorrt(tiny, tmp_path, options, photos=drawn_photos()[:1], runtime=runtime)
     assert PlanCache(tmp_path).plans(runtime.built[-1].stem) == []  # the one that was refused
+
+
+def test_an_int8_engine_must_be_the_graph_it_was_built_from(
+    tiny: cdvision.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_builder, "graph_names", lambda _: ["answer.classifier"])
+    photos, runtime = drawn_photos()[:1], OnnxPlans(off=0.1)
+    options = TensorrtOptions("int8", SHAPES)
+    with pytest.raises(ModelError, match="is refused"):
+        write_tensorrt(tiny, tmp_path, options, photos=photos, calibration=photos, runtime=runtime)
+    assert PlanCache(tmp_path).plans("answer.classifier") == []
+    exact = write_tensorrt(
+        tiny, tmp_path, options, photos=photos, calibration=photos, runtime=OnnxPlans()
+    )  # far from float, and kept: its graph computes the same
+    assert all(item.relative == 0 for graph in exact.graphs for item in graph.parity)
 
 
 def test_an_engine_that_no_photo_can_check_is_not_kept(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stylegan2_widths import stylegan2_widths
 
 from cdvision.errors import CdvisionError, ModelError
 
@@ -27,7 +28,6 @@ from cdvision.models.faces.widths import (  # noqa: E402
     FACE,
     FACE_TINY,
     FaceWidths,
-    stylegan2_widths,
 )
 
 SMALL = replace(FACE_TINY, resolution=32, trunk_side=32)

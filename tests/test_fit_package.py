@@ -159,17 +159,16 @@ def test_using_a_tap_needs_no_torch(tap: Path, photos: list[Path]) -> None:
 
 
 def test_a_tap_leaves_with_its_model(tap: Path, tmp_path: Path) -> None:
-    from cdvision.export.compare_graphs import reference_engine
-    from cdvision.export.onnx_artefacts import ExportInputs, export_graph_file
+    from cdvision.export.export_run import ExportRun
+    from cdvision.export.onnx_artefacts import export_graph_file
     from cdvision.export.standalone_graph import graph_names
 
     model = cdvision.load(tap)
     assert {"tap.mine", "answer.mine"} <= set(graph_names(model.package))
-    name, reference = reference_engine(model.package)
-    assert name == "package graphs in ONNX Runtime"
-    inputs = ExportInputs.from_photos(model, [PHOTO])
+    run = ExportRun.prepare(model, photos=[PHOTO])
+    assert run.reference_name == "package graphs in ONNX Runtime"
     for graph in ("tap.mine", "answer.mine"):
         path = tmp_path / f"{graph}.onnx"
-        report = export_graph_file(model, graph, path, tmp_path, "fp32", inputs, reference)
+        report = export_graph_file(run, graph, path, tmp_path)
         assert report.inputs["symbols"].startswith("int32 (batch, 128, h16, w16)")
         assert path.is_file()

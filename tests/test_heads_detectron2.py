@@ -112,7 +112,7 @@ def test_a_pickle_that_is_more_than_arrays_runs_nothing(tmp_path, monkeypatch):
         with pytest.raises(ModelError, match=message):
             convert_zoo_checkpoint(pickled(tmp_path / "b.pkl", content), out)
     (tmp_path / "c.pkl").write_bytes(b"\x80\x02cut")
-    with pytest.raises(ModelError, match="expected a pickled checkpoint"):
+    with pytest.raises(ModelError, match="expected pickled arrays"):
         convert_zoo_checkpoint(tmp_path / "c.pkl", out)
     with pytest.raises(ModelError, match="cannot be read"):
         convert_zoo_checkpoint(tmp_path / "none.pkl", out)

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
+from stylegan2_widths import stylegan2_widths  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.entropy.coder import Symbols  # noqa: E402
 from cdvision.entropy.tables import SymbolTables  # noqa: E402
 from cdvision.errors import CdvisionError, ModelError  # noqa: E402
-from cdvision.models.faces.float_slices import FloatSlices  # noqa: E402
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec  # noqa: E402
 from cdvision.models.faces.hsc_tables import base_tables, build_hsc_coder  # noqa: E402
 from cdvision.models.faces.hsc_transforms import SemanticNetwork  # noqa: E402
 from cdvision.models.faces.hsc_widths import HscWidths, our_widths, paper_widths, tiny_widths  # noqa: E402
 from cdvision.models.faces.integer_slices import build_slice_networks  # noqa: E402
 from cdvision.models.faces.receiver.hsc import HscCoder  # noqa: E402
-from cdvision.models.faces.widths import FACE, FACE_TINY, stylegan2_widths  # noqa: E402
+from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
 
 KINDS = pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "dense"])
@@ -117,27 +117,6 @@ def test_what_is_decoded_is_what_was_sent(dense: bool) -> None:
     assert torch.allclose(decoded, trained.rows, atol=1e-4)
     assert torch.allclose(again, trained.feature, atol=1e-3)
     assert torch.unique(sent.detail).numel() > 5
-
-
-def test_the_float_reference_sees_what_the_integers_see() -> None:
-    widths = random_codec(True).widths
-    torch.manual_seed(1)
-    reference = FloatSlices(widths, qualities=QUALITIES)
-    with torch.no_grad():
-        for conv in reference.third:
-            conv.weight.normal_(std=0.3)
-    reference.start_indices(torch.full((QUALITIES, widths.detail), 20.0))
-    base = torch.randn(2, widths.base, 2, 2).round()
-    symbols = torch.randn(2, widths.detail, widths.detail_side, widths.detail_side).round()
-    quality = torch.tensor([0, 7])
-    with torch.no_grad():
-        before = reference(base, symbols, quality)
-        symbols[:, widths.slice_channels : 2 * widths.slice_channels] += 1
-        after = reference(base, symbols, quality)
-    same = (before == after).flatten(2).all(2).all(0)
-    assert same[: 2 * widths.slice_channels].all()
-    assert not same[2 * widths.slice_channels :].any()
-    assert before.mean() == pytest.approx(20.0, abs=4)
 
 
 def test_faces_of_a_batch_do_not_meet() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from background_service import BackgroundService, serve_in_background
 
 import cdvision
 from cdvision.results.masks import mask_runs
@@ -17,7 +18,6 @@ pytest.importorskip("playwright")
 
 from playwright import sync_api
 
-from cdvision.serving.background import BackgroundService, serve_in_background
 from cdvision.serving.settings import ServiceSettings
 
 TINY = str(Path(__file__).parent / "packages" / "test-dicm-re")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import pickle
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 import cdvision
 from cdvision.errors import CdvisionError
 from cdvision.pipelines.batches import PhotoEncoder, StreamPredictor
-from cdvision.pipelines.schema import COLUMNS, SPARK_SCHEMA, arrow_schema
+from cdvision.pipelines.schema import arrow_schema, spark_schema, table_columns
 from cdvision.pipelines.spark import _predictor, spark_predictor
 
 pa = pytest.importorskip("pyarrow")
@@ -91,15 +90,21 @@ def test_photos_become_streams_and_a_bad_one_an_error(photos: list[Path]) -> Non
     assert encoder({"path": [], "bytes": []}).schema.equals(table.schema)
 
 
-def test_spark_and_arrow_agree_on_the_columns() -> None:
-    columns = re.sub(r"<.*?>>", "", SPARK_SCHEMA).split(", ")
-    assert tuple(column.split()[0] for column in columns) == COLUMNS
-    structs = re.findall(r"(\w+) array<struct<(.*?)>>", SPARK_SCHEMA)
-    assert [name for name, _ in structs] == ["boxes", "classes", "attributes"]
-    for name, fields in structs:
-        kind = arrow_schema().field(name).type.value_type
-        expected = [kind.field(position).name for position in range(kind.num_fields)]
-        assert [field.split(":")[0] for field in fields.split(", ")] == expected
+def test_spark_is_told_what_arrow_is_told() -> None:
+    assert spark_schema() == (
+        "key string, index bigint, bytes bigint, width int, height int, "
+        "boxes array<struct<left: float, top: float, right: float, bottom: float, "
+        "confidence: float, class_id: int, class_name: string, mask: string>>, "
+        "classes array<struct<class_id: int, class_name: string, probability: float>>, "
+        "attributes array<struct<name: string, probability: float, present: boolean>>, "
+        "error string"
+    )
+    assert arrow_schema().names == list(table_columns())
+    boxes, attributes = (arrow_schema().field(name).type for name in ("boxes", "attributes"))
+    named = [("class_id", pa.int32()), ("class_name", pa.string()), ("mask", pa.string())]
+    sides = [(side, pa.float32()) for side in ("left", "top", "right", "bottom", "confidence")]
+    assert boxes == pa.list_(pa.struct([*sides, *named]))
+    assert attributes.value_type.field("present").type == pa.bool_()
 
 
 def test_the_spark_function_answers_frame_by_frame_with_one_model(
@@ -109,7 +114,7 @@ def test_the_spark_function_answers_frame_by_frame_with_one_model(
     frame = pd.DataFrame(columns)
     answers = list(predict(iter([frame, frame.iloc[:1], frame.iloc[:0]])))
     assert [len(answer) for answer in answers] == [3, 1, 0]
-    assert all(list(answer.columns) == list(COLUMNS) for answer in answers)
+    assert all(list(answer.columns) == list(table_columns()) for answer in answers)
     assert answers[0]["classes"][0][0]["class_name"] == answers[1]["classes"][0][0]["class_name"]
     assert answers[0]["width"][0] == 96
     assert _predictor.cache_info().currsize == 1
@@ -152,7 +157,7 @@ def test_on_spark_rows_are_those_of_the_predictor(
         ]
         frame = session.createDataFrame(rows, "key string, stream binary")
         function = spark_predictor(tasks=("detect", "classify"), top=2, confidence=0.0)
-        found = frame.mapInPandas(function, SPARK_SCHEMA).collect()
+        found = frame.mapInPandas(function, spark_schema()).collect()
     finally:
         session.stop()
     expected = predictor(columns).to_pylist()

@@ -21,6 +21,7 @@ from cdvision.errors import CdvisionError
 from cdvision.pipelines.sinks import Sink, Written, supervision_detections, write_results
 from cdvision.pipelines.sources import read_source, read_sources
 from cdvision.results import Classification, Detections
+from cdvision.tasks import TASKS, Column, Task, register_task
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -49,8 +50,14 @@ TOP = Classification(np.array([285]), np.array(["Egyptian cat"]), np.array([0.75
 def results() -> list[AnalysisResult]:
     """Two boxes and a class; nothing found; an error."""
     return [
-        AnalysisResult(0, found(2), TOP, key="a/000000000139.cdv", image_size=(64, 48), size=9),
-        AnalysisResult(1, found(0), key="b/photo.cdv", image_size=(64, 48), size=8),
+        AnalysisResult(
+            0,
+            {"detections": found(2), "classification": TOP},
+            key="a/000000000139.cdv",
+            image_size=(64, 48),
+            size=9,
+        ),
+        AnalysisResult(1, {"detections": found(0)}, key="b/photo.cdv", image_size=(64, 48), size=8),
         AnalysisResult(2, error=CdvisionError("cut off"), key="c.cdv", size=7),
     ]
 
@@ -163,8 +170,59 @@ def test_supervision_gets_boxes_and_errors(results: list[AnalysisResult]) -> Non
     converted = dict(supervision_detections(results))
     assert [len(boxes) for boxes in converted.values()] == [2, 0, 0]
     assert converted["c.cdv"].metadata["error"] == "cut off"
-    with pytest.raises(CdvisionError, match="ask for 'detect'"):
-        list(supervision_detections([AnalysisResult(0, classification=TOP)]))
+    with pytest.raises(CdvisionError, match="ask for 'segment' or 'detect'"):
+        list(supervision_detections([AnalysisResult(0, {"classification": TOP})]))
+
+
+class Words:
+    """An answer that the product does not know: words, of which some are not there."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"words": ["no", "exit"]}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        return [
+            {"name": "no", "probability": 0.1, "present": False, "turned": 0},
+            {"name": "exit", "probability": 0.123456, "present": True, "turned": 90},
+        ]
+
+
+@pytest.fixture
+def words_task() -> Iterator[None]:
+    """Two tasks with answers of their own, which share a column."""
+    fields = {"name": "string", "probability": "float", "present": "boolean", "turned": "int"}
+    for name in ("read", "spell"):
+        column = Column("words", "word", fields)
+        register_task(Task(name, "Read it.", "numpy:ndarray", f"{name}_words", (), column))
+    yield
+    del TASKS["read"], TASKS["spell"]
+
+
+@pytest.mark.usefixtures("words_task")
+def test_an_answer_of_a_registered_task_has_a_column(tmp_path: Path) -> None:
+    answers = {"detections": found(1), "read_words": Words()}
+    results = [AnalysisResult(0, answers), AnalysisResult(1, {**answers, "spell_words": Words()})]
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        write_results(results, tmp_path / f"out{suffix}")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines == [
+        "key,index,kind,class_id,class_name,confidence,left,top,right,bottom,turned,error",
+        "0,0,box,16,dog,0.5,1.0,2.0,30.5,40.0,,",
+        "0,0,word,,exit,0.1235,,,,,90,",
+        "1,1,box,16,dog,0.5,1.0,2.0,30.5,40.0,,",
+        "1,1,word,,exit,0.1235,,,,,90,",
+        "1,1,word,,exit,0.1235,,,,,90,",
+    ]
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names[5:] == ["boxes", "classes", "attributes", "words", "error"]
+    assert [len(row["words"]) for row in table.to_pylist()] == [2, 4]
+    assert table.to_pylist()[0]["words"][1]["turned"] == 90
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["words"] == [
+        "no",
+        "exit",
+    ]
+    with pytest.raises(CdvisionError, match="ask for 'segment' or 'detect'"):
+        write_results([AnalysisResult(0, {"read_words": Words()})], tmp_path / "out.json")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".json"])

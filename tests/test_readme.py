@@ -6,7 +6,10 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -20,11 +23,15 @@ REPOSITORY = Path(__file__).parent.parent
 PHOTO = REPOSITORY / "examples" / "photos" / "astronaut.jpg"
 RUNNABLE = "<!-- runnable -->"  # a page in docs/ that has this line is run as well
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+README = REPOSITORY / "README.md"
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"`(make [a-z0-9-]+)`")
+SCRIPTS = Path(sys.executable).parent
 
 
 def pages() -> list[Path]:
     docs = sorted((REPOSITORY / "docs").glob("*.md"))
-    return [REPOSITORY / "README.md", *(page for page in docs if RUNNABLE in page.read_text())]
+    return [page for page in docs if RUNNABLE in page.read_text()]
 
 
 def modules() -> list[str]:
@@ -70,3 +77,88 @@ def test_the_examples_of_a_module_run(name: str) -> None:
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     result = doctest.testmod(module, optionflags=flags, verbose=False)
     assert result.failed == 0, f"{name}: see the output above"
+
+
+# --- the README, in a checkout to which nothing was added
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy what git knows, or would know, of this repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=REPOSITORY, capture_output=True, check=False,
+    )  # fmt: skip
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    folder = tmp_path_factory.mktemp("checkout") / "cdvision"
+    for name in listed.stdout.decode().split("\0"):
+        if name and (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    return folder
+
+
+def run_in(checkout: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+def as_run(line: str) -> list[str]:
+    """Return a command with the tools of this environment; nothing is installed twice."""
+    program, *arguments = shlex.split(line, comments=True)
+    if program == "pip":
+        extra = ["--dry-run", "--no-deps", "--no-build-isolation", "-qq"]
+        return [sys.executable, "-m", "pip", *arguments, *extra]
+    if program == "make":
+        venv = SCRIPTS.parent
+        marks = [f"{venv}/.installed-{kind}" for kind in ("base", "dev")]
+        kept = [option for mark in marks for option in ("-o", mark)]
+        # The tests themselves, and what needs an emulator, are only looked at.
+        look = [] if arguments == ["demo"] else ["-n"]
+        return ["make", *look, *kept, f"VENV={venv}", *arguments]
+    return [str(SCRIPTS / program), *arguments]
+
+
+def alike(said: list[str], shown: list[str]) -> bool:
+    """Compare words; another processor may round a latent apart, and move a number by a little."""
+    return len(said) == len(shown) and all(
+        one == other or abs(float(one) - float(other)) <= max(2.0, 0.02 * float(other))
+        for one, other in zip(said, shown, strict=True)
+    )
+
+
+def test_every_line_of_the_readme_runs_as_typed(checkout: Path) -> None:
+    text, said, ran = README.read_text(encoding="utf-8"), "", 0
+    code: list[str] = []
+    for language, block in FENCED.findall(text):
+        if language == "python":  # later snippets go on from earlier ones
+            code.append(block)
+            said, before = run_in(checkout, sys.executable, "-c", "\n".join(code)), said
+            said = said.removeprefix(before)
+            ran += 1
+        elif block.split()[0] in ("pip", "cdvision", "make"):
+            for line in block.splitlines():
+                run_in(checkout, *as_run(line))
+                ran += 1
+        else:
+            assert alike(said.split(), block.split()), f"the snippet prints:\n{said}"
+    assert ran >= 8
+    assert (checkout / "boxes.png").stat().st_size > 10_000
+
+
+def test_every_target_that_the_readme_names_exists(checkout: Path) -> None:
+    commands = sorted(set(COMMAND.findall(README.read_text(encoding="utf-8"))))
+    assert {"make demo", "make test"} <= set(commands)
+    for command in commands:
+        run_in(checkout, *as_run(command))
+    assert (checkout / "out" / "demo.png").stat().st_size > 100_000
+
+
+def test_the_readme_is_for_people_in_a_hurry() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.split()) <= 900
+    assert len(re.findall(r"[0-9][0-9,.]*", text)) <= 60
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (REPOSITORY / target).exists(), target

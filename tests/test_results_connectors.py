@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cdvision.errors import CdvisionError
-from cdvision.results import COCO_CATEGORY_IDS, Classification, Detections, ResultError
+from cdvision.results import COCO_CATEGORY_IDS, Attributes, Classification, Detections, ResultError
 from cdvision.results.masks import decode_mask, encode_mask
+from cdvision.tasks import tasks
 
 SIZE = (64, 48)
 
@@ -117,10 +118,35 @@ def test_pandas_gets_a_row_for_each_class():
     }
 
 
+def test_rows_are_what_the_columns_of_the_tasks_say():
+    answers = {
+        "detections": make(2, masks=True),
+        "classification": Classification(np.array([3]), np.array(["a"]), np.float32([0.75])),
+        "attributes": Attributes(np.array(["Hat"]), np.float32([0.25]), np.array([False])),
+    }
+    kinds = {"float": float, "int": int, "string": str, "boolean": bool}
+    for task in tasks().values():
+        if task.column is not None:
+            for row in answers[task.answer].to_rows():
+                assert list(row) == list(task.column.fields)
+                assert [type(v) for v in row.values()] == [
+                    kinds[word] for word in task.column.fields.values()
+                ]
+    assert answers["attributes"].to_rows() == [
+        {"name": "Hat", "probability": 0.25, "present": False}
+    ]
+    box = answers["detections"].to_rows()[1]
+    np.testing.assert_array_equal(
+        [box[side] for side in ("left", "top", "right", "bottom")], answers["detections"].xyxy[1]
+    )
+    assert box["mask"].encode() == answers["detections"].mask[1]["counts"]
+    assert make(1).to_rows()[0]["mask"] is None
+
+
 @pytest.mark.parametrize("package", ["pandas", "supervision"])
 def test_a_missing_library_is_named_with_its_remedy(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(CdvisionError, match=f"pip install {package}"):
+    with pytest.raises(CdvisionError, match=r"pip install 'cdvision\[results\]'"):
         getattr(make(1), f"to_{package}")()
 
 

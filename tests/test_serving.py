@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from background_service import BackgroundService, serve_in_background
 from click.testing import CliRunner
 
 import cdvision
@@ -31,7 +32,6 @@ pytest.importorskip("httpx")
 import httpx
 
 from cdvision.bench.service import announce_too_large, bench_service, send_endless
-from cdvision.serving.background import BackgroundService, serve_in_background
 from cdvision.serving.batching import Question, _batches, _Job
 from cdvision.serving.logs import LOGGER, JsonFormatter
 from cdvision.serving.service import Service

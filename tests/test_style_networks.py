@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cdvision.entropy.coder import Latents
 from cdvision.errors import CdvisionError
-from cdvision.models.faces.commands.style_layers import style_layers
+from cdvision.models.faces.commands.codecs import style_layers
 from cdvision.models.faces.receiver.style_layers import LAYERS
 from cdvision.models.faces.scale_transformer import (
     INDEX_UNIT,
@@ -30,9 +30,9 @@ from cdvision.models.faces.style_layers import StyleLayers, StyleLayout, style_l
 from cdvision.models.faces.style_tables import build_style_coder
 from cdvision.models.faces.training import style_layers_stage
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import StyleLayersOptions
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage, target_bytes
 from cdvision.models.faces.training.style_metric import StyleMetric
-from cdvision.models.faces.training.style_scales import fit_scales, later_bits
 from cdvision.models.faces.training.style_start import start_style_layers
 from cdvision.models.faces.widths import FACE, FACE_TINY
 from cdvision.networks.scales import QUALITIES
@@ -259,17 +259,6 @@ def test_the_metric_tells_how_much_is_left_where_directions_are_many() -> None:
     assert told == pytest.approx(share, rel=0.4)
 
 
-def test_scale_models_code_the_same_symbols() -> None:
-    network, rows = started(0), faces_rows(100, seed=8)
-    fixed = fit_scales(network, rows, "fixed", steps=3)
-    for kind in ("integer", "float"):
-        model = fit_scales(network, rows, kind, steps=0)
-        for quality in (0, 7):
-            found = later_bits(model, network, rows, quality)
-            wanted = later_bits(fixed, network, rows, quality)
-            assert found == pytest.approx(wanted, rel=0.05)
-
-
 def test_later_layers_correct_earlier_ones() -> None:
     """All rows move with the same few factors: later symbols refine what the first rounded off."""
     torch.manual_seed(6)
@@ -299,9 +288,8 @@ def smoke_stage() -> StyleLayersStage:
     rows = (torch.randn(500, 8) @ factors).view(500, 10, FACE_TINY.style) + 3
     layout = replace(style_layout(FACE_TINY), width=16, heads=2, blocks=1)
     plan = Plan(minutes=1.0, steps=60, batch=32, device=torch.device("cpu"), warmup_steps=5)
-    return StyleLayersStage(
-        FaceNetworks(FACE_TINY), StyleLayers(layout), rows, plan, basic=(3, 9), total=(9, 30)
-    )
+    options = StyleLayersOptions(basic_bytes=(3, 9), all_bytes=(9, 30))
+    return StyleLayersStage(FaceNetworks(FACE_TINY), StyleLayers(layout), rows, plan, options)
 
 
 def held_out_loss(stage: StyleLayersStage, prices: tuple[Tensor, Tensor]) -> float:
@@ -359,7 +347,7 @@ def test_the_command_trains_resumes_and_reports(scales: str, tmp_path: Path) -> 
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{i:02}.png")
         lines.append(",".join([f"{i:02}.png", *map(str, rng.integers(0, 2, len(names)))]))
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    options = ["--smoke", "--scales", scales, "--compare-scales", "1", "--device", "cpu"]
+    options = ["--smoke", "--scales", scales, "--device", "cpu"]
     named = ["--labels", str(tmp_path / "labels.csv"), "-o", str(tmp_path / "run")]
     arguments = [str(folder), *named, *options]
     for _ in range(2):  # the second finds it finished
@@ -368,10 +356,7 @@ def test_the_command_trains_resumes_and_reports(scales: str, tmp_path: Path) -> 
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     assert record["steps"] == 2
     report = json.loads((tmp_path / "run" / "layers.json").read_text())
-    qualities, kinds = report["qualities"], report["later_bits"]
+    qualities = report["qualities"]
     assert [entry["quality"] for entry in qualities] == list(range(1, QUALITIES + 1))
     assert all(len(entry["bytes"]) == len(entry["error"]) == 3 for entry in qualities)
     assert len(qualities[0]["mean_accuracy"]) == 4
-    assert {kind: np.shape(bits) for kind, bits in kinds.items()} == dict.fromkeys(
-        ("fixed", "integer", "float"), (QUALITIES, 2)
-    )

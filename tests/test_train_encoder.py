@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from cdvision.building.map_tables import build_coder  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
 from cdvision.fit.network import SplitNetwork  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
+from cdvision.fit.tap_builder import save_weights  # noqa: E402
 from cdvision.models.any_network.network import ServedShape  # noqa: E402
 from cdvision.models.any_network.served_networks import (  # noqa: E402
     networks_again,
@@ -38,6 +40,8 @@ from cdvision.models.any_network.served_networks import (  # noqa: E402
 from cdvision.models.any_network.training.photos import photo_bank  # noqa: E402
 from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
+from cdvision.training.finished import Finished  # noqa: E402
+from cdvision.training.prices import recorded_prices  # noqa: E402
 from cdvision.training.rate_control import TARGET_BYTES  # noqa: E402
 from cdvision.training.stage_run import Plan, run_stage  # noqa: E402
 
@@ -76,9 +80,11 @@ def plan_of(steps: int) -> Plan:
     return Plan(60.0, 2, CPU, steps=steps, warmup_steps=1)
 
 
-def stage_of(folder: Path, networks: Mapping[str, SplitNetwork], steps: int) -> EncoderStage:
+def stage_of(
+    folder: Path, networks: Mapping[str, SplitNetwork], steps: int, **options: Any
+) -> EncoderStage:
     bank, _ = photo_bank(find_photos([folder]), CPU)
-    return EncoderStage(shape_of(), networks, bank, plan_of(steps), TARGET_BYTES)
+    return EncoderStage(shape_of(), networks, bank, plan_of(steps), TARGET_BYTES, **options)
 
 
 def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not_been(
@@ -183,6 +189,41 @@ def test_other_options_do_not_resume_a_run(run: Path, code: Path, folder: Path) 
     again = CliRunner().invoke(command_line, command(code, folder, run.parent, "--seed", "1"))
     assert again.exit_code == 2
     assert "was started with another seed" in again.stderr
+
+
+def test_a_run_goes_on_from_another(run: Path, code: Path, folder: Path, tmp_path: Path) -> None:
+    shutil.copyfile(run.parent / "net.onnx", tmp_path / "net.onnx")
+    arguments = command(code, folder, tmp_path, "--start", str(run), "--steps", "1")
+    result = CliRunner().invoke(command_line, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert (record["steps"], record["start"]["steps"]) == (1, 2)
+    other = [*arguments[:-4], "--start", str(run), "--serve", f"{code}:coarse"]
+    refused = CliRunner().invoke(command_line, [*other, "-o", str(tmp_path / "other")])
+    assert refused.exit_code == 2
+    assert "as --serve says" in refused.stderr
+
+
+def test_a_stage_goes_on_where_a_package_is(
+    folder: Path, tmp_path: Path, networks: Mapping[str, SplitNetwork]
+) -> None:
+    first = stage_of(folder, networks, 1)
+    first.begin(np.random.default_rng(0))
+    parts = dict(first.model.named_children()) | {"tails": torch.nn.Linear(2, 2)}
+    save_weights(parts, tmp_path / "weights.safetensors", {})
+    weights = {k: v.half() for k, v in first.model.state_dict().items()}
+    start = Finished(tmp_path, recorded_prices(first.rate), None)
+    second = stage_of(folder, networks, 1, start=start)
+    second.begin(np.random.default_rng(0))
+    for stage in (second.model, second.result()):
+        state = stage.state_dict()
+        assert [k for k, v in weights.items() if not torch.equal(state[k].half(), v)] == []
+    torch.testing.assert_close(second.rate.log_multiplier, first.rate.log_multiplier)
+    for name, metric in first.metrics.items():
+        # Measured on the same crops, with probes of their own.
+        assert float(metric.root.diagonal().mean()) == pytest.approx(
+            float(second.metrics[name].root.diagonal().mean()), rel=0.3
+        )
 
 
 def test_a_package_needs_the_networks_that_were_served(run: Path, tmp_path: Path) -> None:

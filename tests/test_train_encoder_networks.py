@@ -18,7 +18,7 @@ from torch import nn  # noqa: E402
 from cdvision.fit.network import split_torch  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
 from cdvision.fit.pixels import PixelFormat  # noqa: E402
-from cdvision.models.any_network.network import Gather, ServedShape, default_shape  # noqa: E402
+from cdvision.models.any_network.network import Gather, ServedShape  # noqa: E402
 from cdvision.models.any_network.served_networks import (  # noqa: E402
     parse_serve,
     with_settings,
@@ -129,7 +129,7 @@ def test_features_of_any_stride_meet_at_the_latents(
 
 
 def test_a_shape_survives_json() -> None:
-    shape = default_shape({"a": FeatureSpec(8, 4)}, ["a"])
+    shape = ServedShape(128, {"a": FeatureSpec(8, 4)}, ("a",))
     again = ServedShape.from_dict(json.loads(json.dumps(shape.to_dict())))
     assert again == shape
     assert again.tap("a").positive

@@ -26,7 +26,6 @@ from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
 from cdvision.models.dicm.training.augmentation import augment, blur  # noqa: E402
 from cdvision.models.dicm.training.detector_losses import detector_losses  # noqa: E402
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors  # noqa: E402
-from cdvision.models.dicm.training.exactness import ExactnessStage  # noqa: E402
 from cdvision.models.dicm.training.moco import (  # noqa: E402
     KeyQueue,
     MomentumContrast,
@@ -34,6 +33,12 @@ from cdvision.models.dicm.training.moco import (  # noqa: E402
     info_nce,
 )
 from cdvision.models.dicm.training.models import start_from  # noqa: E402
+from cdvision.models.dicm.training.options import (  # noqa: E402
+    ContrastiveOptions,
+    HeadsOptions,
+    JointOptions,
+    RedundancyOptions,
+)
 from cdvision.models.dicm.training.rates import rate_term, spread  # noqa: E402
 from cdvision.models.dicm.training.stage0_contrastive import ContrastiveStage  # noqa: E402
 from cdvision.models.dicm.training.stage1_redundancy import RedundancyStage  # noqa: E402
@@ -154,16 +159,19 @@ def detector() -> Any:
 def contrastive(pictures: list[Tensor], **_: Any) -> Stage:
     model = tiny_re()
     bank = ViewBank(pictures, 64, every=0.3, heat_side=64)
-    return ContrastiveStage(Backbone(model.front, model.tail), bank, PLAN, channels=32, queue=8)
+    return ContrastiveStage(
+        Backbone(model.front, model.tail), bank, PLAN, ContrastiveOptions(queue=8), channels=32
+    )
 
 
 def redundancy(banks: list[PhotoBank], **_: Any) -> Stage:
-    return RedundancyStage(tiny_re(), banks, PLAN, feature_losses=True, targets=[1.0] * 8)
+    options = RedundancyOptions(feature_losses=True, bpp=(0.5, 2.0))
+    return RedundancyStage(tiny_re(), banks, PLAN, options)
 
 
 def joint(pictures: list[Tensor], **_: Any) -> Stage:
     bank = ViewBank(pictures, 64, every=0.3, heat_side=64)
-    return JointStage(tiny_re(), bank, PLAN, channels=32, queue=8)
+    return JointStage(tiny_re(), bank, PLAN, JointOptions(queue=8), channels=32)
 
 
 def distillation(banks: list[PhotoBank], **_: Any) -> Stage:
@@ -172,20 +180,6 @@ def distillation(banks: list[PhotoBank], **_: Any) -> Stage:
 
 def codec(banks: list[PhotoBank], **_: Any) -> Stage:
     return CodecStage(tiny_codec(), banks, PLAN)
-
-
-def exactness(banks: list[PhotoBank], **_: Any) -> Stage:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)  # analysis and RE are no part of a checkpoint either
-        model = tiny_codec()
-    return ExactnessStage(model, banks, PLAN)
-
-
-def exactness_of_filtered(banks: list[PhotoBank], **_: Any) -> Stage:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = tiny_re()
-    return ExactnessStage(model, banks, PLAN)
 
 
 def heads(labels: Path, **_: Any) -> Stage:
@@ -203,12 +197,11 @@ def heads(labels: Path, **_: Any) -> Stage:
         "classify": ClassificationTask(classifier, crops, classes, share=1.0),
     }
     source = StreamFeatures(model)
-    return HeadsStage(model.re.tail, source, tasks, PLAN, train_tail=True)
+    return HeadsStage(model.re.tail, source, tasks, PLAN, HeadsOptions(train_tail=True))
 
 
 STAGES: list[Callable[..., Stage]] = [
-    contrastive, redundancy, joint, distillation, codec, exactness,
-    exactness_of_filtered, heads,
+    contrastive, redundancy, joint, distillation, codec, heads,
 ]  # fmt: skip
 
 
@@ -313,9 +306,8 @@ def test_redundancy_learns_from_a_head_start(banks: list[PhotoBank], tmp_path: P
     errors = []
     for head_start in (False, True):
         torch.manual_seed(0)
-        stage = RedundancyStage(
-            tiny_re(), banks, plan, learning_rate=2e-3, targets=[2.0] * 8, head_start=head_start
-        )
+        options = RedundancyOptions((1.0, 4.0), head_start=head_start, learning_rate=2e-3)
+        stage = RedundancyStage(tiny_re(), banks, plan, options)
         out = tmp_path / str(head_start)
         run_stage(stage, out, plan)
         log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

@@ -23,8 +23,9 @@ from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
 from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
 from cdvision.models.faces.training.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
 from cdvision.models.faces.training.hsc_report import report_hsc, transmit_faces  # noqa: E402
-from cdvision.models.faces.training.hsc_stage import HscStage, HscWeights, hsc_targets  # noqa: E402
+from cdvision.models.faces.training.hsc_stage import HscStage, hsc_targets  # noqa: E402
 from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
+from cdvision.models.faces.training.options import HscOptions  # noqa: E402
 from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E402
 from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
@@ -34,7 +35,7 @@ CPU = torch.device("cpu")
 FACE = replace(FACE_TINY, resolution=32, trunk_side=32, attributes=3)
 WIDTHS = tiny_widths(FACE, dense=True)
 PLAN = Plan(minutes=60.0, steps=4, batch=8, device=CPU, warmup_steps=1)
-BYTES = {"base": (3.0, 14.0), "total": (12.0, 110.0)}
+BYTES = {"base_bytes": (3.0, 14.0), "all_bytes": (12.0, 110.0)}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -71,11 +72,9 @@ def codes() -> FaceCodes:
 
 def stage_of(networks: FaceNetworks, codes: FaceCodes, plan: Plan = PLAN) -> HscStage:
     torch.manual_seed(2)
-    weights = HscWeights(labels=0.5, pictures=0.5)
-    perceptual = PerceptualLoss(None)
-    return HscStage(
-        networks, HscCodec(WIDTHS), codes, plan, weights=weights, perceptual=perceptual, **BYTES
-    )
+    options = HscOptions(label_weight=0.5, picture_weight=0.5, **BYTES)
+    loss = PerceptualLoss(None)
+    return HscStage(networks, HscCodec(WIDTHS), codes, plan, options, perceptual=loss)
 
 
 def test_codes_are_those_of_the_encoder(networks: FaceNetworks, bank: FaceBank) -> None:
@@ -178,7 +177,9 @@ def stop_after(stage: HscStage, steps: int, out: Path) -> None:
 
 def test_training_lowers_the_error(networks: FaceNetworks, codes: FaceCodes) -> None:
     torch.manual_seed(2)
-    stage = HscStage(networks, HscCodec(WIDTHS), codes, PLAN, learning_rate=2e-3, **BYTES)
+    stage = HscStage(
+        networks, HscCodec(WIDTHS), codes, PLAN, HscOptions(learning_rate=2e-3, **BYTES)
+    )
     stage.begin(np.random.default_rng(0))
     with torch.no_grad():  # spoil the start, so that there is something to learn
         stage.codec.semantic.synthesis.weight.mul_(0.5)

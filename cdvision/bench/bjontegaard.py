@@ -1,25 +1,25 @@
 """Bjøntegaard's deltas: how far apart two rate-accuracy curves are, as one figure.
 
-Source: G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33,
-2001. In place of its single cubic, which swings between the points, the piecewise cubics of
-F. N. Fritsch and J. Butland, "A method for constructing local monotone piecewise cubic
-interpolants", 1984 (PCHIP): monotonic points give a monotonic curve.
+The `bjontegaard` package integrates; what it would answer silently is refused here: too few points,
+curves that hardly share a range, figures that are none.
+
+Sources: G. Bjøntegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33,
+2001; in place of its single cubic, which swings between the points, piecewise cubics (PCHIP):
+monotonic points give a monotonic curve.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdvision.errors import CdvisionError
 
-if TYPE_CHECKING:
-    from scipy.interpolate import PchipInterpolator
-
 MIN_OVERLAP = 0.25
 MIN_POINTS = 3
+SETTINGS: dict[str, Any] = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
 
 Values = NDArray[np.float64]
 
@@ -50,14 +50,12 @@ def bd_rate(
 
     Raises:
         CdvisionError: a curve has fewer than 3 points that are not dominated, the overlap is too
-            small, figures are not finite or not above 0, or scipy is missing.
+            small, figures are not finite or not above 0, or the ``eval`` extra is missing.
     """
     anchor = _curve("anchor", anchor_rate, anchor_accuracy)
     test = _curve("test", test_rate, test_accuracy)
-    mean = _mean_difference(
-        (anchor[1], np.log10(anchor[0])), (test[1], np.log10(test[0])), "accuracy", min_overlap
-    )
-    return float(100 * (10**mean - 1))
+    _check_overlap(anchor[1], test[1], "accuracy", min_overlap)
+    return float(_package().bd_rate(*anchor, *test, **SETTINGS))
 
 
 def bd_accuracy(
@@ -78,9 +76,8 @@ def bd_accuracy(
     """
     anchor = _curve("anchor", anchor_rate, anchor_accuracy)
     test = _curve("test", test_rate, test_accuracy)
-    return _mean_difference(
-        (np.log10(anchor[0]), anchor[1]), (np.log10(test[0]), test[1]), "log rate", min_overlap
-    )
+    _check_overlap(np.log10(anchor[0]), np.log10(test[0]), "log rate", min_overlap)
+    return float(_package().bd_psnr(*anchor, *test, **SETTINGS))  # "PSNR" may be any accuracy
 
 
 def non_dominated(rate: ArrayLike, accuracy: ArrayLike) -> NDArray[np.intp]:
@@ -94,6 +91,7 @@ def non_dominated(rate: ArrayLike, accuracy: ArrayLike) -> NDArray[np.intp]:
     """
     rates, accuracies = np.asarray(rate, np.float64), np.asarray(accuracy, np.float64)
     order = np.lexsort((-accuracies, rates))
+    # Smallest rate first and, at one rate, best accuracy first: a point must beat all before it.
     best_before = np.maximum.accumulate(np.append(-np.inf, accuracies[order]))[:-1]
     return order[accuracies[order] > best_before]
 
@@ -117,27 +115,22 @@ def _curve(name: str, rate: ArrayLike, accuracy: ArrayLike) -> tuple[Values, Val
     return rates[kept], accuracies[kept]
 
 
-def _mean_difference(
-    anchor: tuple[Values, Values], test: tuple[Values, Values], axis: str, min_overlap: float
-) -> float:
-    """Integrate test - anchor exactly over the overlap of their abscissae, and divide by it."""
-    low, high = max(anchor[0][0], test[0][0]), min(anchor[0][-1], test[0][-1])
-    shorter = min(np.ptp(anchor[0]), np.ptp(test[0]))
-    share = max(high - low, 0) / shorter
-    if share <= 0 or share < min_overlap:
+def _check_overlap(anchor: Values, test: Values, axis: str, least: float) -> None:
+    """Raise CdvisionError unless two rising ranges share enough of the shorter one."""
+    shared = min(anchor[-1], test[-1]) - max(anchor[0], test[0])
+    share = max(shared, 0) / min(np.ptp(anchor), np.ptp(test))
+    if share <= 0 or share < least:
         raise CdvisionError(
             f"the curves share {share:.0%} of the shorter one's range of {axis}, "
-            f"at least {min_overlap:.0%} are needed"
+            f"at least {least:.0%} are needed"
         )
-    integrals = [float(_pchip(*curve).integrate(low, high)) for curve in (anchor, test)]
-    return (integrals[1] - integrals[0]) / float(high - low)
 
 
-def _pchip(x: Values, y: Values) -> PchipInterpolator:
+def _package() -> Any:
     try:
-        from scipy.interpolate import PchipInterpolator
+        import bjontegaard
     except ImportError as error:
         raise CdvisionError(
-            "Bjøntegaard figures need scipy: pip install 'cdvision[eval]'"
+            "Bjøntegaard figures need bjontegaard: pip install 'cdvision[eval]'"
         ) from error
-    return PchipInterpolator(x, y)
+    return bjontegaard

@@ -20,18 +20,17 @@ from typing import Any
 
 from cdvision.bench.record_log import Key, Record, RecordLog
 from cdvision.errors import CdvisionError, UnsupportedTask
-from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
 from cdvision.evaluation.answer_cache import files_digest
 from cdvision.evaluation.curve import LabelledSet, pixel_record, sender_name, stream_curve
 from cdvision.evaluation.notices import notice
-from cdvision.evaluation.own_networks import OwnPixelPath
-from cdvision.evaluation.pixel_networks import PixelNetworks, uncompressed_networks
+from cdvision.evaluation.package_without_codec import PackageWithoutCodec
+from cdvision.evaluation.pixel_networks import PixelNetworks, ask_pixels, uncompressed_networks
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, Rival, missing
 from cdvision.machine import machine, versions
 from cdvision.model import Model
+from cdvision.tasks import find_task
 
-TASKS = ("detect", "classify")
 LOG_FILE = "records.jsonl"
 
 Answer = Callable[[bytes], tuple[bytes, Any]]
@@ -83,10 +82,8 @@ class RateBenchmark:
     for_task: bool = False
 
     def __post_init__(self) -> None:
-        if self.data.task not in TASKS:
-            raise UnsupportedTask(
-                f"the uncompressed networks {' and '.join(TASKS)}, they do not {self.data.task}"
-            )
+        if not hasattr(PixelNetworks, self.data.task):
+            raise UnsupportedTask(f"the uncompressed networks do not {self.data.task}")
 
     @property
     def codec(self) -> str:
@@ -118,7 +115,7 @@ class RateBenchmark:
 
     def _reference(self, graphs: Path) -> PixelNetworks:
         if self.initial_weights is None:
-            return OwnPixelPath(self.model)
+            return PackageWithoutCodec(self.model)
         return uncompressed_networks(self.model.package, self.initial_weights, graphs)
 
     @cached_property
@@ -156,9 +153,9 @@ class RateBenchmark:
         def answer(image: bytes) -> tuple[bytes, Any]:
             tasks = [self.data.task] if self.for_task else None
             sent = self.model.encode(image, quality, tasks=tasks)
-            if self.data.task == "detect":
-                return sent, self.model.detect(sent, confidence=EVALUATION_CONFIDENCE)
-            return sent, self.model.classify(sent, top=5)
+            return sent, self.model.open(sent).ask(
+                self.data.task, **find_task(self.data.task).measured
+            )
 
         key: Key = {
             "codec": self.codec,
@@ -175,9 +172,7 @@ class RateBenchmark:
 
     def _pixels(self, reference: PixelNetworks) -> Measurement:
         def answer(image: bytes) -> tuple[bytes, Any]:
-            if self.data.task == "detect":
-                return image, reference.detect(image, confidence=EVALUATION_CONFIDENCE)
-            return image, reference.classify(image, top=5)
+            return image, ask_pixels(reference, self.data.task, image)
 
         key: Key = {"codec": "none", "networks": reference.digest()}
         return Measurement(key, answer, partial(pixel_record, self.data, reference))
@@ -185,8 +180,7 @@ class RateBenchmark:
     def _rival(self, path: RivalPath) -> Measurement:
         def answer(image: bytes) -> tuple[bytes, Any]:
             sent = path.send(image)
-            detects = self.data.task == "detect"
-            return sent, path.detect(sent, image) if detects else path.classify(sent)
+            return sent, path.ask(self.data.task, sent, image)
 
         key: Key = {
             "codec": path.rival.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,13 @@ from typing import Any
 from cdvision.bench.bjontegaard import bd_accuracy, bd_rate, non_dominated
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.plot import write_plot
-from cdvision.evaluation.records import FIGURES, curves_of, main_figure, uncompressed_figure
+from cdvision.evaluation.records import (
+    FIGURES,
+    curves_of,
+    main_figure,
+    strict_json,
+    uncompressed_figure,
+)
 from cdvision.evaluation.rivals import RIVALS
 
 Record = Mapping[str, Any]
@@ -212,9 +217,3 @@ def _percent(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "—" if value is None else f"{value:+.3f}"
-
-
-def strict_json(content: Any) -> str:
-    """Return strict JSON: figures that are undefined become null."""
-    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

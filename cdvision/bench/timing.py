@@ -87,4 +87,5 @@ def paired_times(work: Sequence[Mapping[str, Action]], rounds: int, *, label: st
 
 def pairwise_ratio(times: Times, part: str, rival: str) -> Spread:
     """Summarise the ratio of two parts' times, taken round by round."""
+    # A slow second hits both parts of its round, so it leaves the ratio alone.
     return Spread.of(times[part] / times[rival])

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvision.cli.command_line import BAD_INPUT
-from cdvision.cli.opener import Opener, model_options
+from cdvision.cli.model_options import ChosenModel, model_options, popped
+from cdvision.cli.task_options import TaskCommand, batched_options, task_choice
+from cdvision.tasks import tasks as all_tasks
 
 if TYPE_CHECKING:
     from cdvision.analysis import AnalysisResult
@@ -18,7 +20,13 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 
-@click.command()
+def _from_table() -> list[click.Option]:
+    asked = [task for task in all_tasks().values() if task.in_tables]
+    what = "What to ask; may be given several times (default: detect)."
+    return [task_choice(asked, what), *batched_options(asked)]
+
+
+@click.command(cls=TaskCommand, from_table=_from_table)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--to",
@@ -27,15 +35,6 @@ STDOUT = "-"
     metavar="FILE",
     help="Results: .jsonl, .csv, .parquet or .json (COCO); default: JSON lines on stdout.",
 )
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    type=click.Choice(("detect", "segment", "classify")),
-    help="What to ask; may be given several times (default: detect).",
-)
-@click.option("--confidence", type=click.FloatRange(0, 1), default=0.3, show_default=True)
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), help="Streams of one engine run.")
 @click.option("--workers", type=click.IntRange(1), help="Batches that run at once.")
 @click.option("--as-completed", is_flag=True, help="Write results as they come, not in order.")
@@ -51,7 +50,7 @@ def analyze(
     key: str,
     force: bool,
     as_completed: bool,
-    **how: Any,
+    **given: Any,
 ) -> None:
     """Answer for many streams at once, and write one file of results.
 
@@ -61,11 +60,10 @@ def analyze(
     from cdvision.pipelines.sinks import Sink
     from cdvision.pipelines.sources import read_sources
 
-    options = {name: how.pop(name) for name in ("confidence", "top", "batch_size", "workers")}
-    given = {name: value for name, value in options.items() if value is not None}
-    model = Opener(**how).model_for_evaluation()
+    model = popped(ChosenModel, given).loaded
+    options = {name: value for name, value in given.items() if value is not None}
     streams = read_sources(sources, column=column, key=key)
-    results = model.analyze(streams, tasks or ("detect",), ordered=not as_completed, **given)
+    results = model.analyze(streams, tasks or ("detect",), ordered=not as_completed, **options)
     if target == STDOUT:
         failed = _print_lines(results)
     else:

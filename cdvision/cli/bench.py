@@ -11,11 +11,12 @@ import click
 
 import cdvision
 from cdvision.cli.bench_analyze import analyze
+from cdvision.cli.bench_metrics import picture_metrics
 from cdvision.cli.bench_rate import rate
 from cdvision.cli.bench_service import service
 from cdvision.cli.command_line import BAD_INPUT
 from cdvision.cli.family_group import FamilyGroup
-from cdvision.cli.opener import Opener, model_options, quality_option
+from cdvision.cli.model_options import ChosenModel, model_options, quality_option
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def bench() -> None:
 bench.add_command(rate)
 bench.add_command(analyze)
 bench.add_command(service)
+bench.add_command(picture_metrics)
 
 
 @bench.command()
@@ -81,7 +83,7 @@ def speed(
     from cdvision.bench.speed import COLD_RUNS, bench_speed, read_photos
     from cdvision.bench.speed_report import format_speed
 
-    model = Opener(**options).model_for_evaluation()
+    model = ChosenModel(**options).loaded
     report = bench_speed(
         model,
         read_photos(photos),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cdvision.cli.opener import Opener, model_options, quality_option
+from cdvision.cli.model_options import ChosenModel, model_options, quality_option
 
 
 @click.command()
@@ -43,7 +43,7 @@ def analyze(
     from cdvision.bench.analysis import bench_analyze
     from cdvision.bench.speed import read_photos
 
-    model = Opener(**how).model_for_evaluation()
+    model = ChosenModel(**how).loaded
     streams = [model.encode(photo, quality) for photo in read_photos(photos)]
     report = bench_analyze(
         model,

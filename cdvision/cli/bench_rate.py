@@ -11,7 +11,7 @@ import click
 
 from cdvision.cli.evaluate import QualityList
 from cdvision.cli.labelled_data import LabelledData, data_options, existing
-from cdvision.cli.opener import Opener, model_options
+from cdvision.cli.model_options import ChosenModel, model_options
 
 NEEDS_WEIGHTS = (
     "--initial-weights: `small` expects the folder of the uncompressed networks that rivals' "
@@ -81,7 +81,7 @@ def rate(
 
     source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
     source.check()
-    model = Opener(**options).model_for_evaluation()
+    model = ChosenModel(**options).loaded
     if (model.card.network == "small") != (initial_weights is not None):
         raise click.UsageError(NEEDS_WEIGHTS if initial_weights is None else OWN_WEIGHTS)
     data, _ = source.read(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,50 +11,56 @@ from typing import Any, NoReturn
 import click
 
 from cdvision.errors import CdvisionError
+from cdvision.package.families import imported
+from cdvision.tasks import tasks
 from cdvision.version import __version__
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-# Name -> module that holds a click command of that name, and its line in `cdvision --help`.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "encode": ("cdvision.cli.encode", "Turn images into streams."),
-    "classify": ("cdvision.cli.answer", "Say what is in a picture, from its stream."),
-    "detect": ("cdvision.cli.answer", "Say what is where in a picture, from its stream."),
-    "segment": ("cdvision.cli.answer", "Outline what is in a picture, from its stream."),
-    "attributes": ("cdvision.cli.answer", "Tell the attributes of a face, from its stream."),
-    "reconstruct": ("cdvision.cli.reconstruct", "Rebuild pictures, where a model can."),
-    "analyze": ("cdvision.cli.analyze", "Answer for many streams, into one file of results."),
-    "inspect": ("cdvision.cli.inspect", "Show the header of streams; needs no model."),
-    "models": ("cdvision.cli.models", "List the models that are installed."),
-    "serve": ("cdvision.cli.serve", "Answer streams over HTTP, with a page to see it."),
-    "eval": ("cdvision.cli.evaluate", "Measure accuracy and bytes on labelled photos."),
-    "train": ("cdvision.cli.train", "Train a model, and build its package."),
-    "fit": ("cdvision.cli.fit", "Fit a tap: streams then feed a network of your own."),
-    "export": ("cdvision.cli.export", "Write a model for other runtimes: ONNX, TensorRT, Triton."),
-    "bench": ("cdvision.cli.bench", "Time the parts, plot rate and accuracy, or fuzz the decoder."),
+COMMANDS = {
+    "encode": ("encode:encode", "Turn images into streams."),
+    "reconstruct": ("reconstruct:reconstruct", "Rebuild pictures, where a model can."),
+    "analyze": ("analyze:analyze", "Answer for many streams, into one file of results."),
+    "inspect": ("inspect:inspect", "Show the header of streams; needs no model."),
+    "models": ("models:models", "List the models that are installed."),
+    "serve": ("serve:serve", "Answer streams over HTTP, with a page to see it."),
+    "eval": ("evaluate:evaluate", "Measure accuracy and bytes on labelled photos."),
+    "train": ("train:train", "Train a model, and build its package."),
+    "fit": ("fit:fit", "Fit a tap: streams then feed a network of your own."),
+    "export": ("export:export", "Write a model for other runtimes: ONNX, TensorRT, Triton."),
+    "bench": ("bench:bench", "Time the parts, plot rate and accuracy, or fuzz the decoder."),
 }
+"""Name -> "module:command" below ``cdvision.cli``, and the command's line in `cdvision --help`."""
+
+
+def command_lines() -> dict[str, str]:
+    """Return every command's line in `cdvision --help`: behind `encode` stand those of tasks."""
+    lines = {name: line for name, (_, line) in COMMANDS.items()}
+    asked = {task.name: task.summary for task in tasks().values()}
+    return {"encode": lines["encode"], **asked, **lines}
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, so that `--help` starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of `COMMANDS`."""
-        return list(COMMANDS)
+        """Return the names in the order of ``command_lines``."""
+        return list(command_lines())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of one command and return the command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, "evaluate" if cmd_name == "eval" else cmd_name)
+        """Import one command, or make that of a task; None where there is none of that name."""
+        command: click.Command | None = None
+        if cmd_name in COMMANDS:
+            command = imported(f"cdvision.cli.{COMMANDS[cmd_name][0]}")
+        elif cmd_name in tasks():
+            command = imported("cdvision.cli.answer:task_command")(tasks()[cmd_name])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table alone."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl(list(command_lines().items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command; an interrupt is one line too (click would print an empty one first)."""

@@ -8,13 +8,20 @@ from typing import Any
 import click
 
 import cdvision
-from cdvision.cli.inputs import IMAGE_SUFFIXES, Input, expand_inputs, inputs_argument
-from cdvision.cli.opener import Opener, model_options, quality_option, size_option
-from cdvision.cli.outputs import Outputs, stream_outputs
-from cdvision.cli.report import Report, json_option
+from cdvision.cli.input_files import IMAGE_SUFFIXES, InputFile, expand_inputs, inputs_argument
+from cdvision.cli.model_options import ChosenModel, model_options, quality_option, size_option
+from cdvision.cli.output_files import OutputFiles, stream_outputs
+from cdvision.cli.printer import Printer, json_option
+from cdvision.cli.task_options import TaskCommand, task_choice
+from cdvision.tasks import tasks as all_tasks
 
 
-@click.command()
+def _from_table() -> list[click.Option]:
+    what = "Leave out what other tasks need; may be repeated (default: all of the model's)."
+    return [task_choice(all_tasks().values(), what)]
+
+
+@click.command(cls=TaskCommand, from_table=_from_table)
 @inputs_argument
 @click.option(
     "-o",
@@ -25,14 +32,7 @@ from cdvision.cli.report import Report, json_option
 @click.option("--force", is_flag=True, help="Replace streams that exist.")
 @quality_option
 @size_option
-@click.option(
-    "--task",
-    "tasks",
-    multiple=True,
-    metavar="TASK",
-    help="Leave out what other tasks need: detect, segment, classify, ...; may be repeated "
-    "(default: all of the model's).",
-)
+@click.option("--sender", metavar="NAME", help="Sender of the model (default: its first).")
 @model_options
 @json_option
 def encode(
@@ -42,8 +42,9 @@ def encode(
     quality: int | None,
     size: int | None,
     tasks: tuple[str, ...],
+    sender: str | None,
     as_json: bool,
-    **model: Any,
+    **chosen: Any,
 ) -> None:
     """Turn images into streams.
 
@@ -53,22 +54,25 @@ def encode(
     outputs = stream_outputs(items, output, force=force)
     if outputs is None and as_json:
         raise click.UsageError("--json and the stream cannot both go to stdout.")
-    opener, report = Opener(**model), Report(as_json=as_json)
+    model, printer = ChosenModel(**chosen), Printer(as_json=as_json)
 
-    def encode_one(item: Input) -> None:
+    def encode_one(item: InputFile) -> None:
         if outputs is not None:
             outputs.check(item)
         image = item.read()
-        stream = opener.encode(image, quality=quality, size=size, tasks=tasks or None)
+        options = {"quality": quality, "size": size, "tasks": tasks or None, "sender": sender}
+        stream = model.encode(image, **options)
         if outputs is None:
             sys.stdout.buffer.write(stream)
         else:
-            _write(item, image, stream, outputs, report)
+            _write(item, image, stream, outputs, printer)
 
-    report.each(items, encode_one)
+    printer.each(items, encode_one)
 
 
-def _write(item: Input, image: bytes, stream: bytes, outputs: Outputs, report: Report) -> None:
+def _write(
+    item: InputFile, image: bytes, stream: bytes, outputs: OutputFiles, printer: Printer
+) -> None:
     """Write one stream and say how large it is beside its image file."""
     path = outputs.write(item, stream)
     share = len(stream) / len(image)
@@ -79,7 +83,7 @@ def _write(item: Input, image: bytes, stream: bytes, outputs: Outputs, report: R
         **_header(stream),
     }
     text = f"{item.name} -> {path}  {len(stream):,} bytes, {share:.1%} of {len(image):,}"
-    report.answer(item.name, record, text)
+    printer.answer(item.name, record, text)
 
 
 def _header(stream: bytes) -> dict[str, int]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvision.cli.inputs import Input
+from cdvision.cli.input_files import InputFile
 from cdvision.cli.labelled_data import LabelledData, data_options, existing
-from cdvision.cli.opener import Opener, model_options, size_option
-from cdvision.cli.outputs import Outputs
+from cdvision.cli.model_options import ChosenModel, model_options, size_option
+from cdvision.cli.output_files import OutputFiles
 
 if TYPE_CHECKING:
     from cdvision import Model
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     _QualityType = click.ParamType[tuple[int, ...]]
 else:
     _QualityType = click.ParamType  # older releases of click take no type here
-
-REFERENCE_TASKS = ("detect", "classify")
 
 
 class QualityList(_QualityType):
@@ -101,15 +99,16 @@ def evaluate(
     """
     from cdvision.evaluation.curve import stream_curve
     from cdvision.evaluation.losses import with_losses
-    from cdvision.evaluation.records import format_attributes, format_records
+    from cdvision.evaluation.pixel_networks import PixelNetworks
+    from cdvision.evaluation.records import attributes_of, format_attributes, format_records
 
     source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
     source.check()
     files = _Files(source.source, out, plot)
-    model = Opener(**options).model_for_evaluation()
+    model = ChosenModel(**options).loaded
     chosen = _chosen(qualities, model.card.qualities)
     data, digest = source.read(model)
-    if initial_weights is not None and data.task not in REFERENCE_TASKS:
+    if initial_weights is not None and not hasattr(PixelNetworks, data.task):
         raise click.UsageError(f"--initial-weights: those networks do not {data.task}.")
     kept = None if no_cache else _cache_folder(cache, digest)
     records = stream_curve(model, data, chosen, layers=layers, size=size, cache=kept)
@@ -119,7 +118,7 @@ def evaluate(
         records.append(_own_record(model, data, size, kept))
     records = with_losses(records, data.draws)
     click.echo(format_records(records))
-    if data.task == "attributes":
+    if attributes_of(records[-1]):
         click.echo(f"\nAttributes of the last row:\n\n{format_attributes(records[-1])}")
     files.write(records, title=f"{model.name} on {data.name}, {records[0]['photos']} photos")
 
@@ -132,25 +131,25 @@ class _Files:
             if path is not None and path.suffix != suffix:
                 raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
         self._out, self._plot = out, plot
-        self._source = Input(str(source), source, Path(source.name))
+        self._source = InputFile(str(source), source, Path(source.name))
         for path in (out, out.with_suffix(".csv") if out is not None else None, plot):
             if path is not None:
                 self._outputs(path).check(self._source)
 
     def write(self, records: Sequence[dict[str, Any]], *, title: str) -> None:
         """Write what was asked for."""
-        from cdvision.evaluation.records import records_to_csv, records_to_json
+        from cdvision.evaluation.records import records_to_csv, strict_json
 
         if self._out is not None:
             table = self._out.with_suffix(".csv")
-            self._outputs(self._out).write(self._source, records_to_json(records).encode())
+            self._outputs(self._out).write(self._source, strict_json(records).encode())
             self._outputs(table).write(self._source, records_to_csv(records).encode())
         if self._plot is not None:
             self._plot.parent.mkdir(parents=True, exist_ok=True)
             _draw(self._plot, records, title)
 
-    def _outputs(self, path: Path) -> Outputs:
-        return Outputs([self._source], suffix=path.suffix, file=path, force=True)
+    def _outputs(self, path: Path) -> OutputFiles:
+        return OutputFiles([self._source], suffix=path.suffix, file=path, force=True)
 
 
 def _draw(path: Path, records: Sequence[dict[str, Any]], title: str) -> None:
@@ -183,9 +182,9 @@ def _own_record(
     model: Model, data: LabelledSet, size: int | None, cache: CacheFolder | None
 ) -> dict[str, Any]:
     from cdvision.evaluation.curve import pixel_record
-    from cdvision.evaluation.own_networks import OwnPixelPath
+    from cdvision.evaluation.package_without_codec import PackageWithoutCodec
 
-    return pixel_record(data, OwnPixelPath(model), size=size, cache=cache)
+    return pixel_record(data, PackageWithoutCodec(model), size=size, cache=cache)
 
 
 def _reference_record(

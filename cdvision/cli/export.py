@@ -15,8 +15,6 @@ from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
     from cdvision import Model
-    from cdvision.export.report import ExportReport
-    from cdvision.export.tensorrt_builder import TensorrtOptions
 
 TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -70,6 +68,16 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
     show_default=True,
     help="TensorRT: scratch memory of a build, in MiB.",
 )
+@click.option(
+    "--wheel",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Bundles: cdvision's wheel for the target (default: pip makes one here).",
+)
+@click.option(
+    "--offline",
+    metavar="PYTHON",
+    help="Bundles: bring every wheel for aarch64 and this Python, such as 3.12.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def export(model: str, target: str, folder: Path, as_json: bool, **options: Any) -> None:
     """Write MODEL (a name or package folder) into DIR for another runtime.
@@ -88,53 +96,52 @@ def export(model: str, target: str, folder: Path, as_json: bool, **options: Any)
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))
 
 
-def _onnx(model: Model, folder: Path, **options: Any) -> ExportReport:
+def _onnx(model: Model, folder: Path, **options: Any) -> Any:
     write_onnx = _part("onnx_artefacts").write_onnx
-    report: ExportReport = write_onnx(
-        model, folder, precision=options["precision"], **_photos(options)
-    )
-    return report
+    return write_onnx(model, folder, precision=options["precision"], **_photos(options))
 
 
-def _tensorrt(model: Model, folder: Path, **options: Any) -> ExportReport:
+def _tensorrt(model: Model, folder: Path, **options: Any) -> Any:
     write_tensorrt = _part("tensorrt_builder").write_tensorrt
-    chosen = _tensorrt_options(model, options)
-    report: ExportReport = write_tensorrt(model, folder, chosen, **_photos(options))
-    return report
+    return write_tensorrt(model, folder, _tensorrt_options(model, options), **_photos(options))
 
 
-def _tensorrt_options(model: Model, options: dict[str, Any]) -> TensorrtOptions:
+def _tensorrt_options(model: Model, options: dict[str, Any]) -> Any:
     builder, profiles = _part("tensorrt_builder"), _part("tensorrt_profiles")
     shapes = profiles.ShapeRange.for_card(model.card, options["sizes"], options["batches"])
-    workspace = options["workspace"] * MEBIBYTE
-    chosen: TensorrtOptions = builder.TensorrtOptions(options["precision"], shapes, workspace)
-    return chosen
+    return builder.TensorrtOptions(options["precision"], shapes, options["workspace"] * MEBIBYTE)
 
 
-def _jetson(model: Model, folder: Path, **options: Any) -> ExportReport:
-    write_receiver_bundle = _part("bundle").write_receiver_bundle
-    chosen = _tensorrt_options(model, options)
-    report: ExportReport = write_receiver_bundle(model, folder, chosen, **_photos(options))
-    return report
+def _jetson(model: Model, folder: Path, **options: Any) -> Any:
+    return _part("bundle").write_receiver_bundle(
+        model,
+        folder,
+        _tensorrt_options(model, options),
+        **_photos(options),
+        install=_install_options(options),
+    )
 
 
-def _sender(model: Model, folder: Path, **_: Any) -> ExportReport:
-    report: ExportReport = _part("bundle").write_sender_bundle(model, folder)
-    return report
+def _sender(model: Model, folder: Path, **options: Any) -> Any:
+    install = _install_options(options)
+    return _part("bundle").write_sender_bundle(model, folder, install=install)
 
 
-def _triton(model: Model, folder: Path, **options: Any) -> ExportReport:
-    report: ExportReport = _part("triton").write_triton(
+def _install_options(options: dict[str, Any]) -> Any:
+    return _part("bundle_install").InstallOptions(options["wheel"], options["offline"])
+
+
+def _triton(model: Model, folder: Path, **options: Any) -> Any:
+    return _part("triton").write_triton(
         model,
         folder,
         precision=options["precision"],
         engines=options["engines"],
         **_photos(options),
     )
-    return report
 
 
-EXPORTS: dict[str, Callable[..., ExportReport]] = {
+EXPORTS: dict[str, Callable[..., Any]] = {
     "onnx": _onnx,
     "tensorrt": _tensorrt,
     "triton": _triton,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cdvision.cli.training_options import read_splits
+from cdvision.cli.dataclass_options import EXISTING, dataclass_options
+from cdvision.cli.training_options import SPLIT_TABLE, read_splits
 from cdvision.errors import CdvisionError
-
-_EXISTING = click.Path(exists=True, path_type=Path)
-_PIXELS = ("mean", "std", "range", "order")
-_MEGABYTE = 2**20
+from cdvision.fit.options import FitOptions
 
 
 def triple(value: str) -> tuple[float, ...]:
@@ -47,35 +46,18 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[float, ...] | None:
     "--images",
     required=True,
     multiple=True,
-    type=_EXISTING,
+    type=EXISTING,
     help="Folder or tar of photos, without labels; may be given several times.",
 )
+@SPLIT_TABLE
 @click.option("-o", "--out", required=True, type=Path, help="Folder of the tap; names it too.")
 @click.option("--name", help="Name of the tap (default: the folder's).")
-@click.option(
-    "--tune-tail", is_flag=True, help="Also tune the part of the network behind the split."
-)
-@click.option("--minutes", type=float, help="Of training, at most (default: 15).")
-@click.option("--steps", type=click.IntRange(1), help="Length in steps instead.")
+@dataclass_options(options=FitOptions)
+@click.option("--fp32", is_flag=True, help="The same as --no-bf16.")
 @click.option("--mean", callback=_triple, metavar="R,G,B", help="Of the network's input.")
 @click.option("--std", callback=_triple, metavar="R,G,B", help="Of the network's input.")
 @click.option("--range", type=float, help="White in the network's input: 1 (default) or 255.")
 @click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Of its channels (default: rgb).")
-@click.option("--size", type=int, help="Long side of network inputs (default: the model's own).")
-@click.option("--photos", type=click.IntRange(1), help="Use so many at most (default: 4000).")
-@click.option(
-    "--split-table",
-    type=_EXISTING,
-    help="csv with columns file and split: files named there count where split is train.",
-)
-@click.option("--batch", type=click.IntRange(1), help="Crops a step (default: 16).")
-@click.option("--width", type=click.IntRange(8), help="Channels inside the tap (default: 512).")
-@click.option("--memory", type=click.IntRange(1), help="MB for examples (default: 40 % of free).")
-@click.option("--device", help="auto (default), cpu or cuda.")
-@click.option(
-    "--bf16/--fp32", default=None, help="Precision (default: what the device is fast at)."
-)
-@click.option("--seed", type=int, help="Of all that is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def fit(
     model: str,
@@ -83,11 +65,13 @@ def fit(
     split: str | None,
     weights: str | None,
     images: tuple[Path, ...],
+    split_table: Path | None,
     out: Path,
     name: str | None,
-    split_table: Path | None,
+    options: FitOptions,
+    fp32: bool,
     as_json: bool,
-    **options: Any,
+    **pixels: Any,
 ) -> None:
     """Fit a tap, so that streams of a model feed a network of your own.
 
@@ -96,26 +80,20 @@ def fit(
     """
     try:
         from cdvision.fit.fitting import fit_tap
-        from cdvision.fit.options import FitOptions
         from cdvision.fit.sources import NetworkRequest
     except ImportError as error:
         raise CdvisionError(
             f"fitting needs {error.name}: install it with `pip install 'cdvision[train]'`"
         ) from error
-    pixels = {name: options.pop(name) for name in _PIXELS}
-    if options["memory"] is not None:
-        options["memory"] *= _MEGABYTE
-    chosen = FitOptions(**{k: v for k, v in options.items() if v is not None})
-    request = NetworkRequest(network, split, weights, **pixels)
     try:
         report = fit_tap(
-            request,
+            NetworkRequest(network, split, weights, **pixels),
             images,
             out,
             model=model,
             name=name,
             splits=read_splits(split_table),
-            options=chosen,
+            options=replace(options, bf16=False) if fp32 else options,
             say=lambda line: click.echo(line, err=True),
         )
     except KeyboardInterrupt:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 import cdvision
-from cdvision.cli.inputs import STREAM_SUFFIXES, Input, expand_inputs, inputs_argument
-from cdvision.cli.report import Report, indented, json_option
+from cdvision.cli.input_files import STREAM_SUFFIXES, InputFile, expand_inputs, inputs_argument
+from cdvision.cli.printer import Printer, indented, json_option
 
 
 @click.command()
@@ -17,10 +17,10 @@ def inspect(inputs: tuple[str, ...], as_json: bool) -> None:
 
     A cut or damaged layer is shown, not refused: it is what one inspects a stream for.
     """
-    report = Report(as_json=as_json)
+    printer = Printer(as_json=as_json)
 
-    def inspect_one(item: Input) -> None:
+    def inspect_one(item: InputFile) -> None:
         info = cdvision.inspect(item.read())
-        report.answer(item.name, info.to_dict(), f"{item.name}\n{indented(str(info))}")
+        printer.answer(item.name, info.to_dict(), f"{item.name}\n{indented(str(info))}")
 
-    report.each(expand_inputs(inputs, STREAM_SUFFIXES), inspect_one)
+    printer.each(expand_inputs(inputs, STREAM_SUFFIXES), inspect_one)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cdvision.errors import UnsupportedTask
+from cdvision.package.families import imported
+from cdvision.tasks import find_task, task_of_labels
 
 if TYPE_CHECKING:
     from cdvision import Model
@@ -20,19 +22,12 @@ if TYPE_CHECKING:
 existing = click.Path(exists=True, path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Option -> the task whose labels it holds; masks are asked for with --iou-type.
-SOURCES = {
-    "coco": "detect",
-    "voc": "detect",
-    "classes": "classify",
-    "folder": "classify",
-    "attributes": "attributes",
-}
+SOURCES = ("coco", "voc", "classes", "folder", "attributes", "table")  # options that name labels
 
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Labelled photos as the options name them; one of the first five is given.
+    """Labelled photos as the options name them; one of the first six is given.
 
     Attributes:
         coco: COCO json.
@@ -40,6 +35,8 @@ class LabelledData:
         classes: csv of classes.
         folder: ImageFolder, or a tar of one.
         attributes: csv of 0/1 columns.
+        table: csv whose columns the scoring of ``task_name`` reads.
+        task_name: of a table.
         images: folder or tar of the photos, but for ``folder``.
         where: ``COLUMN=VALUE`` conditions on the rows of a csv.
         label: column of the classes.
@@ -53,6 +50,8 @@ class LabelledData:
     classes: Path | None
     folder: Path | None
     attributes: Path | None
+    table: Path | None
+    task_name: str | None
     images: Path | None
     where: tuple[str, ...]
     label: str | None
@@ -73,8 +72,10 @@ class LabelledData:
         if (self.images is None) != (self.folder is not None):
             raise click.UsageError("Expected --images, the folder or tar of the photos, except "
                                    "with --folder, which holds them itself.")  # fmt: skip
-        if self.where and self.classes is None and self.attributes is None:
-            raise click.UsageError("--where chooses rows of --classes or --attributes.")
+        if self.where and self.classes is None and self.attributes is None and self.table is None:
+            raise click.UsageError("--where chooses rows of --classes, --attributes or --table.")
+        if (self.table is None) != (self.task_name is None):
+            raise click.UsageError("--table goes with --task, which says who reads its columns.")
         if self.label is not None and self.classes is None:
             raise click.UsageError("--label names a column of --classes.")
         if self.iou_type == "segm" and self.coco is None:
@@ -104,7 +105,10 @@ class LabelledData:
     @property
     def task(self) -> str:
         """The task that the labels are for."""
-        return "segment" if self.iou_type == "segm" else SOURCES[self._given()[0][0]]
+        if self.task_name is not None:
+            return self.task_name
+        kind = self._given()[0][0]
+        return task_of_labels("coco-masks" if self.iou_type == "segm" else kind).name
 
     def _given(self) -> list[tuple[str, Path]]:
         return [(name, path) for name in SOURCES if (path := getattr(self, name)) is not None]
@@ -120,6 +124,10 @@ class LabelledData:
             _check_task(model, self.task)
             photos, table = labelled.attribute_photos(self.attributes, images, where=where)
             return photos, AttributeScoring(table)
+        if self.table is not None:
+            _check_task(model, self.task)
+            photos, rows = labelled.table_photos(self.table, images, where=where)
+            return photos, _table_scoring(self.task)(rows)
         names = _class_names(model, self.task)
         if self.folder is not None:
             return labelled.folder_photos(self.folder, names), TopScoring()
@@ -153,6 +161,15 @@ def _check_task(model: Model, task: str) -> None:
         raise UnsupportedTask(model.no_task_message(task))
 
 
+def _table_scoring(task: str) -> Callable[[list[dict[str, str]]], Scoring]:
+    """Return what scores a task by the rows of a csv."""
+    scoring = find_task(task).scoring
+    if "table" not in scoring:
+        raise click.UsageError(f"--table: nothing scores {task} by the columns of a csv.")
+    made: Callable[[list[dict[str, str]]], Scoring] = imported(scoring["table"])
+    return made
+
+
 def _class_names(model: Model, task: str) -> tuple[str, ...]:
     """Return the classes of a model's answers to a task."""
     _check_task(model, task)
@@ -179,6 +196,10 @@ def data_options(command: Command) -> Command:
             click.option(
                 "--attributes", type=existing, help="csv with the column file and 0/1 columns."
             ),
+            click.option(
+                "--table", type=existing, help="csv with the column file, for --task to read."
+            ),
+            click.option("--task", "task_name", metavar="TASK", help="Who reads --table."),
             click.option("--images", type=existing, help="Folder or tar of the photos."),
             click.option(
                 "--where", multiple=True, metavar="COLUMN=VALUE", help="Rows of the csv to use."

@@ -12,6 +12,7 @@ from cdvision.errors import ModelError
 
 if TYPE_CHECKING:
     from cdvision.networks.cost import PartCost
+    from cdvision.package.card import SenderSpec
     from cdvision.package.registry import ModelInfo
 
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--cost",
     metavar="NETWORK",
-    help="Count parameters and multiply-adds of small, dicm or dicm-re instead, part by part.",
+    help="Count parameters and multiply-adds of a network, such as dicm, part by part instead.",
 )
 def models(as_json: bool, cost: str | None) -> None:
     """List the models that are installed."""
@@ -38,12 +39,38 @@ def _record(info: ModelInfo) -> dict[str, Any]:
         "tasks": list(info.tasks),
         "size_bytes": info.size_bytes,
         "path": str(info.path),
+        "input_size": info.input_size,
+        "senders": {
+            name: {
+                "multiply_adds": sender.multiply_adds,
+                "milliseconds": sender.milliseconds,
+                "measured_on": sender.measured_on,
+            }
+            for name, sender in info.senders.items()
+        },
     }
 
 
 def _text(info: ModelInfo) -> str:
-    size = f"{info.size_bytes / 1e6:.1f} MB"
-    return f"{info.name}  {size}  {', '.join(info.tasks)}\n  {info.description}\n  {info.path}"
+    lines = [
+        f"{info.name}  {info.size_bytes / 1e6:.1f} MB  {', '.join(info.tasks)}",
+        info.description,
+        str(info.path),
+        *(_sender_text(name, sender, info) for name, sender in info.senders.items()),
+    ]
+    return "\n  ".join(lines)
+
+
+def _sender_text(name: str, sender: SenderSpec, info: ModelInfo) -> str:
+    """Say what one sender costs for a picture of the model's size, as far as its card knows."""
+    figures = []
+    if sender.multiply_adds:
+        figures.append(f"{sender.multiply_adds / 1e9:.2f} GMAC")
+    if sender.milliseconds is not None:
+        machine = f" on {sender.measured_on}" if sender.measured_on else ""
+        figures.append(f"{sender.milliseconds:.1f} ms{machine}")
+    told = ", ".join(figures) or "cost not measured"
+    return f"sender {name}: {told} at {info.input_size} x {info.input_size} pixels"
 
 
 def _costs(network: str) -> list[PartCost]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from cdvision.cli.inputs import STREAM_SUFFIXES, Input, expand_inputs, inputs_argument
-from cdvision.cli.opener import Opener, model_options
-from cdvision.cli.outputs import Outputs
-from cdvision.cli.report import Report, json_option
+from cdvision.cli.input_files import STREAM_SUFFIXES, InputFile, expand_inputs, inputs_argument
+from cdvision.cli.model_options import ChosenModel, model_options
+from cdvision.cli.output_files import OutputFiles
+from cdvision.cli.printer import Printer, json_option
 from cdvision.stream import truncate_stream
 
 
@@ -34,25 +34,25 @@ def reconstruct(
     layers: int | None,
     force: bool,
     as_json: bool,
-    **model: Any,
+    **chosen: Any,
 ) -> None:
     """Rebuild pictures from streams, where their model can: better from more layers."""
     items = expand_inputs(inputs, STREAM_SUFFIXES)
-    outputs = Outputs(items, suffix=".png", folder=output, force=force)
-    opener, report = Opener(**model), Report(as_json=as_json)
+    outputs = OutputFiles(items, suffix=".png", folder=output, force=force)
+    model, printer = ChosenModel(**chosen), Printer(as_json=as_json)
 
-    def rebuild(item: Input) -> None:
+    def rebuild(item: InputFile) -> None:
         outputs.check(item)
         data = item.read()
         bits = data if layers is None else truncate_stream(data, layers)
-        picture = opener.open(bits).reconstruct()
+        picture = model.open(bits).reconstruct()
         path = outputs.write(item, _png(picture))
         height, width = picture.shape[:2]
         record = {"output": str(path), "bytes": len(bits), "width": width, "height": height}
         text = f"{item.name} -> {path}  {width}x{height} from {len(bits):,} bytes"
-        report.answer(item.name, record, text)
+        printer.answer(item.name, record, text)
 
-    report.each(items, rebuild)
+    printer.each(items, rebuild)
 
 
 def _png(picture: Any) -> bytes:

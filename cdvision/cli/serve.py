@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cdvision.cli.opener import ENGINES
+from cdvision.cli.model_options import ENGINES
 from cdvision.errors import CdvisionError
 
 SHUTDOWN_SECONDS = 30

@@ -32,7 +32,7 @@ def train() -> None:
 def package(run: Path, out: Path, classes: Path | None, metrics: Path | None) -> None:
     """Build a model package from a finished RUN: tables, proof, graphs, parity, card."""
     from cdvision.package.families import find_part, known_parts
-    from cdvision.training.stage_run import read_record
+    from cdvision.training.run_folder import read_record
 
     record = read_record(run)
     stage = record.get("stage", OLDEST)

@@ -1,87 +1,69 @@
-"""How long, how much and where a stage trains: the options that all stages share."""
+"""How long, how much and where a command trains: the options that all stages share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from cdvision.cli.dataclass_options import EXISTING
 from cdvision.errors import CdvisionError
+from cdvision.training.plan_options import PlanOptions
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from cdvision.training.photo_bank import PhotoBank
-    from cdvision.training.stage_run import Plan
+    from cdvision.training.plan import Plan
+    from cdvision.training.stage import Stage
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 SMOKE_STEPS = 2
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUT = click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the run."
+)
+PHOTOS = click.argument("photos", nargs=-1, required=True, type=EXISTING)
+SPLIT_TABLE = click.option(
+    "--split-table",
+    type=EXISTING,
+    help="csv with columns file and split: files named there count where split is train.",
+)
 
 
-def plan_options(*, minutes: float, batch: int) -> Callable[[Command], Command]:
-    """Add the options of a plan; the numbers are a stage's defaults."""
+@dataclass(frozen=True)
+class RunOptions(PlanOptions):
+    """How long, how much and where a command trains.
 
-    def decorate(function: Command) -> Command:
-        for option in (
-            click.option("-o", "--out", type=Path, required=True, help="Folder of the run."),
-            click.option("--minutes", type=float, default=minutes, show_default=True),
-            click.option("--steps", type=click.IntRange(1), help="Length in steps instead."),
-            click.option("--batch", type=click.IntRange(2), default=batch, show_default=True),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-            click.option(
-                "--bf16/--no-bf16",
-                default=None,
-                help="bfloat16 autocast (default: where the device is fast at it).",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option("--smoke", is_flag=True, help="Tiny everything, two steps: does it run?"),
-        ):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-def planned(
-    options: dict[str, Any],
-    *,
-    smoke_batch: int,
-    fast_at_bf16: Callable[[torch.device], bool] = lambda device: device.type == "cuda",
-) -> Plan:
-    """Return the plan of the options; seeds what new weights are drawn from.
-
-    Args:
-        options: those of ``plan_options``.
-        smoke_batch: photos a step where only two steps are taken.
-        fast_at_bf16: whether a device runs the stage's networks in bfloat16 by default.
+    Attributes:
+        smoke: tiny everything, two steps: does it run?
     """
-    import torch
 
-    from cdvision.training.stage_run import Plan
+    smoke: bool = False
 
-    device = place(options["device"])
-    torch.manual_seed(options["seed"])
-    plan = Plan(
-        minutes=options["minutes"],
-        steps=options["steps"],
-        batch=options["batch"],
-        device=device,
-        bf16=fast_at_bf16(device) if options["bf16"] is None else options["bf16"],
-        seed=options["seed"],
-    )
-    return replace(plan, steps=SMOKE_STEPS, batch=smoke_batch) if options["smoke"] else plan
+    smoke_batch: ClassVar[int] = 2
+
+    def plan(self) -> Plan:
+        """Return the plan, and seed what new weights are drawn from."""
+        import torch
+
+        plan = super().plan()
+        torch.manual_seed(self.seed)
+        return replace(plan, steps=SMOKE_STEPS, batch=self.smoke_batch) if self.smoke else plan
 
 
-def place(device: str) -> torch.device:
-    """Return the device of a name; ``auto`` is a GPU where there is one."""
-    import torch
+def train_stage(
+    stage: Stage, out: Path, plan: Plan, facts: dict[str, Any] | None = None
+) -> nn.Module:
+    """Train or resume a stage, say where its result lies, and return it."""
+    from cdvision.training.stage_run import run_stage
 
-    return torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
+    trained = run_stage(stage, out, plan, facts)
+    click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+    return trained
 
 
 def read_splits(table: Path | None) -> dict[str, str]:
@@ -94,17 +76,26 @@ def read_splits(table: Path | None) -> dict[str, str]:
         return {row["file"]: row["split"] for row in csv.DictReader(file)}
 
 
-def photo_banks(
+def photo_groups(
     sources: Sequence[Path], split_table: Path | None, device: torch.device
-) -> list[PhotoBank]:
+) -> list[list[torch.Tensor]]:
     """Decode photos, each source a group; raises CdvisionError where one has none to train on."""
-    from cdvision.training.photo_bank import PhotoBank, plan_for, read_photos
+    from cdvision.training.photo_bank import read_photos
 
-    splits = read_splits(split_table)
-    banks = []
+    splits, groups = read_splits(split_table), []
     for source in sources:
         photos = read_photos(source, device=device, splits=splits)
         if not photos:
             raise CdvisionError(f"{source} holds no photo to train on")
-        banks.append(PhotoBank(photos, plan_for(photos)))
-    return banks
+        groups.append(list(photos))
+    return groups
+
+
+def photo_banks(
+    sources: Sequence[Path], split_table: Path | None, device: torch.device
+) -> list[PhotoBank]:
+    """Decode photos, each source a bank; raises CdvisionError where one has none to train on."""
+    from cdvision.training.photo_bank import PhotoBank, plan_for
+
+    groups = photo_groups(sources, split_table, device)
+    return [PhotoBank(photos, plan_for(photos)) for photos in groups]

@@ -25,6 +25,14 @@ class Engine(Protocol):
         ...
 
 
+class OpenGraph(Protocol):
+    """One graph that is ready to run."""
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run on named arrays and return named outputs."""
+        ...
+
+
 def create_engine(
     name: str, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
 ) -> Engine:

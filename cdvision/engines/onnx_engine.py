@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -69,23 +70,40 @@ class OnnxEngine:
             return self._sessions.get(graph) or self._open(graph)
 
     def _open(self, graph: str) -> InferenceSession:
-        import onnxruntime as ort
-
-        path = self._package.graph_path(graph)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        # Threads wait for work by spinning, within a run only: those of an idle session would take
-        # the cores from the next one (detect after encode on 2 cores: 13.4 ms instead of 9.8).
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
-        try:
-            session = ort.InferenceSession(str(path), options, providers=self._providers)
-        except Exception as error:  # as above
-            raise EngineError(f"ONNX Runtime cannot open {path}: {error}") from error
+        path = str(self._package.graph_path(graph))
+        session = open_session(path, threads=self.threads, providers=self._providers)
         self._outputs[graph] = [output.name for output in session.get_outputs()]
         self._sessions[graph] = session
         return session
+
+
+def open_session(
+    source: str | bytes, *, threads: int | None = None, providers: Sequence[str] = PROVIDERS["cpu"]
+) -> InferenceSession:
+    """Open a graph in ONNX Runtime.
+
+    Args:
+        source: path of an ONNX file, or its bytes.
+        threads: threads inside a run; ONNX Runtime's default (all cores) where None.
+        providers: that may run it, the best first.
+
+    Raises:
+        EngineError: ONNX Runtime cannot open it.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Threads wait for work by spinning, within a run only: those of an idle session would take
+    # the cores from the next one (detect after encode on 2 cores: 13.4 ms instead of 9.8).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return ort.InferenceSession(source, options, providers=list(providers))
+    except Exception as error:  # onnxruntime raises a family without a public base
+        name = source if isinstance(source, str) else "this graph"
+        raise EngineError(f"ONNX Runtime cannot open {name}: {error}") from error
 
 
 def _check_device(device: str) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from cdvision.engines import Arrays
+from cdvision.engines import Arrays, OpenGraph
 from cdvision.engines.plan_cache import (
     PlanCache,
     PlanKey,
+    Profile,
     default_folder,
     model_sha256,
     usable_plan,
@@ -19,16 +20,7 @@ from cdvision.engines.plan_cache import (
 from cdvision.errors import EngineError
 
 if TYPE_CHECKING:
-    from cdvision.engines.tensorrt_runtime import Profile
     from cdvision.package.loader import ModelPackage
-
-
-class OpenPlan(Protocol):
-    """An engine in memory."""
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run on named arrays and return named outputs."""
-        ...
 
 
 class PlanRuntime(Protocol):
@@ -48,7 +40,7 @@ class PlanRuntime(Protocol):
         """Build a serialised engine from an ONNX file."""
         ...
 
-    def open_plan(self, plan: bytes) -> OpenPlan:
+    def open_plan(self, plan: bytes) -> OpenGraph:
         """Deserialise an engine."""
         ...
 
@@ -91,7 +83,7 @@ class TensorrtEngine:
             "compute_capability": runtime.compute_capability,
         }
         self._keys: dict[str, list[PlanKey]] = {}
-        self._open: dict[str, OpenPlan] = {}
+        self._open: dict[str, OpenGraph] = {}
         self._turn = Lock()
 
     def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -104,7 +96,7 @@ class TensorrtEngine:
         with self._turn:
             return self._plan_for(graph, inputs).run(inputs)
 
-    def _plan_for(self, graph: str, inputs: Arrays) -> OpenPlan:
+    def _plan_for(self, graph: str, inputs: Arrays) -> OpenGraph:
         if graph not in self._keys:
             self._keys[graph] = self._cache.plans(graph)
         name = self._package.card.name

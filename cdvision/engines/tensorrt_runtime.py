@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.engines import Arrays
+from cdvision.engines.plan_cache import Profile, Shape
 from cdvision.errors import EngineError
 
-Shape = tuple[int, ...]
-Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 STRONGLY_TYPED_ALWAYS = 11  # from this major version on
 INSTALL = "install it with `pip install 'cdvision[tensorrt]'` on a machine with an NVIDIA GPU"
 

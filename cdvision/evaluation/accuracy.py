@@ -16,9 +16,6 @@ from cdvision.evaluation.bootstrap import RESAMPLES, Draws, Scorer, bootstrap
 from cdvision.evaluation.labelled import LabelledPhoto
 from cdvision.evaluation.notices import notice
 
-# A detector's precision-recall curve needs its weak boxes too; NanoDet's own evaluation uses 0.05.
-EVALUATION_CONFIDENCE = 0.05
-
 AnswerPhoto = Callable[[bytes], tuple[Any, int]]
 """Bytes of a photo's file -> answer, and number of bytes sent."""
 

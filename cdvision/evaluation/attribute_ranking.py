@@ -53,7 +53,7 @@ class AttributeRanking:
         seen = np.cumsum(drawn, axis=1)[:, self.ends]
         found = np.cumsum(drawn * self.present, axis=1)[:, self.ends]
         precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
-        gained = np.diff(found, axis=1, prepend=0.0)
+        gained = np.diff(found, axis=1, prepend=0.0)  # photos with the attribute at each place
         total = found[:, -1]
         figure = np.full(total.shape, np.nan)
         np.divide((gained * precision).sum(axis=1), total, out=figure, where=total > 0)

@@ -120,6 +120,6 @@ def _share(
     chosen = among.astype(np.float64)
     count = weights @ chosen
     total = weights @ (right * chosen)
-    share = np.full(count.shape, np.nan)
+    share = np.full(count.shape, np.nan)  # 0/0 is no share
     np.divide(total, count, out=share, where=count > 0)
     return share

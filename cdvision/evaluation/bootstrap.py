@@ -68,6 +68,7 @@ def interval(value: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
     drawn = drawn[~np.isnan(drawn)]
     if not drawn.size:
         return np.nan, np.nan
+    # Only the spread of the draws is taken over; their mean may be off, as `bootstrap` says.
     low, high = np.percentile(drawn - drawn.mean() + value, INTERVAL)
     if drawn.min() >= 0 and drawn.max() <= 1:
         low, high = max(low, 0.0), min(high, 1.0)
@@ -80,6 +81,7 @@ def _draws(photos: int, resamples: int, seed: int) -> Iterator[NDArray[np.float6
     most = max(1, min(100, _CHUNK // photos))
     for start in range(0, resamples, most):
         rows = min(most, resamples - start)
+        # Each row gets numbers of its own, so that one bincount counts all rows at once.
         drawn = random.integers(0, photos, (rows, photos)) + photos * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * photos)
         yield counts.reshape(rows, photos).astype(np.float64)

@@ -82,7 +82,7 @@ def average_precision(
     overall, at_half = [], []
     for ranked in classes:
         by_overlap = np.stack([precision_at_recalls(*curve) for curve in ranked.curves(weights)])
-        by_overlap[:, ranked.missing(weights)] = np.nan
+        by_overlap[:, ranked.missing(weights)] = np.nan  # left out of the mean over classes
         overall.append(by_overlap.mean(axis=0))
         at_half.append(by_overlap[0])
     return {"ap": mean_over_classes(overall), "ap50": mean_over_classes(at_half)}

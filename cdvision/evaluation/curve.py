@@ -10,7 +10,6 @@ from typing import Any
 
 from cdvision.errors import UnsupportedTask
 from cdvision.evaluation.accuracy import (
-    EVALUATION_CONFIDENCE,
     Scoring,
     TopScoring,
     measure_accuracy,
@@ -21,8 +20,9 @@ from cdvision.evaluation.coco_ap import CocoScoring
 from cdvision.evaluation.coco_labels import read_coco_labels
 from cdvision.evaluation.labelled import LabelledPhoto, LabelledPhotos
 from cdvision.evaluation.layers import LayerSender, with_layers
-from cdvision.evaluation.pixel_networks import PixelNetworks
+from cdvision.evaluation.pixel_networks import PixelNetworks, ask_pixels
 from cdvision.model import Model
+from cdvision.tasks import WEAK_BOXES, find_task
 
 Record = dict[str, Any]
 Transmit = Callable[[bytes], bytes]
@@ -65,8 +65,7 @@ class LabelledSet:
     def measure(
         self,
         transmit: Transmit,
-        detect: Callable[[bytes, bytes], Any],
-        classify: Callable[[bytes], Any],
+        ask: Callable[[bytes, bytes], Any],
         label: str,
         cache: AnswerCache | None = None,
     ) -> Record:
@@ -74,8 +73,7 @@ class LabelledSet:
 
         Args:
             transmit: bytes of a photo's file -> the bytes that are sent.
-            detect: sent bytes and the photo's file -> detections in the photo's pixels.
-            classify: sent bytes -> classification; asked where the labels are no objects.
+            ask: sent bytes and the photo's file -> answer, boxes in the photo's pixels.
             label: shown beside the progress bar.
             cache: keeps the answers of an interrupted run.
 
@@ -85,8 +83,7 @@ class LabelledSet:
 
         def answer(image: bytes) -> tuple[Any, int]:
             sent = transmit(image)
-            objects = self.task in ("detect", "segment")
-            return detect(sent, image) if objects else classify(sent), len(sent)
+            return ask(sent, image), len(sent)
 
         drawn: Draws = {}
         figures = measure_accuracy(
@@ -135,7 +132,7 @@ def stream_curve(
     """
     if data.task not in model.card.tasks:
         raise UnsupportedTask(model.no_task_message(data.task))
-    ask = _asker(model, data.task)
+    task = find_task(data.task)
     counts: Sequence[int | None] = [None] if layers is None else layers
     tasks, name = [data.task] if for_task else None, sender_name(model, data, for_task=for_task)
     records = []
@@ -145,7 +142,7 @@ def stream_curve(
             "codec": f"cdvision {name}",
             "task": data.task,
             "quality": quality,
-            "confidence": EVALUATION_CONFIDENCE,
+            "confidence": WEAK_BOXES["confidence"],
             "size": size,
             "engine": type(model.engine).__name__,
             "fingerprint": model.card.fingerprint,
@@ -155,8 +152,7 @@ def stream_curve(
             form = data.scoring.format
             found = data.measure(
                 partial(sender.send, layers=count),
-                lambda bits, _: ask(bits),
-                ask,
+                lambda bits, _: model.open(bits).ask(task.name, **task.measured),
                 with_layers(f"{name} {quality}", count),
                 cache.open(_with_count(key, count), form) if cache is not None else None,
             )
@@ -171,18 +167,6 @@ def _with_count(key: Key, layers: int | None) -> Key:
     return key if layers is None else {**key, "layers": layers}
 
 
-def _asker(model: Model, task: str) -> Callable[[bytes], Any]:
-    """Return the model's method for a task, with the options that measuring needs."""
-    if task == "attributes":
-        return lambda bits: model.open(bits).attributes(all_attributes=True)
-    options: dict[str, dict[str, Any]] = {
-        "detect": {"confidence": EVALUATION_CONFIDENCE},
-        "segment": {"confidence": EVALUATION_CONFIDENCE},
-        "classify": {"top": 5},
-    }
-    return partial(getattr(model, task), **options.get(task, {}))
-
-
 def pixel_record(
     data: LabelledSet,
     reference: PixelNetworks,
@@ -195,13 +179,12 @@ def pixel_record(
         "codec": "none",
         "task": data.task,
         "size": size,
-        "confidence": EVALUATION_CONFIDENCE,
+        "confidence": WEAK_BOXES["confidence"],
         "files": reference.digest(),
     }
     found = data.measure(
         lambda image: image,
-        lambda image, _: reference.detect(image, confidence=EVALUATION_CONFIDENCE, size=size),
-        reference.classify,
+        lambda image, _: ask_pixels(reference, data.task, image, size=size),
         "pixels",
         cache.open(key, data.scoring.format) if cache is not None else None,
     )

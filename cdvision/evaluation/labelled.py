@@ -114,14 +114,20 @@ def folder_photos(images: Path, class_names: Sequence[str]) -> LabelledPhotos:
     return LabelledPhotos(files, _with_classes(labels, ClassIndex(class_names), str(images)))
 
 
+def table_photos(
+    table: Path, images: Path, *, where: dict[str, str]
+) -> tuple[LabelledPhotos, list[dict[str, str]]]:
+    """Return the photos of a csv with a ``file`` column, labelled with their rows' places."""
+    rows = read_rows(table, where)
+    entries = [(row["file"], number) for number, row in enumerate(rows)]
+    return LabelledPhotos(open_photo_files(images), entries), rows
+
+
 def attribute_photos(
     table: Path, images: Path, *, where: dict[str, str]
 ) -> tuple[LabelledPhotos, AttributeTable]:
     """Return the photos of a csv with a ``file`` column and 0/1 columns, and those columns."""
-    rows = read_rows(table, where)
-    photos = LabelledPhotos(
-        open_photo_files(images), [(row["file"], number) for number, row in enumerate(rows)]
-    )
+    photos, rows = table_photos(table, images, where=where)
     return photos, AttributeTable.from_rows(table, rows)
 
 

@@ -42,5 +42,6 @@ def _loss(reference: Record, drawn: Draws, record: Record, own: Draws) -> dict[s
     loss = float(reference[name]) - float(record[name])
     if name not in own:
         return {f"{name}_loss": loss}
+    # Draw by draw, since entry r of both is of the same photos: what both miss cancels out.
     low, high = interval(loss, drawn[name] - own[name])
     return {f"{name}_loss": loss, f"{name}_loss_low": low, f"{name}_loss_high": high}

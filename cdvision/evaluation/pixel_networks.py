@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from cdvision.errors import UnsupportedTask
 from cdvision.package.families import find_part
 from cdvision.package.loader import ModelPackage
 from cdvision.photo import ImageLike
+from cdvision.tasks import find_task
 
 if TYPE_CHECKING:
     from cdvision.results import Classification, Detections
@@ -46,3 +48,17 @@ def uncompressed_networks(
     load = find_part("uncompressed", package.card.network)
     networks: PixelNetworks = load(package, initial_weights, folder)
     return networks
+
+
+def ask_pixels(
+    networks: PixelNetworks, task: str, image: ImageLike, *, size: int | None = None
+) -> Any:
+    """Ask networks what `cdvision eval` asks of streams.
+
+    Raises:
+        UnsupportedTask: they do not answer the task.
+    """
+    if not hasattr(networks, task):
+        raise UnsupportedTask(f"the uncompressed networks do not {task}")
+    sized = {"size": size} if task == "detect" else {}
+    return getattr(networks, task)(image, **find_task(task).measured, **sized)

@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.errors import CdvisionError
-from cdvision.evaluation.plot_labels import direct_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colour-blind-safe palette, without its yellow, which no label in it survives.
+# Okabe and Ito's colour-blind-safe palette, without its yellow, too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+DASHED = (0, (5, 3))
 INK, FAINT, CARD, EDGE = "#1f2328", "#6e7781", "#ffffff", "#d0d7de"
 WIDTH, HEIGHT = 8.0, 5.0  # inches at 72 dots, the SVG's own unit
 
 SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "cdvision",  # else every run gives its clip paths other names
-    "svg.fonttype": "path",  # a reader's fonts cannot move the labels
+    "svg.fonttype": "path",  # a reader's fonts cannot change the layout
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "text.color": INK,
@@ -43,7 +43,7 @@ class Curve:
     """Accuracy of one codec at several rates.
 
     Attributes:
-        name: what its label says.
+        name: what the legend says.
         bytes: mean bytes a photo, above 0; points are joined in this order.
         accuracy: one figure per entry of ``bytes``.
         low: lower ends of the error bars, or None.
@@ -93,14 +93,13 @@ def write_plot(
         title: printed above the axes.
         y_label: name of the accuracy figure.
         reference: accuracy of the uncompressed networks: a dashed horizontal line.
-        reference_label: what the line's label says.
+        reference_label: what the legend says of it.
 
     Raises:
         CdvisionError: there is no curve, or matplotlib (the ``eval`` extra) is missing.
     """
     try:
         from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CdvisionError("plots need matplotlib: pip install 'cdvision[eval]'") from error
@@ -108,16 +107,15 @@ def write_plot(
         raise CdvisionError(f"{path}: a plot needs at least one curve, found none")
     with rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=72)
-        FigureCanvasAgg(figure)  # measures the text
         axes = figure.add_axes((0.095, 0.125, 0.875, 0.765))
         _draw_card(figure)
         _draw_axes(axes, curves, title, y_label, reference)
-        if reference is not None:
-            axes.axhline(reference, color=FAINT, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
-        for index, curve in reversed(list(enumerate(curves))):
+        for index, curve in enumerate(curves):
             _draw_curve(axes, curve, index)
-        line = None if reference is None else (reference, f"{reference_label} {reference:.3f}")
-        direct_labels(axes, curves, [_colour(i) for i in range(len(curves))], line, FAINT)
+        if reference is not None:
+            label = f"{reference_label} {reference:.3f}"
+            axes.axhline(reference, color=FAINT, linewidth=1.2, linestyle=DASHED, label=label)
+        axes.legend(loc="best", framealpha=0.85, edgecolor=EDGE)
         metadata = {"Date": None, "Creator": None, "Title": title}
         figure.savefig(path, format="svg", facecolor="none", metadata=metadata)
 
@@ -182,6 +180,7 @@ def _draw_curve(axes: Axes, curve: Curve, index: int) -> None:
         linewidth=2.8 if main else 1.6,
         zorder=4 if main else 3,
         clip_on=False,
+        label=curve.name,
     )
 
 

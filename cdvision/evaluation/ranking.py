@@ -64,6 +64,7 @@ def precision_at_recalls(recall: Figure, precision: Figure) -> Figure:
 
     The recalls up to a point but beyond the point before all take the precision of this point.
     """
+    # How many of the 101 recalls lie at or below each point, less those of the point before.
     reached = np.searchsorted(COCO_RECALLS, recall.ravel(), side="right").reshape(recall.shape)
     taken = np.diff(reached, axis=1, prepend=0)
     return np.asarray((taken * precision).sum(axis=1) / len(COCO_RECALLS))
@@ -71,6 +72,7 @@ def precision_at_recalls(recall: Figure, precision: Figure) -> Figure:
 
 def area_under_curve(recall: Figure, precision: Figure) -> Figure:
     """Return the area under interpolated precision, VOC's from 2010 on; (R, H) arrays to (R,)."""
+    # Precision is a step function of recall: a rectangle for each true detection.
     return np.asarray((np.diff(recall, axis=1, prepend=0.0) * precision).sum(axis=1))
 
 

@@ -103,10 +103,10 @@ def _footnote(records: Sequence[Record]) -> list[str]:
     return ["", " ".join(notes)] if notes else []
 
 
-def records_to_json(records: Sequence[Record]) -> str:
-    """Return a JSON list, one object a record; undefined figures are null."""
-    plain = [{k: None if v != v else v for k, v in record.items()} for record in records]
-    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+def strict_json(content: Any) -> str:
+    """Return strict JSON: figures that are undefined become null."""
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def records_to_csv(records: Sequence[Record]) -> str:

@@ -6,21 +6,23 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from cdvision.evaluation.accuracy import EVALUATION_CONFIDENCE
 from cdvision.evaluation.labelled import LabelledPhoto
+from cdvision.evaluation.pixel_networks import ask_pixels
 from cdvision.evaluation.rivals import Rival, shrink
 from cdvision.photo import content_size, read_photo, working_size
+from cdvision.tasks import WEAK_BOXES
 
 if TYPE_CHECKING:
     from cdvision.evaluation.curve import LabelledSet, Record
     from cdvision.evaluation.pixel_networks import PixelNetworks
-    from cdvision.results import Classification, Detections
+    from cdvision.results import Detections
 
 SCALES = (1.0, 0.75, 0.5)
 """Shares of the networks' working size (or of a smaller photo) that a rival may send."""
@@ -58,6 +60,12 @@ class RivalPath:
         longest = min(working, max(photo.size))  # a small photo is enlarged behind the codec
         return self.rival.encode(shrink(photo, max(1, round(self.scale * longest))), self.quality)
 
+    def ask(self, task: str, coded: bytes, image: bytes) -> Any:
+        """Answer a task from the decoded picture; see ``detect``."""
+        if task == "detect":
+            return self.detect(coded, image)
+        return ask_pixels(self.reference, task, self.rival.decode(coded))
+
     def detect(self, coded: bytes, image: bytes) -> Detections:
         """Detect in the decoded picture, enlarged to what the pixel path makes of the photo.
 
@@ -72,15 +80,12 @@ class RivalPath:
         seen = content_size(size, (working, working), spec.multiple)
         found = self.reference.detect(
             self.rival.decode(coded).resize(seen, Image.Resampling.BILINEAR),
-            confidence=EVALUATION_CONFIDENCE,
+            **WEAK_BOXES,
             size=working,
         )
+        # Boxes come in pixels of what the network saw; sides are rounded apart, so scales differ.
         scale = np.array(size, np.float32) / np.array(seen, np.float32)
         return replace(found, xyxy=found.xyxy * np.tile(scale, 2), image_size=size)
-
-    def classify(self, coded: bytes) -> Classification:
-        """Classify the decoded picture."""
-        return self.reference.classify(self.rival.decode(coded))
 
 
 def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record:
@@ -100,7 +105,9 @@ def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record
     for photo, sent in _encode_all(path, data.photos, jobs):
         coded[_digest(photo)] = sent
         payload.append(path.rival.payload_bytes(sent))
-    found = data.measure(lambda image: coded[_digest(image)], path.detect, path.classify, str(path))
+    found = data.measure(
+        lambda image: coded[_digest(image)], partial(path.ask, data.task), str(path)
+    )
     return {
         "codec": path.rival.name,
         "quality": path.quality,

@@ -123,7 +123,7 @@ def _ranked(
         overlap = _overlaps(box, boxes)
         if not overlap.size or overlap.max() < OVERLAP:
             continue
-        best = int(overlap.argmax())
+        best = int(overlap.argmax())  # VOC asks for this object alone, COCO for the next free one
         ignored[rank] = difficult[best]
         true[rank] = not difficult[best] and not taken[photo][best]
         taken[photo][best] = True
@@ -138,6 +138,7 @@ def _ranked(
 def _overlaps(box: Boxes, boxes: Boxes) -> NDArray[np.float64]:
     """Return intersection over union of one box (4,) and others (N, 4), both corners."""
     start, end = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    # Boxes that lie apart have a negative extent, which is no area.
     shared = np.clip(end - start, 0, None).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     return np.asarray(shared / np.maximum((box[2:] - box[:2]).prod() + areas - shared, 1e-12))

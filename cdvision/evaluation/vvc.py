@@ -62,7 +62,7 @@ class VvcRival:
             stream.write_bytes(coded[SIZE.size :])
             _call([DECODER, "-b", str(stream), "-o", str(out), "-t", "1", "-v", "1"])
             samples = np.frombuffer(out.read_bytes(), "<u2")
-        half = 1 << (BIT_DEPTH - 9)
+        half = 1 << (BIT_DEPTH - 9)  # of a step of 8 bits: rounds to the nearest
         rounded = np.minimum((samples + half) >> (BIT_DEPTH - 8), 255).astype(np.uint8)
         return from_yuv420(rounded, SIZE.unpack_from(coded))
 
@@ -81,6 +81,7 @@ def to_yuv420(picture: Image) -> bytes:
     from PIL import Image
 
     pixels = np.asarray(picture)
+    # Chroma has half the columns and rows, so luma needs even ones.
     odd = [(0, side % 2) for side in pixels.shape[:2]]
     even = Image.fromarray(np.pad(pixels, [*odd, (0, 0)], mode="edge"))
     luma, *chroma = even.convert("YCbCr").split()

@@ -39,10 +39,13 @@ from cdvision.package.card import FeatureSpec
 from cdvision.package.loader import load_package
 from cdvision.package.registry import DEFAULT_MODEL, model_folder
 from cdvision.package.tap import check_tap_name, is_tap
-from cdvision.training.stage_run import RECORD, Plan, run_stage
+from cdvision.training.plan import Plan
+from cdvision.training.run_folder import RECORD
+from cdvision.training.stage_run import run_stage
 
 RUN = "run"  # folder of checkpoint and log inside the tap's
 LOG = "log.jsonl"
+MEGABYTE = 2**20
 
 
 def fit_tap(
@@ -90,7 +93,8 @@ def fit_tap(
     reader = StreamReader(package, plan.device, options.size)
     features = network.feature_spec(package.card.input.multiple, plan.device)
     maker = ExampleMaker(reader, network, options.seed)
-    source = ExampleSource(maker, training, plan.batch, options.seed, options.memory)
+    room = None if options.memory is None else options.memory * MEGABYTE
+    source = ExampleSource(maker, training, plan.batch, options.seed, room)
     shape = replace(
         tap_shape(reader.source, features, options),
         qualities=package.card.qualities,

@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from cdvision.errors import CdvisionError
 from cdvision.fit.network import SplitNetwork
 from cdvision.fit.options import FitOptions
 from cdvision.fit.photos import PhotoFile
 from cdvision.networks.fitted_tap import TapShape
 from cdvision.package.loader import ModelPackage
-from cdvision.training.checkpoint import Progress
-from cdvision.training.stage_run import CHECKPOINT
+from cdvision.training.checkpoint import read_progress
+from cdvision.training.plan import Progress
+from cdvision.training.run_folder import CHECKPOINT
+from cdvision.training.tensor_files import is_written
 
 OPTIONS = "options.json"
 SPARE_BYTES = 16  # of disk for each parameter: checkpoint, its successor, package
@@ -26,10 +26,8 @@ SPARE_BYTES = 16  # of disk for each parameter: checkpoint, its successor, packa
 
 def run_progress(run: Path) -> Progress | None:
     """Return how far an interrupted run came, or None where there is none."""
-    if not (run / CHECKPOINT).is_file():
-        return None
-    with safe_open(run / CHECKPOINT, framework="pt") as file:
-        return Progress(**json.loads(file.metadata()["progress"]))
+    path = run / CHECKPOINT
+    return read_progress(path) if is_written(path) else None
 
 
 def check_room(out: Path, parameters: int) -> None:
@@ -69,7 +67,7 @@ def check_options(run: Path, identity: Mapping[str, Any]) -> None:
     """Keep what a run was started with, and compare when it is resumed."""
     path = run / OPTIONS
     now = json.loads(json.dumps(identity))
-    if (run / CHECKPOINT).is_file() and path.is_file():
+    if is_written(run / CHECKPOINT) and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(k for k in now if before.get(k) != now[k])
         if changed:

@@ -15,7 +15,8 @@ from cdvision.fit.examples import ExampleSource, Window
 from cdvision.fit.network import SplitNetwork, TorchNetwork
 from cdvision.fit.regression import start_from_regression
 from cdvision.networks.fitted_tap import FittedTap, TapShape
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.plan import Plan
+from cdvision.training.stage import Stage
 from cdvision.training.weight_average import WeightAverage
 
 LEARNING_RATE, SOLVED_RATE, TAIL_RATE = 1e-3, 2e-4, 2e-5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cdvision.errors import ModelError
 from cdvision.package.families import find_part
 
-if TYPE_CHECKING:
-    pass
-
 SENDER, RECEIVER = "sender", "receiver"
-TRAINING = "training"  # a reference that no stream meets
 SIDE = 256  # default height and width of the network input, pixels
 
 
@@ -32,8 +28,7 @@ class PartCost:
 
     Attributes:
         part: its name.
-        sides: who runs it: "sender", "receiver" or both; "training" for the paper's float entropy
-            model, which integer networks replace.
+        sides: who runs it: "sender", "receiver" or both.
         parameters: number of parameters.
         multiply_adds: multiplications, each with an addition.
     """

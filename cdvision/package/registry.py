@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from cdvision.errors import BitstreamError, ModelError
-from cdvision.package.card import CARD_FILE, ModelCard
+from cdvision.package.card import CARD_FILE, ModelCard, SenderSpec
 from cdvision.package.card_reader import read_card
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -16,13 +17,25 @@ DEFAULT_MODEL = "small"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One installed model, as `cdvision models` lists it."""
+    """One installed model, as `cdvision models` lists it.
+
+    Attributes:
+        name: of the model.
+        description: in one line.
+        tasks: what it answers.
+        size_bytes: of all its files.
+        path: of its folder.
+        input_size: long side of its network input, pixels: what its senders' figures are of.
+        senders: by name; the first is the default.
+    """
 
     name: str
     description: str
     tasks: tuple[str, ...]
     size_bytes: int
     path: Path
+    input_size: int
+    senders: Mapping[str, SenderSpec]
 
 
 def installed_models() -> list[ModelInfo]:
@@ -64,4 +77,6 @@ def _cards() -> tuple[tuple[Path, ModelCard], ...]:
 
 def _info(card: ModelCard, folder: Path) -> ModelInfo:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return ModelInfo(card.name, card.description, card.tasks, size, folder)
+    return ModelInfo(
+        card.name, card.description, card.tasks, size, folder, card.input.size, card.senders
+    )

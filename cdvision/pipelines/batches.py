@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cdvision.analysis import BATCH_SIZE, Analyzer, StreamItem
 from cdvision.errors import CdvisionError
 from cdvision.model import load
-from cdvision.pipelines.optional import import_optional
+from cdvision.optional_imports import import_optional
 from cdvision.pipelines.schema import results_table
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ class StreamPredictor:
         device: ``"cpu"`` or ``"cuda"``.
         threads: threads of the engine; 1 because a cluster gives each actor its own core.
         batch_size: streams of one input size that the engine takes at once.
-        confidence: least confidence of a box.
-        top: how many classes.
+        options: of the tasks, such as ``confidence`` and ``top``.
 
     Raises:
         CdvisionError: the model cannot be loaded or cannot answer; pyarrow is missing.
@@ -53,8 +52,7 @@ class StreamPredictor:
         device: str = "cpu",
         threads: int = 1,
         batch_size: int = BATCH_SIZE,
-        confidence: float = 0.3,
-        top: int = 5,
+        **options: Any,
     ) -> None:
         import_optional("pyarrow", "a table of results")
         self._column, self._key = column, key
@@ -63,8 +61,7 @@ class StreamPredictor:
             tasks,
             batch_size=batch_size,
             workers=2 if device != "cpu" else 1,  # on a GPU one batch is decoded meanwhile
-            confidence=confidence,
-            top=top,
+            **options,
         )
 
     def __call__(self, batch: Batch) -> pa.Table:

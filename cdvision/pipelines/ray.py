@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cdvision.optional_imports import import_optional
 from cdvision.pipelines.batches import PhotoEncoder, StreamPredictor
-from cdvision.pipelines.optional import import_optional
 
 BATCH_ROWS = 64
 

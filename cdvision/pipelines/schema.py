@@ -1,8 +1,8 @@
 """The one table layout of results: the same columns and types whatever was asked or found.
 
-A row is a stream. ``boxes``, ``classes`` and ``attributes`` are lists of structs: null where that
-was not asked for or where the stream failed, empty where nothing was found. ``error`` is null where
-all went well.
+A row is a stream. Each ``Column`` of the table of tasks (``boxes``, ``classes`` ...) is a list of
+structs: null where that was not asked for or where the stream failed, empty where nothing was
+found. ``error`` is null where all went well.
 """
 
 from __future__ import annotations
@@ -10,26 +10,55 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from cdvision.pipelines.optional import import_optional
+from cdvision.optional_imports import import_optional
+from cdvision.tasks import Column, tasks
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from cdvision.analysis import AnalysisResult
-    from cdvision.results import Attributes, Classification, Detections
 
 Row = dict[str, Any]
 
-COLUMNS = ("key", "index", "bytes", "width", "height", "boxes", "classes", "attributes", "error")
+# Spark's words for types, as in ``Column.fields``, and Arrow's.
+ARROW_TYPES = {
+    "string": "string",
+    "bigint": "int64",
+    "int": "int32",
+    "float": "float32",
+    "boolean": "bool",
+}
 
-# What Spark is told, in its own words; `arrow_schema` says the same in Arrow's.
-SPARK_SCHEMA = (
-    "key string, index bigint, bytes bigint, width int, height int, "
-    "boxes array<struct<left: float, top: float, right: float, bottom: float, confidence: float, "
-    "class_id: int, class_name: string, mask: string>>, "
-    "classes array<struct<class_id: int, class_name: string, probability: float>>, "
-    "attributes array<struct<name: string, probability: float, present: boolean>>, error string"
-)
+
+def answer_columns() -> dict[str, Column]:
+    """Return the column of every answer that goes into tables, by the answer's name."""
+    found: dict[str, Column] = {}
+    for task in tasks().values():
+        if task.column is not None:
+            found.setdefault(task.answer, task.column)
+    return found
+
+
+def table_columns() -> dict[str, str | Column]:
+    """Return every column of a table by its name: a type in Spark's words, or a ``Column``.
+
+    >>> list(table_columns())[3:7]
+    ['width', 'height', 'boxes', 'classes']
+    """
+    return {
+        "key": "string",
+        "index": "bigint",
+        "bytes": "bigint",
+        "width": "int",
+        "height": "int",
+        **{column.name: column for column in answer_columns().values()},
+        "error": "string",
+    }
+
+
+def spark_schema() -> str:
+    """Return the schema of results as Spark takes it; ``arrow_schema`` says the same for Arrow."""
+    return ", ".join(f"{name} {_spark_type(kind)}" for name, kind in table_columns().items())
 
 
 def arrow_schema() -> pa.Schema:
@@ -38,28 +67,11 @@ def arrow_schema() -> pa.Schema:
     ``mask`` is the ``counts`` string of a COCO run-length mask of the photo's size, or null.
     """
     pa = import_optional("pyarrow", "a table of results")
-    sides = [(side, pa.float32()) for side in ("left", "top", "right", "bottom", "confidence")]
-    named = [("class_id", pa.int32()), ("class_name", pa.string())]
-    types = {
-        "key": pa.string(),
-        "index": pa.int64(),
-        "bytes": pa.int64(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "boxes": pa.list_(pa.struct([*sides, *named, ("mask", pa.string())])),
-        "classes": pa.list_(pa.struct([*named, ("probability", pa.float32())])),
-        "attributes": pa.list_(
-            pa.struct(
-                [("name", pa.string()), ("probability", pa.float32()), ("present", pa.bool_())]
-            )
-        ),
-        "error": pa.string(),
-    }
-    return pa.schema([(name, types[name]) for name in COLUMNS])
+    return pa.schema([(name, _arrow_type(pa, kind)) for name, kind in table_columns().items()])
 
 
 def result_row(result: AnalysisResult) -> Row:
-    """Return a result as plain Python values under `COLUMNS`.
+    """Return a result as plain Python values under the names of ``table_columns``.
 
     >>> from cdvision.analysis import AnalysisResult
     >>> from cdvision.errors import CdvisionError
@@ -68,46 +80,32 @@ def result_row(result: AnalysisResult) -> Row:
     ('a', 3, 7, None, 'cut')
     """
     width, height = result.image_size or (None, None)
-    return {
-        "key": result.name,
-        "index": result.index,
-        "bytes": result.size,
-        "width": width,
-        "height": height,
-        "boxes": None if result.detections is None else _boxes(result.detections),
-        "classes": None if result.classification is None else _classes(result.classification),
-        "attributes": None if result.attributes is None else _attributes(result.attributes),
-        "error": None if result.error is None else str(result.error),
-    }
+    row: Row = dict.fromkeys(table_columns())
+    row |= {"key": result.name, "index": result.index, "bytes": result.size}
+    row |= {"width": width, "height": height}
+    for answer, column in answer_columns().items():
+        if answer in result.answers:  # answers of one kind share a column
+            row[column.name] = [*(row[column.name] or ()), *result.answers[answer].to_rows()]
+    if result.error is not None:
+        row["error"] = str(result.error)
+    return row
 
 
 def results_table(results: Iterable[AnalysisResult]) -> pa.Table:
-    """Return results as an Arrow table of `arrow_schema`, also where there are none."""
-    return rows_table(map(result_row, results))
-
-
-def rows_table(rows: Iterable[Row]) -> pa.Table:
-    """Return rows as an Arrow table of `arrow_schema`."""
+    """Return results as an Arrow table of ``arrow_schema``, also where there are none."""
     pa = import_optional("pyarrow", "a table of results")
-    return pa.Table.from_pylist(list(rows), schema=arrow_schema())
+    return pa.Table.from_pylist([result_row(one) for one in results], schema=arrow_schema())
 
 
-def _boxes(detections: Detections) -> list[Row]:
-    return [
-        {
-            **dict(zip(("left", "top", "right", "bottom"), box.xyxy, strict=True)),
-            "confidence": box.confidence,
-            "class_id": box.class_id,
-            "class_name": box.class_name,
-            "mask": None if box.mask is None else box.mask["counts"].decode("ascii"),
-        }
-        for box in detections
-    ]
+def _spark_type(kind: str | Column) -> str:
+    if isinstance(kind, str):
+        return kind
+    fields = ", ".join(f"{name}: {word}" for name, word in kind.fields.items())
+    return f"array<struct<{fields}>>"
 
 
-def _attributes(attributes: Attributes) -> list[Row]:
-    return [row._asdict() for row in attributes]
-
-
-def _classes(classification: Classification) -> list[Row]:
-    return [row._asdict() for row in classification]
+def _arrow_type(pa: Any, kind: str | Column) -> Any:
+    if isinstance(kind, str):
+        return pa.type_for_alias(ARROW_TYPES[kind])
+    fields = [(name, _arrow_type(pa, word)) for name, word in kind.fields.items()]
+    return pa.list_(pa.struct(fields))

@@ -21,6 +21,7 @@ from cdvision.pipelines.text_sinks import (
     CocoWriter,
     CsvWriter,
     JsonLinesWriter,
+    answers_with,
 )
 
 if TYPE_CHECKING:
@@ -135,23 +136,25 @@ def write_results(
 def supervision_detections(
     results: Iterable[AnalysisResult],
 ) -> Iterator[tuple[str, sv.Detections]]:
-    """Yield (name, ``supervision.Detections``) for each result, for trackers, zones and sinks.
+    """Yield (name, ``supervision.Detections``) for each answer that offers it, for trackers, zones.
 
     A failed stream has no boxes, and its error in ``metadata["error"]``.
 
     Raises:
-        CdvisionError: supervision is not installed, or detection was not asked for.
+        CdvisionError: supervision is not installed, or no answer can be converted.
     """
     from cdvision.results import Detections
 
     for result in results:
-        found = result.detections
-        if found is None and result.error is None:
-            raise CdvisionError(f"{result.name}: supervision takes boxes; ask for 'detect'")
-        converted = (found or Detections.empty(result.image_size or (1, 1))).to_supervision()
-        if result.error is not None:
-            converted.metadata["error"] = str(result.error)
-        yield result.name, converted
+        if result.error is None:
+            found = answers_with("to_supervision", result)
+        else:
+            found = [Detections.empty(result.image_size or (1, 1))]
+        for answer in found:
+            converted = answer.to_supervision()
+            if result.error is not None:
+                converted.metadata["error"] = str(result.error)
+            yield result.name, converted
 
 
 def errors_path(path: Path) -> Path:

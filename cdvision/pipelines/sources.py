@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cdvision.errors import CdvisionError
-from cdvision.pipelines.optional import import_optional
+from cdvision.optional_imports import import_optional
 
 Keyed: TypeAlias = tuple[str, bytes | CdvisionError]
 

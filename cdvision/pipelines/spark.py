@@ -2,10 +2,10 @@
 
 ::
 
-    from cdvision.pipelines.spark import SPARK_SCHEMA, spark_predictor
+    from cdvision.pipelines.spark import spark_predictor, spark_schema
 
     streams = spark.read.parquet("streams/")
-    results = streams.mapInPandas(spark_predictor(tasks=["detect"]), SPARK_SCHEMA)
+    results = streams.mapInPandas(spark_predictor(tasks=["detect"]), spark_schema())
 
 The model is loaded once a Python worker process. Spark reuses these from task to task
 (``spark.python.worker.reuse``, on by default) and repeats the task where one dies.
@@ -18,18 +18,18 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cdvision.pipelines.batches import StreamPredictor
-from cdvision.pipelines.schema import SPARK_SCHEMA
+from cdvision.pipelines.schema import spark_schema
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SPARK_SCHEMA", "spark_predictor"]
+__all__ = ["spark_predictor", "spark_schema"]
 
 Frames = Iterator["pd.DataFrame"]
 
 
 def spark_predictor(**arguments: Any) -> Callable[[Frames], Frames]:
-    """Return the function for ``mapInPandas``; `SPARK_SCHEMA` goes with it.
+    """Return the function for ``mapInPandas``; ``spark_schema`` goes with it.
 
     Args:
         arguments: of ``StreamPredictor``: ``model``, ``tasks``, ``column``, ``key`` ...

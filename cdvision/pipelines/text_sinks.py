@@ -5,22 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cdvision.errors import CdvisionError
-from cdvision.pipelines.schema import result_row
+from cdvision.package.families import imported
+from cdvision.pipelines.schema import answer_columns
 from cdvision.results.coco_categories import COCO_CATEGORY_IDS
+from cdvision.tasks import tasks
 
 if TYPE_CHECKING:
     from cdvision.analysis import AnalysisResult
 
 ERRORS_SUFFIX = ".errors.jsonl"
 
-CSV_COLUMNS = (
+# One line of CSV tells an entry of any column, so entries of all kinds share names.
+CSV_NAMES = {"probability": "confidence", "name": "class_name"}
+CSV_LEFT_OUT = {"mask", "present"}  # runs of a mask are long; what is not present has no line
+CSV_FIRST = (
     "key", "index", "kind", "class_id", "class_name", "confidence",
-    "left", "top", "right", "bottom", "error",
+    "left", "top", "right", "bottom",
 )  # fmt: skip
 
 LAST_NUMBER = re.compile(r"(\d+)$")
@@ -36,12 +41,8 @@ def json_line(result: AnalysisResult) -> str:
     record: dict[str, Any] = {"key": result.name, "index": result.index, "bytes": result.size}
     if result.image_size is not None:
         record["image_size"] = list(result.image_size)
-    if result.detections is not None:
-        record["detections"] = result.detections.to_dict()["detections"]
-    if result.classification is not None:
-        record.update(result.classification.to_dict())
-    if result.attributes is not None:
-        record.update(result.attributes.to_dict())
+    for answer in result.answers.values():
+        record.update(answer.to_dict())
     if result.error is not None:
         record["error"] = str(result.error)
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
@@ -63,46 +64,55 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """One box, class or attribute that is present a line.
+    """One entry of a column a line, such as a box, a class, or an attribute that is present.
 
     A stream in which nothing was found, or that failed, has a line too.
 
-    ``kind`` is ``box``, ``class``, ``attribute``, ``nothing`` or ``error``; ``confidence`` of a
-    class or attribute is its probability.
+    ``kind`` is that of the entry's column (``box``, ``class``, ``attribute`` ...), ``nothing`` or
+    ``error``; ``confidence`` of a class or attribute is its probability.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        self._csv = csv.DictWriter(self._file, CSV_COLUMNS, restval="")
+        self._csv = csv.DictWriter(self._file, csv_header(), restval="")
         self._csv.writeheader()
 
     def write(self, result: AnalysisResult) -> None:
         """Write the lines of one result."""
         common = {"key": result.name, "index": result.index}
-        self._csv.writerows({**common, **line} for line in csv_lines(result))
+        self._csv.writerows({**line, **common} for line in csv_lines(result))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def csv_lines(result: AnalysisResult) -> Iterator[dict[str, Any]]:
-    """Yield the lines of one result, without its key."""
-    row = result_row(result)
+def csv_header() -> list[str]:
+    """Return the names at the top of a CSV file, those of all tasks' columns among them."""
+    fields = [name for column in answer_columns().values() for name in _csv_entry(column.fields)]
+    return list(dict.fromkeys([*CSV_FIRST, *fields, "error"]))
+
+
+def csv_lines(result: AnalysisResult) -> list[dict[str, Any]]:
+    """Return the lines of one result, without its key."""
     if result.error is not None:
-        yield {"kind": "error", "error": row["error"]}
-        return
-    for box in row["boxes"] or ():
-        box.pop("mask")
-        yield {"kind": "box", **{name: _rounded(value) for name, value in box.items()}}
-    for label in row["classes"] or ():
-        yield {"kind": "class", "confidence": _rounded(label.pop("probability")), **label}
-    present = [attribute for attribute in row["attributes"] or () if attribute["present"]]
-    for attribute in present:
-        confidence = _rounded(attribute["probability"])
-        yield {"kind": "attribute", "class_name": attribute["name"], "confidence": confidence}
-    if not row["boxes"] and not row["classes"] and not present:
-        yield {"kind": "nothing"}
+        return [{"kind": "error", "error": str(result.error)}]
+    return [
+        {**_csv_entry(entry), "kind": column.kind}
+        for answer, column in answer_columns().items()
+        if answer in result.answers
+        for entry in result.answers[answer].to_rows()
+        if entry.get("present", True)
+    ] or [{"kind": "nothing"}]
+
+
+def _csv_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry under the names of CSV, real numbers with four digits."""
+    return {
+        CSV_NAMES.get(name, name): round(value, 4) if isinstance(value, float) else value
+        for name, value in entry.items()
+        if name not in CSV_LEFT_OUT
+    }
 
 
 class CocoWriter:
@@ -123,17 +133,17 @@ class CocoWriter:
         self._file.write("[")
 
     def write(self, result: AnalysisResult) -> None:
-        """Write the boxes of one result, or its error."""
+        """Write the entries of one result, or its error."""
         if result.error is not None:
             errors = self._path.with_name(self._path.name + ERRORS_SUFFIX)
             with errors.open("a", encoding="utf-8") as file:
                 file.write(json_line(result) + "\n")
             return
-        if result.detections is None:
-            raise CdvisionError(f"{result.name}: COCO json holds boxes; ask for 'detect'")
-        for entry in result.detections.to_coco(self._image_id(result), self._category_ids):
-            self._file.write(("\n" if self._first else ",\n") + json.dumps(entry))
-            self._first = False
+        answers, image_id = answers_with("to_coco", result), self._image_id(result)
+        for answer in answers:
+            for entry in answer.to_coco(image_id, self._category_ids):
+                self._file.write(("\n" if self._first else ",\n") + json.dumps(entry))
+                self._first = False
 
     def close(self) -> None:
         """End the list and close the file."""
@@ -152,5 +162,15 @@ class CocoWriter:
         return image_id
 
 
-def _rounded(value: object) -> object:
-    return round(value, 4) if isinstance(value, float) else value
+def answers_with(method: str, result: AnalysisResult) -> list[Any]:
+    """Return the answers of a result that offer a method, ``"to_coco"`` say.
+
+    Raises:
+        CdvisionError: none does; the message names the tasks whose answers do.
+    """
+    found = [answer for answer in result.answers.values() if hasattr(answer, method)]
+    if not found:
+        able = [task.name for task in tasks().values() if hasattr(imported(task.result), method)]
+        asked = " or ".join(map(repr, able))
+        raise CdvisionError(f"{result.name}: no answer offers {method}; ask for {asked}")
+    return found

@@ -99,11 +99,12 @@ class Attributes:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, probabilities with four digits."""
-        rows = [
-            {"name": a.name, "probability": round(a.probability, 4), "present": a.present}
-            for a in self
-        ]
+        rows = [{**a._asdict(), "probability": round(a.probability, 4)} for a in self]
         return {"attributes": rows}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return the attributes as entries of a table, unrounded."""
+        return [a._asdict() for a in self]
 
     def to_json(self) -> str:
         """Return ``to_dict`` as compact JSON."""

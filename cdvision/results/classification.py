@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.results.checks import ResultError, check_array, check_same_length
+from cdvision.results.connectors import data_frame
 from cdvision.results.text_table import text_table
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class Classification:
             "classes": [{**row._asdict(), "probability": round(row.probability, 5)} for row in self]
         }
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return the classes as entries of a table, unrounded."""
+        return [row._asdict() for row in self]
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Classification:
         """Rebuild from what `to_dict` returned."""
@@ -123,6 +128,9 @@ class Classification:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a pandas table with one row per class."""
-        from cdvision.results.connectors import classification_to_pandas
-
-        return classification_to_pandas(self)
+        columns = {
+            "class_id": self.class_id,
+            "class_name": self.class_name.tolist(),
+            "probability": self.probability,
+        }
+        return data_frame(columns)

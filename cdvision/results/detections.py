@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cdvision.photo import ImageLike
 
+SIDES = ("left", "top", "right", "bottom")
 Index = int | np.integer[Any] | slice | list[int] | list[bool] | NDArray[Any]
 
 
@@ -139,7 +140,7 @@ class Detections:
             [box.class_name, f"{box.confidence:.2f}", *(f"{side:.0f}" for side in box.xyxy)]
             for box in self
         ]
-        return text_table(["class", "confidence", "left", "top", "right", "bottom"], rows)
+        return text_table(["class", "confidence", *SIDES], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values: boxes rounded to 0.01 pixel, confidences to 4 digits."""
@@ -147,6 +148,10 @@ class Detections:
             "image_size": list(self.image_size),
             "detections": [_box_to_dict(box) for box in self],
         }
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return the boxes as entries of a table, unrounded; ``mask`` is a string of runs."""
+        return [_box_to_row(box) for box in self]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Detections:
@@ -180,15 +185,21 @@ class Detections:
             category_ids: category of each class; by default class + 1. Pass `COCO_CATEGORY_IDS`
                 for the official annotations, whose 80 classes are numbered 1 to 90 with gaps.
         """
-        return connectors.detections_to_coco(self, image_id, category_ids)
+        return connectors.coco_entries(self, image_id, category_ids)
 
     def to_supervision(self) -> sv.Detections:
         """Return `supervision.Detections`; only here are masks decoded to dense arrays."""
-        return connectors.detections_to_supervision(self)
+        return connectors.supervision_detections(self)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a pandas table with one row per box."""
-        return connectors.detections_to_pandas(self)
+        columns = {
+            **dict(zip(SIDES, self.xyxy.T, strict=True)),
+            "confidence": self.confidence,
+            "class_id": self.class_id,
+            "class_name": self.class_name.tolist(),
+        }
+        return connectors.data_frame(columns)
 
     def draw(self, image: ImageLike, *, caption: str | None = None) -> Image.Image:
         """Draw boxes, labels and masks on a copy of the image.
@@ -225,6 +236,16 @@ def _check_masks(masks: object, count: int, image_size: tuple[int, int]) -> None
                 f"mask {number} must have size {expected} and counts in bytes, but got size "
                 f"{mask['size']} and counts in {type(mask['counts']).__name__}"
             )
+
+
+def _box_to_row(box: Detection) -> dict[str, Any]:
+    return {
+        **dict(zip(SIDES, box.xyxy, strict=True)),
+        "confidence": box.confidence,
+        "class_id": box.class_id,
+        "class_name": box.class_name,
+        "mask": None if box.mask is None else box.mask["counts"].decode("ascii"),
+    }
 
 
 def _box_to_dict(box: Detection) -> dict[str, Any]:

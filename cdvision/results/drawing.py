@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cdvision.errors import ImageError
 from cdvision.photo import ImageLike, read_photo
 from cdvision.results.class_colours import Colour, class_colour, text_colour
-from cdvision.results.detections import Detection, Detections
 from cdvision.results.label_layout import Box, place_label
 from cdvision.results.masks import decode_mask
+
+if TYPE_CHECKING:
+    from cdvision.results.detections import Detection, Detections
 
 _MASK_OPACITY = 0.4
 _STRIP_BACKGROUND: Colour = (24, 24, 27)

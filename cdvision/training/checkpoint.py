@@ -1,27 +1,18 @@
-"""Checkpoints without pickle: one safetensors file with every tensor, and the counters as text."""
+"""Checkpoints without pickle: safetensors with every tensor, and the counters as text."""
 
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cdvision.errors import CdvisionError
-
-
-@dataclass
-class Progress:
-    """How far a run has come; all that a resumed run has to know beside the tensors."""
-
-    step: int = 0
-    seconds: float = 0.0
+from cdvision.training.plan import Progress
+from cdvision.training.tensor_files import read_metadata, read_tensors, write_tensors
 
 
 def save_checkpoint(
@@ -44,18 +35,15 @@ def save_checkpoint(
         CdvisionError: the disk is full, or nothing may be written there.
     """
     tensors = {
-        f"{name}/{key}": value.detach().cpu().contiguous().clone()
+        f"{name}/{key}": value.detach().cpu().clone()
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
     tensors |= _moments(optimizer, "optimizer") | _moments(opponent, "opponent")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress))})
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        write_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+    except OSError as error:
         raise CdvisionError(
             f"{path} cannot be written ({' '.join(str(error).split())}): make room and start the "
             "same command again, it goes on from the checkpoint before this one"
@@ -66,7 +54,7 @@ def _moments(optimizer: Optimizer | None, prefix: str) -> dict[str, Tensor]:
     if optimizer is None:
         return {}
     return {
-        f"{prefix}/{index}/{key}": torch.as_tensor(value).cpu().contiguous().clone()
+        f"{prefix}/{index}/{key}": torch.as_tensor(value).cpu().clone()
         for index, state in optimizer.state_dict()["state"].items()
         for key, value in state.items()
     }
@@ -79,9 +67,7 @@ def load_checkpoint(
     opponent: Optimizer | None = None,
 ) -> Progress:
     """Restore modules and optimisers in place and return the counters."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
-        progress = Progress(**json.loads(file.metadata()["progress"]))
+    tensors, progress = read_tensors(path), read_progress(path)
     for name, module in modules.items():
         prefix = f"{name}/"
         module.load_state_dict(
@@ -91,6 +77,11 @@ def load_checkpoint(
     if opponent is not None:
         _restore_optimizer(opponent, tensors, "opponent")
     return progress
+
+
+def read_progress(path: Path) -> Progress:
+    """Return the counters of a checkpoint."""
+    return Progress(**json.loads(read_metadata(path)["progress"]))
 
 
 def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:

@@ -70,6 +70,17 @@ class PhotoBank:
         return F.interpolate(crop, (side, side), **mode)  # type: ignore[arg-type]
 
 
+def draw_batch(banks: Sequence[PhotoBank], size: int, rng: np.random.Generator) -> Tensor:
+    """Draw a group by its share and a batch (size, 3, S, S) of crops from it."""
+    shares = np.array([bank.plan.share for bank in banks])
+    return banks[rng.choice(len(banks), p=shares / shares.sum())].batch(size, rng)
+
+
+def count_photos(banks: Sequence[PhotoBank]) -> int:
+    """Count the photos of all groups."""
+    return sum(len(bank.photos) for bank in banks)
+
+
 def plan_for(photos: Sequence[Tensor]) -> CropPlan:
     """Choose crops near the photos' own resolution: enlarging blurs, shrinking throws away.
 

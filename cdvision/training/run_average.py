@@ -9,34 +9,30 @@ Source: Wortsman et al., "Model soups", ICML 2022.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cdvision.errors import CdvisionError
-from cdvision.training.stage_run import WEIGHTS, read_record
+from cdvision.training.finished import Finished
 
 
-def average_runs(run: Path, start: Path, share: float) -> dict[str, Tensor]:
-    """Return weights: ``share`` of a run's, the rest of those of the run that it went on from.
+def average_runs(run: Finished, start: Finished, share: float) -> dict[str, Tensor]:
+    """Return weights: ``share`` of a run's, the rest of those of what it went on from.
 
     What ``run`` alone has, a mask branch say, and what is no real number comes from ``run``.
+    Weights are rounded once, to half precision.
 
     Raises:
-        CdvisionError: one is no finished run, or they are of different networks.
+        CdvisionError: they are of different networks.
     """
-    for folder in (run, start):
-        read_record(folder)  # refuses what is no finished run
-    ours, theirs = load_file(run / WEIGHTS), load_file(start / WEIGHTS)
+    ours, theirs = run.weights(), start.weights()
     shared = ours.keys() & theirs.keys()
     if not shared or any(ours[name].shape != theirs[name].shape for name in shared):
-        raise CdvisionError(f"{start}: expected a run of the networks of {run}, found others")
+        raise CdvisionError(f"{start.folder}: expected the networks of {run.folder}, found others")
     return {name: _mean(value, theirs.get(name), share) for name, value in ours.items()}
 
 
 def _mean(value: Tensor, other: Tensor | None, share: float) -> Tensor:
-    if other is None or not value.is_floating_point():
-        return value
-    return torch.lerp(other.float(), value.float(), share).to(value.dtype).contiguous()
+    if other is not None and value.is_floating_point():
+        value = torch.lerp(other, value, share)
+    return value.half() if value.is_floating_point() else value

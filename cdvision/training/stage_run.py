@@ -6,116 +6,40 @@ that was stopped and resumed takes exactly the steps of one that was not.
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError
-from cdvision.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
+from cdvision.training.plan import Plan, Progress
+from cdvision.training.run_folder import (
+    CHECKPOINT,
+    RECORD,
+    WEIGHTS,
+    append_log,
+    read_record,
+    write_record,
+    write_result,
+)
+from cdvision.training.stage import Stage
 from cdvision.training.stopping import stop_between_steps
+from cdvision.training.tensor_files import is_written
 
-LOG_EVERY = 20
+__all__ = [
+    "CHECKPOINT", "RECORD", "WEIGHTS", "Plan", "Stage", "read_record", "run_stage", "write_result",
+]  # fmt: skip
+
+LOG_EVERY = 20  # steps
 MAX_NORM = 60.0  # of gradients; far above the usual, it only catches what would end a run
-CHECKPOINT, WEIGHTS, RECORD = "checkpoint.safetensors", "weights.safetensors", "training.json"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long, how much and where a stage trains.
-
-    Attributes:
-        minutes: length of the run; learning rates fall as a cosine over it.
-        steps: length in steps instead.
-        batch: photos a step.
-        device: where.
-        bf16: run networks under bfloat16 autocast.
-        warmup_steps: over which learning rates rise.
-        save_minutes: between checkpoints.
-        seed: of everything that is drawn.
-    """
-
-    minutes: float
-    batch: int
-    device: torch.device
-    steps: int | None = None
-    bf16: bool = False
-    warmup_steps: int = 100
-    save_minutes: float = 5.0
-    seed: int = 0
-
-    def done(self, progress: Progress) -> float:
-        """Share of the run that is over, 0..1."""
-        if self.steps is not None:
-            return min(1.0, progress.step / self.steps)
-        return min(1.0, progress.seconds / (60 * self.minutes))
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Return the context in which networks run."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
-
-class Stage(ABC):
-    """One stage of training: what it trains, and the loss of one batch.
-
-    Attributes:
-        name: of the stage.
-        optimizer: of what it trains.
-        opponent: optimiser of a second player, who moves first in every step (a discriminator).
-    """
-
-    name: str
-    optimizer: Optimizer
-    opponent: Optimizer | None = None
-
-    def begin(self, rng: np.random.Generator) -> None:  # noqa: B027 (most have nothing to do)
-        """Prepare a new run; a resumed one is not prepared again."""
-
-    @abstractmethod
-    def modules(self) -> dict[str, nn.Module]:
-        """Return what a checkpoint holds."""
-
-    @abstractmethod
-    def result(self) -> nn.Module:
-        """Return what the run is for."""
-
-    @abstractmethod
-    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of one batch, and its terms for the log.
-
-        Args:
-            rng: the only source of what is drawn, beside torch's own generator.
-            done: share of the run that is over.
-        """
-
-    def opponent_loss(
-        self, rng: np.random.Generator, done: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the second player's loss of one batch, as ``loss`` does."""
-        raise NotImplementedError(f"{self.name} has one player")
-
-    def after_step(self) -> None:  # noqa: B027 - most stages have nothing to do here
-        """Follow the optimiser's step."""
-
-    def watched(self) -> dict[str, Any]:
-        """Return what the log tells beside the terms."""
-        return {}
-
-    def record(self) -> dict[str, Any]:
-        """Return facts for ``training.json``."""
-        return {}
+STEP_SEED = 1_000_003  # a prime: no step of one seed meets a step of a neighbouring one
 
 
 def run_stage(
@@ -139,25 +63,16 @@ def run_stage(
         for group in optimizer.param_groups:
             group.setdefault("base_rate", group["lr"])
     progress = Progress()
-    if (out / CHECKPOINT).is_file():
+    if is_written(out / CHECKPOINT):
         progress = _resume(stage, out)
     else:
+        torch.manual_seed(plan.seed)
         stage.begin(np.random.default_rng(plan.seed))
     _loop(stage, out, plan, progress)
     _save(stage, out, progress)
     write_result(stage.result(), out)
-    _write_record(stage, out, plan, progress, facts or {})
+    write_record(stage, out, plan, progress, facts or {})
     return stage.result()
-
-
-def write_result(module: nn.Module, out: Path) -> None:
-    """Write ``weights.safetensors``: parameters in half precision, buffers as they are."""
-    parameters = {name for name, _ in module.named_parameters()}
-    tensors = {
-        name: (value.half() if name in parameters else value).cpu().contiguous().clone()
-        for name, value in module.state_dict().items()
-    }
-    save_file(tensors, out / WEIGHTS)
 
 
 def _players(stage: Stage) -> list[Optimizer]:
@@ -169,15 +84,6 @@ def _save(stage: Stage, out: Path, progress: Progress) -> None:
     save_checkpoint(
         out / CHECKPOINT, stage.modules(), stage.optimizer, progress, opponent=stage.opponent
     )
-
-
-def read_record(run: Path) -> dict[str, Any]:
-    """Return what ``training.json`` keeps of a finished run; raises CdvisionError for another."""
-    path = run / RECORD
-    if not path.is_file() or not (run / WEIGHTS).is_file():
-        raise CdvisionError(f"{run}: expected a finished run with {RECORD} and {WEIGHTS}")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
 
 
 def _resume(stage: Stage, out: Path) -> Progress:
@@ -197,18 +103,15 @@ def _loop(stage: Stage, out: Path, plan: Plan, progress: Progress) -> None:
     saved, terms = progress.seconds, list[dict[str, Tensor]]()
     total = plan.steps if plan.steps is not None else round(60 * plan.minutes)
     unit = "step" if plan.steps is not None else "s"
-    stopping, bar = (
-        stop_between_steps(),
-        tqdm(total=total, desc=stage.name, unit=unit, disable=None),
-    )
-    with stopping as stop, bar:
-        while (done := plan.done(progress)) < 1:
+    bar = tqdm(total=total, desc=stage.name, unit=unit, disable=None)
+    with stop_between_steps() as stop, bar:
+        while plan.done(progress) < 1:
             started = time.perf_counter()
-            terms.append(_step(stage, plan, progress, done))
+            terms.append(_step(stage, plan, progress))
             progress.seconds += time.perf_counter() - started
             bar.update(round(plan.done(progress) * total) - bar.n)
             if progress.step % LOG_EVERY == 0 or plan.done(progress) >= 1:
-                _write_log(stage, out, progress, terms)
+                append_log(stage, out, progress, terms)
                 terms = []
             if stop.made or progress.seconds - saved > 60 * plan.save_minutes:
                 _save(stage, out, progress)
@@ -217,72 +120,36 @@ def _loop(stage: Stage, out: Path, plan: Plan, progress: Progress) -> None:
                 raise KeyboardInterrupt
 
 
-def _step(stage: Stage, plan: Plan, progress: Progress, done: float) -> dict[str, Tensor]:
-    torch.manual_seed(plan.seed + 1_000_003 * progress.step)
+def _step(stage: Stage, plan: Plan, progress: Progress) -> dict[str, Tensor]:
+    """Let every player take one step; return the terms of their losses."""
+    torch.manual_seed(plan.seed + STEP_SEED * progress.step)
     rng = np.random.default_rng((plan.seed, progress.step))
+    done, factor = plan.done(progress), plan.rate_factor(progress)
     found: dict[str, Tensor] = {}
     if stage.opponent is not None:
         loss, terms = stage.opponent_loss(rng, done)
-        norm = _move(stage.opponent, loss, plan, progress, done)
+        norm = _move(stage.opponent, loss, factor)
         found |= {"opponent": loss.detach(), "opponent_norm": norm} | _detached(terms)
     loss, terms = stage.loss(rng, done)
-    norm = _move(stage.optimizer, loss, plan, progress, done)
+    norm = _move(stage.optimizer, loss, factor)
     if torch.isfinite(norm):
         stage.after_step()
     progress.step += 1
     return found | {"loss": loss.detach(), "norm": norm} | _detached(terms)
 
 
-def _move(
-    optimizer: Optimizer, loss: Tensor, plan: Plan, progress: Progress, done: float
-) -> Tensor:
-    """Take one player's step and return the norm of the gradients."""
+def _move(optimizer: Optimizer, loss: Tensor, factor: float) -> Tensor:
+    """Take one player's step at a share of its learning rates; return the gradients' norm."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(trained, MAX_NORM)
     if torch.isfinite(norm):  # one bad batch must not end a run of hours
-        _schedule(optimizer, plan, progress, done)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_rate"] * factor
         optimizer.step()
     return norm
 
 
 def _detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in terms.items()}
-
-
-def _schedule(optimizer: Optimizer, plan: Plan, progress: Progress, done: float) -> None:
-    factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-    factor *= min(1.0, (progress.step + 1) / plan.warmup_steps)
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_rate"] * factor
-
-
-def _write_log(
-    stage: Stage, out: Path, progress: Progress, terms: Sequence[dict[str, Tensor]]
-) -> None:
-    names = {name for step in terms for name in step}  # a step may have its own tasks only
-    means = {
-        name: round(float(np.mean([float(s[name]) for s in terms if name in s])), 5)
-        for name in sorted(names)
-    }
-    line = {"step": progress.step, "seconds": round(progress.seconds, 1), **means}
-    with open(out / "log.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line | stage.watched()) + "\n")
-
-
-def _write_record(
-    stage: Stage, out: Path, plan: Plan, progress: Progress, facts: Mapping[str, Any]
-) -> None:
-    record = {
-        "stage": stage.name,
-        "steps": progress.step,
-        "minutes": round(progress.seconds / 60, 2),
-        "batch": plan.batch,
-        "device": plan.device.type,
-        "bf16": plan.bf16,
-        "seed": plan.seed,
-        **facts,
-        **stage.record(),
-    }
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

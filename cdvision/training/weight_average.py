@@ -15,10 +15,10 @@ MEMORY = 0.998  # share of the mean that a step leaves
 class WeightAverage(nn.Module, Generic[Network]):
     """Follows a network, step by step; it looks back no further than there are steps.
 
-    (``faces/moving_average.py`` counts images instead, as generators are usually averaged.)
-
     Args:
         network: what is followed; copied.
+        memory: share of the mean that a step leaves, 0..1: weights count half as much after
+            ``log 0.5 / log memory`` steps.
 
     Attributes:
         network: the mean.
@@ -27,9 +27,10 @@ class WeightAverage(nn.Module, Generic[Network]):
 
     taken: Tensor
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, memory: float = MEMORY) -> None:
         super().__init__()
         self.network: Network = copy.deepcopy(network).requires_grad_(False)
+        self.memory = memory
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
 
     def restart(self, network: Network) -> None:
@@ -38,9 +39,13 @@ class WeightAverage(nn.Module, Generic[Network]):
 
     @torch.no_grad()
     def follow(self, network: Network) -> None:
-        """Move towards a network that has taken a step."""
+        """Move towards a network that has taken a step; buffers are taken as they are."""
         self.taken += 1
         taken = int(self.taken)
-        decay = min(MEMORY, (1 + taken) / (10 + taken))
+        # At first the memory grows with the steps: the start must not weigh for hundreds of them.
+        memory = min(self.memory, (1 + taken) / (10 + taken))
         for mean, value in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+            if value.requires_grad:  # what is frozen is the same in both
+                mean.lerp_(value, 1 - memory)
+        for kept, given in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(given)

@@ -26,16 +26,20 @@ from make_cases import write_cases
 
 import cdvision
 from cdvision.export.bundle import write_receiver_bundle
-from cdvision.export.refresh_lock import PLATFORMS
+from cdvision.export.bundle_install import (
+    base_requirements,
+    download_wheels,
+    installed_pins,
+    write_wheel,
+)
 from cdvision.export.tensorrt_builder import TensorrtOptions
 from cdvision.export.tensorrt_profiles import ShapeRange
-from cdvision.export.wheel import write_wheel
-from cdvision.export.wheel_lock import RECEIVER, read_lock
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 WORK = REPOSITORY / "build" / "aarch64"
-ROOT, SITE, CODE, CASES, BUNDLE = (WORK / n for n in ("root", "site", "code", "cases", "bundle"))
+ROOT, SITE, CODE = (WORK / name for name in ("root", "site", "code"))
+WHEELS, CASES, BUNDLE = (WORK / name for name in ("wheels", "cases", "bundle"))
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
 CORE = "cortex-a76"  # Orin's is the A78AE; qemu's own default has vector units that no Jetson has
 PACKAGES = ("python3", "libstdc++6", "libgcc-s1")
@@ -102,17 +106,17 @@ def describe_processor() -> None:
 
 
 def install_wheels() -> None:
-    """Install the bundle's pins as aarch64 wheels into a folder, where they changed."""
-    pins = read_lock().requirements(RECEIVER)
+    """Unpack the aarch64 wheels of the bundle's pins into a folder, where the pins changed."""
+    pins = installed_pins(base_requirements())
     installed = SITE / "pins.txt"
     if installed.is_file() and installed.read_text(encoding="utf-8").splitlines() == pins:
         return
-    shutil.rmtree(SITE, ignore_errors=True)
-    platforms = [f"--platform={name}" for name in PLATFORMS]
-    version = python().name.removeprefix("python")
-    run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         "--no-deps", "--no-compile", f"--target={SITE}", "--only-binary=:all:",
-         "--implementation=cp", f"--python-version={version}", *platforms, *pins])  # fmt: skip
+    for folder in (SITE, WHEELS):
+        shutil.rmtree(folder, ignore_errors=True)
+    download_wheels(WHEELS, pins, python().name.removeprefix("python"))
+    for wheel in WHEELS.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(SITE)
     installed.write_text("\n".join(pins), encoding="utf-8")
 
 

@@ -30,7 +30,7 @@ def psnr(found: Pictures, wanted: Pictures) -> NDArray[np.float64]:
     check_pairs(found, wanted)
     error = found.astype(np.float64) - wanted
     mean = np.square(error).mean(axis=(1, 2, 3))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):  # equal pictures: infinity is the right answer
         return np.asarray(10 * np.log10(PEAK**2 / mean))
 
 

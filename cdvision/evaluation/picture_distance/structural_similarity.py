@@ -62,6 +62,7 @@ def ms_ssim(found: Pictures, wanted: Pictures) -> NDArray[np.float64]:
         last = scale == len(weights) - 1
         terms.append(similarity.whole if last else similarity.structure)
         pair = [_halved(planes) for planes in pair]
+    # A turned pattern has a negative term, whose broken power would be no number.
     powers = [np.maximum(t, 0) ** weight for t, weight in zip(terms, weights, strict=True)]
     return np.asarray(np.prod(powers, axis=0).mean(axis=1))
 
@@ -88,6 +89,7 @@ def _similarity(first: Planes, second: Planes) -> Similarity:
     # Variances do not depend on the level, and without it float32 keeps more of them.
     a, b = first - levels[0], second - levels[1]
     means = [_blur(a), _blur(b)]
+    # E[x²] - E[x]², of both pictures in one blur: only their sum is needed.
     variance = _blur(a**2 + b**2) - means[0] ** 2 - means[1] ** 2
     covariance = _blur(a * b) - means[0] * means[1]
     structure = (2 * covariance + STABLE[1]) / (variance + STABLE[1])

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.networks.latent_model import (
-    LATENT_CHANNELS,
     LATENT_STRIDE,
     LatentEncoder,
     LatentModel,
@@ -161,8 +160,3 @@ class Served(LatentModel):
     def tap(self, name: str) -> FittedTap:
         """Return a network's tap."""
         return cast(FittedTap, self.taps[name])
-
-
-def default_shape(features: Mapping[str, FeatureSpec], positive: Sequence[str]) -> ServedShape:
-    """Return the shape that is right for most sets of networks."""
-    return ServedShape(LATENT_CHANNELS, features, tuple(positive))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.building.card_parts import map_latents, one_sender
@@ -33,8 +32,8 @@ from cdvision.models.any_network.graphs import (
     features_input,
     tap_graph,
 )
-from cdvision.models.any_network.joined_fronts import OnnxFront, join_fronts
 from cdvision.models.any_network.network import Served, ServedShape
+from cdvision.models.any_network.onnx_front import OnnxFront, prepend_fronts
 from cdvision.models.any_network.served_networks import REPORT_FILE, networks_again
 from cdvision.networks.graphs import Graph
 from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
@@ -43,7 +42,8 @@ from cdvision.package.card import PHOTO_INPUT, ModelCard, TailSpec
 from cdvision.package.families import HYPERPRIOR
 from cdvision.package.loader import WEIGHTS_FILE
 from cdvision.package.tap import RAW, check_tap_name
-from cdvision.training.stage_run import read_record
+from cdvision.training.finished import fill_module, open_finished
+from cdvision.training.run_folder import read_record
 
 NETWORK = "served"
 
@@ -85,7 +85,7 @@ def build_served(run: Path, folder: Path) -> tuple[ModelCard, dict[str, str]]:
 
 def _model(run: Path, record: Mapping[str, Any]) -> Served:
     model = Served(ServedShape.from_dict(record["shape"]))
-    model.load_state_dict({k: v.float() for k, v in load_file(run / WEIGHTS_FILE).items()})
+    fill_module(model, open_finished(run).weights(), run)
     return model.eval().requires_grad_(False)
 
 
@@ -188,7 +188,7 @@ class _Parts:
         given = self._onnx()
         try:
             export_graph(encoder_graph(self.model, self.fronts, tuple(given)), path, weights)
-            join_fronts(path, {features_input(k): _onnx_front(n) for k, n in given.items()})
+            prepend_fronts(path, {features_input(k): _onnx_front(n) for k, n in given.items()})
         except OSError:  # as above
             raise
         except Exception as error:  # as above

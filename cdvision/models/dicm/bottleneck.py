@@ -166,8 +166,8 @@ class CheckerboardBottleneck(Bottleneck):
     """Two passes: the even cells are coded, and predicted, knowing the odd ones.
 
     The hyper-encoder is the paper's transformer, which only the sender runs. Behind it everything
-    that chooses a table is an integer network; the paper's float transformer would choose other
-    tables on other machines (``entroformer`` keeps it as the reference of what exactness costs).
+    that chooses a table is an integer network: the paper's float transformer would choose other
+    tables on other machines.
     """
 
     def __init__(

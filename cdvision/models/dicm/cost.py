@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cdvision.models.dicm.widths import PAPER
-from cdvision.networks.cost import RECEIVER, SENDER, TRAINING, Part, Sizes
+from cdvision.networks.cost import RECEIVER, SENDER, Part, Sizes
 
 if TYPE_CHECKING:
     from cdvision.models.dicm.bottleneck import Bottleneck
@@ -17,24 +17,18 @@ ENTROPY = "tables and means"  # integer networks that choose tables, float ones 
 
 def dicm_parts(height: int, width: int) -> list[Part]:
     """Return the parts for a network input of so many pixels, in the order of data flow."""
-    from cdvision.models.dicm import entroformer
+    from cdvision.models.dicm.entroformer import HyperEncoder
     from cdvision.models.dicm.feature_codec import FeatureAnalysis, FeatureSynthesis
     from cdvision.models.dicm.resnet50 import ResNet50Tail
-    from cdvision.models.dicm.transformer import WIDTH
 
     at = Sizes(height, width)
     features, y, z = at.map(256, 4), at.map(192, 16), at.map(192, 64)
-    side, visible = at.map(WIDTH, 16), at.map(1, 16).bool()
-    both, training = (SENDER, RECEIVER), (TRAINING,)
     bottleneck = _bottleneck("dicm")
     return [
         *_filtering(at, decoder=(SENDER,)),
         Part("codec encoder", (SENDER,), FeatureAnalysis(), (features,)),
-        Part("hyper-encoder", (SENDER,), entroformer.HyperEncoder(), (y,)),
-        Part(ENTROPY, both, bottleneck, (y, z, at.quality()), bottleneck.quantise),
-        Part("hyper-decoder", training, entroformer.FloatHyperDecoder(), (z,)),
-        Part("context transformer", training, entroformer.ContextTransformer(), (y, visible)),
-        Part("parameter network", training, entroformer.ParameterNetwork(), (side, side)),
+        Part("hyper-encoder", (SENDER,), HyperEncoder(), (y,)),
+        Part(ENTROPY, (SENDER, RECEIVER), bottleneck, (y, z, at.quality()), bottleneck.quantise),
         Part("codec decoder", (RECEIVER,), FeatureSynthesis(), (y,)),
         Part("ResNet tail", (RECEIVER,), ResNet50Tail(), (features,)),
     ]

@@ -10,7 +10,7 @@ FAMILY = Family(
     graphs={"dicm": f"{HERE}.graphs"},
     commands={
         "train": {
-            "dicm": f"{HERE}.commands.stages:dicm",
+            "dicm": f"{HERE}.commands.group:dicm",
             "convert-zoo": f"{HERE}.commands.zoo:convert_zoo",
         }
     },

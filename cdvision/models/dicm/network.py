@@ -20,7 +20,7 @@ from cdvision.errors import ModelError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.heads.two_stage.network import TwoStageDetector, build_two_stage_detector
 from cdvision.models.dicm.codec import Dicm, DicmCodec, DicmRe
-from cdvision.models.dicm.widths import PAPER, TINY, DicmWidths
+from cdvision.models.dicm.widths import DicmWidths, backbone_widths
 
 PROFILES = ("dicm-re", "dicm")
 SETTINGS_KEY = "cdvision.dicm"
@@ -60,7 +60,7 @@ class DicmPackage(nn.Module):
         super().__init__()
         self.settings = settings
         front, tail, channels = make_backbone(settings.backbone)
-        re = DicmRe(front, tail, TINY if settings.backbone == "tiny" else PAPER)
+        re = DicmRe(front, tail, backbone_widths(settings.backbone))
         self.codec: DicmCodec = re if settings.profile == "dicm-re" else Dicm(re)
         self.classifier = (
             PooledClassifier(channels, classes=settings.classes) if settings.classes else None
@@ -80,16 +80,21 @@ class DicmPackage(nn.Module):
         return [features, *tail.stages(features)]
 
 
-def make_backbone(name: str) -> tuple[nn.Module, nn.Module, int]:
-    """Return front, tail and channels of the last stage, with random weights."""
+def make_backbone(name: str, classes: int | None = None) -> tuple[nn.Module, nn.Module, int]:
+    """Return front, tail and channels of the last stage, with random weights.
+
+    Args:
+        name: of the backbone.
+        classes: of the tail's own classifier, which no package uses; None for none.
+    """
     if name == "resnet50v2":
         from cdvision.networks.resnet50v2 import STAGE_CHANNELS, ResNet50V2Front, ResNet50V2Tail
 
-        return ResNet50V2Front(), ResNet50V2Tail(), STAGE_CHANNELS[-1]
+        return ResNet50V2Front(), ResNet50V2Tail(classes), STAGE_CHANNELS[-1]
     if name == "resnet50":
         from cdvision.models.dicm.resnet50 import ResNet50Front, ResNet50Tail
 
-        return ResNet50Front(), ResNet50Tail(None), 2048
+        return ResNet50Front(), ResNet50Tail(classes), 2048
     if name == "tiny":
         from cdvision.models.dicm.tiny_backbone import STAGE_CHANNELS as TINY_CHANNELS
         from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail

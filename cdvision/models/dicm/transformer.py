@@ -70,16 +70,13 @@ class SparseAttention(nn.Module):
         self.position = RelativePosition(side, width // heads)
         self.project_out = nn.Linear(width, width)
 
-    def forward(
-        self, tokens: Tensor, size: tuple[int, int], keep: int, visible: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, size: tuple[int, int], keep: int) -> Tensor:
         """Map (N, T, width) to the same shape.
 
         Args:
             tokens: of a map, row by row.
             size: height and width of the map.
             keep: keys that a query attends to; more where scores are equal.
-            visible: (N, T) bool, keys that may be attended to; all by default.
         """
         queries, keys, values = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -87,16 +84,14 @@ class SparseAttention(nn.Module):
         )
         scores = queries @ keys.mT + self.position.scores(queries, *size)
         # The scale is that of the whole width, not of a head: the published one.
-        weights = _strongest(scores * tokens.shape[2] ** -0.5, keep, visible).softmax(dim=3)
+        weights = _strongest(scores * tokens.shape[2] ** -0.5, keep).softmax(dim=3)
         out: Tensor = self.project_out((weights @ values).transpose(1, 2).flatten(2))
         return out
 
 
-def _strongest(scores: Tensor, keep: int, visible: Tensor | None) -> Tensor:
-    """Lower all but the ``keep`` highest visible scores of a row so far that softmax gives 0."""
-    lowest = torch.finfo(scores.dtype).min  # not -inf: a row without visible keys must stay finite
-    if visible is not None:
-        scores = scores.masked_fill(~visible[:, None, None, :], lowest)
+def _strongest(scores: Tensor, keep: int) -> Tensor:
+    """Lower all but the ``keep`` highest scores of a row so far that softmax gives 0."""
+    lowest = torch.finfo(scores.dtype).min
     # Padded, so that a map of fewer tokens needs no other graph.
     highest = torch.topk(F.pad(scores, (0, keep), value=lowest), keep, dim=3, sorted=True).values
     return scores.masked_fill(scores < highest[..., -1:], lowest)
@@ -123,12 +118,11 @@ class TransformerBlock(nn.Module):
             nn.Linear(hidden, width),
         )
 
-    def forward(self, x: Tensor, keep: int, visible: Tensor | None = None) -> Tensor:
-        """Map (N, width, H, W) to the same shape; ``visible`` is (N, 1, H, W) bool."""
+    def forward(self, x: Tensor, keep: int) -> Tensor:
+        """Map (N, width, H, W) to the same shape."""
         height, width = x.shape[2:]
         tokens = x.flatten(2).mT
-        keys = None if visible is None else visible.flatten(1)
-        tokens = tokens + self.attention(self.norm(tokens), (height, width), keep, keys)
+        tokens = tokens + self.attention(self.norm(tokens), (height, width), keep)
         tokens = tokens + self.mlp(tokens)
         mapped: Tensor = tokens.mT.unflatten(2, (height, width))
         return mapped

@@ -38,6 +38,12 @@ TINY = DicmWidths(
     narrow=8, latents=16, hyper=8, tokens=16, heads=2,
 )  # fmt: skip
 
+
+def backbone_widths(backbone: str) -> DicmWidths:
+    """Return the widths of the networks on a backbone: tiny ones on the tiny one."""
+    return TINY if backbone == "tiny" else PAPER
+
+
 # Strides in pixels of the network input; every profile's layers have them at any width.
 FEATURES_STRIDE, FILTERED_STRIDE, LATENTS_STRIDE = 4, 32, 16
 FILTERED_HYPER_STRIDE, HYPER_STRIDE = 128, 64

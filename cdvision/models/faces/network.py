@@ -159,11 +159,6 @@ def make_codec(settings: FaceSettings) -> HscCodec | StyleLayers:
     return StyleLayers(StyleLayout(**values))
 
 
-def codec_settings(codec: HscCodec | StyleLayers) -> dict[str, Any]:
-    """Return what ``make_codec`` builds a codec again from."""
-    return asdict(codec.widths if isinstance(codec, HscCodec) else codec.layout)
-
-
 def save_face_weights(model: FacePackage, path: Path) -> None:
     """Write the weights as fp16 safetensors, settings in their metadata."""
     state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}

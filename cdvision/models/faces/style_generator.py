@@ -197,10 +197,6 @@ class StyleGenerator(nn.Module):
         """Give every layer the same style: (N, style) to W+ rows (N, rows, style)."""
         return w[:, None].expand(-1, self.widths.rows, -1)
 
-    def mean_rows(self) -> Tensor:
-        """Return the mean style as (1, rows, style): what stands where nothing is known."""
-        return self.broadcast(self.mapping.mean[None])
-
     def forward(self, z: Tensor) -> Tensor:
         """Draw faces: z (N, style) of normal noise to images (N, 3, R, R), about -1..1."""
         return self.synthesise(self.broadcast(self.mapping(z)))

@@ -87,11 +87,3 @@ FACE_TINY = FaceWidths(
     resolution=64, style=32, base=256, cap=16, mapping_layers=2, feature_side=8,
     trunk="tiny", trunk_side=64, head=16,
 )  # fmt: skip
-
-
-def stylegan2_widths(resolution: int, *, base: int = 32_768) -> FaceWidths:
-    """Return the sizes of StyleGAN2 "config F" (base 16,384 is its smaller 256-pixel variant)."""
-    return FaceWidths(
-        resolution=resolution, style=512, base=base, cap=512, mapping_layers=8, feature_side=16,
-        trunk_side=256, head=512,
-    )  # fmt: skip

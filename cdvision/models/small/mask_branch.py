@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cdvision.errors import ModelError
+from cdvision.errors import CdvisionError, ModelError
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
 from cdvision.export.shared_weights import repoint_weights
@@ -24,6 +24,7 @@ from cdvision.models.small.package_builder import with_masks
 from cdvision.networks.graphs import graph_modules, load_network
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.loader import WEIGHTS_FILE, ModelPackage, file_sha256, load_package
+from cdvision.training.tensor_files import read_tensors
 
 GRAPH = f"segment.{DETECTOR}"
 RECORD = "training.json"
@@ -63,8 +64,8 @@ def _joined_weights(package: ModelPackage, run: Path) -> dict[str, Tensor]:
     """Return the run's weights in half precision, once they are known to be the package's."""
     path = run / WEIGHTS_FILE
     try:
-        trained = {name: value.half().contiguous() for name, value in load_file(path).items()}
-    except OSError as error:
+        trained = {name: value.half().contiguous() for name, value in read_tensors(path).items()}
+    except CdvisionError as error:
         raise ModelError(f"{path}: expected the weights of a run ({error})") from error
     if not any(name.startswith("masks.") for name in trained):
         raise ModelError(f"{path}: expected a mask branch, found none")

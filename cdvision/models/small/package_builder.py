@@ -16,7 +16,6 @@ from cdvision.building.package_builder import (
 )
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.models.small.descriptor import ELEMENTS
-from cdvision.models.small.graphs import load
 from cdvision.models.small.nanodet import COARSE_CHANNELS
 from cdvision.models.small.network import CLASSIFIER, DETECTOR, WINDOW, Small
 from cdvision.models.small.receiver.coder import (
@@ -43,6 +42,7 @@ from cdvision.package.card import (
     WindowSpec,
 )
 from cdvision.package.families import DESCRIBED_MAP
+from cdvision.training.tensor_files import read_tensors
 
 CROP = 0.875  # side of the classifier's window over the photo's short side, as it was trained
 DESCRIPTION = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
@@ -52,7 +52,7 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
     """Write the package of ``small``.
 
     Args:
-        weights: safetensors of a trained ``Small``.
+        weights: safetensors of a trained ``Small``, whole or in parts.
         folder: where to write; created, its files overwritten.
         facts: class names, training record, metrics.
 
@@ -60,7 +60,8 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
         ModelError: a sum of the integer network could reach 2^24, or a graph differs from its
             module.
     """
-    model = load(weights).eval().requires_grad_(False)
+    state = {name: value.float() for name, value in read_tensors(weights).items()}
+    model = Small.from_state(state).eval().requires_grad_(False)
 
     def save(path: Path) -> None:
         save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)

@@ -24,7 +24,7 @@ DETECTOR, CLASSIFIER = "nanodet_plus_m", "mobilenet_v2"
 CLASSIFIER_SIDE, CLASSIFIER_RESIZE = 224, 256
 
 
-class PixelPath:
+class PublishedNetworks:
     """Runs the task networks on pixels in ONNX Runtime, as a user without a codec would.
 
     Args:
@@ -99,7 +99,7 @@ def uncompressed_networks(
     from cdvision.models.small.reference_graphs import write_graphs
 
     write_graphs(initial_weights, folder)
-    return PixelPath(package, folder)
+    return PublishedNetworks(package, folder)
 
 
 def _existing(path: Path) -> Path:

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdvision.cli.dataclass_options import EXISTING, dataclass_options
 from cdvision.cli.fit import triple
-from cdvision.cli.training_options import plan_options, planned, read_splits
+from cdvision.cli.training_options import OUT, SPLIT_TABLE, RunOptions, read_splits
 from cdvision.errors import CdvisionError
+from cdvision.fit.options import fast_at_bf16
+from cdvision.models.any_network.training.options import EncoderOptions
+from cdvision.training.checked_options import Weight
 
 if TYPE_CHECKING:
-    from cdvision.fit.sources import NetworkRequest
-    from cdvision.models.any_network.training.run import EncoderOptions
+    import torch
 
-_EXISTING = click.Path(exists=True, path_type=Path)
+    from cdvision.fit.sources import NetworkRequest
+
 SMOKE_PHOTOS = 16
 _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weights": str}
 
 
+@dataclass(frozen=True)
+class EncoderRun(RunOptions):
+    """How long, how much and where an encoder trains."""
+
+    minutes: Weight = 60.0
+
+    @staticmethod
+    def fast_at_bf16(device: torch.device) -> bool:
+        """Tell whether a device multiplies bfloat16 faster than float32."""
+        return fast_at_bf16(device)
+
+
 @click.command()
-@click.argument("photos", nargs=-1, required=True, type=_EXISTING)
+@click.argument("sources", metavar="PHOTOS...", nargs=-1, required=True, type=EXISTING)
 @click.option(
     "--serve",
     multiple=True,
@@ -30,7 +47,10 @@ _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weight
     help="A network to serve, as `cdvision fit` takes it: mine=torchvision:resnet50@layer2, "
     "FILE.py:FACTORY@MODULE, timm:NAME@MODULE, FILE.onnx@TENSOR. Once for each network.",
 )
-@plan_options(minutes=60.0, batch=8)
+@OUT
+@click.option(
+    "--start", help="Go on from a finished run or a package (folder or name) of these networks."
+)
 @click.option(
     "--weights", multiple=True, metavar="NAME=FILE", help="Of a network (default: the best known)."
 )
@@ -38,31 +58,19 @@ _READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weight
 @click.option("--std", multiple=True, metavar="NAME=R,G,B", help="Of a network's input.")
 @click.option("--range", multiple=True, metavar="NAME=WHITE", help="1 (default) or 255.")
 @click.option("--order", multiple=True, metavar="NAME=ORDER", help="rgb (default) or bgr.")
-@click.option(
-    "--bytes",
-    "ends",
-    type=(click.FloatRange(32), click.FloatRange(32)),
-    metavar="LOW HIGH",
-    help="Of a photo of 416 x 312 at qualities 1 and 8 (default: 350 8000).",
-)
-@click.option(
-    "--photos", "most", type=click.IntRange(1), help="Use so many at most (default: 4000)."
-)
-@click.option(
-    "--split-table",
-    type=_EXISTING,
-    help="csv with columns file and split: files named there count where split is train.",
-)
-@click.option("--latents", type=click.IntRange(8), help="Channels of the latents (default: 128).")
-@click.option("--width", type=click.IntRange(8), help="Channels inside a tap (default: 384).")
+@SPLIT_TABLE
+@dataclass_options(options=EncoderOptions, run=EncoderRun)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def encoder(
-    photos: tuple[Path, ...],
+    sources: tuple[Path, ...],
     serve: tuple[str, ...],
     out: Path,
+    start: str | None,
     split_table: Path | None,
+    options: EncoderOptions,
+    run: EncoderRun,
     as_json: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
     """Train an encoder on PHOTOS (folders or tars, no labels) for networks of your own.
 
@@ -71,22 +79,22 @@ def encoder(
     makes a model of it.
     """
     try:
-        from cdvision.fit.options import fast_at_bf16
         from cdvision.models.any_network.training.run import figures_table, train_encoder
+        from cdvision.training.finished import open_finished
     except ImportError as error:
         raise CdvisionError(
             f"training needs {error.name}: install it with `pip install 'cdvision[train]'`"
         ) from error
-    requests = _requests(serve, options)
-    plan = planned(options, smoke_batch=2, fast_at_bf16=fast_at_bf16)
+    requests = _requests(serve, settings)
     try:
         figures = train_encoder(
             requests,
-            photos,
+            sources,
             out,
-            plan,
-            _encoder_options(options),
+            run.plan(),
+            replace(options, photos=SMOKE_PHOTOS) if run.smoke else options,
             splits=read_splits(split_table),
+            start=None if start is None else open_finished(start),
             say=lambda line: click.echo(line, err=True),
         )
     except KeyboardInterrupt:
@@ -96,12 +104,12 @@ def encoder(
     click.echo(json.dumps(values) if as_json else figures_table(figures))
 
 
-def _requests(serve: tuple[str, ...], options: dict[str, Any]) -> dict[str, NetworkRequest]:
+def _requests(serve: tuple[str, ...], settings: dict[str, Any]) -> dict[str, NetworkRequest]:
     from cdvision.models.any_network.served_networks import parse_serve, with_settings
 
     requests = parse_serve(serve)
     for field, read in _READ_AS.items():
-        pairs = [_pair(text, requests) for text in options[field]]
+        pairs = [_pair(text, requests) for text in settings[field]]
         requests = with_settings(requests, field, [(n, _read(field, read, v)) for n, v in pairs])
     return requests
 
@@ -121,19 +129,6 @@ def _read(field: str, read: Any, text: str) -> Any:
         raise click.UsageError(f"--{field}: expected a number, found {text!r}") from error
     except click.BadParameter as error:
         raise click.UsageError(f"--{field}: {error.message}") from error
-
-
-def _encoder_options(options: dict[str, Any]) -> EncoderOptions:
-    from cdvision.models.any_network.training.run import EncoderOptions
-    from cdvision.training.rate_control import targets_between
-
-    chosen = {"latents": options["latents"], "width": options["width"]}
-    most = SMOKE_PHOTOS if options["smoke"] else options["most"]
-    if most is not None:
-        chosen["photos"] = most
-    if options["ends"] is not None:
-        chosen["targets"] = targets_between(*options["ends"])
-    return EncoderOptions(**chosen)
 
 
 def build_package(

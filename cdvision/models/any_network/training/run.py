@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,8 @@ from cdvision.fit.report import left_out_line
 from cdvision.fit.resuming import check_options, check_room
 from cdvision.fit.sources import NetworkRequest
 from cdvision.fit.tap_builder import round_to_half
-from cdvision.models.any_network.network import Served, ServedShape, default_shape
+from cdvision.models.any_network.graphs import load
+from cdvision.models.any_network.network import Served, ServedShape
 from cdvision.models.any_network.served_networks import (
     REPORT_FILE,
     describe_networks,
@@ -32,35 +32,16 @@ from cdvision.models.any_network.served_networks import (
     open_networks,
 )
 from cdvision.models.any_network.training.measure import NetworkFigures, measure_served
+from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.models.any_network.training.photos import photo_bank
 from cdvision.models.any_network.training.stage import EncoderStage
+from cdvision.package.card import FeatureSpec
+from cdvision.training.finished import Finished
 from cdvision.training.photo_bank import PhotoBank
-from cdvision.training.rate_control import TARGET_BYTES
-from cdvision.training.stage_run import Plan, run_stage
+from cdvision.training.plan import Plan
+from cdvision.training.stage_run import run_stage
 
 SAMPLE, SAMPLE_SIDE = 16, 96  # crops that show whether features are ever below 0
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """How an encoder is trained, beside its plan; the defaults are meant to be left alone.
-
-    Attributes:
-        targets: bytes of a reference photo of 416 x 312 at each of the eight qualities.
-        photos: the most that are used.
-        latents: channels of the latents; the model's own choice where None.
-        width: channels inside a tap; as above.
-    """
-
-    targets: tuple[float, ...] = TARGET_BYTES
-    photos: int = 4000
-    latents: int | None = None
-    width: int | None = None
-
-    def shape(self, found: ServedShape) -> ServedShape:
-        """Return the shape with what was asked for."""
-        asked: dict[str, Any] = {"channels": self.latents, "width": self.width}
-        return replace(found, **{k: v for k, v in asked.items() if v is not None})
 
 
 def train_encoder(
@@ -71,6 +52,7 @@ def train_encoder(
     options: EncoderOptions | None = None,
     *,
     splits: Mapping[str, str] | None = None,
+    start: Finished | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[NetworkFigures]:
     """Train an encoder for networks, or go on where an interrupted run stopped, and measure it.
@@ -82,6 +64,7 @@ def train_encoder(
         plan: how long and where.
         options: how.
         splits: split of some files; one that is not ``train`` is left out.
+        start: run or package of the same networks to go on from, with the whole schedule anew.
         say: told what is about to happen.
 
     Raises:
@@ -92,13 +75,17 @@ def train_encoder(
     specs = feature_specs(networks, plan.device)
     training, held_out = hold_out(find_photos(sources, splits))
     bank, left_out = photo_bank(training[: options.photos], plan.device)
-    shape = options.shape(default_shape(specs, _positive(networks, bank)))
+    if start is None:
+        positive = _positive(networks, bank)
+        shape = ServedShape(options.latents, specs, positive, width=options.width)
+    else:
+        shape = started_shape(start, specs)
     described = describe_networks(requests, networks)
     for line in _announcement(networks, shape, len(bank.photos), plan):
         say(line)
     if left_out:
         say(left_out_line(left_out))
-    stage = EncoderStage(shape, networks, bank, plan, options.targets)
+    stage = EncoderStage(shape, networks, bank, plan, options.targets, start=start)
     check_room(out, sum(value.numel() for value in stage.model.parameters()))
     check_options(out, _identity(described, shape, len(bank.photos), plan, options))
     facts = {"networks": described, "shape": shape.to_dict()}
@@ -114,11 +101,28 @@ def train_encoder(
     return figures
 
 
-def _positive(networks: Mapping[str, SplitNetwork], bank: PhotoBank) -> list[str]:
+def started_shape(start: Finished, specs: Mapping[str, FeatureSpec]) -> ServedShape:
+    """Return the shape of a run's or package's model; raises CdvisionError for other networks."""
+    start.require_network("served")
+    if start.card is not None:
+        shape = load(start.weights_path).shape
+    elif "shape" in start.record:
+        shape = ServedShape.from_dict(start.record["shape"])
+    else:
+        raise CdvisionError(f"{start.folder}: expected a run of `cdvision train encoder`")
+    if dict(shape.features) != dict(specs):
+        served, asked = ({n: f"{s.channels}@1/{s.stride}" for n, s in part.items()}
+                         for part in (shape.features, specs))  # fmt: skip
+        raise CdvisionError(f"{start.folder} serves {served}: expected {asked}, as --serve says")
+    return shape
+
+
+def _positive(networks: Mapping[str, SplitNetwork], bank: PhotoBank) -> tuple[str, ...]:
     """Return the networks whose features were never below 0 on the first photos."""
     first = range(min(SAMPLE, len(bank.photos)))
     image = bank.crops(first, SAMPLE_SIDE, np.random.default_rng(0))
-    return [name for name, n in networks.items() if float(n.features(image).min()) >= 0]
+    features = {name: network.features(image) for name, network in networks.items()}
+    return tuple(name for name, found in features.items() if float(found.min()) >= 0)
 
 
 def _identity(

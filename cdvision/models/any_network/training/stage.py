@@ -11,15 +11,19 @@ from torch import Tensor, nn
 
 from cdvision.fit.network import SplitNetwork, TorchNetwork
 from cdvision.fit.stage import output_error
+from cdvision.models.any_network.graphs import FRONTS, TAILS
 from cdvision.models.any_network.network import Served, ServedShape
 from cdvision.models.any_network.training.metric import NetworkMetric
 from cdvision.models.any_network.training.start import start_latents, start_taps
 from cdvision.networks.scales import QUALITIES
-from cdvision.training.learning_rates import codec_rate
+from cdvision.training.finished import Finished, fill_module
+from cdvision.training.learning_rates import codec_rate, group_by_rate
 from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.plan import Plan
+from cdvision.training.prices import measure_prices, recorded_prices, restore_prices
 from cdvision.training.rate_control import RateControl
-from cdvision.training.stage_run import Plan, Stage
-from cdvision.training.transmission import transmit
+from cdvision.training.stage import Stage
+from cdvision.training.transmission import Transmission, transmit
 from cdvision.training.weight_average import WeightAverage
 
 LEARNING_RATE, SOLVED_RATE, BLOCK_RATE = 5e-4, 2e-4, 1e-3
@@ -40,6 +44,7 @@ class EncoderStage(Stage):
         bank: training photos.
         plan: how long and where.
         targets: bytes of a reference photo at each quality.
+        start: to go on from, of the same shape. Default: start from the best linear code.
     """
 
     name = "encoder"
@@ -51,26 +56,48 @@ class EncoderStage(Stage):
         bank: PhotoBank,
         plan: Plan,
         targets: Sequence[float],
+        *,
+        start: Finished | None = None,
     ) -> None:
         torch.manual_seed(plan.seed)
         self.networks, self.bank, self.plan, self._targets = networks, bank, plan, tuple(targets)
         layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
         self.model = Served(shape).to(**layout)
+        self.start = start
+        if start is not None:
+            fill_module(self.model, served_weights(start), start.folder)
         self.average = WeightAverage(self.model)
         self.rate = RateControl(self._targets, speed=RATE_SPEED).to(plan.device)
         metrics = {name: NetworkMetric(spec) for name, spec in shape.features.items()}
         self.metrics = nn.ModuleDict(metrics).to(plan.device)
         self.optimizer = torch.optim.Adam(
-            _groups(self.model), betas=(0.9, 0.99), eps=1e-12, fused=True
+            group_by_rate(self.model, _learning_rate), betas=(0.9, 0.99), eps=1e-12, fused=True
         )
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Set latents, probabilities and taps from crops of training photos."""
+        """Set latents, probabilities and taps from crops of training photos, or go on."""
         images = [self._crops(START_SIZE, rng) for _ in range(START_BATCHES)]
+        if self.start is not None:
+            self._go_on(self.start, images)
+            return
         metrics = {name: self._metric(name) for name in self.networks}
         start_latents(self.model, self.networks, metrics, images, self._targets)
         start_taps(self.model, self.networks, self._crops, rng)
         self.average.restart(self.model)
+
+    def _go_on(self, start: Finished, images: Sequence[Tensor]) -> None:
+        """Take over metrics and prices of bytes; what a package does not hold is measured."""
+        if metrics := start.checkpointed("metrics"):
+            self.metrics.load_state_dict(metrics)
+        else:
+            for name, network in self.networks.items():
+                self._metric(name).measure(network, images)
+        if not restore_prices(self.rate, start):
+            measure_prices(self.rate, self._error_and_bits, images)
+
+    def _error_and_bits(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        sent, terms = self._compare(image, quality)
+        return self._weighted_sum(terms), sent.bits
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -88,19 +115,12 @@ class EncoderStage(Stage):
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode a batch at random qualities and compare what each network gets of it."""
         image = self._crops(self.plan.batch, rng)
-        features = {name: n.features(image) for name, n in self.networks.items()}
-        with torch.no_grad():
-            gathered = self.model.encoder.gather(list(features.values()))
         quality = torch.from_numpy(rng.integers(QUALITIES, size=len(image))).to(image.device)
-        sent = transmit(self.model, gathered, quality)
-        terms: dict[str, Tensor] = {}
-        for name, wanted in features.items():
-            terms |= self._network_terms(name, sent.y, quality, wanted)
+        sent, terms = self._compare(image, quality)
         pixels = image.shape[2] * image.shape[3]
         rate = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
-        weights = self._weights(terms)
-        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        return loss + rate, terms | {"rate": rate, "bits": sent.bits.mean()}
+        error = self._weighted_sum(terms)
+        return error + rate, terms | {"rate": rate, "bits": sent.bits.mean()}
 
     def after_step(self) -> None:
         """Follow with the average."""
@@ -112,13 +132,30 @@ class EncoderStage(Stage):
 
     def record(self) -> dict[str, Any]:
         """Return facts for the card."""
-        return {"photos": len(self.bank.photos), "target_bytes": list(self._targets)}
+        facts = {"photos": len(self.bank.photos), "target_bytes": list(self._targets)}
+        start = {} if self.start is None else {"start": self.start.record}
+        return {**facts, **recorded_prices(self.rate), **start}
 
     def _crops(self, size: int, rng: np.random.Generator) -> Tensor:
         return self.bank.batch(size, rng).contiguous(memory_format=torch.channels_last)
 
     def _metric(self, name: str) -> NetworkMetric:
         return cast(NetworkMetric, self.metrics[name])
+
+    def _compare(self, image: Tensor, quality: Tensor) -> tuple[Transmission, dict[str, Tensor]]:
+        """Send images (N, 3, S, S) at qualities (N,); compare what each network gets of them."""
+        features = {name: n.features(image) for name, n in self.networks.items()}
+        with torch.no_grad():
+            gathered = self.model.encoder.gather(list(features.values()))
+        sent = transmit(self.model, gathered, quality)
+        terms: dict[str, Tensor] = {}
+        for name, wanted in features.items():
+            terms |= self._network_terms(name, sent.y, quality, wanted)
+        return sent, terms
+
+    def _weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
+        weights = self._weights(terms)
+        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
     def _network_terms(
         self, name: str, y: Tensor, quality: Tensor, wanted: Tensor
@@ -144,13 +181,10 @@ class EncoderStage(Stage):
         return weights
 
 
-def _groups(model: Served) -> list[dict[str, Any]]:
-    """Group the trained parameters by learning rate."""
-    rates: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rates.setdefault(_learning_rate(name), []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
+def served_weights(start: Finished) -> dict[str, Tensor]:
+    """Return the weights of the model itself; a package holds those of its networks, too."""
+    start.require_network("served")
+    return {k: v for k, v in start.weights().items() if not k.startswith((FRONTS, TAILS))}
 
 
 def _learning_rate(name: str) -> float:

@@ -14,8 +14,8 @@ import click
 def convert_zoo(checkpoint: Path, out: Path | None) -> None:
     """Convert CHECKPOINT, a .pkl of Detectron2's model zoo, to safetensors.
 
-    A pickle can hold programs. Nothing but arrays is read here, and nothing else in cdvision reads
-    pickles at all: convert a file from its author once, and use what comes out.
+    A pickle can hold programs. Nothing but arrays is read here: convert a file from its author
+    once, and use what comes out.
     """
     from cdvision.models.dicm.zoo_weights import convert_zoo_checkpoint
 

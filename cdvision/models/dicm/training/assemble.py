@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
 from cdvision.models.dicm.training.models import CODEC, CONTRASTIVE, HEADS
-from cdvision.training.stage_run import WEIGHTS, read_record
+from cdvision.training.finished import fill_module
+from cdvision.training.run_folder import WEIGHTS, read_record
+from cdvision.training.tensor_files import read_tensors
 
 DETECT, CLASSIFY = "detect", "classify"  # tasks of a heads run, and prefixes of its weights
 LISTS = {DETECT: "detector", CLASSIFY: "classifier"}  # names of a package's lists of classes
@@ -68,18 +69,14 @@ def _fill(
     tasks: dict[str, tuple[Path, dict[str, Any]]],
     tails: Sequence[Path],
 ) -> None:
-    _load(network.codec, _tensors(codec), codec)
+    _load(network.codec, read_tensors(codec / WEIGHTS), codec)
     if tails:
-        _load(network.codec.tail, _below(_tensors(tails[0]), "tail."), tails[0])
+        _load(network.codec.tail, _below(read_tensors(tails[0] / WEIGHTS), "tail."), tails[0])
     for task, head in ((DETECT, network.detector), (CLASSIFY, network.classifier)):
         if head is not None:
             run = tasks[task][0]
             target = head.fc if isinstance(head, PooledClassifier) else head
-            _load(target, _below(_tensors(run), f"{task}."), run)
-
-
-def _tensors(run: Path) -> dict[str, Tensor]:
-    return load_file(run / WEIGHTS)
+            _load(target, _below(read_tensors(run / WEIGHTS), f"{task}."), run)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -93,8 +90,4 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], run: Path) -> None:
         for name, value in tensors.items()
         if name in module.state_dict() or ".fc." not in f".{name}"
     }
-    try:
-        module.load_state_dict(kept)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CdvisionError(f"{run}: these weights do not fit: {reason}") from error
+    fill_module(module, kept, run)

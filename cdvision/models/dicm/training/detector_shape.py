@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from cdvision.heads.two_stage.network import TwoStageDetector, build_two_stage_detector
 from cdvision.models.dicm.training.models import STAGES
+from cdvision.models.dicm.training.options import DetectorShape
 
 SMALLEST_ANCHOR = 8  # times the finest stride
-
-
-@dataclass(frozen=True)
-class DetectorShape:
-    """What a heads run is asked for.
-
-    Attributes:
-        width: channels of the pyramid and of the mask head.
-        representation: width of the box head.
-        finest: stride of the finest stage that the pyramid reads, 4 or 8.
-        masks: 3x3 convolutions of the mask head, 0 for no masks.
-        samples: RoIs of an image that the box head trains on.
-    """
-
-    width: int = 256
-    representation: int = 1024
-    finest: int = 4
-    masks: int = 4
-    samples: int = 512
 
 
 def detector_arguments(shape: DetectorShape, backbone: str, classes: int) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.errors import CdvisionError
+from cdvision.models.dicm.training.options import QUEUE
 
 EMBEDDING = 128
-QUEUE = 65_536  # keys; the paper's, for batches of 256
 MOMENTUM = 0.999
 TEMPERATURE = 0.2
 

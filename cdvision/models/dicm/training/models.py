@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
+from cdvision.models.dicm.network import load_package_weights
+from cdvision.models.dicm.network import make_backbone as new_backbone
+from cdvision.models.dicm.tiny_backbone import STAGE_CHANNELS as TINY_CHANNELS
+from cdvision.models.dicm.widths import backbone_widths
+from cdvision.package.card import ModelCard
+from cdvision.training.finished import Finished, fill_module, open_finished
 from cdvision.training.protocols import Backbone
-from cdvision.training.stage_run import RECORD, WEIGHTS
 
-BACKBONES = ("resnet50", "resnet50v2")
 STAGES = {  # channels and strides, the split point first
     "resnet50": ((256, 512, 1024, 2048), (4, 8, 16, 32)),
     "resnet50v2": ((256, 512, 1024), (4, 8, 16)),
+    "tiny": (TINY_CHANNELS, (4, 8, 16)),  # of the packages that tests use
 }
-CONTRASTIVE, CODEC, HEADS = "contrastive", "codec", "heads"
+CONTRASTIVE, JOINT, CODEC, HEADS = "contrastive", "joint", "codec", "heads"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Start:
         tensors: of that run.
         origin: what a card says of it.
         weights: published weights, by a name of torchvision's or as a file.
+        detector: weights of a package's detector, where it has one.
     """
 
     backbone: str
@@ -39,30 +44,54 @@ class Start:
     tensors: dict[str, Tensor]
     origin: str
     weights: str | None = None
+    detector: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
         """Channels of the tail's last stage."""
         return STAGES[self.backbone][0][-1]
 
+    def fill_detector(self, detector: nn.Module) -> bool:
+        """Go on with the package's detector; False where it has none of the same layers."""
+        shapes = {name: value.shape for name, value in detector.state_dict().items()}
+        if shapes != {name: value.shape for name, value in self.detector.items()}:
+            return False
+        detector.load_state_dict(dict(self.detector))
+        return True
 
-def start_from(run: Path | None, backbone: str, weights: str | None) -> Start:
-    """Return where to begin: a run's result if there is one, else published or random weights."""
-    if run is None:
+
+def start_from(source: Path | str | None, backbone: str, weights: str | None) -> Start:
+    """Return where to begin: a run's or package's networks if one is given, else other weights.
+
+    Args:
+        source: a finished run, or a package by its folder or name; None for none.
+        backbone: without ``source``: name of the network.
+        weights: without ``source``: published weights, see `Start`; None for random ones.
+
+    Raises:
+        CdvisionError: ``source`` is neither, or of another family.
+    """
+    if source is None:
         return Start(backbone, "", {}, weights or "random", weights)
-    record_path = run / RECORD
-    if not record_path.is_file() or not (run / WEIGHTS).is_file():
-        raise CdvisionError(
-            f"{run}: expected a finished run with {RECORD} and {WEIGHTS}; let its stage end first"
-        )
-    record = json.loads(record_path.read_text(encoding="utf-8"))
+    found = open_finished(source)
+    found.require_network("dicm")
+    if found.card is not None:
+        return _start_from_package(found, found.card)
+    record = found.record
     if record.get("backbone") not in STAGES or "stage" not in record:
-        raise CdvisionError(f"{record_path}: expected the record of a stage of dicm")
-    tensors = {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in load_file(run / WEIGHTS).items()
-    }
-    return Start(record["backbone"], record["stage"], tensors, record["origin"])
+        raise CdvisionError(f"{source}: expected the record of a stage of dicm")
+    return Start(record["backbone"], record["stage"], found.weights(), record["origin"])
+
+
+def _start_from_package(found: Finished, card: ModelCard) -> Start:
+    model = load_package_weights(found.weights_path)
+    return Start(
+        model.settings.backbone,
+        CODEC if model.settings.profile == "dicm" else JOINT,
+        model.codec.state_dict(),
+        found.record.get("codec", {}).get("origin", card.name),
+        detector={} if model.detector is None else model.detector.state_dict(),
+    )
 
 
 def make_backbone(start: Start) -> Backbone:
@@ -82,7 +111,7 @@ def make_redundancy(start: Start) -> Any:
     from cdvision.models.dicm.codec import DicmRe
 
     backbone = make_backbone(start)
-    model = DicmRe(backbone.front, backbone.tail)
+    model = DicmRe(backbone.front, backbone.tail, backbone_widths(start.backbone))
     if start.stage not in ("", CONTRASTIVE):
         _fill(model, _below(start.tensors, "re." if start.stage == CODEC else ""), start)
     return model
@@ -116,25 +145,13 @@ def _published(name: str, weights: str | None) -> Backbone:
 
 
 def _empty(name: str, classifier: Tensor | None) -> Backbone:
-    classes = None if classifier is None else classifier.shape[0]
-    if name == "resnet50v2":
-        from cdvision.networks.resnet50v2 import ResNet50V2Front, ResNet50V2Tail
-
-        return Backbone(ResNet50V2Front(), ResNet50V2Tail(classes)).eval()
-    from cdvision.models.dicm.resnet50 import ResNet50Front, ResNet50Tail
-
-    return Backbone(ResNet50Front(), ResNet50Tail(classes)).eval()
+    front, tail, _ = new_backbone(name, None if classifier is None else len(classifier))
+    return Backbone(front, tail).eval()
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor], start: Start) -> None:
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CdvisionError(
-            f"the run of stage {start.stage!r} does not fit this version's networks: {reason}"
-        ) from error
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], start: Start) -> None:
+    fill_module(module, tensors, f"the start, a {start.stage!r} of {start.backbone},")

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.models.dicm.training.rates import bits_per_pixel, rate_term, spread
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, draw_batch
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 
 class RateStage(Stage):
@@ -60,22 +61,11 @@ class RateStage(Stage):
         return draw_qualities(self.qualities, size, rng, self.plan.device)
 
 
-def draw_batch(banks: Sequence[PhotoBank], size: int, rng: np.random.Generator) -> Tensor:
-    """Draw a group by its share and a batch (size, 3, S, S) of crops from it."""
-    shares = np.array([bank.plan.share for bank in banks])
-    return banks[rng.choice(len(banks), p=shares / shares.sum())].batch(size, rng)
-
-
 def draw_qualities(
     qualities: int, size: int, rng: np.random.Generator, device: torch.device
 ) -> Tensor:
     """Draw (size,) int64 qualities, 0-based."""
     return torch.from_numpy(rng.integers(qualities, size=size)).to(device)
-
-
-def count_photos(banks: Sequence[PhotoBank]) -> int:
-    """Count the photos of all groups."""
-    return sum(len(bank.photos) for bank in banks)
 
 
 def pixels_of(image: Tensor) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cdvision.errors import CdvisionError
+from cdvision.training.learning_rates import factor_of, group_by_rate
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
 
 QUALITIES = 8
@@ -75,14 +76,9 @@ def rate_groups(network: nn.Module, learning_rate: float) -> list[dict[str, Any]
 
     They never decay: a table index is no weight, and nothing is better about a small one.
     """
-    rates: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            factor = next((leap for part, leap in LEAPS.items() if part in name), 1.0)
-            rates.setdefault(factor * learning_rate, []).append(parameter)
+    groups = group_by_rate(network, lambda name: learning_rate * factor_of(name, LEAPS))
     return [
-        {"params": parameters, "lr": rate} | ({"weight_decay": 0.0} if rate > learning_rate else {})
-        for rate, parameters in rates.items()
+        group | ({"weight_decay": 0.0} if group["lr"] > learning_rate else {}) for group in groups
     ]
 
 

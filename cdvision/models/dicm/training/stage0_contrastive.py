@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.dicm.training.moco import EMBEDDING, QUEUE, MomentumContrast, ProjectionHead
+from cdvision.models.dicm.training.moco import EMBEDDING, MomentumContrast, ProjectionHead
+from cdvision.models.dicm.training.options import ContrastiveOptions
 from cdvision.models.dicm.training.views import ViewBank
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import Backbone, channels_last, lay_out, pool
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
-LEARNING_RATE = 0.03  # for 256 photos a step; scaled with the batch
 WEIGHT_DECAY = 1e-4
 
 
@@ -25,8 +26,7 @@ class ContrastiveStage(Stage):
         bank: photos, without labels.
         plan: length, batch, device.
         channels: channels of the tail's last stage.
-        queue: negatives.
-        learning_rate: for 256 photos a step.
+        options: negatives and learning rate.
     """
 
     name = "contrastive"
@@ -36,18 +36,18 @@ class ContrastiveStage(Stage):
         backbone: Backbone,
         bank: ViewBank,
         plan: Plan,
+        options: ContrastiveOptions | None = None,
         *,
         channels: int,
-        queue: int = QUEUE,
-        learning_rate: float = LEARNING_RATE,
     ) -> None:
+        options = options or ContrastiveOptions()
         self.plan, self.bank = plan, bank
         self.backbone = lay_out(backbone, plan.device)
         self.backbone.train().requires_grad_(True)
         head = ProjectionHead(channels, EMBEDDING).to(plan.device)
-        self.contrast = MomentumContrast(self.backbone, head, queue=queue).to(plan.device)
+        self.contrast = MomentumContrast(self.backbone, head, queue=options.queue).to(plan.device)
         trained = [*self.backbone.parameters(), *self.contrast.head.parameters()]
-        rate = learning_rate * plan.batch / 256
+        rate = options.learning_rate * plan.batch / 256
         self.optimizer = torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=WEIGHT_DECAY)
         self._key: Tensor | None = None
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from cdvision.models.dicm.training.distortions import L1_WEIGHT, feature_errors, mean_absolute_error
-from cdvision.models.dicm.training.rate_stage import RateStage, count_photos, draw_batch, pixels_of
+from cdvision.models.dicm.training.options import RedundancyOptions
+from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
 from cdvision.models.dicm.training.rates import ramp, rate_groups
 from cdvision.models.dicm.training.redundancy_start import start_redundancy
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, count_photos, draw_batch
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import RedundancyModel, as_module, freeze
-from cdvision.training.stage_run import Plan
 
-LEARNING_RATE = 1e-4
 START_CROPS = 80  # of each group of photos, from which a head start is computed
 RATE_WEIGHT = 1.0  # the paper's; qualities spread around it
 
@@ -29,13 +29,9 @@ class RedundancyStage(RateStage):
         model: its RE networks and prior are trained in place; front and tail are frozen.
         banks: groups of photos, drawn by their shares.
         plan: length, batch, device.
+        options: losses, rates, and whether to begin as principal components
+            (``redundancy_start``): the rate then counts from the first step.
         qualities: of the model.
-        feature_losses: replace the L1 term by the normalised errors of f2 and of every stage
-            behind it. Not in the paper; it is what answers depend on.
-        targets: bits per pixel to steer the qualities to, see :mod:`.rates`.
-        learning_rate: of Adam.
-        head_start: set RE's convolutions by principal components first (``redundancy_start``);
-            the rate then counts from the first step. For a new run only.
     """
 
     name = "redundancy"
@@ -45,24 +41,26 @@ class RedundancyStage(RateStage):
         model: RedundancyModel,
         banks: Sequence[PhotoBank],
         plan: Plan,
+        options: RedundancyOptions | None = None,
         *,
         qualities: int = 8,
-        feature_losses: bool = False,
-        targets: Sequence[float] | None = None,
-        learning_rate: float = LEARNING_RATE,
-        head_start: bool = False,
     ) -> None:
+        self.options = options or RedundancyOptions()
         super().__init__(
-            as_module(model), plan, qualities=qualities, rate_weight=RATE_WEIGHT, targets=targets
+            as_module(model),
+            plan,
+            qualities=qualities,
+            rate_weight=RATE_WEIGHT,
+            targets=self.options.targets,
         )
         self.model, self.banks = model, banks
-        self.feature_losses, self.head_start = feature_losses, head_start
         freeze(model.front, model.tail)
-        self.optimizer = torch.optim.Adam(rate_groups(self.network, learning_rate), fused=True)
+        groups = rate_groups(self.network, self.options.learning_rate)
+        self.optimizer = torch.optim.Adam(groups, fused=True)
 
     def begin(self, rng: np.random.Generator) -> None:
         """Set the start of a new run."""
-        if self.head_start:
+        if self.options.head_start:
             batches = [draw_batch([bank], START_CROPS, rng) for bank in self.banks]
             least = min(batch.shape[3] for batch in batches)
             crops = torch.cat([batch[:, :, :least, :least] for batch in batches])
@@ -77,7 +75,7 @@ class RedundancyStage(RateStage):
                 features = self.model.front(image)
             sent = self.model.transmit(features, quality)
             terms = self._distortion(sent.features, features)
-        weight = 1.0 if self.head_start else ramp(done)
+        weight = 1.0 if self.options.head_start else ramp(done)
         rate = weight * self.rate(sent.noisy_bits, sent.bits, quality, pixels_of(image))
         return torch.stack([*terms.values(), rate]).sum(), terms | {"rate": rate}
 
@@ -85,12 +83,12 @@ class RedundancyStage(RateStage):
         """Return facts for ``training.json``."""
         return {
             "photos": count_photos(self.banks),
-            "feature_losses": self.feature_losses,
-            "head_start": self.head_start,
+            "feature_losses": self.options.feature_losses,
+            "head_start": self.options.head_start,
             **self.watched(),
         }
 
     def _distortion(self, found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        if self.feature_losses:
+        if self.options.feature_losses:
             return feature_errors(self.model.tail, found, wanted)
         return {"l1": L1_WEIGHT * mean_absolute_error(found, wanted)}

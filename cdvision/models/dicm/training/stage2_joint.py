@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.models.dicm.training.distortions import feature_errors, mean_absolute_error
-from cdvision.models.dicm.training.moco import EMBEDDING, QUEUE, MomentumContrast, ProjectionHead
-from cdvision.models.dicm.training.rate_stage import RateStage, count_photos, pixels_of
+from cdvision.models.dicm.training.moco import EMBEDDING, MomentumContrast, ProjectionHead
+from cdvision.models.dicm.training.options import JointOptions
+from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
 from cdvision.models.dicm.training.rates import rate_groups
 from cdvision.models.dicm.training.views import ViewBank
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, count_photos
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import (
     Backbone,
     RedundancyModel,
@@ -25,11 +27,8 @@ from cdvision.training.protocols import (
     pool,
     stages_of,
 )
-from cdvision.training.stage_run import Plan
 
 RATE_WEIGHT, L1_WEIGHT = 0.1, 0.1
-LEARNING_RATE = 1e-3  # of SGD, for 256 photos a step; scaled with the batch
-DISTILLATION_RATE = 1e-4  # of Adam
 WEIGHT_DECAY = 1e-4
 
 
@@ -43,22 +42,25 @@ class JointStage(RateStage):
         model: RedundancyModel,
         bank: ViewBank,
         plan: Plan,
+        options: JointOptions | None = None,
         *,
         channels: int,
         qualities: int = 8,
-        queue: int = QUEUE,
-        targets: Sequence[float] | None = None,
-        learning_rate: float = LEARNING_RATE,
     ) -> None:
+        options = options or JointOptions()
         super().__init__(
-            as_module(model), plan, qualities=qualities, rate_weight=RATE_WEIGHT, targets=targets
+            as_module(model),
+            plan,
+            qualities=qualities,
+            rate_weight=RATE_WEIGHT,
+            targets=options.targets,
         )
         self.network.requires_grad_(True)
         self.model, self.bank = model, bank
         head = ProjectionHead(channels, EMBEDDING).to(plan.device)
-        self.contrast = MomentumContrast(self.network, head, queue=queue).to(plan.device)
+        self.contrast = MomentumContrast(self.network, head, queue=options.queue).to(plan.device)
         trained = [*self.network.parameters(), *self.contrast.head.parameters()]
-        rate = learning_rate * plan.batch / 256
+        rate = options.rate * plan.batch / 256  # the rate is that of 256 photos a step
         self.optimizer = torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=WEIGHT_DECAY)
         self._key: Tensor | None = None
 
@@ -120,14 +122,14 @@ class DistillationStage(RateStage):
         model: RedundancyModel,
         banks: Sequence[PhotoBank],
         plan: Plan,
+        options: JointOptions | None = None,
         *,
         qualities: int = 8,
-        targets: Sequence[float] | None = None,
-        learning_rate: float = DISTILLATION_RATE,
     ) -> None:
+        options = options or JointOptions(distil=True)
         # The distortion is normalised as in stage 1 with feature losses, and so is the rate.
         super().__init__(
-            as_module(model), plan, qualities=qualities, rate_weight=1.0, targets=targets
+            as_module(model), plan, qualities=qualities, rate_weight=1.0, targets=options.targets
         )
         self.network.requires_grad_(True)
         self.model, self.banks = model, banks
@@ -136,7 +138,7 @@ class DistillationStage(RateStage):
         # Batch statistics stay: the receiver's tail sees decoded features at any quality.
         model.front.eval()
         model.tail.eval()
-        self.optimizer = torch.optim.Adam(rate_groups(self.network, learning_rate), fused=True)
+        self.optimizer = torch.optim.Adam(rate_groups(self.network, options.rate), fused=True)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds; the teacher is what the run began as."""

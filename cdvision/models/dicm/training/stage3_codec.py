@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors
-from cdvision.models.dicm.training.rate_stage import RateStage, count_photos, pixels_of
+from cdvision.models.dicm.training.options import CodecOptions
+from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
 from cdvision.models.dicm.training.rates import ramp, rate_groups
-from cdvision.training.photo_bank import PhotoBank
+from cdvision.training.photo_bank import PhotoBank, count_photos
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import CodecModel, as_module, freeze
-from cdvision.training.stage_run import Plan
 
-LEARNING_RATE = 1e-4
 RATE_WEIGHT = 0.08  # the released script's; qualities spread from 0.64 to 0.02
 NORMALISED_RATE_WEIGHT = 1.0
 
@@ -28,11 +28,8 @@ class CodecStage(RateStage):
         model: all but its ``re`` is trained in place.
         banks: groups of photos; their crops must be multiples of 64, the stride of z.
         plan: length, batch, device.
+        options: losses and rates. ``normalised`` errors are those of stage 1's feature losses.
         qualities: of the model; RE filters at the quality that the codec then sends.
-        normalised: divide every error by its channel's variance instead, as with the feature
-            losses of stage 1: the paper's weights suit the activations of its own network.
-        targets: bits per pixel to steer the qualities to, see :mod:`.rates`.
-        learning_rate: of AdamW.
     """
 
     name = "codec"
@@ -42,19 +39,20 @@ class CodecStage(RateStage):
         model: CodecModel,
         banks: Sequence[PhotoBank],
         plan: Plan,
+        options: CodecOptions | None = None,
         *,
         qualities: int = 8,
-        normalised: bool = False,
-        targets: Sequence[float] | None = None,
-        learning_rate: float = LEARNING_RATE,
     ) -> None:
-        weight = NORMALISED_RATE_WEIGHT if normalised else RATE_WEIGHT
+        options = options or CodecOptions()
+        weight = NORMALISED_RATE_WEIGHT if options.normalised else RATE_WEIGHT
         super().__init__(
-            as_module(model), plan, qualities=qualities, rate_weight=weight, targets=targets
+            as_module(model), plan, qualities=qualities, rate_weight=weight, targets=options.targets
         )
-        self.model, self.banks, self.normalised = model, banks, normalised
+        self.model, self.banks, self.normalised = model, banks, options.normalised
         freeze(as_module(model.re))
-        self.optimizer = torch.optim.AdamW(rate_groups(self.network, learning_rate), fused=True)
+        self.optimizer = torch.optim.AdamW(
+            rate_groups(self.network, options.learning_rate), fused=True
+        )
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Distortion and rate of one batch."""

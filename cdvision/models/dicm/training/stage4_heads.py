@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from cdvision.errors import CdvisionError
 from cdvision.heads.two_stage.network import TwoStageDetector
 from cdvision.models.dicm.training.detector_losses import detector_losses, keep_boxes_exact
+from cdvision.models.dicm.training.options import HeadsOptions
 from cdvision.models.dicm.training.rate_stage import draw_qualities
 from cdvision.models.dicm.training.standardised import StandardisedLinear
 from cdvision.training.labelled_boxes import LabelledBank
 from cdvision.training.labelled_classes import ClassBank
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import (
     CodecModel,
     RedundancyModel,
@@ -26,9 +28,9 @@ from cdvision.training.protocols import (
     pool,
     stages_of,
 )
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
-HEAD_RATE, TAIL_RATE = 2e-4, 2e-5  # of AdamW; a tail that knows much learns slowly
+TAIL_SHARE = 0.1  # of the learning rate: a tail that knows much learns slowly
 LINEAR_RATE = 25  # times as fast: one linear layer on standardised averages
 MEASURED = 64  # crops from which a classifier's inputs are standardised
 WEIGHT_DECAY = 1e-4
@@ -98,9 +100,8 @@ class HeadsStage(Stage):
         source: module that makes features of (N, 3, H, W) and a generator; never trained.
         tasks: by name.
         plan: length, batch, device.
-        train_tail: fine-tune the tail too, at a tenth of the rate; statistics of batch
-            normalisation stay.
-        learning_rate: of the heads; a linear classifier's is ``LINEAR_RATE`` times as much.
+        options: learning rate of the heads (a linear classifier's is ``LINEAR_RATE`` times as
+            much), and whether the tail is tuned too; its statistics of batch normalisation stay.
     """
 
     name = "heads"
@@ -111,13 +112,13 @@ class HeadsStage(Stage):
         source: PixelFeatures | StreamFeatures,
         tasks: dict[str, DetectionTask | ClassificationTask],
         plan: Plan,
-        *,
-        train_tail: bool = False,
-        learning_rate: float = HEAD_RATE,
+        options: HeadsOptions | None = None,
     ) -> None:
         if not tasks:
             raise CdvisionError("heads: expected at least one task, found none")
-        self.source, self.tasks, self.plan, self.train_tail = source, tasks, plan, train_tail
+        self.source, self.tasks, self.plan = source, tasks, plan
+        options = options or HeadsOptions()
+        rate, self.train_tail = options.learning_rate, options.train_tail
         heads = {name: head_of(task) for name, task in tasks.items()}
         for head in heads.values():
             if isinstance(head, TwoStageDetector):
@@ -125,17 +126,16 @@ class HeadsStage(Stage):
         self.network = nn.ModuleDict(heads | {"tail": tail})
         lay_out(self.network, plan.device).train()
         freeze(lay_out(source, plan.device))
-        self.tail = tail.requires_grad_(train_tail).eval()
+        self.tail = tail.requires_grad_(self.train_tail).eval()
         groups: list[dict[str, Any]] = [
             {
                 "params": list(head.parameters()),
-                "lr": learning_rate * (LINEAR_RATE if isinstance(head, StandardisedLinear) else 1),
+                "lr": rate * (LINEAR_RATE if isinstance(head, StandardisedLinear) else 1),
             }
             for head in heads.values()
         ]
-        if train_tail:
-            rate = learning_rate * TAIL_RATE / HEAD_RATE
-            groups.append({"params": list(tail.parameters()), "lr": rate})
+        if self.train_tail:
+            groups.append({"params": list(tail.parameters()), "lr": rate * TAIL_SHARE})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
     def modules(self) -> dict[str, nn.Module]:

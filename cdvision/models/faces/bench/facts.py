@@ -2,8 +2,8 @@
 
 ``Facts`` hold ``ours`` (start of our codecs' names), ``fingerprint``, ``data``, ``refused``
 (pictures that the model takes for no faces, which are left out everywhere), ``side``, ``machine``,
-``versions``, ``codecs``, ``left_out``, ``classifier``, ``judge`` (title of the network or None),
-``records``, and maybe ``speed`` (see ``speed.py``).
+``versions``, ``codecs``, ``left_out``, ``classifier``, ``metrics`` (SHA-256 of the weights of LPIPS
+and DISTS, None where they were left out), ``records``, and maybe ``speed`` (see ``speed.py``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ Facts = Mapping[str, Any]
 
 def figures_of(facts: Facts) -> tuple[Figure, ...]:
     """Return the figures that a report shows."""
-    return (*ATTRIBUTES, *RECONSTRUCTIONS, *distances(facts["judge"], scales(facts["side"])))
+    features = facts["metrics"] is not None
+    found = distances(features=features, scales=scales(facts["side"]))
+    return (*ATTRIBUTES, *RECONSTRUCTIONS, *found)
 
 
 def our_records(facts: Facts) -> list[Record]:

@@ -46,22 +46,21 @@ RECONSTRUCTIONS = (
 )
 
 
-def distances(network: str | None, scales: int) -> tuple[Figure, ...]:
-    """Return the distances of pictures; those on features carry the network's name.
+def distances(*, features: bool, scales: int) -> tuple[Figure, ...]:
+    """Return the distances of pictures from the originals.
 
     Args:
-        network: title of the judging network, None where there was none.
+        features: whether LPIPS and DISTS were measured.
         scales: of MS-SSIM at this size.
     """
     found = [
         Figure("psnr", "PSNR, dB", "psnr", digits=2),
         Figure("ms_ssim", f"MS-SSIM ({scales} scales)", "ms_ssim"),
     ]
-    if network is not None:
+    if features:
         found += [
-            Figure("lpips_style", f"LPIPS-style ({network})", "lpips_style", False),
-            Figure("dists_style", f"DISTS-style ({network})", "dists_style", False),
-            Figure("frechet", f"FID-like ({network})", "frechet", False, 2),
+            Figure("lpips", "LPIPS (Alex)", "lpips", False),
+            Figure("dists", "DISTS", "dists", False),
         ]
     return tuple(found)
 
@@ -79,6 +78,7 @@ class Envelope(NamedTuple):
         """
         if not len(self.rate) or rate < self.rate[0]:
             return None
+        # Twice the bytes are one step at any rate, as on the plots' logarithmic axis.
         return float(np.interp(np.log(rate), np.log(self.rate), self.value))
 
 
@@ -93,11 +93,11 @@ def envelope(records: Sequence[Record], name: str, *, higher: bool, rate: str = 
     known = [r for r in records if r.get(name) is not None and np.isfinite(r[name])]
     rates = np.array([float(r[rate]) for r in known])
     values = np.array([float(r[name]) for r in known])
-    kept = non_dominated(rates, values if higher else -values)
+    kept = non_dominated(rates, values if higher else -values)  # of distances the least is best
     return Envelope(rates[kept], values[kept])
 
 
-class Tally(NamedTuple):
+class Wins(NamedTuple):
     """Our points against a rival: better, not better, and where it has no picture so small."""
 
     better: int
@@ -105,10 +105,10 @@ class Tally(NamedTuple):
     below: int
 
 
-def tally(ours: Sequence[Record], best: Envelope, figure: Figure) -> Tally:
+def count_wins(ours: Sequence[Record], best: Envelope, figure: Figure) -> Wins:
     """Count our points, by the rival's figure at the same bytes; undefined figures are left out."""
     known = [r for r in ours if len(best.rate) and np.isfinite(r.get(figure.name, np.nan))]
     pairs = [(float(r[figure.name]), best.at(float(r["mean_bytes"]))) for r in known]
     reached = [(own, rival) for own, rival in pairs if rival is not None]
     better = sum(own > rival if figure.higher else own < rival for own, rival in reached)
-    return Tally(better, len(reached) - better, len(pairs) - len(reached))
+    return Wins(better, len(reached) - better, len(pairs) - len(reached))

@@ -43,7 +43,7 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedFaces:
     """What receivers had of N faces.
 
     Attributes:
@@ -106,7 +106,7 @@ class FaceBenchmark:
             **path.key,
             "side": self.side,
             "data": self._digest,
-            "judge": self.judge.network.digest if self.judge.network is not None else "pixels",
+            "metrics": self.judge.metrics.digest if self.judge.metrics is not None else "pixels",
             "classifier": self.classifier.digest,
             "thresholds": hashlib.sha256(self.classifier.thresholds.tobytes()).hexdigest(),
             "first face": self._probe(path),
@@ -132,17 +132,14 @@ class FaceBenchmark:
         scorers.append(self.data.scoring.scorer(rows, received.answers or seen))
         if received.answers is not None:
             scorers.append(_on_pictures(self.data.scoring.scorer(rows, seen)))
-        frechet = None
         if path.codec != UNCOMPRESSED:
-            judged = self.judge.judge(received.pictures, self._originals)
-            scorers.append(_mean_of(judged.each))
-            frechet = judged.frechet
+            scorers.append(_mean_of(self.judge.judge(received.pictures, self._originals)))
         draws = self.data.resamples
         figures = bootstrap(_together(scorers), len(rows), resamples=draws)
         facts = {"codec": path.codec, **path.setting, "photos": len(rows), "resamples": draws}
-        return {**facts, **figures, **({} if frechet is None else {"frechet": frechet})}
+        return {**facts, **figures}
 
-    def _receive(self, path: FacePath, label: str) -> Received:
+    def _receive(self, path: FacePath, label: str) -> ReceivedFaces:
         sent = []
         pictures = []
         for photo in tqdm(self.data.photos, desc=label, unit="face", disable=None):
@@ -151,7 +148,7 @@ class FaceBenchmark:
         answers = None
         if path.attributes is not None:
             answers = [ATTRIBUTES.read(ATTRIBUTES.write(path.attributes(bits))) for bits in sent]
-        return Received(
+        return ReceivedFaces(
             np.array([len(bits) for bits in sent], np.float64),
             np.array([path.payload(bits) for bits in sent], np.float64),
             np.stack(pictures),
@@ -161,7 +158,7 @@ class FaceBenchmark:
 
 def _mean_of(values: Mapping[str, Floats], prefix: str = "") -> Scorer:
     def figures(weights: Floats) -> dict[str, Floats]:
-        total = weights.sum(axis=1)
+        total = weights.sum(axis=1)  # photos of a draw, those drawn twice counted twice
         return {f"{prefix}{name}": weights @ value / total for name, value in values.items()}
 
     return figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +24,9 @@ from cdvision.models.faces.training.attribute_scores import balanced_thresholds
 from cdvision.models.faces.training.face_bank import HELD_OUT
 from cdvision.models.faces.training.networks import load_face_networks
 from cdvision.package.card import CARD_FILE
-from cdvision.package.loader import file_sha256, load_package
-from cdvision.training.stage_run import RECORD, WEIGHTS
+from cdvision.package.loader import load_package
+from cdvision.training.run_folder import RECORD, WEIGHTS
+from cdvision.training.tensor_files import written_files
 
 BATCH = 32
 Pictures = NDArray[np.uint8]
@@ -49,7 +51,7 @@ class PixelClassifier:
         thresholds: (A,) logits from which attributes count as present; 0 where None.
 
     Raises:
-        ModelError: the folder holds neither.
+        CdvisionError: the folder holds neither.
     """
 
     def __init__(self, source: Path, thresholds: NDArray[np.float64] | None = None) -> None:
@@ -57,7 +59,8 @@ class PixelClassifier:
         found = _networks_of_package(source) if package else _networks_of_run(source)
         self.encoder, self.head, self.names, weights = found
         self.thresholds = np.zeros(len(self.names)) if thresholds is None else thresholds
-        self.digest = file_sha256(weights)
+        content = b"".join(file.read_bytes() for file in written_files(weights))
+        self.digest = hashlib.sha256(content).hexdigest()
 
     def logits(self, pictures: Pictures) -> Logits:
         """Return (N, A) logits for (N, R, R, 3) uint8."""
@@ -117,6 +120,7 @@ def _networks_of_package(folder: Path) -> _Networks:
 def held_out(photos: LabelledPhotos) -> LabelledPhotos:
     """Return the faces that the stages of training hold out: the last tenth by name."""
     entries = sorted(photos.entries)
+    # The same share, and the same end of the names, as `face_bank` keeps from training.
     return LabelledPhotos(photos.files, entries[-max(1, round(HELD_OUT * len(entries))) :])
 
 

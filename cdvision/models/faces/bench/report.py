@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cdvision.bench.rate_report import strict_json
-from cdvision.evaluation.records import attributes_of
+from cdvision.evaluation.records import attributes_of, strict_json
 from cdvision.models.faces.bench.facts import (
     Facts,
     best_of,
@@ -24,7 +23,7 @@ from cdvision.models.faces.bench.figures import (
     Envelope,
     Figure,
     Record,
-    tally,
+    count_wins,
 )
 from cdvision.models.faces.bench.plots import draw_figure
 
@@ -58,12 +57,12 @@ def format_faces(facts: Facts) -> str:
         "",
         *_pixel_lines(facts),
         "",
-        *_tally_lines(facts),
+        *_win_lines(facts),
         "",
         "Tables: ours, and each rival at the same mean bytes: the best of its qualities and "
         "scales, interpolated over log bytes, without the bytes of its container. `< N B`: its "
         "smallest picture takes N bytes.",
-        *_judge_lines(facts),
+        *_metric_lines(facts),
         *_speed_lines(facts),
     ]
     for figure in figures_of(facts):
@@ -97,14 +96,13 @@ def _pixel_lines(facts: Facts) -> list[str]:
     return [" ".join(lines)]
 
 
-def _judge_lines(facts: Facts) -> list[str]:
-    if facts["judge"] is None:
-        return ["", "Distances on features: left out, they need --initial-weights."]
+def _metric_lines(facts: Facts) -> list[str]:
+    if facts["metrics"] is None:
+        return ["", "LPIPS and DISTS: left out, `cdvision bench picture-metrics` prepares them."]
     return [
         "",
-        f"Distances on features: {facts['judge']} as published, no learned weights of channels. A "
-        "model whose training had a perceptual loss on the same network is flattered by them; "
-        "--judge takes another.",
+        f"LPIPS (AlexNet, its published linear weights) and DISTS, weights {facts['metrics'][:8]}, "
+        "on pictures at their own size.",
     ]
 
 
@@ -126,7 +124,7 @@ def _speed_lines(facts: Facts) -> list[str]:
     ]
 
 
-def _tally_lines(facts: Facts) -> list[str]:
+def _win_lines(facts: Facts) -> list[str]:
     """Say at how many of our points up to 400 bytes each rival is beaten."""
     own = [record for record in our_records(facts) if record["mean_bytes"] <= MOST_BYTES]
     lines = [
@@ -140,7 +138,7 @@ def _tally_lines(facts: Facts) -> list[str]:
         least, file = (min(record[name] for record in found) for name in (RATE, "mean_bytes"))
         smallest = f"{least:,.0f} B" + (f" ({file:,.0f} B as a file)" if file > least else "")
         cells = [
-            " / ".join(map(str, tally(own, best_of(found, figure), figure)))
+            " / ".join(map(str, count_wins(own, best_of(found, figure), figure)))
             for figure in figures_of(facts)
         ]
         lines.append(f"| {title_of(codec)} | {smallest} | {' | '.join(cells)} |")

@@ -11,12 +11,13 @@ import click
 
 from cdvision.cli.evaluate import QualityList, layers_option
 from cdvision.cli.labelled_data import LabelledData, data_options, existing
-from cdvision.cli.opener import Opener, model_options
+from cdvision.cli.model_options import ChosenModel, model_options
 from cdvision.errors import CdvisionError, ImageError, UnsupportedTask
 
 if TYPE_CHECKING:
     from cdvision import Model
     from cdvision.evaluation.curve import LabelledSet
+    from cdvision.evaluation.picture_distance import PictureJudge
     from cdvision.evaluation.rivals import Rival
     from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
 
@@ -40,17 +41,11 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
     help="The last tenth of these rows, which trained nothing, sets the classifier's thresholds.",
 )
 @click.option(
-    "--initial-weights",
+    "--metrics",
     type=existing,
     metavar="DIR",
-    help="Folder of the published ImageNet networks, for distances on features.",
-)
-@click.option(
-    "--judge",
-    type=click.Choice(["mobilenet_v2", "resnet50v2"]),
-    default="mobilenet_v2",
-    show_default=True,
-    help="Which of those networks.",
+    help="Folder of LPIPS's and DISTS's weights (default: where `cdvision bench picture-metrics` "
+    "writes them; left out where there are none).",
 )
 @click.option(
     "--rival",
@@ -75,8 +70,7 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
 def faces(
     classifier: Path | None,
     thresholds_from: str,
-    initial_weights: Path | None,
-    judge: str,
+    metrics: Path | None,
     rivals: tuple[str, ...],
     qualities: tuple[int, ...] | None,
     layers: tuple[int, ...] | None,
@@ -99,7 +93,7 @@ def faces(
     from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
     from cdvision.models.faces.bench.report import write_face_report
 
-    model = Opener(**options).model_for_evaluation()
+    model = ChosenModel(**options).loaded
     if "reconstruct" not in model.card.tasks:
         raise UnsupportedTask(model.no_task_message("reconstruct"))
     data, _ = source.read(model)
@@ -109,7 +103,7 @@ def faces(
         model, data, source, looks, chosen, out,
         qualities=qualities or tuple(range(1, model.card.qualities + 1)),
         layers=layers, thresholds_from=thresholds_from,
-        network=None if initial_weights is None else (initial_weights, judge),
+        judge=_judge(metrics),
     )  # fmt: skip
     title = model.name if classifier is None else classifier.name
     facts["classifier"] = f"{title} ({looks.digest[:8]}), thresholds from the last tenth "
@@ -128,10 +122,9 @@ def _measure(
     qualities: tuple[int, ...],
     layers: tuple[int, ...] | None,
     thresholds_from: str,
-    network: tuple[Path, str] | None,
+    judge: PictureJudge,
 ) -> dict[str, Any]:
     """Measure every path, and return the facts of the run."""
-    from cdvision.evaluation.picture_distance import PictureJudge
     from cdvision.machine import machine, versions
     from cdvision.models.faces.bench.measure import FaceBenchmark
     from cdvision.models.faces.bench.paths import pixel_path, rival_paths, stream_paths
@@ -141,7 +134,6 @@ def _measure(
     side = model.card.input.size
     taken = _taken(model, data)
     _fit_thresholds(classifier, source, thresholds_from, side)
-    judge = PictureJudge(None if network is None else _network(*network))
     paths = [pixel_path(side), *stream_paths(model, qualities, layers)]
     paths += [path for rival in rivals[0] for path in rival_paths(rival, side)]
     benchmark = FaceBenchmark(taken, source.source, paths, classifier, judge, side)
@@ -155,7 +147,7 @@ def _measure(
         "versions": versions("cdvision", "numpy", "onnxruntime", "pillow", "torch"),
         "codecs": {rival.name: rival.describe() for rival in rivals[0]},
         "left_out": dict(rivals[1]),
-        "judge": judge.network.title if judge.network is not None else None,
+        "metrics": judge.metrics.digest if judge.metrics is not None else None,
         "speed": attribute_times(model, taken.photos, layers),
         "records": benchmark.run(out),
     }
@@ -195,10 +187,15 @@ def _fit_thresholds(
     classifier.fit_thresholds(pictures, present)
 
 
-def _network(folder: Path, name: str) -> Any:
-    from cdvision.evaluation.picture_distance.feature_network import FeatureNetwork
+def _judge(folder: Path | None) -> PictureJudge:
+    """Return what compares pictures: with LPIPS and DISTS where their weights were prepared."""
+    from cdvision.evaluation.picture_distance import PictureJudge
+    from cdvision.evaluation.picture_distance.metric_weights import WEIGHTS_FILE, default_folder
+    from cdvision.evaluation.picture_distance.picture_metrics import load_picture_metrics
 
-    return FeatureNetwork(folder, name)
+    if folder is None and not (default_folder() / WEIGHTS_FILE).is_file():
+        return PictureJudge()
+    return PictureJudge(load_picture_metrics(folder))
 
 
 def _rivals(names: tuple[str, ...]) -> tuple[list[Rival], Mapping[str, str]]:

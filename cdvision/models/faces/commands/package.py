@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cdvision.models.faces.commands.options import EXISTING
+from cdvision.cli.dataclass_options import EXISTING
 
 LICENCE = "Apache-2.0, for what is not bound by the terms of the training faces"
 
@@ -15,7 +15,7 @@ LICENCE = "Apache-2.0, for what is not bound by the terms of the training faces"
 @click.command()
 @click.argument("codec_run", metavar="CODEC", type=EXISTING)
 @click.argument("faces", type=EXISTING)
-@click.option("--start", type=EXISTING, required=True, help="The inversion run it was trained on.")
+@click.option("--start", required=True, help="The inversion run or package it was trained on.")
 @click.option("--score", type=EXISTING, help="Run of `score`, where it is another one.")
 @click.option("--labels", type=EXISTING, required=True, help="csv: file, split, 0/1 attributes.")
 @click.option("-o", "--out", type=Path, required=True, help="Folder of the package.")
@@ -31,7 +31,7 @@ LICENCE = "Apache-2.0, for what is not bound by the terms of the training faces"
 def package(
     codec_run: Path,
     faces: Path,
-    start: Path,
+    start: str,
     score: Path | None,
     labels: Path,
     out: Path,

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from cdvision.errors import CdvisionError
 from cdvision.models.faces.network import HSC, SFIC_STYLE, FacePackage, FaceSettings
 from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks
-from cdvision.training.stage_run import WEIGHTS, read_record
+from cdvision.training.finished import fill_module, open_finished
+from cdvision.training.run_folder import read_record
 
 CODEC_FACTS = {HSC: "hsc_widths", SFIC_STYLE: "layout"}  # what a codec run's record keeps
 
@@ -25,12 +24,12 @@ class AssembledFaces:
     training: dict[str, Any]
 
 
-def assemble_faces(codec: Path, start: Path, score: Path | None = None) -> AssembledFaces:
+def assemble_faces(codec: Path, start: Path | str, score: Path | None = None) -> AssembledFaces:
     """Build the network of a face package.
 
     Args:
         codec: run of ``hsc`` or ``style-layers``.
-        start: run whose encoder gave the codes that it was trained on.
+        start: run or package whose encoder gave the codes that it was trained on.
         score: run that fitted the face score, where that is a later one.
 
     Raises:
@@ -59,13 +58,8 @@ def assemble_faces(codec: Path, start: Path, score: Path | None = None) -> Assem
         )
     )
     _take(model, networks, load_face_networks(score or start))
-    tensors = {name: value.float() for name, value in load_file(codec / WEIGHTS).items()}
-    try:
-        model.codec.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CdvisionError(f"{codec}: these weights do not fit: {reason}") from error
-    training = {"networks": read_record(start), "codec": record}
+    fill_module(model.codec, open_finished(codec).weights(), codec)
+    training = {"networks": open_finished(start).record, "codec": record}
     return AssembledFaces(model.eval(), training)
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from cdvision.models.faces.training.face_bank import HELD_OUT, FaceBank
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last
-from cdvision.training.stage_run import Plan
 
 STEPS, LEARNING_RATE, DECAY = 400, 1e-2, 1e-2
 FACES_KEPT = 0.995  # share of held-out faces that must pass: refusing a face is the worse mistake

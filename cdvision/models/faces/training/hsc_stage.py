@@ -15,7 +15,7 @@ Source: HSC (arXiv 2502.16799, IEEE TIP 2025), stage 2.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,19 @@ from torch.nn import functional as F
 
 from cdvision.models.faces.hsc import HscCodec, HscSent
 from cdvision.models.faces.training.face_codes import FaceCodes
-from cdvision.models.faces.training.hsc_start import start_hsc, start_rates
+from cdvision.models.faces.training.hsc_start import start_hsc
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import HscOptions
 from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.style_layers_stage import attribute_divergence, target_bytes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.networks.scales import QUALITIES
+from cdvision.training.learning_rates import factor_of, group_by_rate
+from cdvision.training.plan import Plan
+from cdvision.training.prices import start_prices
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
-LEARNING_RATE = 4e-4
 LEAPS = {
     "log_gain": 10.0, "log_rescale": 10.0, "prior": 10.0,
     "index_bias": 40.0, "hidden_bias": 40.0,
@@ -52,24 +55,6 @@ PROBED = 600  # faces from which the metric is measured
 STEERING = 0.02
 
 
-@dataclass(frozen=True)
-class HscWeights:
-    """What counts beside the errors of rows and F.
-
-    That of F is 1 if nothing is sent; that of rows is 1 at every quality at the start: it falls a
-    hundredfold from the lowest to the highest, and each quality should count.
-
-    Attributes:
-        attributes: divergence of the attribute head's answers, after each layer.
-        labels: their cross-entropy with the faces' labels, from the base layer alone.
-        pictures: perceptual distance of pictures; 0 is the paper's stage.
-    """
-
-    attributes: float = 10.0
-    labels: float = 0.0
-    pictures: float = 0.0
-
-
 class HscStage(Stage):
     """Train the `hsc` codec between a frozen encoder and what reads its codes.
 
@@ -78,11 +63,9 @@ class HscStage(Stage):
         codec: trained in place.
         codes: of training faces.
         plan: length, batch, device.
-        base: bytes of the base layer's body at quality 1 and 8, those between log-spaced.
-        total: bytes of both bodies together.
-        weights: of the loss.
+        options: bytes, weights of the loss, learning rate.
         perceptual: what compares pictures, where they count.
-        learning_rate: of Adam.
+        goes_on: the codec is trained already, its start stays.
     """
 
     name = "faces-hsc"
@@ -93,18 +76,17 @@ class HscStage(Stage):
         codec: HscCodec,
         codes: FaceCodes,
         plan: Plan,
+        options: HscOptions | None = None,
         *,
-        base: tuple[float, float] = (14.0, 76.0),
-        total: tuple[float, float] = (60.0, 370.0),
-        weights: HscWeights | None = None,
         perceptual: PerceptualLoss | None = None,
-        learning_rate: float = LEARNING_RATE,
+        goes_on: bool = False,
     ) -> None:
+        self.options = options or HscOptions()
+        self.goes_on = goes_on
         self.networks = networks.to(plan.device).eval().requires_grad_(False)
         self.codec, self.plan, self.codes = codec.to(plan.device).train(), plan, codes
-        self.weights = weights if weights is not None else HscWeights()
         self.perceptual = perceptual
-        self.targets = hsc_targets(base, total)
+        self.targets = hsc_targets(self.options.base_bytes, self.options.all_bytes)
         self.metric = StyleMetric(codes.rows[0].numel()).to(plan.device)
         self.unit = nn.Module()
         self.unit.register_buffer("rows_error", torch.ones(QUALITIES))
@@ -112,14 +94,18 @@ class HscStage(Stage):
         self.rates = nn.ModuleList(
             RateControl(target, speed=STEERING) for target in self.targets
         ).to(plan.device)
-        self.optimizer = torch.optim.Adam(_groups(codec, learning_rate), fused=True)
+        rate = self.options.learning_rate
+        self.optimizer = torch.optim.Adam(
+            group_by_rate(codec, lambda name: rate * factor_of(name, LEAPS)), fused=True
+        )
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Measure the metric and set the short cuts."""
+        """Measure the metric and what bytes are worth; set a new codec's short cuts."""
         chosen = torch.from_numpy(rng.permutation(len(self.codes))[:PROBED])
         answers = (self.networks.generator.synthesise, self._weighted_logits)
         self.metric.measure(self.codes.rows[chosen], answers)
-        start_hsc(self.codec, self.metric, self.networks.generator, self.codes, self.targets)
+        if not self.goes_on:
+            start_hsc(self.codec, self.metric, self.networks.generator, self.codes, self.targets)
         self._start_rates()
 
     @torch.no_grad()
@@ -138,8 +124,8 @@ class HscStage(Stage):
         unit.copy_(torch.tensor(rows))
         base_sizes, detail_sizes = zip(*sizes, strict=True)
         base_control, detail_control = self._controls()
-        start_rates(base_control, rows, base_sizes, unit=rows)
-        start_rates(detail_control, features, detail_sizes)
+        start_prices(base_control, rows, base_sizes, unit=rows)
+        start_prices(detail_control, features, detail_sizes)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -157,8 +143,8 @@ class HscStage(Stage):
         quality = drawn.to(self.plan.device)
         sent = self.codec(codes.rows, codes.feature, quality)
         terms = self._errors(sent, codes, quality) | self._answers(sent, codes)
-        if self.weights.pictures and self.perceptual is not None:
-            terms["pictures"] = self.weights.pictures * self._pictures(sent, codes)
+        if self.options.picture_weight and self.perceptual is not None:
+            terms["pictures"] = self.options.picture_weight * self._pictures(sent, codes)
         loss = torch.stack(list(terms.values())).sum() + self._rate(sent, quality)
         return loss, terms
 
@@ -175,7 +161,11 @@ class HscStage(Stage):
             "hsc_widths": asdict(self.codec.widths),
             "target_bytes": self.targets,
             "faces": len(self.codes),
-            "loss_weights": asdict(self.weights),
+            "loss_weights": {
+                "attributes": self.options.attribute_weight,
+                "labels": self.options.label_weight,
+                "pictures": self.options.picture_weight,
+            },
             **self.watched(),
         }
 
@@ -196,18 +186,18 @@ class HscStage(Stage):
 
     def _answers(self, sent: HscSent, codes: FaceCodes) -> dict[str, Tensor]:
         """How far answers of the attribute head are from those of what was sent."""
-        head, weights = self.networks.head, self.weights
+        head, options = self.networks.head, self.options
         logits = head(sent.rows)
         both = head(sent.rows, sent.feature)
         divergence = attribute_divergence(logits, head(codes.rows))
         refined = attribute_divergence(both, head(codes.rows, codes.feature))
         terms = {
-            "attributes_base": weights.attributes * divergence,
-            "attributes_both": weights.attributes * refined,
+            "attributes_base": options.attribute_weight * divergence,
+            "attributes_both": options.attribute_weight * refined,
         }
-        if weights.labels and codes.attributes.shape[1]:
+        if options.label_weight and codes.attributes.shape[1]:
             cross = F.binary_cross_entropy_with_logits(logits, codes.attributes)
-            terms["labels"] = weights.labels * cross
+            terms["labels"] = options.label_weight * cross
         return terms
 
     def _pictures(self, sent: HscSent, codes: FaceCodes) -> Tensor:
@@ -243,11 +233,3 @@ def hsc_targets(
     """
     first, detail = target_bytes(base, total, later=(1.0,))
     return first, detail
-
-
-def _groups(codec: HscCodec, learning_rate: float) -> list[dict[str, Any]]:
-    rates: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in codec.named_parameters():
-        factor = next((leap for part, leap in LEAPS.items() if part in name), 1.0)
-        rates.setdefault(factor * learning_rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]

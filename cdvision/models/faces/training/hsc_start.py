@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,11 +21,9 @@ from cdvision.models.faces.training.face_codes import FaceCodes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import gain_for, ridge_regression
 from cdvision.networks.scales import QUALITIES, index_of
-from cdvision.training.rate_control import RateControl
 
 PROBED, PATCHED = 256, 512  # faces that measure F's channels, and its patches
 LEAST_SENSITIVITY = 0.1  # of a channel of F, over the mean of all
-LEAST_PRICE = 0.01  # of a byte, over the mean error that a byte saves
 SIGMAS = 5.0  # of a component that its symbols reach
 LOGISTIC = 0.55  # scale of a logistic over the standard deviation of one
 
@@ -130,29 +127,6 @@ def _set_gains(gain: Tensor, rescale: Tensor, y: Tensor, targets: Sequence[float
     for quality, target in enumerate(targets):
         logarithm = math.log(gain_for(deviation, 8 * target))
         gain[quality], rescale[quality] = logarithm, -logarithm
-
-
-def start_rates(
-    control: RateControl,
-    errors: Sequence[float],
-    sizes: Sequence[float],
-    *,
-    unit: Sequence[float] | None = None,
-) -> None:
-    """Begin steering with the price of a byte at the start: what one more would save in error.
-
-    Args:
-        control: of one layer, changed in place.
-        errors: at each quality.
-        sizes: mean bytes of the layer at each quality, where the errors were measured.
-        unit: what the loss divides the error of each quality by.
-    """
-    rising = np.maximum.accumulate(np.asarray(sizes, np.float64)) + 1e-3 * np.arange(len(sizes))
-    saved = -np.gradient(np.asarray(errors, np.float64), rising)
-    price = np.maximum(saved, LEAST_PRICE * max(errors) / max(sizes))
-    price = price if unit is None else price / np.asarray(unit)
-    control.log_multiplier.copy_(torch.from_numpy(np.log(price)))
-    control.log_rate.copy_(torch.log(torch.tensor(sizes)))
 
 
 def _start_tables(codec: HscCodec, sample: FaceCodes) -> None:

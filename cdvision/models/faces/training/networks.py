@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cdvision.errors import ModelError
+from cdvision.errors import CdvisionError
 from cdvision.models.faces.attribute_head import AttributeHead
 from cdvision.models.faces.face_score import FaceScore
 from cdvision.models.faces.inversion_encoder import InversionCodes, InversionEncoder
+from cdvision.models.faces.network import FacePackage, load_face_weights
 from cdvision.models.faces.row_refiner import RowRefiner
 from cdvision.models.faces.style_generator import StyleGenerator
 from cdvision.models.faces.widths import FACE, FaceWidths
-from cdvision.training.stage_run import RECORD, WEIGHTS
+from cdvision.training.finished import fill_module, open_finished
+
+Codec = TypeVar("Codec", bound=nn.Module)
 
 
 class FaceNetworks(nn.Module):
@@ -53,26 +54,43 @@ class FaceNetworks(nn.Module):
         return facts if self.refiner is None else facts | {"refined": True}
 
 
-def load_face_networks(run: Path) -> FaceNetworks:
-    """Return the networks of a finished face run, in evaluation mode.
+def load_face_networks(source: Path | str) -> FaceNetworks:
+    """Return the networks of a finished face run or of a face package, in evaluation mode.
 
     Raises:
-        ModelError: the folder holds no finished run of a face stage.
+        CdvisionError: there is neither.
     """
-    if not (run / RECORD).is_file() or not (run / WEIGHTS).is_file():
-        raise ModelError(f"{run} is not a finished run: expected {WEIGHTS} and {RECORD} in it")
-    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    found = open_finished(source)
+    found.require_network("faces")
+    if found.card is not None:
+        return _packaged_networks(load_face_weights(found.weights_path))
+    record = found.record
     if "widths" not in record:
-        raise ModelError(f"{run} is a run of {record.get('stage')}, not of a face stage")
+        raise CdvisionError(f"{source} is a run of {record.get('stage')}, not of a face stage")
     networks = FaceNetworks(
         FaceWidths(**record["widths"]),
         fixed_noise=record["fixed_noise"],
         refined=record.get("refined", False),
     )
-    tensors = {name: value.float() for name, value in load_file(run / WEIGHTS).items()}
-    try:
-        networks.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{run / WEIGHTS} does not fit its record: {reason}") from error
+    fill_module(networks, found.weights(), source)
     return networks.eval()
+
+
+def _packaged_networks(package: FacePackage) -> FaceNetworks:
+    settings = package.settings
+    networks = FaceNetworks(
+        package.widths, fixed_noise=settings.fixed_noise, refined=settings.refined
+    )
+    stored = {k: v for k, v in package.state_dict().items() if not k.startswith("codec.")}
+    # Without F in the stream there are no weights that read it: they begin as they do in training.
+    fill_module(networks, networks.state_dict() | stored, settings.profile)
+    return networks.eval()
+
+
+def packaged_codec(source: Path | str | None, kind: type[Codec]) -> Codec | None:
+    """Return the codec that a codec stage goes on with: a package's, if it is of this kind."""
+    found = None if source is None else open_finished(source)
+    if found is None or found.card is None:
+        return None
+    codec = load_face_weights(found.weights_path).codec
+    return codec if isinstance(codec, kind) else None

@@ -20,7 +20,7 @@ from cdvision.models.faces.row_refiner import RowRefiner
 from cdvision.models.faces.style_generator import StyleGenerator
 from cdvision.models.faces.training.face_codes import FaceCodes
 from cdvision.models.faces.training.style_metric import gradients_of
-from cdvision.training.stage_run import Plan
+from cdvision.training.plan import Plan
 
 PROBED, SENSED, TAUGHT = 600, 8, 4000  # faces
 COARSE = 32  # pixels a side

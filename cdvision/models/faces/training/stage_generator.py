@@ -23,13 +23,15 @@ from cdvision.models.faces.training.adversarial_losses import (
     r1_penalty,
 )
 from cdvision.models.faces.training.face_bank import FaceBank
-from cdvision.models.faces.training.moving_average import MovingAverage
 from cdvision.models.faces.training.networks import FaceNetworks
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.models.faces.training.options import GeneratorOptions
+from cdvision.training.plan import Plan
+from cdvision.training.stage import Stage
+from cdvision.training.weight_average import WeightAverage
 
-LEARNING_RATE = 0.0025
 BETAS = (0.0, 0.99)
 R1_EVERY, PATH_EVERY = 16, 4
+HALF_LIFE = 10_000.0  # images after which weights count half as much in the average
 MEAN_DECAY = 0.005  # of the mapping network's mean style
 
 
@@ -40,11 +42,7 @@ class GeneratorStage(Stage):
         networks: its generator is trained in place.
         bank: training faces.
         plan: length, batch, device.
-        r1: weight of R1.
-        path: weight of path length regularisation; 0 leaves it out.
-        mixing: how often a face gets two styles.
-        augmented: vary what the discriminator sees (needed for a few thousand faces).
-        learning_rate: of both players.
+        options: rates and weights.
     """
 
     name = "faces-generator"
@@ -54,21 +52,19 @@ class GeneratorStage(Stage):
         networks: FaceNetworks,
         bank: FaceBank,
         plan: Plan,
-        *,
-        r1: float = 1.0,
-        path: float = 0.0,
-        mixing: float = 0.9,
-        augmented: bool = True,
-        learning_rate: float = LEARNING_RATE,
+        options: GeneratorOptions | None = None,
     ) -> None:
+        self.options = options or GeneratorOptions()
         self.networks, self.bank, self.plan = networks.to(plan.device), bank, plan
-        self.r1, self.path_weight, self.mixing, self.augmented = r1, path, mixing, augmented
         self.generator: StyleGenerator = networks.generator.train()
         self.discriminator = StyleDiscriminator(networks.widths).to(plan.device)
-        self.average = MovingAverage(self.generator)
+        # The half-life is counted in images, as generators are usually averaged.
+        memory = 0.5 ** (plan.batch / HALF_LIFE)
+        self.average = WeightAverage(self.generator, memory=memory)
         self.path = PathLength().to(plan.device)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), learning_rate, BETAS)
-        self.opponent = torch.optim.Adam(self.discriminator.parameters(), learning_rate, BETAS)
+        rate = self.options.learning_rate
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), rate, BETAS)
+        self.opponent = torch.optim.Adam(self.discriminator.parameters(), rate, BETAS)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -98,7 +94,7 @@ class GeneratorStage(Stage):
         if rng.random() < 1 / R1_EVERY:  # second derivatives stay in float32
             real.requires_grad_(True)
             terms["r1"] = r1_penalty(self._judge(real), real)
-            loss = loss + R1_EVERY * self.r1 * terms["r1"]
+            loss = loss + R1_EVERY * self.options.r1 * terms["r1"]
         return loss, terms
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -108,29 +104,29 @@ class GeneratorStage(Stage):
             rows = self._rows(rng, follow=True)
             loss = generator_loss(self._judge(self.generator.synthesise(rows)))
         terms = {"drawn": loss}
-        if self.path_weight > 0 and rng.random() < 1 / PATH_EVERY:
+        if self.options.path > 0 and rng.random() < 1 / PATH_EVERY:
             rows = self._rows(rng)[: max(1, self.plan.batch // 2)].clone()
             terms["path"] = self.path(self.generator.synthesise(rows), rows)
-            loss = loss + PATH_EVERY * self.path_weight * terms["path"]
+            loss = loss + PATH_EVERY * self.options.path * terms["path"]
         return loss, terms
 
     def after_step(self) -> None:
         """Follow the generator."""
-        self.average.follow(self.generator, self.plan.batch)
+        self.average.follow(self.generator)
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""
         return {
             **self.networks.facts(),
             "faces": len(self.bank.images),
-            "r1": self.r1,
-            "path": self.path_weight,
-            "augmented": self.augmented,
+            "r1": self.options.r1,
+            "path": self.options.path,
+            "augmented": self.options.augment,
         }
 
     def _judge(self, images: Tensor) -> Tensor:
         images = images.float()
-        logits: Tensor = self.discriminator(augment(images) if self.augmented else images)
+        logits: Tensor = self.discriminator(augment(images) if self.options.augment else images)
         return logits.float()
 
     def _rows(self, rng: np.random.Generator, *, follow: bool = False) -> Tensor:
@@ -141,7 +137,7 @@ class GeneratorStage(Stage):
         if follow:
             with torch.no_grad():
                 self.generator.mapping.mean.lerp_(w.detach().float().mean(0), MEAN_DECAY)
-        mixed = rng.random(size) < self.mixing
+        mixed = rng.random(size) < self.options.mixing
         change = np.where(mixed, rng.integers(1, widths.rows, size), widths.rows)
         first = torch.arange(widths.rows) < torch.from_numpy(change)[:, None]
         return torch.where(first.to(w.device)[:, :, None], w[:size, None], w[size:, None])

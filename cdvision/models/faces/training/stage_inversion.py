@@ -24,6 +24,7 @@ from cdvision.models.faces.attribute_head import with_basic_only
 from cdvision.models.faces.inversion_encoder import InversionCodes
 from cdvision.models.faces.training.face_bank import FaceBank
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import InversionOptions
 from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.stage_trunk import (
     attribute_losses,
@@ -31,13 +32,13 @@ from cdvision.models.faces.training.stage_trunk import (
     require_attributes,
     standardise,
 )
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
 PERCEPTUAL_PART = 2  # one picture of so many is compared there: it costs more than drawing one
 FAINT = 0.1  # of the RGB weights that adversarial training likes; they paint far outside -1..1
 LAYERS, SHARES = ("basic", "rows", "feature"), (0.15, 0.4, 0.45)
-RATES = {"trunk": 5e-5, "heads": 1e-3, "generator": 2e-3}
 WEIGHTS = {"l1": 2.0, "l2": 2.0, "perceptual": 0.5, "feature": 0.05, "attributes": 0.5, "rows": 1.0}
 
 
@@ -50,10 +51,7 @@ class InversionStage(Stage):
         held_out: faces to measure on.
         plan: length, batch, device.
         perceptual: the perceptual distance; None leaves it out, which makes steps far cheaper.
-        tune_generator: train the generator too.
-        drawn: share of a batch that the generator draws, whose rows are known; it must be trained.
-        rates: learning rates of ``trunk`` (0 freezes it), ``heads`` and ``generator``.
-        weights: of the losses.
+        options: what is trained, how fast, and on what.
     """
 
     name = "faces-inversion"
@@ -65,16 +63,11 @@ class InversionStage(Stage):
         held_out: FaceBank,
         plan: Plan,
         perceptual: PerceptualLoss | None = None,
-        *,
-        tune_generator: bool = False,
-        drawn: float = 0.0,
-        rates: dict[str, float] | None = None,
-        weights: dict[str, float] | None = None,
+        options: InversionOptions | None = None,
     ) -> None:
         require_attributes(bank, networks)
         self.networks, self.bank, self.held_out, self.plan = networks, bank, held_out, plan
-        self.tune_generator, self.drawn = tune_generator, drawn
-        self.rates, self.weights = RATES | (rates or {}), WEIGHTS | (weights or {})
+        self.options = options or InversionOptions()
         lay_out(networks, plan.device).train()
         self.perceptual = None if perceptual is None else lay_out(perceptual, plan.device)
         self.optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99))
@@ -83,7 +76,7 @@ class InversionStage(Stage):
         """Set the scales of heads that are new, and make a new generator paint faintly."""
         standardise(self.networks, self.bank, self.plan, feature=True)
         generator = self.networks.generator
-        if self.tune_generator and not generator.mapping.mean.any():
+        if self.options.tune_generator and not generator.mapping.mean.any():
             with torch.no_grad():
                 for block in generator.layers():
                     block.rgb.conv.weight.mul_(FAINT)
@@ -98,7 +91,7 @@ class InversionStage(Stage):
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Errors of pictures, codes and attributes of one batch, and of one layer."""
-        count = round(self.drawn * self.plan.batch)
+        count = round(self.options.drawn * self.plan.batch)
         faces = self.bank.batch(self.plan.batch - count, rng)
         drawn, known = self._draw(count)
         images = channels_last(torch.cat([faces.images, drawn]), self.plan.device)
@@ -112,7 +105,7 @@ class InversionStage(Stage):
             terms["feature"] = feature_error
         if count:
             terms["rows"] = (codes.rows[-count:].float() - known).square().mean()
-        loss = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        loss = torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
         return loss, terms | {f"l1_{layer}": terms["l1"]}
 
     def record(self) -> dict[str, Any]:
@@ -121,11 +114,11 @@ class InversionStage(Stage):
             **self.networks.facts(),
             "faces": len(self.bank.images),
             "attributes": list(self.bank.names),
-            "tune_generator": self.tune_generator,
-            "drawn": self.drawn,
+            "tune_generator": self.options.tune_generator,
+            "drawn": self.options.drawn,
             "perceptual": self.perceptual is not None,
-            "rates": self.rates,
-            "weights": self.weights,
+            "rates": self.options.rates,
+            "weights": WEIGHTS,
             "held_out": attribute_report(self.networks, self.held_out, self.plan)
             | {"psnr": psnr_report(self.networks, self.held_out, self.plan)},
         }
@@ -139,14 +132,12 @@ class InversionStage(Stage):
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups; what has no group is frozen."""
-        networks, rates = self.networks, self.rates
+        networks, rates = self.networks, self.options.rates
         encoder = networks.encoder
         heads = [encoder.hidden, encoder.styles, encoder.feature, networks.head]
         parts: dict[str, list[nn.Module]] = {
             "trunk": [encoder.trunk], "heads": heads, "generator": [networks.generator],
         }  # fmt: skip
-        if not self.tune_generator:
-            rates = rates | {"generator": 0.0}
         groups = []
         for name, modules in parts.items():
             parameters = [p for module in modules for p in module.parameters()]

@@ -22,13 +22,14 @@ from cdvision.models.faces.style_layers import MIDDLE_ROWS
 from cdvision.models.faces.training.face_bank import FaceBank
 from cdvision.models.faces.training.face_codes import FaceCodes
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import RowsOptions
 from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.rows_start import start_refiner
 from cdvision.models.faces.training.stage_inversion import PERCEPTUAL_PART
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
-LEARNING_RATE = 1e-3
 LEAP = 0.03  # of the directions, over the learning rate
 LAYERS, SHARES = ("basic", "middle", "enhanced"), (0.2, 0.3, 0.5)  # of steps
 WEIGHTS = {"l1": 2.0, "l2": 2.0, "perceptual": 0.5, "attributes": 1.0}
@@ -44,7 +45,7 @@ class RowsStage(Stage):
         held_out: faces to measure on.
         plan: length, batch, device.
         perceptual: the perceptual distance; None leaves it out.
-        learning_rate: of Adam.
+        options: learning rate.
     """
 
     name = "faces-rows"
@@ -57,9 +58,9 @@ class RowsStage(Stage):
         held_out: FaceBank,
         plan: Plan,
         perceptual: PerceptualLoss | None = None,
-        *,
-        learning_rate: float = LEARNING_RATE,
+        options: RowsOptions | None = None,
     ) -> None:
+        rate = (options or RowsOptions()).learning_rate
         self.networks = lay_out(networks, plan.device).eval().requires_grad_(False)
         self.refiner = networks.refiner = RowRefiner(networks.widths).to(plan.device)
         self.bank, self.codes, self.held_out, self.plan = bank, codes, held_out, plan
@@ -67,14 +68,13 @@ class RowsStage(Stage):
         directions = list(self.refiner.directions.parameters())
         others = [p for p in self.refiner.parameters() if p is not directions[0]]
         groups = [
-            {"params": others, "lr": learning_rate},
-            {"params": directions, "lr": LEAP * learning_rate},
+            {"params": others, "lr": rate},
+            {"params": directions, "lr": LEAP * rate},
         ]
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def begin(self, rng: np.random.Generator) -> None:
         """Set directions and first steps of the refiner."""
-        torch.manual_seed(self.plan.seed)  # probes draw from torch's own generator
         generator = self.networks.generator
         start_refiner(self.refiner, generator, self.codes, self._pictures, self.plan, rng)
 

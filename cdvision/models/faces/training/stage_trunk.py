@@ -19,10 +19,12 @@ from cdvision.models.faces.attribute_head import with_basic_only
 from cdvision.models.faces.training.attribute_scores import balanced_accuracy, mean_accuracy
 from cdvision.models.faces.training.face_bank import FaceBank
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import TrunkOptions
+from cdvision.training.plan import Plan
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
-LEARNING_RATE, TRUNK_RATE, WEIGHT_DECAY = 1e-3, 2e-4, 0.02
+WEIGHT_DECAY = 0.02
 STANDARD_FACES = 512  # whose pooled features give the style head's input its scale
 ROW_NOISE = 0.1  # added to rows before the head: what a codec's rounding will do to them
 
@@ -35,8 +37,7 @@ class TrunkStage(Stage):
         bank: training faces with attributes.
         held_out: faces to measure on.
         plan: length, batch, device.
-        learning_rate: of the heads.
-        trunk_rate: of the trunk.
+        options: learning rates.
     """
 
     name = "faces-trunk"
@@ -47,18 +48,20 @@ class TrunkStage(Stage):
         bank: FaceBank,
         held_out: FaceBank,
         plan: Plan,
-        *,
-        learning_rate: float = LEARNING_RATE,
-        trunk_rate: float = TRUNK_RATE,
+        options: TrunkOptions | None = None,
     ) -> None:
         require_attributes(bank, networks)
+        options = options or TrunkOptions()
         self.networks, self.bank, self.held_out, self.plan = networks, bank, held_out, plan
         lay_out(networks, plan.device).train()
         encoder = networks.encoder
         trunk = list(encoder.trunk.parameters())
         heads = [p for part in (encoder.hidden, encoder.styles, networks.head)
                  for p in part.parameters()]  # fmt: skip
-        groups = [{"params": trunk, "lr": trunk_rate}, {"params": heads, "lr": learning_rate}]
+        groups = [
+            {"params": trunk, "lr": options.trunk_rate},
+            {"params": heads, "lr": options.learning_rate},
+        ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
 
     def begin(self, rng: np.random.Generator) -> None:

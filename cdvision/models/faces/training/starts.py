@@ -12,13 +12,13 @@ from cdvision.models.faces.widths import FACE, FaceWidths
 
 
 def start_networks(
-    *, start: Path | None = None, trunk_weights: Path | None = None,
+    *, start: Path | str | None = None, trunk_weights: Path | None = None,
     generator: Path | None = None, widths: FaceWidths = FACE,
 ) -> FaceNetworks:  # fmt: skip
     """Return the networks that a stage trains on.
 
     Args:
-        start: a finished run of a face stage; it decides the widths.
+        start: a finished run of a face stage, or a face package; it decides the widths.
         trunk_weights: folder with the ImageNet weights of the trunk, where it is not trained yet.
         generator: without ``start``: safetensors file of a StyleGAN2 generator, see
             :mod:`cdvision.models.faces.style_weights`; it decides resolution and style.

@@ -22,26 +22,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.errors import CdvisionError
 from cdvision.models.faces.style_layers import SentRows, StyleLayers
 from cdvision.models.faces.training.networks import FaceNetworks
+from cdvision.models.faces.training.options import StyleLayersOptions, check_bytes
 from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
 from cdvision.networks.scales import QUALITIES
+from cdvision.training.learning_rates import group_by_rate
+from cdvision.training.plan import Plan
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl, targets_between
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.stage import Stage
 
-LEARNING_RATE = 1e-2  # of gains and tables, which are logarithms
 SHARES = {
     "synthesis": 1e-2, "linear": 1e-3, "correction": 1e-3, "transformer": 2e-2, "scales": 0.1,
-}  # of that rate  # fmt: skip
+}  # of the learning rate: gains and tables, which are logarithms, have all of it  # fmt: skip
 FROZEN = "analysis"
 """What stays as the start computes it. Rows stand around 17 and move along few directions, so these
 weights are small (0.0005) and their gradients huge (1,000 times those of the gains): Adam's equal
 steps of 1e-5 change each by 2 % at once. 25 of them more than doubled the bytes of later layers, in
 whatever order of warm-up or clipping, while all other groups learn at ordinary rates."""
-BASIC_BYTES, ALL_BYTES = (12.0, 56.0), (60.0, 300.0)  # quality 1 and 8; a header comes on top
 ATTRIBUTE_WEIGHT, PICTURE_WEIGHT = 3.0, 0.5
 PICTURES = 4  # faces of a batch that are drawn, where pictures count
 PROBED = 400  # faces from which the metric is measured
@@ -56,10 +56,9 @@ class StyleLayersStage(Stage):
         codec: trained in place.
         rows: of training faces, (M, rows, style); see ``cached_codes``.
         plan: length, batch, device.
-        basic: bytes of the basic layer at quality 1 and 8, those between log-spaced.
-        total: bytes of all layers together.
+        options: bytes and learning rate.
         perceptual: draw some faces of a batch after each layer and compare them, too.
-        learning_rate: of gains and tables, the largest.
+        goes_on: the codec is trained already, its start stays.
     """
 
     name = "faces-style-layers"
@@ -70,16 +69,17 @@ class StyleLayersStage(Stage):
         codec: StyleLayers,
         rows: Tensor,
         plan: Plan,
+        options: StyleLayersOptions | None = None,
         *,
-        basic: tuple[float, float] = BASIC_BYTES,
-        total: tuple[float, float] = ALL_BYTES,
         perceptual: PerceptualLoss | None = None,
-        learning_rate: float = LEARNING_RATE,
+        goes_on: bool = False,
     ) -> None:
+        options = options or StyleLayersOptions()
+        self.goes_on = goes_on
         self.networks = networks.to(plan.device).eval().requires_grad_(False)
         self.codec, self.plan = codec.to(plan.device).train(), plan
         self.rows = rows.to(plan.device)
-        self.targets = target_bytes(basic, total)
+        self.targets = target_bytes(options.basic_bytes, options.all_bytes)
         self.perceptual = None if perceptual is None else perceptual.to(plan.device)
         self.metric = StyleMetric(rows[0].numel()).to(plan.device)
         later = tuple(sum(rest) for rest in zip(*self.targets[1:], strict=True))
@@ -88,14 +88,15 @@ class StyleLayersStage(Stage):
             RateControl(target, speed=STEERING).to(plan.device)
             for target in (self.targets[0], later)
         )
-        self.optimizer = torch.optim.Adam(_groups(codec, learning_rate), fused=True)
+        self.optimizer = torch.optim.Adam(_groups(codec, options.learning_rate), fused=True)
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Measure the metric and set the linear paths."""
+        """Measure the metric and set a new codec's linear paths."""
         chosen = torch.from_numpy(rng.permutation(len(self.rows))[:PROBED]).to(self.plan.device)
         answers = (self.networks.generator.synthesise, self._weighted_logits)
         self.metric.measure(self.rows[chosen], answers)
-        start_style_layers(self.codec, self.metric, self.rows, self.targets)
+        if not self.goes_on:
+            start_style_layers(self.codec, self.metric, self.rows, self.targets)
         self.start.measure(self.codec, self.metric, self.rows[chosen])
 
     def modules(self) -> dict[str, nn.Module]:
@@ -214,12 +215,7 @@ def target_bytes(
     Raises:
         CdvisionError: targets that are no such bytes.
     """
-    if not (0 < basic[0] < basic[1] and total[0] < total[1] and basic[0] < total[0]
-            and basic[1] < total[1]):  # fmt: skip
-        raise CdvisionError(
-            "bytes: expected 0 < LOW < HIGH of the basic layer, and more than that of all layers, "
-            f"found {basic} and {total}"
-        )
+    check_bytes(basic, total)
     first, everything = targets_between(*basic), targets_between(*total)
     rest = [a - b for a, b in zip(everything, first, strict=True)]
     return [first, *(tuple(share * left for left in rest) for share in later)]
@@ -227,10 +223,8 @@ def target_bytes(
 
 def _groups(codec: StyleLayers, learning_rate: float) -> list[dict[str, Any]]:
     """Return the parameter groups; what has no group is frozen."""
-    rates: dict[float, list[nn.Parameter]] = {}
     for name, parameter in codec.named_parameters():
         parameter.requires_grad_(not name.startswith(FROZEN))
-        if parameter.requires_grad:
-            share = SHARES.get(name.partition(".")[0], 1.0)
-            rates.setdefault(share * learning_rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in rates.items()]
+    return group_by_rate(
+        codec, lambda name: learning_rate * SHARES.get(name.partition(".")[0], 1.0)
+    )

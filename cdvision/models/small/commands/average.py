@@ -8,26 +8,27 @@ from pathlib import Path
 
 import click
 
-_RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+from cdvision.cli.training_options import FOLDER, OUT
 
 
 @click.command()
-@click.argument("run", type=_RUN)
-@click.argument("start", type=_RUN)
+@click.argument("run", type=FOLDER)
+@click.argument("start")
 @click.option("--share", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="RUN's.")
-@click.option("-o", "--out", required=True, type=Path, help="Folder of the new run.")
-def average(run: Path, start: Path, share: float, out: Path) -> None:
-    """Average the weights of a finished RUN and of START, the one that it went on from."""
-    from safetensors.torch import save_file
-
+@OUT
+def average(run: Path, start: str, share: float, out: Path) -> None:
+    """Average a finished RUN and START, the run or package that it went on from."""
+    from cdvision.training.finished import open_finished
     from cdvision.training.run_average import average_runs
-    from cdvision.training.stage_run import CHECKPOINT, RECORD, WEIGHTS, read_record
+    from cdvision.training.run_folder import CHECKPOINT, RECORD, WEIGHTS
+    from cdvision.training.tensor_files import write_tensors
 
-    weights = average_runs(run, start, share)
-    record = {**read_record(run), "averaged": {"share": share, "with": read_record(start)}}
+    ours, theirs = open_finished(run), open_finished(start)
+    weights = average_runs(ours, theirs, share)
+    record = {**ours.record, "averaged": {"share": share, "with": theirs.record}}
     out.mkdir(parents=True, exist_ok=True)
-    save_file(weights, out / WEIGHTS)
-    if (run / CHECKPOINT).is_file():  # metric and multipliers, for a run that goes on from here
-        shutil.copyfile(run / CHECKPOINT, out / CHECKPOINT)
+    write_tensors(out / WEIGHTS, weights)
+    for file in run.glob(f"{CHECKPOINT}*"):  # metric and prices, for a run that goes on from here
+        shutil.copyfile(file, out / file.name)
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     click.echo(f"weights: {out / WEIGHTS}")

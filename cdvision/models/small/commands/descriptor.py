@@ -7,31 +7,30 @@ from pathlib import Path
 
 import click
 
-from cdvision.cli.training_options import photo_banks, place
-
-_EXISTING = click.Path(exists=True, path_type=Path)
+from cdvision.cli.training_options import OUT, PHOTOS, SPLIT_TABLE, photo_banks
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("photos", nargs=-1, required=True, type=_EXISTING)
-@click.option("-o", "--out", required=True, type=Path, help="Folder of the new run.")
-@click.option("--split-table", type=_EXISTING, help="As for the run.")
+@click.argument("run")
+@PHOTOS
+@OUT
+@SPLIT_TABLE
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def descriptor(
-    run: Path, photos: tuple[Path, ...], out: Path, split_table: Path | None, device: str, seed: int
+    run: str, photos: tuple[Path, ...], out: Path, split_table: Path | None, device: str, seed: int
 ) -> None:
-    """Compute the descriptor of `small` beside the map of a finished RUN, which stays as it is."""
-    from safetensors.torch import load_file
-
+    """Compute the descriptor of `small` beside the map of a RUN or package, which stays."""
     from cdvision.models.small.network import Small
     from cdvision.models.small.training.descriptor import TARGET_BYTES, compute_descriptor
-    from cdvision.training.stage_run import RECORD, WEIGHTS, read_record, write_result
+    from cdvision.training.finished import open_finished
+    from cdvision.training.plan_options import usable_device
+    from cdvision.training.run_folder import RECORD, WEIGHTS, write_result
 
-    record, where = read_record(run), place(device)
-    state = {name: value.float() for name, value in load_file(run / WEIGHTS).items()}
-    model = Small.from_state(state).eval().requires_grad_(False)
+    start, where = open_finished(run), usable_device(device)
+    start.require_network("small")
+    record = start.record
+    model = Small.from_state(start.weights()).eval().requires_grad_(False)
     used = compute_descriptor(model, photo_banks(photos, split_table, where), where, seed)
     out.mkdir(parents=True, exist_ok=True)
     write_result(model, out)

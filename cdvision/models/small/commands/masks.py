@@ -6,64 +6,46 @@ from pathlib import Path
 
 import click
 
-from cdvision.cli.training_options import place
-
-_EXISTING = click.Path(exists=True, path_type=Path)
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+from cdvision.cli.dataclass_options import EXISTING, dataclass_options
+from cdvision.cli.training_options import FOLDER, PHOTOS, train_stage
+from cdvision.models.small.training.options import MaskOptions
 
 
 @click.command()
-@click.argument("start", type=_FOLDER)
-@click.argument("photos", nargs=-1, required=True, type=_EXISTING)
+@click.argument("start")
+@PHOTOS
 @click.option(
     "--boxes",
     multiple=True,
     required=True,
-    type=_EXISTING,
+    type=EXISTING,
     help="COCO-format json with boxes and run-length masks; may be given several times.",
 )
 @click.option("-o", "--out", type=Path, default=Path("runs/masks"), show_default=True)
-@click.option("--minutes", type=float, default=35.0, show_default=True)
-@click.option("--steps", type=click.IntRange(1), help="Length in steps instead.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--short", default=256, show_default=True, help="Short side of an input, pixels.")
-@click.option("--long", default=384, show_default=True, help="Long side of an input, pixels.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@dataclass_options(options=MaskOptions(minutes=35.0))
 def masks(
-    start: Path,
-    photos: tuple[Path, ...],
-    boxes: tuple[Path, ...],
-    out: Path,
-    minutes: float,
-    steps: int | None,
-    batch: int,
-    short: int,
-    long: int,
-    device: str,
-    seed: int,
+    start: str, photos: tuple[Path, ...], boxes: tuple[Path, ...], out: Path, options: MaskOptions
 ) -> None:
-    """Train the mask branch of START, a package of `small`, on labelled PHOTOS.
+    """Train the mask branch of START, a package of `small` (folder or name), on labelled PHOTOS.
 
     PHOTOS are folders or tars that hold the photos of all --boxes. No byte of any stream changes;
     started again, it resumes.
     """
     from cdvision.models.small.training.masks import MaskStage, banks_with_masks
     from cdvision.package.loader import load_package
+    from cdvision.package.registry import model_folder
     from cdvision.training.labelled_boxes import read_labelled
-    from cdvision.training.stage_run import Plan, run_stage
 
-    plan = Plan(minutes, batch, place(device), steps=steps, seed=seed)
-    package = load_package(start)
+    plan, package = options.plan(), load_package(model_folder(start))
     sets = [read_labelled(labels, photos).photos for labels in boxes]
-    banks = banks_with_masks(sets, short=short, long=long, device=plan.device)
-    run_stage(MaskStage(package, banks, plan), out, plan, {"boxes": [path.name for path in boxes]})
-    click.echo(f"weights: {out / 'weights.safetensors'} · log: {out / 'log.jsonl'}")
+    banks = banks_with_masks(sets, short=options.short, long=options.long, device=plan.device)
+    stage = MaskStage(package, banks, plan, options)
+    train_stage(stage, out, plan, {"boxes": [path.name for path in boxes]})
 
 
 @click.command("add-masks")
-@click.argument("package", type=_FOLDER)
-@click.argument("run", type=_FOLDER)
+@click.argument("package", type=FOLDER)
+@click.argument("run", type=FOLDER)
 @click.option("-o", "--out", type=Path, required=True, help="Folder of the new package.")
 def add_masks(package: Path, run: Path, out: Path) -> None:
     """Write PACKAGE again with the mask branch of RUN, which was trained on it.

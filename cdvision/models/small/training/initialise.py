@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,12 +12,48 @@ from cdvision.models.small.nanodet import COARSE_CHANNELS, FINE_CHANNELS
 from cdvision.models.small.network import Small
 from cdvision.models.small.training.distillation import Teacher
 from cdvision.models.small.training.sensitivity import Sensitivity
+from cdvision.networks.initial_weights import load_mobilenet_embedding
 from cdvision.networks.latent_model import LATENT_CHANNELS
 from cdvision.training.feature_metric import blocks
-from cdvision.training.latent_start import principal_components, set_linear, start_gains
+from cdvision.training.hyper_start import start_hyper
+from cdvision.training.latent_start import (
+    principal_components,
+    set_linear,
+    start_gains,
+    start_prediction,
+)
 from cdvision.training.rate_control import TARGET_BYTES
 
 LATENT_UNIT = 0.1  # of the latents: it puts the weights before and behind them on one scale
+
+
+@torch.no_grad()
+def start_small(
+    model: Small,
+    teacher: Teacher,
+    sensitivity: Sensitivity,
+    images: list[Tensor],
+    weights: Path,
+    *,
+    few: Sequence[Tensor],
+) -> None:
+    """Begin with the best linear code of what the detector computes for some images.
+
+    Args:
+        model: changed in place.
+        teacher: the uncompressed detector.
+        sensitivity: the metric of its features, measured.
+        images: batches (N, 3, S, S) of RGB 0..255, some dozens of crops in all.
+        weights: folder of the initial weights, for the classifier.
+        few: those of the batches that set prediction and hyper-latent.
+    """
+    initialise_small(model, teacher, sensitivity, images)
+    network, last = load_mobilenet_embedding(weights)
+    model.descriptor.network.load_state_dict(network.state_dict())
+    model.classifier_tail.load_state_dict(last.state_dict())
+    features = [model.encoder.features(batch) for batch in few]
+    start_prediction(model, features)
+    start_hyper(model, features)
 
 
 @torch.no_grad()

@@ -1,9 +1,13 @@
-"""One training step of `small`'s map: encode, quantise, decode, compare with the detector."""
+"""The stages of `small`'s map: what arrives of a photo, compared with the uncompressed detector.
+
+Nothing here needs labels: the targets are what the detector computes for the photo.
+"""
 
 from __future__ import annotations
 
-import copy
-import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,38 +15,53 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.models.small.nanodet import DenseDetections, DetectorFeatures
+from cdvision.models.small.nanodet_weights import load_nanodet
 from cdvision.models.small.network import Small, pack, unpack
 from cdvision.models.small.training.distillation import Teacher, detection_loss
-from cdvision.models.small.training.recipe import WEIGHTS, Recipe, freeze, parameter_groups
+from cdvision.models.small.training.initialise import start_small
+from cdvision.models.small.training.options import MapOptions
+from cdvision.models.small.training.recipe import WEIGHTS, parameter_groups
 from cdvision.models.small.training.sensitivity import Sensitivity
 from cdvision.networks.scales import QUALITIES
-from cdvision.training.checkpoint import Progress
-from cdvision.training.rate_control import RateControl
-from cdvision.training.transmission import transmit
+from cdvision.training.finished import Finished, fill_module
+from cdvision.training.photo_bank import PhotoBank, count_photos, draw_batch
+from cdvision.training.plan import Plan
+from cdvision.training.prices import measure_prices, recorded_prices, restore_prices
+from cdvision.training.rate_control import TARGET_BYTES, RateControl
+from cdvision.training.stage import Stage
+from cdvision.training.transmission import Transmission, transmit
+from cdvision.training.weight_average import MEMORY, WeightAverage
 
-AVERAGE_EVERY = 8  # steps; averaging millions of weights costs a tenth of a step
+START_BATCHES, START_SIZE = 3, 16  # of each group of photos, from which a start is computed
+MAP_MEMORY = 0.999  # of the average: a run of thousands of steps may look far back
+MASKS = "masks."  # begins the names of the mask branch's weights
 
 
-class SmallTrainer:
-    """State of one run: model, moving average, optimiser, rate control, progress."""
+class DistilledStage(Stage):
+    """What the stages of the map share: the model, the detector that it learns from, the photos.
 
-    def __init__(self, teacher: Teacher, recipe: Recipe, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
+    Args:
+        weights: folder of the initial weights.
+        banks: groups of decoded photos.
+        plan: how long and where.
+        memory: of the average, see `WeightAverage`.
+    """
+
+    def __init__(
+        self, weights: Path, banks: Sequence[PhotoBank], plan: Plan, *, memory: float = MEMORY
+    ) -> None:
+        torch.manual_seed(plan.seed)
         # Depth-wise convolutions run 1.7x faster with channels last, on CPU and GPU alike.
-        layout: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}
-        self.teacher = teacher.to(**layout).eval()
+        layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
+        self.initial_weights, self.banks, self.plan = weights, banks, plan
+        self.teacher = Teacher(*load_nanodet(weights)).to(**layout).eval()
         self.model = Small().to(**layout)
-        self.rate = RateControl().to(device)
-        self.sensitivity = Sensitivity().to(device)
-        freeze(self.model)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(
-            parameter_groups(self.model, recipe), betas=(0.9, 0.99), eps=1e-12, fused=True
-        )
-        self.progress = Progress()
+        self.average = WeightAverage(self.model, memory=memory)
+        self.rate = RateControl().to(plan.device)
+        self.sensitivity = Sensitivity().to(plan.device)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return what a checkpoint holds."""
+        """Return what a checkpoint holds, and what a run that goes on from here needs."""
         return {
             "model": self.model,
             "average": self.average,
@@ -50,50 +69,57 @@ class SmallTrainer:
             "sensitivity": self.sensitivity,
         }
 
-    def step(self, image: Tensor, rng: np.random.Generator) -> dict[str, float]:
-        """Train on one batch (N, 3, S, S) and return its terms."""
-        image = image.contiguous(memory_format=torch.channels_last)
-        quality = torch.from_numpy(rng.integers(QUALITIES, size=len(image))).to(self.device)
+    def result(self) -> nn.Module:
+        """Return the averaged model."""
+        return self.average.network
+
+    def after_step(self) -> None:
+        """Follow with the average."""
+        self.average.follow(self.model)
+
+    def record(self) -> dict[str, Any]:
+        """Return facts for the card; the prices of bytes are for a run that goes on from it."""
+        return {"photos": count_photos(self.banks), **recorded_prices(self.rate)}
+
+    def draw_crops(self, rng: np.random.Generator) -> Tensor:
+        """Draw a batch (N, 3, S, S) of crops, RGB 0..255."""
+        return _laid_out(draw_batch(self.banks, self.plan.batch, rng))
+
+    def draw_start(self, rng: np.random.Generator) -> list[Tensor]:
+        """Draw the crops from which a start is computed, some batches of each group."""
+        drawn = [bank.batch(START_SIZE, rng) for bank in self.banks for _ in range(START_BATCHES)]
+        return [_laid_out(batch) for batch in drawn]
+
+    def restore(self, start: Finished, images: Sequence[Tensor]) -> None:
+        """Take over metric and prices of bytes; what a package does not hold is measured.
+
+        Args:
+            start: whose weights the model holds already.
+            images: batches (N, 3, S, S), to measure on.
+        """
+        if metric := start.checkpointed("sensitivity"):
+            self.sensitivity.load_state_dict(metric)
+        else:
+            self.sensitivity.measure(self.teacher, images)
+        if not restore_prices(self.rate, start):
+            measure_prices(self.rate, self._error_and_bits, images)
+
+    def _error_and_bits(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        sent, terms = self.compare(image, quality)
+        return weighted_sum(terms), sent.bits
+
+    def compare(self, image: Tensor, quality: Tensor) -> tuple[Transmission, dict[str, Tensor]]:
+        """Send images (N, 3, S, S) at qualities (N,); compare what arrives with the detector."""
         with torch.no_grad():
             wanted = self.teacher.front(image)
-        sent = transmit(self.model, self._sender_features(wanted.fine), quality)
-        terms = self._terms(pack(wanted), sent.y)
-        loss = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros((), device=self.device))
-        pixels = image.shape[2] * image.shape[3]
-        rate_loss = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss + rate_loss).backward()
-        norm = nn.utils.clip_grad_norm_(
-            [p for p in self.model.parameters() if p.requires_grad], 60.0
-        )
-        if torch.isfinite(norm):  # one bad batch must not end a run of hours
-            self._schedule()
-            self.optimizer.step()
-        self.progress.step += 1
-        if self.progress.step % AVERAGE_EVERY == 0:
-            self._update_average()
-        log = {k: float(v.detach()) for k, v in terms.items()}
-        return log | {
-            "rate": float(rate_loss.detach()),
-            "bits": float(sent.bits.detach().mean()),
-            "norm": float(norm),
-        }
+        # The sender's analysis reads its own stage 3, on the stage 2 that both share.
+        stage3 = self.model.encoder.front.stage3(wanted.fine)
+        sent = transmit(self.model, pack(DetectorFeatures(wanted.fine, stage3)), quality)
+        return sent, self.compare_received(pack(wanted), sent.y)
 
-    def received_terms(self, image: Tensor, quality: Tensor) -> dict[str, Tensor]:
-        """Return the terms of images (N, 3, S, S) for a receiver alone, at qualities (N,)."""
-        image = image.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            wanted = self.teacher.front(image)
-            sent = transmit(self.model, self._sender_features(wanted.fine), quality)
-        return self._terms(pack(wanted), sent.y)
-
-    def _sender_features(self, fine: Tensor) -> Tensor:
-        """Return what the sender's analysis reads: its own stage 3 on the shared stage 2."""
-        return pack(DetectorFeatures(fine, self.model.encoder.front.stage3(fine)))
-
-    def _terms(self, features: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Compare what the receiver computes from ``y`` with the teacher, from packed features."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+    def compare_received(self, features: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Compare what a receiver computes from ``y`` with the teacher on packed features."""
+        with self.plan.autocast():
             target = self.teacher.detect(unpack(features))
             found = self.model.detector_tap(y)
             tail = self.model.detector_tail
@@ -103,17 +129,85 @@ class SmallTrainer:
             terms |= detection_loss(pyramid, dense, target)
         return {f"detect/{name}": value for name, value in terms.items()}
 
-    def _schedule(self) -> None:
-        """Warm up by steps, then fall as a cosine over the run's *time*: slow machines end too."""
-        done = min(1.0, self.progress.seconds / (60 * self.recipe.minutes))
-        factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-        factor *= min(1.0, (self.progress.step + 1) / self.recipe.warmup_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_rate"] * factor
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.recipe.average, (1 + self.progress.step) / (10 + self.progress.step))
-        decay **= AVERAGE_EVERY
-        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+class MapStage(DistilledStage):
+    """Trains the map: sender, probabilities, taps and tails together.
+
+    Args:
+        weights: folder of the initial weights.
+        banks: groups of decoded photos.
+        plan: how long and where.
+        options: learning rates.
+        start: to go on from, with the whole schedule anew. Default: start from a linear code.
+
+    Raises:
+        CdvisionError: ``start`` is of another network.
+    """
+
+    name = "small"
+
+    def __init__(
+        self,
+        weights: Path,
+        banks: Sequence[PhotoBank],
+        plan: Plan,
+        options: MapOptions | None = None,
+        *,
+        start: Finished | None = None,
+    ) -> None:
+        super().__init__(weights, banks, plan, memory=MAP_MEMORY)
+        self.options, self.start = options or MapOptions(), start
+        groups = parameter_groups(self.model, self.options)
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12, fused=True)
+        if start is not None:
+            fill_small(self.model, start)
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Start from what a run or package has reached, or from the best linear code."""
+        images = self.draw_start(rng)
+        if self.start is not None:
+            self.restore(self.start, images)
+        else:
+            self.sensitivity.measure(self.teacher, images)
+            start_small(
+                self.model, self.teacher, self.sensitivity, images, self.initial_weights,
+                few=images[::START_BATCHES],
+            )  # fmt: skip
+        self.average.restart(self.model)
+
+    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Encode a batch at random qualities and compare what the detector gets of it."""
+        image = self.draw_crops(rng)
+        drawn = torch.from_numpy(rng.integers(QUALITIES, size=len(image)))
+        quality = drawn.to(self.plan.device)
+        sent, terms = self.compare(image, quality)
+        pixels = image.shape[2] * image.shape[3]
+        rate = self.rate(sent.noisy_bits, sent.bits, quality, pixels)
+        return weighted_sum(terms) + rate, terms | {"rate": rate, "bits": sent.bits.mean()}
+
+    def watched(self) -> dict[str, Any]:
+        """Return running bytes of a reference photo at each quality."""
+        return {"bytes": [round(rate) for rate in self.rate.rates()]}
+
+    def record(self) -> dict[str, Any]:
+        """Return facts for the card, those of the start among them."""
+        facts = {**super().record(), **asdict(self.options), "target_bytes": TARGET_BYTES}
+        return facts if self.start is None else {**facts, "start": self.start.record}
+
+
+def weighted_sum(terms: dict[str, Tensor]) -> Tensor:
+    """Add up the terms of a comparison, each by its weight."""
+    return torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
+
+
+def fill_small(model: Small, start: Finished) -> dict[str, Tensor]:
+    """Fill a model with what a run or package has reached; return its mask branch's weights."""
+    start.require_network("small")
+    weights = start.weights()
+    masks = {name: weights.pop(name) for name in list(weights) if name.startswith(MASKS)}
+    fill_module(model, weights, start.folder)
+    return masks
+
+
+def _laid_out(image: Tensor) -> Tensor:
+    return image.contiguous(memory_format=torch.channels_last)

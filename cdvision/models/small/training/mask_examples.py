@@ -19,7 +19,7 @@ from cdvision.engines import Engine
 from cdvision.heads.distribution_boxes import cell_grid, decode_boxes
 from cdvision.models.small.nanodet import DenseDetections, DetectorFeatures
 from cdvision.models.small.network import DETECTOR, Small
-from cdvision.models.small.training.receiver import QUALITY_SHARES
+from cdvision.models.small.training.receiver import draw_quality
 from cdvision.training.labelled_boxes import LabelledBank, LabelledBatch
 
 SAMPLES = 32  # a side: points in a box at which a mask is compared
@@ -99,9 +99,7 @@ def draw_example(
 ) -> MaskExample:
     """Draw photos and qualities, send them, and look which cells find objects with masks."""
     photos = bank.batch(batch, rng)
-    shares = np.array(QUALITY_SHARES) / sum(QUALITY_SHARES)
-    quality = rng.choice(len(shares), size=batch, p=shares)
-    features = receive(engine, photos.images, quality)
+    features = receive(engine, photos.images, draw_quality(batch, rng).numpy())
     return example_of(read_features(model, features), photos)
 
 

@@ -18,12 +18,13 @@ from cdvision.heads.dynamic_masks import HIDDEN, PLACES, PROTOTYPES, STRIDE
 from cdvision.heads.mask_head import MaskHead
 from cdvision.models.small.graphs import load
 from cdvision.models.small.training.mask_examples import MaskExample, draw_example, sample_in_boxes
+from cdvision.models.small.training.options import MaskOptions
 from cdvision.package.loader import ModelPackage
 from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
-from cdvision.training.stage_run import Plan, Stage
+from cdvision.training.plan import Plan
+from cdvision.training.stage import Stage
 from cdvision.training.weight_average import WeightAverage
 
-LEARNING_RATE = 2e-3
 ROUND_BATCHES, ROUND_PASSES = 24, 4  # a round is drawn once and learned from so many times
 
 
@@ -34,7 +35,7 @@ class MaskStage(Stage):
         start: a package of `small`, which gets a new mask branch where it has none.
         banks: groups of photos with masks, see ``banks_with_masks``.
         plan: how long and where.
-        learning_rate: of the branch.
+        options: the learning rate of the branch.
     """
 
     name = "masks"
@@ -44,8 +45,7 @@ class MaskStage(Stage):
         start: ModelPackage,
         banks: Sequence[LabelledBank],
         plan: Plan,
-        *,
-        learning_rate: float = LEARNING_RATE,
+        options: MaskOptions | None = None,
     ) -> None:
         model = load(start.weights_path)
         if model.masks is None:
@@ -57,7 +57,10 @@ class MaskStage(Stage):
         self.average = WeightAverage(self.branch)
         self.banks, self.plan = banks, plan
         self.optimizer = torch.optim.AdamW(
-            self.branch.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True
+            self.branch.parameters(),
+            lr=(options or MaskOptions()).learning_rate,
+            weight_decay=1e-4,
+            fused=True,
         )
         self._pool = ThreadPoolExecutor(1)
         self._rounds: dict[int, Future[list[MaskExample]]] = {}

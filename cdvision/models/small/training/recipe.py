@@ -1,18 +1,16 @@
-"""What a run of `cdvision train small` is made of: length, rates, weights of the losses."""
+"""What a run of `cdvision train small` is made of: weights of the losses, parts and their rates."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import nn
+from typing import Any
 
 from cdvision.models.small.network import Small
-from cdvision.training.learning_rates import codec_rate
+from cdvision.models.small.training.options import MapOptions
+from cdvision.training.learning_rates import codec_rate, group_by_rate
 
 WEIGHTS = {
     "detect/features": 1.0, "detect/pyramid": 1.0, "detect/scores": 1.0, "detect/boxes": 0.25,
 }  # fmt: skip
-# Parts that start from a good solution learn slowly, or the first hundred steps destroy it.
 SOLVED = (
     "encoder.analysis.linear", "taps.nanodet_plus_m.fine", "taps.nanodet_plus_m.coarse",
 )  # fmt: skip
@@ -24,41 +22,16 @@ FROZEN = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a run of `cdvision train small` does; every field is an option of the command."""
-
-    minutes: float = 150.0
-    batch: int = 8
-    learning_rate: float = 5e-4
-    solved_rate: float = 1e-4
-    pretrained_rate: float = 8e-5
-    warmup_steps: int = 100
-    average: float = 0.999
-    save_minutes: float = 5.0
-    seed: int = 0
-
-
-def parameter_groups(model: Small, recipe: Recipe) -> list[dict[str, object]]:
-    """Group the parameters by learning rate, for an optimiser."""
-    rates: dict[float, list[nn.Parameter]] = {}
+def parameter_groups(model: Small, options: MapOptions) -> list[dict[str, Any]]:
+    """Freeze what stays as it came; group the other parameters by learning rate."""
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rates.setdefault(_rate(name, recipe), []).append(parameter)
-    return [{"params": p, "lr": rate, "base_rate": rate} for rate, p in rates.items()]
+        parameter.requires_grad_(not name.startswith(FROZEN))
+    return group_by_rate(model, lambda name: _rate(name, options))
 
 
-def freeze(model: Small) -> None:
-    """Take the layers that stay as they came out of the training."""
-    for name, parameter in model.named_parameters():
-        if name.startswith(FROZEN):
-            parameter.requires_grad_(False)
-
-
-def _rate(name: str, recipe: Recipe) -> float:
+def _rate(name: str, options: MapOptions) -> float:
     if name.startswith(("tails.", "encoder.front.")):
-        return recipe.pretrained_rate
+        return options.pretrained_rate
     if name.startswith(SOLVED):
-        return recipe.solved_rate
-    return codec_rate(name, recipe.learning_rate)
+        return options.solved_rate
+    return codec_rate(name, options.learning_rate)
