@@ -667,11 +667,11 @@ def test_graphs_hold_no_weights_of_their_own(package: Path) -> None:
 
 
 def test_the_tables_of_a_package_follow_its_weights(package: Path, run: Path) -> None:
-    from cdvision.building.map_tables import build_coder
+    from cdvision.models.small.package_builder import build_described_coder
     from cdvision.networks.graphs import load_network
     from cdvision.package.loader import load_package
 
-    built = build_coder(load_network("small", run / "weights.safetensors"))
+    built = build_described_coder(load_network("small", run / "weights.safetensors"))
     assert built.fingerprint == load_package(package).coder.fingerprint
     assert built.fingerprint != cdvision.load("small").package.coder.fingerprint
 
