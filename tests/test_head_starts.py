@@ -13,8 +13,11 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from cdvision.models.dicm.codec import DicmRe  # noqa: E402
+from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.training import redundancy_start  # noqa: E402
 from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
+from cdvision.models.dicm.widths import TINY  # noqa: E402
 from cdvision.models.faces.face_score import FaceScore  # noqa: E402
 from cdvision.models.faces.training import fit_score, hsc_start, rows_start, style_start  # noqa: E402
 from cdvision.models.small.training.descriptor import _set_rates, fisher_information, set_descriptor  # noqa: E402
@@ -170,6 +173,18 @@ def test_tables_of_hsc_are_as_wide_as_their_symbols() -> None:
     torch.testing.assert_close(prior.location[:, :, 4], spread.expand(8, 3))
     torch.testing.assert_close(prior.location[:, :, 1], -0.5 * spread.expand(8, 3))
     torch.testing.assert_close(prior.log_scale[0, :, 2], torch.log(0.55 * spread))
+
+
+def test_the_last_norm_of_redundancy_gives_variances_back() -> None:
+    torch.manual_seed(0)
+    model = DicmRe(TinyFront(), TinyTail(), TINY)
+    coarse = 255 * torch.rand(24, 3, 8, 8)
+    images = nn.functional.interpolate(coarse, (64, 64), mode="bilinear")
+    redundancy_start.start_redundancy(model, images)
+    weight = model.encoder.layers[-1].weight.detach()
+    assert float(weight.mean()) == pytest.approx(1, rel=1e-4)
+    assert (weight.diff() <= 0).all()  # components, the strongest first
+    assert float(weight[0]) > 1.5 * float(weight[-1])
 
 
 def test_steps_and_indices_of_redundancy_spread_over_the_qualities() -> None:
