@@ -15,6 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.models.any_network.network import Served, ServedShape  # noqa: E402
 from cdvision.models.any_network.training import stage as served_stage  # noqa: E402
+from cdvision.models.any_network.training.metric import _projections  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
 from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.training import stage1_redundancy, stage2_joint, stage3_codec  # noqa: E402
@@ -99,6 +100,25 @@ def test_groups_of_an_encoder_of_ones_own() -> None:
         "taps.mine.blocks": 1e-3, "taps.mine.opening": 2e-4, "taps.mine.closing": 2e-4,
         "encoder.log_gain": 5e-3, "hyper_prior": 5e-3, "hyper_decoder.quality_bias": 2e-2,
     })  # fmt: skip
+
+
+def test_every_served_network_weighs_the_same() -> None:
+    stage = served_stage.EncoderStage.__new__(served_stage.EncoderStage)
+    stage.networks = {"a": None, "b": None}  # type: ignore[dict-item]
+    terms = {"a/features": 1.0, "a/outputs": 10.0, "b/features": 100.0}
+    total = stage._weighted_sum({name: torch.tensor(value) for name, value in terms.items()})
+    # Sixteen for both: 0.7 and 0.3 of a's eight, and all of b's, which has no outputs to compare.
+    assert float(total) == pytest.approx(8 * (0.7 + 0.3 * 10) + 8 * 100)
+
+
+def test_outputs_are_probed_in_units_of_their_spread() -> None:
+    outputs = {"x": torch.tensor([1.0, 3.0, 5.0], requires_grad=True), "y": torch.ones(2)}
+    torch.manual_seed(0)
+    (found,) = _projections(outputs)  # what passes no gradient is left out
+    torch.manual_seed(0)
+    probe = torch.randn(3)
+    wanted = (outputs["x"].detach() * probe).sum() / 8**0.5  # squares around the mean: 4, 0, 4
+    torch.testing.assert_close(found.detach(), wanted)
 
 
 def test_groups_of_dicm_and_what_decays() -> None:
@@ -307,6 +327,28 @@ def test_groups_of_trunk_inversion_and_rows(bank: FaceBank, codes: FaceCodes) ->
     check(rates(stage.networks, stage.optimizer.param_groups), {
         "refiner.directions": 3e-5, "refiner.out": 1e-3, "encoder": None, "generator": None,
     })  # fmt: skip
+
+
+def test_codes_of_the_second_half_are_of_mirrored_faces(bank: FaceBank, codes: FaceCodes) -> None:
+    stage = RowsStage(fresh(), bank, codes, bank, PLAN)
+    count = len(bank.images)
+    found = stage._pictures(torch.tensor([0, count - 1, count, 2 * count - 1]))
+    first, last = (bank.images[i].float() / 127.5 - 1 for i in (0, -1))
+    for picture, wanted in zip(found, (first, last, first.flip(2), last.flip(2)), strict=True):
+        torch.testing.assert_close(picture, wanted)
+
+
+def test_features_are_compared_with_the_generators_own(bank: FaceBank) -> None:
+    stage = InversionStage(fresh(), bank, bank, PLAN, tune_generator=True)
+    codes = stage.networks.encoder(bank.images[:2].float())
+    _, error = stage._picture(codes, "feature")
+    assert error is not None
+    own = stage.networks.generator.activation(codes.rows)
+    wanted = (codes.feature - own).square().mean()
+    torch.testing.assert_close(error, wanted)
+    constant = stage.networks.generator.constant  # both sides move: encoder and generator
+    gradients = torch.autograd.grad(error, [constant, codes.feature])
+    assert all(bool(g.abs().sum() > 0) for g in gradients)
 
 
 def test_inversion_and_rows_weigh_their_terms(bank: FaceBank, codes: FaceCodes) -> None:

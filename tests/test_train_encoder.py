@@ -107,6 +107,26 @@ def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not_been(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_latents_start_centred_and_uncorrelated(
+    folder: Path, networks: Mapping[str, SplitNetwork]
+) -> None:
+    stage = stage_of(folder, networks, 1)
+    rng = np.random.default_rng(0)
+    images = [stage._crops(16, rng) for _ in range(3)]
+    stage.begin(np.random.default_rng(0))  # draws the same
+    with torch.no_grad():
+        encoder = stage.model.encoder
+        gathered = [encoder.gather([n.features(i) for n in networks.values()]) for i in images]
+        y = torch.cat([encoder.analysis.linear(g).movedim(1, -1).flatten(0, 2) for g in gathered])
+    covariance = y.T @ y / len(y)
+    loudest = float(covariance.diagonal().max())
+    assert float(y.mean(0).abs().max()) < 1e-3 * loudest**0.5
+    torch.testing.assert_close(
+        covariance, torch.diag(covariance.diagonal()), atol=1e-3 * loudest, rtol=0
+    )
+    assert (covariance.diagonal().diff() <= 1e-6).all()
+
+
 def test_training_moves_all_but_the_mix(
     folder: Path, tmp_path: Path, networks: Mapping[str, SplitNetwork]
 ) -> None:

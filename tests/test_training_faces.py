@@ -416,6 +416,15 @@ def test_thresholds_separate_what_can_be_separated() -> None:
     assert attribute_scores.mean_accuracy(logits - thresholds, truth) == 1.0
 
 
+@pytest.mark.parametrize(("weight", "answered"), [(0.0, 0), (0.5, 0), (0.6, 3)])
+def test_thresholds_weigh_accuracy_and_balance(weight: float, answered: int) -> None:
+    """Refusing all is right for 5 of 6; answering three for 4, with 0.3 more of balance."""
+    truth = np.array([[0], [0], [1], [0], [0], [0.0]])
+    logits = np.array([[6.0], [5], [4], [3], [2], [1]])
+    (cut,) = attribute_scores.balanced_thresholds(logits, truth, weight)
+    assert int((logits > cut).sum()) == answered
+
+
 def test_a_face_score_tells_discs_from_noise(banks: tuple[FaceBank, FaceBank]) -> None:
     rng = np.random.default_rng(0)
     noise = [torch.from_numpy(rng.integers(0, 256, (3, 40, 50), np.uint8)) for _ in range(30)]
