@@ -21,10 +21,9 @@ from onnx import TensorProto, helper
 
 from cdvision import tasks as table
 from cdvision.building.card_parts import latent_specs, one_sender
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import Latents, LayerSpec, symbol_range
 from cdvision.entropy.layered_coder import Code, LayeredCoder
-from cdvision.entropy.tables import SymbolTables, gaussian_tables
+from cdvision.entropy.tables import SymbolTables, gaussian_tables, named_parts, part_of
 from cdvision.evaluation.answer_formats import AnswerFormat
 from cdvision.evaluation.bootstrap import Scorer
 from cdvision.heads.registry import HEADS, Asked
