@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cdvision.entropy.coder import Latents, arrived_body
 from cdvision.errors import BitstreamError, UnsupportedTask
 from cdvision.heads.content_pooling import pooling_inputs
-from cdvision.heads.registry import Asked, answer
+from cdvision.heads.registry import Question, answer
 from cdvision.package.graph_names import ANSWER, LAYER_COUNT, QUALITY, cheapest_graph
 from cdvision.photo import Size, content_size, network_input
 from cdvision.stream import ParsedStream, StreamHeader
@@ -135,7 +135,7 @@ class Stream:
         spec = self.model.card.tails[tail]
         return answer(
             spec.head,
-            Asked(
+            Question(
                 task=task,
                 options=asked,
                 dense=self._dense_for(task, tail),

@@ -24,7 +24,7 @@ from cdvision.export.parity import check_parity
 from cdvision.heads import classification_from_logits
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.heads.two_stage import TwoStageConfig, detect_two_stage
-from cdvision.heads.two_stage.anchors import anchors_at, cell_anchors
+from cdvision.heads.two_stage.box_coding import anchors_at, cell_anchors
 from cdvision.heads.two_stage.graphs import two_stage_graphs
 from cdvision.heads.two_stage.mask_pasting import paste_masks
 from cdvision.heads.two_stage.network import TwoStageDetector, build_two_stage_detector

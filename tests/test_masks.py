@@ -21,7 +21,6 @@ from cdvision.heads.dynamic_masks import (
     dynamic_masks,
 )
 from cdvision.heads.mask_kernels import lines_of_object
-from cdvision.heads.mask_runs import runs_of_columns
 from cdvision.results import ResultError
 from cdvision.results.masks import decode_mask, encode_mask, mask_area
 
