@@ -21,7 +21,7 @@ demo: $(BASE) ## encode examples/photos, print bytes, classes and boxes, draw ou
 	@$(PY) examples/demo.py
 
 test: $(DEV) lint ## lint, types and all tests
-	@$(PY) -m pytest --durations=12
+	@$(PY) -m pytest -n auto --durations=12
 
 lint: $(DEV) typed-tree ## ruff, mypy, and the import contracts
 	@$(PY) -m ruff check .

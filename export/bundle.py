@@ -33,10 +33,10 @@ from cdvision.export.report import ExportReport
 from cdvision.export.tensorrt_builder import TensorrtOptions, write_tensorrt
 from cdvision.model import Model
 from cdvision.photo import ImageLike
+from cdvision.tasks import answered_by
 
 CODE = Path(__file__).parent
-LEAST_CONFIDENCE = 0.1  # of the boxes in expected.json
-CLASSES = 5
+CHECKED = {"confidence": 0.1, "top": 5}  # what expected.json asks, of the tasks that take it
 MODEL, STREAMS, GRAPHS = "model", "streams", "tensorrt"
 
 
@@ -126,15 +126,13 @@ def expected_answers(model: Model, streams: Sequence[Path]) -> dict[str, Any]:
     for path in streams:
         stream = model.open(path.read_bytes())
         record: dict[str, Any] = {"file": path.name, "latents_sha256": latents_sha256(stream)}
-        if "detect" in model.card.tasks:
-            found = stream.detect(confidence=LEAST_CONFIDENCE)
-            record["detect"] = found.to_dict()["detections"]
-        if "classify" in model.card.tasks:
-            record["classify"] = stream.classify(top=CLASSES).to_dict()["classes"]
-        if "attributes" in model.card.tasks:
-            record["attributes"] = stream.attributes().to_dict()["attributes"]
+        record["answers"] = {
+            task.name: stream.ask(task.name, **task.taken_from(CHECKED)).to_rows()
+            for task in answered_by(model.card.tasks)
+            if task.in_tables
+        }
         records.append(record)
-    return {"model": model.name, "confidence": LEAST_CONFIDENCE, "streams": records}
+    return {"model": model.name, "options": CHECKED, "streams": records}
 
 
 def _calibration_streams(model: Model, photos: Sequence[ImageLike], folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from cdvision.engines import Arrays, Engine
 from cdvision.errors import CdvisionError
 from cdvision.package.graph_names import LAYER_COUNT, cheapest_graph
 from cdvision.photo import ImageLike
+from cdvision.tasks import find_task
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -25,7 +26,6 @@ Inputs = Mapping[str, NDArray[Any]]
 Recorded = dict[str, list[Inputs]]
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
 STREAM_SUFFIX = ".cdv"
-ALL_BOXES = 0.0  # confidence: every proposal reaches the graphs behind it
 
 
 class RecordingEngine:
@@ -81,9 +81,8 @@ def _ask_everything(model: Model, bits: bytes) -> None:
         if f"answer.{name}.onnx" in model.card.files:  # the tap of a user's network may end there
             stream.dense(name)
             _ask_base(model, f"answer.{name}", stream.graph_inputs(name))
-    for task in ("detect", "segment"):  # masks, and the heads behind proposals
-        if task in model.card.tasks:
-            getattr(stream, task)(confidence=ALL_BOXES)
+    for task in model.card.tasks:  # masks, and the heads behind proposals
+        stream.ask(task, **find_task(task).thorough)
 
 
 def _ask_base(model: Model, graph: str, inputs: Arrays) -> None:

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cdvision.engines.plan_cache import PlanCache, model_sha256
 from cdvision.errors import ModelError
@@ -29,19 +30,13 @@ from cdvision.export.triton_config import ServedModel, Step, Tensor
 from cdvision.model import Model
 from cdvision.package.graph_names import BASE, QUALITY, TAP
 from cdvision.photo import ImageLike
+from cdvision.tasks import find_task
 
 CODE = Path(__file__).parent
 LARGEST_BATCH = 16
 # A part of every answer; what answers where one layer alone has arrived.
 UNSERVED = (TAP, BASE)
 STREAM, ANSWER = Tensor("STREAM", "string", (1,)), Tensor("ANSWER", "string", (1,))
-# Of the answers in JSON; pictures (`reconstruct`) are not served.
-OPTIONS: dict[str, dict[str, float]] = {
-    "detect": {"confidence": 0.3},
-    "segment": {"confidence": 0.3},
-    "classify": {"top": 5},
-    "attributes": {},
-}
 
 
 def write_triton(
@@ -94,7 +89,7 @@ class _Repository:
         graphs = {report.graph: self._write_graph(report) for report in reports}
         self._write_python(self._decode(graphs), "triton_decode_model.py")
         self._write_tables(self._folder / f"{self._name}_decode" / "package")
-        for task in [task for task in self._model.card.tasks if task in OPTIONS]:
+        for task in [task for task in self._model.card.tasks if find_task(task).in_tables]:
             tail = self._model.card.tail_for(task) or ""
             answer, parts = graphs[f"answer.{tail}"], self._parts(graphs, tail)
             writer = self._writer(task, tail, answer, parts)
@@ -163,7 +158,7 @@ class _Repository:
             "tail": tail,
             "inputs": json.dumps([tensor.name for tensor in dense]),
             "graphs": json.dumps(called),
-            "options": json.dumps(OPTIONS[task]),
+            "options": json.dumps(_options(task)),
         }
         name = f"{self._name}_{task}_write"
         return ServedModel(name, [STREAM, *dense], [ANSWER], "python", LARGEST_BATCH, parameters)
@@ -197,6 +192,11 @@ class _Repository:
     def _write_tables(self, folder: Path) -> None:
         """Write the part of the package that decodes and names classes: no weights, no graphs."""
         write_card(self._model.card, folder, copy_tables(self._model.package, folder))
+
+
+def _options(task: str) -> dict[str, Any]:
+    """Return the options that a task is asked with: its defaults."""
+    return {option.name: option.default for option in find_task(task).options if option.batched}
 
 
 def _tensor(name: str, described: str, *, batched: bool) -> Tensor:

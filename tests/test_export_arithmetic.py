@@ -435,29 +435,30 @@ def test_what_depends_on_weights_alone_is_computed_once() -> None:
 
 
 def box(confidence: float = 0.5, left: float = 10.0, class_id: int = 1) -> dict[str, Any]:
-    return {"class_id": class_id, "class_name": "cat", "confidence": confidence,
-            "xyxy": [left, 20.0, 30.0, 40.0]}  # fmt: skip
+    sides = {"left": left, "top": 20.0, "right": 30.0, "bottom": 40.0}
+    return {"class_id": class_id, "class_name": "cat", "confidence": confidence, **sides}
 
 
 def test_boxes_are_one_within_two_pixels_and_three_hundredths() -> None:
-    same = bundle_check.same_box
+    same = bundle_check.alike
     assert same(box(), box(left=11.9))
     assert not same(box(), box(left=12.1))
     assert same(box(), box(confidence=0.529))
     assert not same(box(), box(confidence=0.531))
     assert not same(box(), box(class_id=2))
+    assert same({**box(), "mask": "a"}, {**box(), "mask": "b"})
 
 
 def test_boxes_near_the_least_confidence_may_come_and_go() -> None:
     rows = [box(0.12), box(0.14)]
     (said,) = bundle_check.unmatched(rows, [], 0.13)
-    assert said == "cat 0.14 at [10.0, 20.0, 30.0, 40.0]"
+    assert "class_name cat, confidence 0.14, left 10.0" in said
     assert bundle_check.unmatched(rows, rows, 0.0) == []
 
 
 def test_probabilities_are_compared_by_name() -> None:
     expected = [{"name": "a", "probability": 0.6}, {"name": "b", "probability": 0.04}]
     found = [{"name": "a", "probability": 0.58}]
-    assert bundle_check.probability_faults(found, expected, "name") == ["b 0.00, not 0.04"]
+    assert bundle_check.unmatched(expected, found, 0.03) == ["name b, probability 0.04"]
     found = [{"name": "b", "probability": 0.02}, {"name": "a", "probability": 0.56}]
-    assert bundle_check.probability_faults(found, expected, "name") == ["a 0.56, not 0.60"]
+    assert bundle_check.unmatched(expected, found, 0.03) == ["name a, probability 0.6"]

@@ -318,29 +318,32 @@ def test_the_smoke_test_passes_on_the_installed_wheel(receiver: Path, site: Path
 def record(receiver: Path) -> dict[str, Any]:
     expected = json.loads((receiver / "expected.json").read_text())
     (found,) = expected["streams"]
-    assert found["detect"]
-    assert found["classify"]
+    assert found["answers"]["segment"]
+    assert found["answers"]["classify"]
     return dict(found)
 
 
 def faults(receiver: Path, record: dict[str, Any]) -> str:
     model = cdvision.load(receiver / "model", threads=1)
     stream = model.open((receiver / "streams" / record["file"]).read_bytes())
-    return "; ".join(bundle_check.faults_of(stream, record, 0.1))
+    return "; ".join(bundle_check.faults_of(stream, record, {"confidence": 0.1, "top": 5}))
 
 
 def test_the_smoke_test_finds_other_answers(receiver: Path, record: dict[str, Any]) -> None:
     assert faults(receiver, record) == ""
     assert "not exact" in faults(receiver, {**record, "latents_sha256": "0" * 64})
-    box, *others = sorted(record["detect"], key=lambda row: -row["confidence"])
-    moved = {**box, "xyxy": [value + 5 for value in box["xyxy"]]}
-    said = faults(receiver, {**record, "detect": [moved, *others]})
-    assert "missing" in said
-    assert "unexpected" in said
-    near = {**box, "xyxy": [value + 1 for value in box["xyxy"]]}
-    assert faults(receiver, {**record, "detect": [near, *others]}) == ""
-    sure = [{**row, "probability": 1.0} for row in record["classify"]]
-    assert "not 1.00" in faults(receiver, {**record, "classify": sure})
+    answers = record["answers"]
+    box, *others = sorted(answers["segment"], key=lambda row: -row["confidence"])
+
+    def with_box(shift: float) -> str:
+        moved = {**box, "left": box["left"] + shift}
+        return faults(receiver, {**record, "answers": {"segment": [moved, *others]}})
+
+    assert "missing" in with_box(5.0)
+    assert "unexpected" in with_box(5.0)
+    assert with_box(1.0) == ""
+    sure = [{**row, "probability": 1.0} for row in answers["classify"]]
+    assert "probability 1.0" in faults(receiver, {**record, "answers": {"classify": sure}})
 
 
 # --- what a camera gets

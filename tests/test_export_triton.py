@@ -24,7 +24,6 @@ pytest.importorskip("onnx")
 text_format = pytest.importorskip("google.protobuf.text_format")
 json_format = pytest.importorskip("google.protobuf.json_format")
 
-from cdvision.export import triton  # noqa: E402
 from cdvision.export.parity import OnnxGraph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos  # noqa: E402
 from cdvision.export.triton import write_triton  # noqa: E402
@@ -242,7 +241,7 @@ def test_an_ensemble_answers_as_the_model_does(
     streams = streams_of(tiny)
     answers = server.infer(f"test-dicm-re_{task}", as_input(streams))["ANSWER"][:, 0]
     for bits, answer in zip(streams, answers, strict=True):
-        expected = json.loads(getattr(tiny.open(bits), task)(**triton.OPTIONS[task]).to_json())
+        expected = json.loads(tiny.open(bits).ask(task).to_json())
         assert_close(json.loads(answer), expected)
 
 

@@ -13,11 +13,14 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from cdvision.models.dicm.codec import DicmRe  # noqa: E402
+from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.training import redundancy_start  # noqa: E402
 from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
+from cdvision.models.dicm.widths import TINY  # noqa: E402
 from cdvision.models.faces.face_score import FaceScore  # noqa: E402
 from cdvision.models.faces.training import fit_score, hsc_start, rows_start, style_start  # noqa: E402
-from cdvision.models.small.training.descriptor import fisher_information  # noqa: E402
+from cdvision.models.small.training.descriptor import _set_rates, fisher_information, set_descriptor  # noqa: E402
 from cdvision.networks.context import PHASES  # noqa: E402
 from cdvision.networks.latent_model import LatentEncoder, LatentModel  # noqa: E402
 from cdvision.networks.scales import INDEX_STEP, LOWEST_SCALE, scale_of  # noqa: E402
@@ -172,6 +175,18 @@ def test_tables_of_hsc_are_as_wide_as_their_symbols() -> None:
     torch.testing.assert_close(prior.log_scale[0, :, 2], torch.log(0.55 * spread))
 
 
+def test_the_last_norm_of_redundancy_gives_variances_back() -> None:
+    torch.manual_seed(0)
+    model = DicmRe(TinyFront(), TinyTail(), TINY)
+    coarse = 255 * torch.rand(24, 3, 8, 8)
+    images = nn.functional.interpolate(coarse, (64, 64), mode="bilinear")
+    redundancy_start.start_redundancy(model, images)
+    weight = model.encoder.layers[-1].weight.detach()
+    assert float(weight.mean()) == pytest.approx(1, rel=1e-4)
+    assert (weight.diff() <= 0).all()  # components, the strongest first
+    assert float(weight[0]) > 1.5 * float(weight[-1])
+
+
 def test_steps_and_indices_of_redundancy_spread_over_the_qualities() -> None:
     bottleneck: Any = SimpleNamespace(
         log_gain=torch.zeros(8, 2), log_rescale=torch.zeros(8, 2),
@@ -215,6 +230,43 @@ def test_the_metric_of_classes_is_fishers() -> None:
         weight = last.weight.double().detach()
         wanted += weight.T @ centred @ weight / 5
     torch.testing.assert_close(found.detach(), wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_the_linear_paths_of_a_descriptor_undo_each_other() -> None:
+    torch.manual_seed(0)
+    embeddings = 5 + torch.randn(60, 3) @ torch.randn(3, 8)  # of three directions, off zero
+    prior = SimpleNamespace(log_scale=torch.zeros(1, 3, 3), location=torch.zeros(1, 3, 3))
+    project, expand = nn.Linear(8, 3), nn.Linear(3, 8)
+    model: Any = SimpleNamespace(
+        classifier_tail=nn.Linear(8, 4),
+        descriptor=SimpleNamespace(project=project, log_gain=torch.zeros(1), prior=prior),
+        classifier_tap=SimpleNamespace(expand=expand, log_rescale=torch.zeros(1)),
+    )
+    set_descriptor(model, embeddings, [1.0])
+    with torch.no_grad():
+        y = project(embeddings)
+        torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+        torch.testing.assert_close(expand(y), embeddings, atol=1e-3, rtol=1e-3)
+    covariance = y.T @ y / len(y)
+    torch.testing.assert_close(covariance, torch.diag(covariance.diagonal()), atol=1e-3, rtol=1e-3)
+    assert (covariance.diagonal().diff() < 0).all()  # the strongest first
+
+
+def test_descriptors_take_their_bytes_and_their_priors_fit() -> None:
+    prior = SimpleNamespace(log_scale=torch.zeros(2, 2, 3), location=torch.zeros(2, 2, 3))
+    model: Any = SimpleNamespace(
+        descriptor=SimpleNamespace(log_gain=torch.zeros(2), prior=prior),
+        classifier_tap=SimpleNamespace(log_rescale=torch.zeros(2)),
+    )
+    _set_rates(model, torch.tensor([1.0, 3.0]), [0.5, 1.0])
+    for quality, bits in enumerate((4.0, 8.0)):
+        gain = math.exp(float(model.descriptor.log_gain[quality]))
+        assert entropy(gain) + entropy(3 * gain) == pytest.approx(bits, rel=0.01)
+        scale = gain * torch.tensor([1.0, 3.0])[:, None] / 1.9
+        torch.testing.assert_close(prior.log_scale[quality].exp(), scale.expand(2, 3))
+        places = torch.tensor([-0.5, 0.0, 0.5]) * scale
+        torch.testing.assert_close(prior.location[quality], places)
+    assert torch.equal(model.classifier_tap.log_rescale, -model.descriptor.log_gain)
 
 
 # --- rows

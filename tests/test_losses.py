@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E4
 from cdvision.models.faces.training.style_layers_stage import attribute_divergence  # noqa: E402
 from cdvision.models.faces.training.style_metric import StyleMetric, gradients_of  # noqa: E402
 from cdvision.models.small.nanodet import DenseDetections  # noqa: E402
+from cdvision.models.small.training import masks  # noqa: E402
 from cdvision.models.small.training.distillation import (  # noqa: E402
     DetectionTarget,
     detection_loss,
@@ -241,6 +243,33 @@ def test_an_object_learns_from_its_three_surest_cells() -> None:
     assert found.cell.tolist() == [2, 0, 1]
     assert found.image.tolist() == [7, 7, 7]
     assert found.number.tolist() == [1, 1, 1]
+
+
+def test_rounds_of_masks_are_drawn_once_and_seen_four_times() -> None:
+    stage = masks.MaskStage.__new__(masks.MaskStage)
+    drawn: list[int] = []
+
+    def draw(number: int) -> Any:
+        drawn.append(number)
+        return [(number, place) for place in range(masks.ROUND_BATCHES)]
+
+    stage.plan, stage._drawn = SimpleNamespace(seed=3), draw  # type: ignore[assignment]
+    stage._pool, stage._rounds = ThreadPoolExecutor(1), {}
+    count = masks.ROUND_BATCHES * masks.ROUND_PASSES
+    seen: list[Any] = [stage._example(step) for step in range(2 * count)]
+    stage._pool.shutdown()
+    assert drawn == [0, 1, 2]
+    for number in (0, 1):
+        passes = np.array(seen[number * count :][:count]).reshape(masks.ROUND_PASSES, -1, 2)
+        assert (passes[..., 0] == number).all()
+        assert all(sorted(one) == list(range(masks.ROUND_BATCHES)) for one in passes[..., 1])
+        assert len({tuple(one) for one in passes[..., 1].tolist()}) == masks.ROUND_PASSES
+    asked: list[int] = []
+    stage._example = lambda step: asked.append(step) or 1 / 0  # type: ignore[assignment,func-returns-value]
+    stage.__dict__["average"] = SimpleNamespace(taken=5)
+    with pytest.raises(ZeroDivisionError):
+        stage.loss(np.random.default_rng(0), 0.0)
+    assert asked == [5]  # steps are counted by the average, which a checkpoint holds
 
 
 # --- contrast

@@ -17,6 +17,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
 from playwright import sync_api
+from toy_task import toy_package
 
 from cdvision.serving.settings import ServiceSettings
 
@@ -86,7 +87,7 @@ def test_a_photo_is_encoded_and_its_boxes_follow_the_slider(
     shown = page.locator(".box span").all_inner_texts()
     assert sorted(text.rsplit(" ", 1)[0] for text in shown) == sorted(names)
     best = model.classify(expected).best.class_name
-    assert page.locator("#classes b").first.inner_text() == best
+    assert page.locator("#answers b").first.inner_text() == best
     assert "Layer 0" in page.locator("#parts").inner_text()
     assert "Encode" in page.locator("#times").inner_text()
     shoot(page, "page.png")
@@ -117,12 +118,10 @@ def test_a_stream_shows_its_boxes_without_a_photo_and_masks_where_the_model_has_
     assert len(masks) > 0
     bits = tmp_path / "cat.cdv"
     bits.write_bytes(tiny.encode(photos[1], size=224))
-    page.evaluate(
-        "loadModels().then(() => { document.getElementById('model').value = 'test-dicm-re'; })"
-    )
     page.set_input_files("#file", bits)
     page.wait_for_selector(".box", state="attached")
     assert page.locator(".box").count() == len(masks)
+    assert page.locator("#model").input_value() == "test-dicm-re"  # the stream says which
     assert page.locator("#quality").is_disabled()
     assert page.locator("#blank").is_visible()
     runs = page.evaluate(
@@ -130,6 +129,30 @@ def test_a_stream_shows_its_boxes_without_a_photo_and_masks_where_the_model_has_
     )
     assert runs == mask_runs(masks.mask[0]).tolist()
     assert page.evaluate("document.getElementById('masks').width") > 0
+
+
+def test_a_task_that_no_product_file_knows_is_shown_as_rows(
+    browser: sync_api.Browser, photos: list[Path], tmp_path: Path
+) -> None:
+    with (
+        toy_package(tmp_path / "toy") as folder,
+        serve_in_background(ServiceSettings(models=(str(folder),), threads=1)) as running,
+    ):
+        toy = running.service.models.default
+        bits = tmp_path / "photo.cdv"
+        bits.write_bytes(toy.encode(photos[0], size=64))
+        page = browser.new_page()
+        page.goto(running.url)
+        page.set_input_files("#file", bits)
+        page.wait_for_selector("#answers li", timeout=PATIENCE)
+        assert page.locator("#answers h2").all_inner_texts() == ["Shares"]
+        rows = toy.open(bits.read_bytes()).ask("share").to_rows()
+        assert page.locator("#answers b").all_inner_texts() == [row["name"] for row in rows]
+        figures = page.locator("#answers .row span").all_inner_texts()
+        assert figures == [f"{100 * row['share']:.1f} %" for row in rows]
+        assert "Decode and share" in page.locator("#times").inner_text()
+        shoot(page, "toy.png")
+        page.close()
 
 
 def test_what_is_neither_photo_nor_stream_is_told_on_the_page(

@@ -157,10 +157,19 @@ def test_a_stage_adds_up_distortion_and_rate(name: str, banks: list[PhotoBank]) 
 
     total, terms = loss(1.0)
     assert float(total) == pytest.approx(float(torch.stack([*terms.values()]).sum()), rel=1e-5)
-    assert float(terms["rate"]) > 0
+    assert all(float(value) > 0 for value in terms.values())
     ramped = name in ("redundancy", "codec", "normalised")
     early = loss(0.15)[1]["rate"]  # half of the way between a twentieth and a quarter
     assert float(early) == pytest.approx(float(terms["rate"]) * (0.5 if ramped else 1), rel=1e-4)
+    if name != "joint":  # what is compared is what was sent, and the sender learns from it
+        _, terms = stage.loss(np.random.default_rng(1), 1.0)
+        sender = stage.model.analysis if "codec" in type(stage).__name__.lower() else (
+            stage.model.encoder)  # fmt: skip
+        for term in (v for k, v in terms.items() if k != "rate"):
+            gradients = torch.autograd.grad(
+                term, list(sender.parameters()), retain_graph=True, allow_unused=True
+            )
+            assert any(g is not None and bool(g.abs().sum() > 0) for g in gradients)
 
 
 @pytest.mark.parametrize(("name", "weight"), [("redundancy", 128.0), ("joint", 0.1)])
@@ -190,6 +199,23 @@ def test_groups_of_heads() -> None:
     check(rates(stage.network, stage.optimizer.param_groups), {"x.": 5e-3, "tail.": 2e-5})
     frozen = HeadsStage(re.tail, PixelFeatures(re.front), {"x": task}, PLAN, learning_rate=1e-3)
     check(rates(frozen.network, frozen.optimizer.param_groups), {"x.": 2.5e-2, "tail.": None})
+
+
+def test_tasks_are_drawn_by_their_shares() -> None:
+    re = tiny_re()
+    tasks: Any = {
+        name: ClassificationTask(StandardisedLinear(nn.Linear(32, 2)), None, ("a", "b"), share)  # type: ignore[arg-type]
+        for name, share in (("rare", 0.2), ("usual", 0.6))
+    }
+    stage = HeadsStage(re.tail, PixelFeatures(re.front), tasks, PLAN)
+    stage._classify = lambda task, rng: {"classes": torch.ones(()), "loss_more": torch.ones(())}  # type: ignore[method-assign]
+    drawn = []
+    for seed in range(400):
+        loss, terms = stage.loss(np.random.default_rng(seed), 0.0)
+        assert float(loss) == 2
+        drawn.append(min(terms))
+    assert set(drawn) == {"rare/classes", "usual/classes"}
+    assert drawn.count("rare/classes") / 400 == pytest.approx(0.25, abs=0.06)
 
 
 # --- stages of faces

@@ -6,20 +6,21 @@ random weights; ``make_packages.py`` there writes them).
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from functools import cache, reduce
-from operator import or_
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_coders import first_of, same_latents
 
 import cdvision
 from cdvision.errors import BitstreamError
 from cdvision.model import Model
-from cdvision.package.base_graph import leanest_run
-from cdvision.stream import truncate_stream
+from cdvision.package.graph_names import cheapest_graph
+from cdvision.stream import read_stream, truncate_stream
 
 PACKAGES = Path(__file__).parent / "packages"
 NAMES = (
@@ -36,7 +37,7 @@ def model(name: str, engine: str = "onnx") -> Model:
     return cdvision.load(folder if folder.is_dir() else name, engine=engine, threads=1)
 
 
-LAYERED = tuple(name for name in NAMES if model(name).card.layers)
+FACES = tuple(name for name in NAMES if "attributes" in model(name).card.tasks)
 
 
 def encode(name: str, picture: NDArray[np.uint8], quality: int) -> bytes:
@@ -69,59 +70,95 @@ def test_latents_survive_the_stream(name: str, quality: int, size: tuple[int, in
     bits = encode(name, photo(*size), quality)
     fitted = fit_photo(read_photo(photo(*size)), sender.card.input)
     sent, received = sender.encode_latents(fitted, quality), sender.open(bits).latents()
-    assert len(received) == len(sent)
-    for theirs, ours in zip(received, sent, strict=True):
-        np.testing.assert_array_equal(theirs, ours)
-    assert received[0].any() or quality < max(QUALITIES)
+    assert same_latents(received, sent)
+    assert list(received) == list(sender.card.latents)
+    shapes = sender.card.latent_shapes(sender.open(bits).input_size)
+    for latents, array in received.items():
+        spec = sender.card.latents[latents]
+        assert array.shape == shapes[latents]
+        assert spec.low <= array.min() <= array.max() <= spec.high
+    assert next(iter(received.values())).any() or quality < max(QUALITIES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bytes_are_what_the_tables_say(name: str) -> None:
-    codec = model(name).package.codec
+    coder = model(name).package.coder
     for quality in QUALITIES:
         bits = stream(name, quality)
         latents = model(name).open(bits).latents()
-        sizes = [len(layer.body) for layer in codec.write(latents, quality)]
-        bits_of = codec.coder.estimate_bits(latents, quality - 1)
-        ideals = bits_of if isinstance(bits_of, list) else [bits_of]
-        for size, ideal in zip(sizes, ideals, strict=True):
-            assert size <= 1.01 * ideal / 8 + 16
+        bodies = coder.encode(latents, quality - 1)
+        assert bodies == {layer.id: layer.body for layer in read_stream(bits).layers}
+        ideals = coder.estimate_bits(latents, quality - 1)
+        assert list(ideals) == list(bodies)
+        for layer, ideal in ideals.items():
+            assert len(bodies[layer]) <= 1.01 * ideal / 8 + 16
+        sizes = [len(body) for body in bodies.values()]
         spent = len(bits) - sum(sizes)  # header and checksums
         assert spent <= 28 + 7 * (len(sizes) - 1)
-        if codec.compact:
+        if coder.compact:
             assert len(truncate_stream(bits, 1)) <= sizes[0] + 20 + 2 * (len(sizes) - 1)
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_stream_cut_after_a_layer_is_one_of_fewer_layers(name: str) -> None:
     receiver, bits = model(name), stream(name, 8)
-    whole = receiver.open(bits)
-    for layers in range(1, len(receiver.card.layers) + 1):
-        cut = receiver.open(truncate_stream(bits, layers))
-        assert cut.complete == (layers == len(receiver.card.layers))
-        assert len(cut.latents()) == layers
-        for ours, theirs in zip(cut.latents(), whole.latents(), strict=False):
-            np.testing.assert_array_equal(ours, theirs)
+    whole, layers = receiver.open(bits), receiver.package.coder.layers
+    for count in range(1, len(layers) + 1):
+        cut = receiver.open(truncate_stream(bits, count))
+        assert cut.complete == (count == len(layers))
+        names = [latents for layer in layers[:count] for latents in layer.latents]
+        assert same_latents(cut.latents(), first_of(whole.latents(), len(names)))
+        assert list(cut.latents()) == names
+        for tail, spec in receiver.card.tails.items():
+            arrived = [layer.id for layer in layers[:count] if layer.id in spec.layers]
+            if len(arrived) < spec.least_layers:
+                with pytest.raises(BitstreamError, match="which this question is answered from"):
+                    cut.dense(tail)
+                continue
+            assert cut.layers_for(tail) == arrived
+            answer = cut.dense(tail)
+            if len(arrived) == len(spec.layers):  # what it does not read changes nothing
+                for output, value in whole.dense(tail).items():
+                    np.testing.assert_array_equal(answer[output], value)
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_any_number_of_layers_shows_a_face(name: str) -> None:
+    receiver, bits = model(name), stream(name, 8)
+    for count in range(1, len(receiver.package.coder.layers) + 1):
+        cut = receiver.open(truncate_stream(bits, count))
         assert len(cut.attributes(all_attributes=True)) == 40
         side = receiver.card.input.size
         assert cut.reconstruct().shape == (side, side, 3)
-    assert not np.array_equal(
-        receiver.open(truncate_stream(bits, 1)).reconstruct(), whole.reconstruct()
-    )
+    base = receiver.open(truncate_stream(bits, 1))
+    assert not np.array_equal(base.reconstruct(), receiver.open(bits).reconstruct())
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", NAMES)
 def test_streams_of_different_layers_share_a_batch(name: str) -> None:
     receiver, bits = model(name), stream(name, 8)
-    cuts = [truncate_stream(bits, layers) for layers in range(1, len(receiver.card.layers) + 1)]
-    for cut, result in zip(cuts, receiver.analyze(cuts, ["attributes"]), strict=True):
-        assert result.attributes is not None
-        alone = receiver.open(cut).attributes()
-        np.testing.assert_allclose(result.attributes.probability, alone.probability, atol=1e-5)
+    (task, *_), layers = receiver.card.tasks, receiver.package.coder.layers
+    cuts = [truncate_stream(bits, count) for count in range(1, len(layers) + 1)]
+    for cut, result in zip(cuts, receiver.analyze(cuts, [task]), strict=True):
+        single = receiver.open(cut)
+        if result.error is not None:
+            with pytest.raises(BitstreamError, match=re.escape(str(result.error))):
+                getattr(single, task)()
+            continue
+        alone = getattr(single, task)()
+        if task == "attributes":
+            assert result.attributes is not None
+            np.testing.assert_allclose(result.attributes.probability, alone.probability, atol=1e-5)
+        elif task == "classify":
+            assert result.classification is not None
+            np.testing.assert_array_equal(result.classification.class_id, alone.class_id)
+        else:
+            assert result.detections is not None
+            np.testing.assert_allclose(result.detections.xyxy, alone.xyxy, atol=1e-2)
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", FACES)
 def test_the_base_graph_gives_what_the_whole_graph_gives_of_the_base(
     name: str, engine: str
 ) -> None:
@@ -130,23 +167,27 @@ def test_the_base_graph_gives_what_the_whole_graph_gives_of_the_base(
     cuts = [truncate_stream(stream(name, quality), 1) for quality in QUALITIES]
     single = [receiver.open(cut).graph_inputs("attributes") for cut in cuts]
     inputs = {key: np.concatenate([one[key] for one in single]) for key in single[0]}
-    chosen, taken = leanest_run(receiver.card, "answer.attributes", inputs)
-    assert (chosen, set(taken)) == ("base.attributes", {"layer0", "quality"})
+    chosen, taken = cheapest_graph(receiver.card, "answer.attributes", inputs)
+    first = next(iter(receiver.card.latents))
+    assert (chosen, set(taken)) == ("base.attributes", {first, "quality"})
     found = receiver.engine.run(chosen, taken)
     for output, value in receiver.engine.run("answer.attributes", inputs).items():
         np.testing.assert_allclose(found[output], value, atol=1e-5, err_msg=output)
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", FACES)
 def test_more_than_the_base_needs_the_whole_graph(name: str) -> None:
     receiver = model(name)
     inputs = receiver.open(stream(name)).graph_inputs("attributes")
-    assert leanest_run(receiver.card, "answer.attributes", inputs) == ("answer.attributes", inputs)
+    assert cheapest_graph(receiver.card, "answer.attributes", inputs) == (
+        "answer.attributes",
+        inputs,
+    )
     alone = receiver.open(truncate_stream(stream(name), 1)).graph_inputs("attributes")
     files = {file: key for file, key in receiver.card.files.items() if "base" not in file}
     older = replace(receiver.card, files=files)
     for card, graph in ((older, "answer.attributes"), (receiver.card, "answer.generator")):
-        assert leanest_run(card, graph, alone) == (graph, alone)
+        assert cheapest_graph(card, graph, alone) == (graph, alone)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -221,18 +262,17 @@ def test_damage_is_noticed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_bodies_that_pass_the_checksum_are_not_trusted_either(name: str) -> None:
     """Random bytes behind a valid header and checksum: latents or one error, nothing else."""
-    sender, rng = model(name), np.random.default_rng(1)
-    codec, opened = sender.package.codec, sender.open(stream(name))
-    shapes = [part.shape for part in opened.latents()]
-    bodies = {layer.id: layer.body for layer in codec.write(opened.latents(), 4)}
+    receiver, rng = model(name), np.random.default_rng(1)
+    coder, opened = receiver.package.coder, receiver.open(stream(name))
+    shapes = receiver.card.latent_shapes(opened.input_size)
+    bodies = coder.encode(opened.latents(), 3)
     for round_ in range(60):
-        chosen = round_ % len(bodies)
+        chosen = list(bodies)[round_ % len(bodies)]
         body = bytearray(bodies[chosen])
         for position in rng.integers(len(body), size=3):
             body[position] = rng.integers(256)
         try:
-            spoiled = bodies | {chosen: bytes(body)}
-            parts = [codec.read(spoiled, opened.header, part) for part in codec.parts(spoiled)]
+            latents = coder.decode(bodies | {chosen: bytes(body)}, 3, shapes)
         except BitstreamError:
             continue
-        assert [array.shape for array in reduce(or_, parts)] == shapes
+        assert {name: array.shape for name, array in latents.items()} == shapes

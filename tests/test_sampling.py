@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from cdvision.models.dicm.training import augmentation  # noqa: E402
+from cdvision.models.dicm.training import augmentation, views  # noqa: E402
 from cdvision.models.dicm.training.rate_stage import draw_qualities  # noqa: E402
 from cdvision.models.faces.training import face_bank  # noqa: E402
 from cdvision.models.faces.training.fit_score import _square  # noqa: E402
@@ -166,6 +166,15 @@ def test_each_change_is_made_as_often_as_moco_does(
     changed = augmentation.augment(images, np.random.default_rng(0))
     found = float((changed != images).flatten(1).any(1).float().mean())
     assert found == pytest.approx(share, abs=0.06)
+
+
+def test_both_views_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "augment", lambda images, rng: -images)
+    bank = views.ViewBank([plain(value) for value in (10, 20, 30)], 32)
+    first, second = bank.views(3, np.random.default_rng(0))
+    means = first.mean((1, 2, 3)).round()
+    assert sorted(means.tolist()) == [-30, -20, -10]  # each photo once
+    assert torch.equal(means, second.mean((1, 2, 3)).round())  # in the same rows
 
 
 def amount(value: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,10 +32,13 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("httpx")
 
 import httpx
+from toy_task import TASK, toy_package
 
+from cdvision.analysis import AnalysisResult
 from cdvision.bench.service import announce_too_large, bench_service, send_endless
-from cdvision.serving.batching import Question, _batches, _Job
+from cdvision.serving.batching import Batcher, Question, Reply, _batches, _Job
 from cdvision.serving.logs import LOGGER, JsonFormatter
+from cdvision.serving.metrics import Metrics
 from cdvision.serving.service import Service
 from cdvision.serving.settings import ServiceSettings
 
@@ -102,6 +107,64 @@ def test_a_model_of_faces_is_served_too() -> None:
         answer = server.post("/v1/attributes", bits)
         assert (answer.status_code, answer.json()) == (200, model.attributes(bits).to_dict())
         assert server.post("/v1/detect", bits).status_code == 422
+
+
+@pytest.fixture(scope="module")
+def toy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve a model with a task that no product file knows; ``server`` began before it was one."""
+    with (
+        toy_package(tmp_path_factory.mktemp("toy") / "toy") as folder,
+        serving(models=(str(folder),)) as running,
+    ):
+        yield running
+
+
+def test_a_registered_task_has_its_path_options_and_answer(toy: Server, photos: list[Path]) -> None:
+    toy_model = toy.service.models.default
+    bits = toy_model.encode(photos[0], size=64)
+    expected = toy_model.open(bits).ask("share", most_rows=1, as_percent=True).to_dict()
+    answer = toy.post("/v1/share?most_rows=1&as_percent=true", bits)
+    assert (answer.status_code, answer.json()) == (200, expected)
+    assert toy.post("/v1/share", bits).json() == toy_model.open(bits).ask("share").to_dict()
+    assert len(toy.post("/v1/share", bits).json()["shares"]) == 2
+    assert 'task="share"' in toy.client.get("/metrics").text
+    assert 'path="/v1/share"' in toy.client.get("/metrics").text
+    files = [("files", ("a.cdv", bits)), ("files", ("b.cdv", b"?"))]
+    first, second = toy.client.post("/v1/share", files=files).json()["results"]
+    assert (len(first["shares"]), second["error"]["field"]) == (2, "magic")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["least=1.5", "least=nan", "most_rows=0", "most_rows=1001", "as_percent=perhaps"]
+)
+def test_options_of_a_registered_task_are_refused_out_of_range(toy: Server, wrong: str) -> None:
+    answer = toy.post(f"/v1/share?{wrong}", b"")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (422, "ParameterError")
+    assert error["field"] == "query." + wrong.partition("=")[0]
+
+
+def test_a_registered_task_is_described_to_clients(toy: Server) -> None:
+    operation = toy.client.get("/openapi.json").json()["paths"]["/v1/share"]["post"]
+    least, most, percent, model = operation["parameters"]
+    assert least["schema"] == {
+        "type": "number", "minimum": 0, "maximum": 1, "default": 0.0,
+        "title": "Least", "description": "Least share.",
+    }  # fmt: skip
+    assert (most["schema"]["type"], most["schema"]["default"]) == ("integer", 2)
+    assert (percent["schema"]["type"], model["name"]) == ("boolean", "model")
+    told = operation["responses"]["200"]["content"]["application/json"]["example"]
+    assert (told, operation["description"]) == (TASK.example, TASK.summary)
+    listed = {task["name"]: task for task in toy.client.get("/v1/tasks").json()["tasks"]}
+    assert "reconstruct" not in listed
+    assert listed["share"]["column"]["fields"] == {"name": "string", "share": "float"}
+    options = [option["name"] for option in listed["share"]["options"]]
+    assert options == ["least", "most_rows", "as_percent"]
+
+
+def test_a_task_that_is_not_registered_has_no_path(server: Server, stream: bytes) -> None:
+    assert server.post("/v1/share", stream).status_code == 404
+    assert server.post("/v1/reconstruct", stream).status_code == 404
 
 
 def at_work(server: Server) -> float | None:
@@ -188,6 +251,17 @@ def test_encode_returns_the_stream_or_json_on_request(
     assert told.json()["bytes"] == len(expected)
 
 
+def test_encode_takes_a_sender_of_the_model(server: Server, photos: list[Path]) -> None:
+    photo, (first, _) = photos[1].read_bytes(), server.client.get("/v1/models").json()["models"]
+    sender = first["senders"][0]["name"]
+    how = {"quality": 2, "size": 224}
+    named = server.post("/v1/encode", photo, params={**how, "sender": sender})
+    assert named.content == server.post("/v1/encode", photo, params=how).content
+    wrong = server.post("/v1/encode", photo, params={"sender": "none"})
+    assert wrong.status_code == 422
+    assert wrong.json()["error"]["message"] == f"sender: expected one of {sender}, found 'none'"
+
+
 def test_picture_codecs_are_measured_at_the_pixels_of_the_network(
     server: Server, photos: list[Path]
 ) -> None:
@@ -201,6 +275,13 @@ def test_models_are_listed_with_the_default_first(server: Server, model: cdvisio
     first, second = server.client.get("/v1/models").json()["models"]
     assert (first["name"], first["tasks"]) == ("small", list(model.card.tasks))
     assert "segment" in second["tasks"]
+    (name, sender), *_ = model.card.senders.items()
+    assert first["senders"][0] == {
+        "name": name,
+        "multiply_adds": sender.multiply_adds,
+        "milliseconds": sender.milliseconds,
+        "measured_on": sender.measured_on,
+    }
 
 
 # -- refusals -------------------------------------------------------------------------------------
@@ -351,6 +432,45 @@ def test_large_inputs_do_not_share_a_batch() -> None:
     assert [len(batch) for batch in _batches(jobs, 4)] == [4, 1, 1]
 
 
+class CountingModel:
+    """Answers nothing, and keeps how many streams shared each run."""
+
+    card = SimpleNamespace(input=SimpleNamespace(size=8))
+
+    def __init__(self) -> None:
+        self.runs: list[int] = []
+
+    def analyze(self, streams: list[bytes], **_: Any) -> Iterator[AnalysisResult]:
+        self.runs.append(len(streams))
+        return (AnalysisResult(index) for index in range(len(streams)))
+
+
+def test_the_first_stream_waits_for_others_as_long_as_the_window() -> None:
+    model = CountingModel()
+    question = Question(model, "detect")  # type: ignore[arg-type]
+
+    async def ask() -> list[Reply]:
+        batcher = Batcher(Metrics(), max_batch=2, window=0.4)
+        batcher.start()
+        first = asyncio.create_task(batcher.answer(question, b"", 64))
+        await asyncio.sleep(0.1)  # later than the first, within its window
+        replies = await asyncio.gather(first, *(batcher.answer(question, b"", 64) for _ in "23"))
+        await batcher.close()
+        return replies
+
+    first, second, _ = asyncio.run(ask())
+    assert model.runs == [2, 1]  # the third finds the batch full
+    assert first.waited >= 0.4
+    assert second.waited < first.waited
+
+
+def test_streams_asked_with_other_options_do_not_share_a_batch() -> None:
+    model = cdvision.load(TINY)
+    few, many = (Question(model, "detect", (("confidence", least),)) for least in (0.9, 0.1))
+    jobs = [_Job(q, b"", 1, 0.0, Undone()) for q in (few, many, few)]  # type: ignore[arg-type]
+    assert [[job.question for job in batch] for batch in _batches(jobs, 4)] == [[few, few], [many]]
+
+
 class Undone:
     def done(self) -> bool:
         return False
@@ -392,8 +512,10 @@ def test_metrics_count_requests_and_unknown_paths_under_one_label(server: Server
 
 def test_every_operation_tells_its_body_answers_and_refusals(server: Server) -> None:
     paths = server.client.get("/openapi.json").json()["paths"]
-    for task in ("detect", "classify", "segment", "attributes", "inspect", "encode"):
-        operation = paths[f"/v1/{task}"]["post"]
+    posted = [path for path in paths if "post" in paths[path]]
+    assert {"/v1/detect", "/v1/attributes", "/v1/inspect", "/v1/encode"} < set(posted)
+    for path in posted:
+        operation = paths[path]["post"]
         assert "multipart/form-data" in operation["requestBody"]["content"]
         assert {"200", "400", "401", "413", "422", "503"} <= set(operation["responses"])
 

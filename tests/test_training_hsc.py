@@ -244,8 +244,10 @@ def test_runs_become_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     start.mkdir()
     write_result(networks, start)
     (start / RECORD).write_text(json.dumps({"stage": "faces-inversion", **networks.facts()}))
-    graphs, only = builder.graph_modules, "base.attributes"  # one export: each takes seconds
-    monkeypatch.setattr(builder, "graph_modules", lambda *given: {only: graphs(*given)[only]})
+    graphs, some = builder.graph_modules, ("encoder", "base.attributes")  # each takes seconds
+    monkeypatch.setattr(
+        builder, "graph_modules", lambda *given: {name: graphs(*given)[name] for name in some}
+    )
     calls = [
         ["hsc", faces, *labels, "--smoke", "--start", str(start), "-o", str(run)],
         ["package", str(run), faces, *labels, "--start", str(start), "-o", str(out),
@@ -259,4 +261,5 @@ def test_runs_become_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert package.card.training["codec"]["start"] == str(start)
     assert package.card.tasks == ("attributes", "reconstruct")
     assert package.card.fingerprint == package.coder.fingerprint.hex()
-    assert f"{only}.onnx" in package.card.files
+    assert {f"{name}.onnx" for name in some} <= package.card.files.keys()
+    assert package.card.senders["full"].multiply_adds > 0

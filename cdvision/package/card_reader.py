@@ -142,6 +142,8 @@ def _check_sender(name: str, sender: SenderSpec, card: ModelCard) -> None:
     time = sender.milliseconds
     if time is not None and (type(time) not in (int, float) or not 0 < time < inf):
         raise ValueError(f"{name}.milliseconds: expected a time above 0, found {time!r}")
+    if not isinstance(sender.measured_on, str):
+        raise TypeError(f"{name}.measured_on: expected text, found {sender.measured_on!r}")
     for graph, spec in sender.graphs.items():
         _check_layers(f"{name}.{graph}", spec.layers, card)
         if spec.picture not in PICTURES:

@@ -2,10 +2,11 @@
 
 ::
 
-    request ─ observer ─ gate ─ route ─ batcher ─ Model.analyze ─▶ JSON
-              (log,      (key,          (streams that arrive
-              metrics)   size,           within a few ms
-                         number)         share a run)
+    request ─ request log ─ gate ─ route ─ batcher ─ Model.analyze ─▶ JSON
+              (log line,    (key,          (streams that arrive
+              metrics)      size,           within a few ms
+                            number)         share a run)
 
+Routes of tasks are made from the table ``cdvision.tasks``: nothing here names a task.
 Nothing here is imported by ``import cdvision``; it needs the extra ``serve``.
 """

@@ -1,4 +1,4 @@
-"""The web application: routes, health, metrics and the page, behind the gate and the observer."""
+"""The web application: routes, health, metrics and the page, behind gate and request log."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from cdvision.serving.errors import add_error_handlers
-from cdvision.serving.limits import RETRY, Gate
+from cdvision.serving.gate import RETRY, Gate
 from cdvision.serving.metrics import Metrics
-from cdvision.serving.observer import Observer
+from cdvision.serving.request_log import RequestLog
 from cdvision.serving.routes import router
 from cdvision.serving.service import Service
 from cdvision.serving.settings import ServiceSettings
+from cdvision.serving.task_routes import task_router
 from cdvision.version import __version__
 
-FOLDER = Path(__file__).parent / "page"
+PAGE_FOLDER = Path(__file__).parent / "page"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 DESCRIPTION = "Answers from compressed streams of learned features, without rebuilding pixels."
 ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key")
@@ -50,6 +51,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(task_router())
     _add_operations(app, service)
     _add_pages(app)
     add_error_handlers(app)
@@ -89,7 +91,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 def _add_pages(app: FastAPI) -> None:
     for path, file in PAGES.items():
-        page = (FOLDER / file).read_text(encoding="utf-8")
+        page = (PAGE_FOLDER / file).read_text(encoding="utf-8")
         app.add_api_route(path, _page_route(page), include_in_schema=False)
 
 
@@ -135,4 +137,4 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
             expose_headers=("Server-Timing", "X-Request-Id"),
         )
     paths = {*app.openapi()["paths"], *PAGES}
-    app.add_middleware(Observer, metrics=service.metrics, paths=paths)
+    app.add_middleware(RequestLog, metrics=service.metrics, paths=paths)

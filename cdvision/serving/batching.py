@@ -3,9 +3,9 @@
 ::
 
     answer() ─┐
-    answer() ─┼▶ queue ─ wait until window or full ─ group by question ─ thread: Model.analyze
-    answer() ─┘                                                             │
-       ▲────────────────────────── future of each stream ───────────────────┘
+    answer() ─┼▶ queue ─ wait for the window ─ group by question ─ thread: Model.analyze
+    answer() ─┘                                                        │
+       ▲────────────────────────── future of each stream ──────────────┘
 
 While one batch runs, the next one gathers: the busier the service, the larger its batches.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from cdvision.analysis import AnalysisResult
 from cdvision.analysis.workers import usable_cores
@@ -26,12 +27,17 @@ from cdvision.serving.metrics import Metrics
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a stream; streams with equal questions can share a batch."""
+    """What is asked of a stream; streams with equal questions can share a batch.
+
+    Attributes:
+        model: that answers.
+        task: its name.
+        options: of the task: sorted pairs of name and value, so that questions can be compared.
+    """
 
     model: Model
     task: str
-    confidence: float = 0.3
-    top: int = 5
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Batcher:
     async def _run(self, jobs: Sequence[_Job]) -> None:
         loop, question, begin = asyncio.get_running_loop(), jobs[0].question, perf_counter()
         streams = [job.bits for job in jobs]
-        outcomes = await loop.run_in_executor(self._thread, _outcomes, question, streams)
+        outcomes = await loop.run_in_executor(self._thread, _answer_batch, question, streams)
         ran = perf_counter() - begin
         self._metrics.batch.labels(question.task).observe(len(jobs))
         self._metrics.batch_seconds.labels(question.task).observe(ran)
@@ -132,14 +138,14 @@ def _batches(jobs: Sequence[_Job], max_batch: int) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _outcomes(question: Question, streams: Sequence[bytes]) -> list[AnalysisResult | Exception]:
+def _answer_batch(question: Question, streams: Sequence[bytes]) -> list[AnalysisResult | Exception]:
     """Answer a batch; where that fails as a whole, each alone, so that one cannot hurt others."""
     try:
         return list(_analyze(question, streams))
     except Exception as error:  # of the engine, for example: whose fault it is shows one by one
         if len(streams) == 1:
             return [error]
-        return [outcome for bits in streams for outcome in _outcomes(question, [bits])]
+        return [outcome for bits in streams for outcome in _answer_batch(question, [bits])]
 
 
 def _analyze(question: Question, streams: Sequence[bytes]) -> Iterator[AnalysisResult]:
@@ -148,6 +154,5 @@ def _analyze(question: Question, streams: Sequence[bytes]) -> Iterator[AnalysisR
         streams,
         tasks=(question.task,),
         batch_size=-(-len(streams) // usable_cores()),
-        confidence=question.confidence,
-        top=question.top,
+        **dict(question.options),
     )

@@ -29,18 +29,6 @@ class ServiceError(CdvisionError):
         super().__init__(message)
         self.status, self.headers = status, headers or {}
 
-    def response(self) -> JSONResponse:
-        """Return the answer."""
-        body = error_body(HTTPStatus(self.status).phrase.replace(" ", ""), str(self))
-        return JSONResponse(body, self.status, self.headers)
-
-
-class UnknownModel(ServiceError):
-    """The request names a model that is not served here."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(HTTPStatus.NOT_FOUND, message)
-
 
 def error_body(
     type_: str, message: str, *, offset: int | None = None, field: str | None = None
@@ -51,6 +39,8 @@ def error_body(
 
 def describe_error(error: CdvisionError) -> JsonObject:
     """Return the body that tells of an error in what was sent."""
+    if isinstance(error, ServiceError):
+        return error_body(_status_name(error.status), str(error))
     if isinstance(error, BitstreamError):
         return error_body("BitstreamError", str(error), offset=error.offset, field=error.field)
     return error_body(type(error).__name__, str(error))
@@ -64,38 +54,32 @@ def error_status(error: CdvisionError) -> int:
     return HTTPStatus.INTERNAL_SERVER_ERROR if ours else UNPROCESSABLE
 
 
+def error_response(error: CdvisionError) -> JSONResponse:
+    """Return the answer to a request that is refused as a whole."""
+    headers = error.headers if isinstance(error, ServiceError) else None
+    return JSONResponse(describe_error(error), error_status(error), headers)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of the app in the one shape."""
-    app.add_exception_handler(CdvisionError, _on_cdvision_error)
-    app.add_exception_handler(RequestValidationError, _on_bad_parameters)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_bug)
+    for kind in (CdvisionError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _answer_error)
 
 
-def _on_cdvision_error(_: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, ServiceError):
-        return error.response()
-    if not isinstance(error, CdvisionError):
-        raise error
-    return JSONResponse(describe_error(error), error_status(error))
-
-
-def _on_bad_parameters(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, RequestValidationError):
-        raise error
-    first = error.errors()[0]
-    field = ".".join(map(str, first["loc"]))
-    body = error_body("ParameterError", f"{field}: {first['msg']}", field=field)
-    return JSONResponse(body, UNPROCESSABLE)
-
-
-def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        raise error
-    name = HTTPStatus(error.status_code).phrase.replace(" ", "")
-    return JSONResponse(error_body(name, str(error.detail)), error.status_code, error.headers)
-
-
-def _on_bug(_: Request, error: Exception) -> JSONResponse:
-    """Tell nothing of the inside: the log has the traceback."""
+def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, CdvisionError):
+        return error_response(error)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        body = error_body("ParameterError", f"{field}: {first['msg']}", field=field)
+        return JSONResponse(body, UNPROCESSABLE)
+    if isinstance(error, HTTPException):
+        body = error_body(_status_name(error.status_code), str(error.detail))
+        return JSONResponse(body, error.status_code, error.headers)
+    # A bug of ours: the log has the traceback, strangers learn nothing of the inside.
     return JSONResponse(error_body("InternalError", "a fault of the service, see its log"), 500)
+
+
+def _status_name(status: int) -> str:
+    return HTTPStatus(status).phrase.replace(" ", "")

@@ -31,10 +31,10 @@ def check_format(photo: bytes) -> None:
         raise ImageError(f"photo: expected an image file ({known}), found none") from error
 
 
-def encode_photo(photo: bytes, model: Model, quality: int | None, size: int | None) -> bytes:
-    """Return the stream of an image file; raises ImageError or CdvisionError."""
+def encode_photo(photo: bytes, model: Model, **how: Any) -> bytes:
+    """Return the stream of an image file, by ``Model.encode``; raises what that does."""
     check_format(photo)
-    return model.encode(photo, quality, size=size)
+    return model.encode(photo, **how)
 
 
 def picture_codec_sizes(photo: bytes, model: Model) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 import cdvision
 from cdvision.errors import BitstreamError, ModelError, UnsupportedTask
 from cdvision.model import Model
-from cdvision.serving.errors import UnknownModel
+from cdvision.serving.errors import ServiceError
 from cdvision.serving.settings import ServiceSettings
 from cdvision.stream import StreamHeader
 from cdvision.stream.header import FINGERPRINT_BYTES
 from cdvision.stream.parser import DEFAULT_LIMITS, decode_header
+from cdvision.tasks import tasks
 
 WARM_UP_SIZE = (224, 224, 3)
 FINGERPRINT_OFFSET = 5
@@ -43,12 +45,14 @@ class ServedModels:
         return next(iter(self._models.values()))
 
     def named(self, name: str | None) -> Model:
-        """Return a model by its name, the default where None; raises UnknownModel."""
+        """Return a model by its name, the default where None; raises ServiceError (404)."""
         if name is None:
             return self.default
         if name not in self._models:
             known = ", ".join(self._models)
-            raise UnknownModel(f"model: expected one that is served here ({known})")
+            raise ServiceError(
+                HTTPStatus.NOT_FOUND, f"model: expected one that is served here ({known})"
+            )
         return self._models[name]
 
     def for_stream(self, bits: bytes, name: str | None) -> tuple[Model, StreamHeader]:
@@ -56,7 +60,7 @@ class ServedModels:
 
         Raises:
             BitstreamError: the header is damaged, or written by a model that is not served.
-            UnknownModel: no model of that name is served.
+            ServiceError: no model of that name is served (404).
         """
         header, _ = decode_header(memoryview(bits), DEFAULT_LIMITS)
         if name is not None:
@@ -83,22 +87,37 @@ class ServedModels:
         """Open every graph and compile the entropy coder before the first request waits for it."""
         for model in self._models.values():
             bits = model.encode(np.zeros(WARM_UP_SIZE, np.uint8), check=False)
-            for task in (task for task in model.card.tasks if task != "reconstruct"):
+            for task in _served_tasks(model):
                 for streams in ([bits], [bits, bits]):  # alone, and side by side
                     for _ in model.analyze(streams, tasks=(task,), batch_size=1):
                         pass
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what ``/v1/models`` tells, the default model first."""
-        return [_facts(model) for model in self._models.values()]
+        return [_describe(model) for model in self._models.values()]
 
 
-def _facts(model: Model) -> dict[str, Any]:
+def _served_tasks(model: Model) -> list[str]:
+    """Return the names of the tasks that have a path here and that a model answers."""
+    able = model.card.tasks
+    return [task.name for task in tasks().values() if task.in_tables and task.name in able]
+
+
+def _describe(model: Model) -> dict[str, Any]:
     card = model.card
     return {
         "name": card.name,
         "description": card.description,
         "tasks": list(card.tasks),
+        "senders": [
+            {
+                "name": name,
+                "multiply_adds": sender.multiply_adds,
+                "milliseconds": sender.milliseconds,
+                "measured_on": sender.measured_on,
+            }
+            for name, sender in card.senders.items()
+        ],
         "qualities": card.qualities,
         "default_quality": card.default_quality,
         "input_size": {

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, TypeVar
 
-from cdvision.analysis import AnalysisResult
-from cdvision.errors import CdvisionError, UnsupportedTask
 from cdvision.serving.batching import Batcher, Question, Reply
 from cdvision.serving.logs import LOGGER
 from cdvision.serving.metrics import Metrics
 from cdvision.serving.photos import encode_photo, picture_codec_sizes
 from cdvision.serving.served_models import ServedModels
 from cdvision.serving.settings import ServiceSettings
+from cdvision.tasks import Task
 
 log = logging.getLogger(LOGGER)
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request's question, before its stream has chosen the model."""
-
-    task: str
-    confidence: float = 0.3
-    top: int = 5
-    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,43 +69,52 @@ class Service:
         await self._batcher.close()
         self._photos.shutdown(wait=True)
 
-    async def answer(self, asked: Asked, bits: bytes) -> Answer:
+    async def answer(
+        self, task: Task, options: Mapping[str, Any], stream: bytes, model: str | None
+    ) -> Answer:
         """Answer one stream.
+
+        Args:
+            task: what is asked.
+            options: of the task.
+            stream: its bytes.
+            model: name of the model; the one that wrote the stream where None.
 
         Raises:
             CdvisionError: the stream is damaged, the model not served, or the task not its own.
         """
-        self.models.check_task(asked.task, asked.model)
-        model, header = self.models.for_stream(bits, asked.model)
-        if model.card.tail_for(asked.task) is None:
-            raise UnsupportedTask(model.no_task_message(asked.task))
-        question = Question(model, asked.task, asked.confidence, asked.top)
+        self.models.check_task(task.name, model)
+        chosen, header = self.models.for_stream(stream, model)
+        chosen.tail_for(task.name)  # refuses a stream of a model that lacks what another has
+        question = Question(chosen, task.name, tuple(sorted(options.items())))
         pixels = header.input_width * header.input_height
-        reply: Reply = await self._batcher.answer(question, bits, pixels)
+        reply: Reply = await self._batcher.answer(question, stream, pixels)
         if reply.result.error is not None:
             raise reply.result.error
-        return Answer(_values(reply.result, asked.task), reply.waited, reply.ran)
+        return Answer(reply.result.answers[task.answer].to_dict(), reply.waited, reply.ran)
 
-    async def encode(
-        self, photo: bytes, model: str | None, quality: int | None, size: int | None
-    ) -> bytes:
-        """Return the stream of an image file; raises CdvisionError."""
+    async def encode(self, photo: bytes, model: str | None, **how: Any) -> tuple[bytes, float]:
+        """Return the stream of an image file, and the seconds that it took.
+
+        Args:
+            photo: bytes of the file.
+            model: name of the model; the first where None.
+            how: ``quality``, ``size`` and ``sender``, as of ``Model.encode``.
+
+        Raises:
+            CdvisionError: no such model is served, or it refuses the photo or an argument.
+        """
         chosen = self.models.named(model)
-        return await self._with_photo(lambda: encode_photo(photo, chosen, quality, size))
+        return await self._in_photo_thread(lambda: encode_photo(photo, chosen, **how))
 
-    async def picture_codec_sizes(self, photo: bytes, model: str | None) -> dict[str, Any]:
+    async def picture_codec_sizes(self, photo: bytes, model: str | None) -> Answer:
         """Return the bytes of the same picture in picture codecs; raises CdvisionError."""
         chosen = self.models.named(model)
-        return await self._with_photo(lambda: picture_codec_sizes(photo, chosen))
+        sizes, took = await self._in_photo_thread(lambda: picture_codec_sizes(photo, chosen))
+        return Answer(sizes, took=took)
 
-    async def _with_photo(self, work: Callable[[], Value]) -> Value:
-        return await asyncio.get_running_loop().run_in_executor(self._photos, work)
-
-
-def _values(result: AnalysisResult, task: str) -> dict[str, Any]:
-    field = {"classify": "classification", "attributes": "attributes"}.get(task, "detections")
-    found = getattr(result, field, None)
-    if found is None:
-        raise CdvisionError(f"{task}: the model gave no answer of that kind")
-    values: dict[str, Any] = found.to_dict()
-    return values
+    async def _in_photo_thread(self, work: Callable[[], Value]) -> tuple[Value, float]:
+        """Return what some work on a photo gives, and the seconds until it was done."""
+        begin = perf_counter()
+        value = await asyncio.get_running_loop().run_in_executor(self._photos, work)
+        return value, perf_counter() - begin

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cdvision.serving.errors import ServiceError
+from cdvision.serving.errors import ServiceError, error_response
 from cdvision.serving.settings import ServiceSettings
 
 GUARDED = ("/v1/", "/metrics")
@@ -43,9 +43,9 @@ class Gate:
         try:
             self._check(scope, headers)
         except ServiceError as error:
-            await error.response()(scope, receive, send)
+            await error_response(error)(scope, receive, send)
             return
-        works = _is_work(scope)
+        works = _counts_as_work(scope)
         self._at_work += works
         try:
             await self._app(scope, self._bounded(receive), send)
@@ -58,7 +58,7 @@ class Gate:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:MOST_DIGITS]) > self._settings.max_body_bytes:
             raise self._too_large(length[:MOST_DIGITS])
-        if _is_work(scope):
+        if _counts_as_work(scope):
             self._check_room()
 
     def _check_room(self) -> None:
@@ -112,5 +112,5 @@ class Gate:
         )
 
 
-def _is_work(scope: Scope) -> bool:
+def _counts_as_work(scope: Scope) -> bool:
     return bool(scope["method"] == "POST" and scope["path"].startswith("/v1/"))

@@ -13,14 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from cdvision.serving.errors import ServiceError
-from cdvision.serving.limits import CLOSE
+from cdvision.serving.gate import CLOSE
 from cdvision.serving.settings import ServiceSettings
 
 MULTIPART = "multipart/form-data"
 
 
 @dataclass(frozen=True)
-class Part:
+class Payload:
     """One payload of a request; ``name`` is its file name, or the field's, where it has one."""
 
     name: str | None
@@ -28,14 +28,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Body:
+class RequestBody:
     """The payloads of a request; ``multipart`` says whether the answer is a list."""
 
-    parts: Sequence[Part]
+    payloads: Sequence[Payload]
     multipart: bool
 
 
-async def read_body(request: Request, settings: ServiceSettings) -> Body:
+async def read_body(request: Request, settings: ServiceSettings) -> RequestBody:
     """Read a body within its time.
 
     Raises:
@@ -45,8 +45,8 @@ async def read_body(request: Request, settings: ServiceSettings) -> Body:
     try:
         async with asyncio.timeout(settings.body_seconds):
             if request.headers.get("content-type", "").lower().startswith(MULTIPART):
-                return Body(await _read_parts(request, settings.max_streams), True)
-            return Body([Part(None, await request.body())], False)
+                return RequestBody(await _read_form(request, settings.max_streams), True)
+            return RequestBody([Payload(None, await request.body())], False)
     except TimeoutError as error:
         raise ServiceError(
             HTTPStatus.REQUEST_TIMEOUT,
@@ -59,23 +59,23 @@ async def read_body(request: Request, settings: ServiceSettings) -> Body:
         )
 
 
-async def _read_parts(request: Request, most: int) -> list[Part]:
+async def _read_form(request: Request, most: int) -> list[Payload]:
     try:
         async with request.form(max_files=most, max_fields=most) as form:
-            parts = [await _part(name, value) for name, value in form.multi_items()]
+            payloads = [await _payload(name, value) for name, value in form.multi_items()]
     except (HTTPException, FormParserError, ValueError, LookupError) as error:
         reason = error.detail if isinstance(error, HTTPException) else str(error)
         raise ServiceError(HTTPStatus.BAD_REQUEST, f"multipart form: {reason}", CLOSE) from error
-    if not 1 <= len(parts) <= most:
+    if not 1 <= len(payloads) <= most:
         raise ServiceError(
             HTTPStatus.BAD_REQUEST,
-            f"multipart form: expected 1 to {most} files, found {len(parts)}",
+            f"multipart form: expected 1 to {most} files, found {len(payloads)}",
         )
-    return parts
+    return payloads
 
 
-async def _part(name: str, value: UploadFile | str) -> Part:
+async def _payload(name: str, value: UploadFile | str) -> Payload:
     if isinstance(value, str):
         # A field without a file name: its bytes went through a text codec, which loses some.
         raise ValueError(f"field {name[:40]!r}: expected a file with a file name, found text")
-    return Part(value.filename or name, await value.read())
+    return Payload(value.filename or name, await value.read())

@@ -1,4 +1,4 @@
-"""The outermost layer: an id, a log line and the metrics of every request."""
+"""The outermost layer: every request gets an id, a log line, and is counted."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SERVER_ERROR = 500
 
 
 @dataclass
-class _Seen:
+class _Traffic:
     status: int = SERVER_ERROR  # what a request ends with that raises before it answers
     received: int = 0
     sent: int = 0
 
 
-class Observer:
+class RequestLog:
     """ASGI middleware that counts and logs requests, without their payloads or parameters.
 
     Args:
-        app: what is observed.
-        metrics: where it is counted.
+        app: what answers the requests.
+        metrics: where they are counted.
         paths: the service's paths; all others share one label, so that nobody can fill the memory
             with made-up ones.
     """
@@ -43,38 +43,38 @@ class Observer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        seen, request_id, begin = _Seen(), uuid4().hex, perf_counter()
+        traffic, request_id, begin = _Traffic(), uuid4().hex, perf_counter()
 
         async def counted_receive() -> Message:
             message = await receive()
-            seen.received += len(message.get("body", b""))
+            traffic.received += len(message.get("body", b""))
             return message
 
         async def counted_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                seen.status = message["status"]
+                traffic.status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            seen.sent += len(message.get("body", b""))
+            traffic.sent += len(message.get("body", b""))
             await send(message)
 
         with self._metrics.at_work.track_inprogress():
             try:
                 await self._app(scope, counted_receive, counted_send)
             finally:
-                self._report(scope, seen, request_id, perf_counter() - begin)
+                self._report(scope, traffic, request_id, perf_counter() - begin)
 
-    def _report(self, scope: Scope, seen: _Seen, request_id: str, seconds: float) -> None:
+    def _report(self, scope: Scope, traffic: _Traffic, request_id: str, seconds: float) -> None:
         path = scope["path"] if scope["path"] in self._paths else "other"
-        self._metrics.requests.labels(path, _method(scope), str(seen.status)).inc()
+        self._metrics.requests.labels(path, _method(scope), str(traffic.status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
-        self._metrics.received.inc(seen.received)
+        self._metrics.received.inc(traffic.received)
         fields = {
             "request": request_id,
             "method": _method(scope),
             "path": path,
-            "status": seen.status,
-            "received_bytes": seen.received,
-            "sent_bytes": seen.sent,
+            "status": traffic.status,
+            "received_bytes": traffic.received,
+            "sent_bytes": traffic.sent,
             "ms": round(1000 * seconds, 2),
         }
         log.info("request", extra={"fields": fields})
