@@ -2,7 +2,7 @@
 
 Every object brings the weights of a small network, which is evaluated on the prototypes inside its
 box only. What comes out is enlarged along the columns' axis, and along the rows only where it
-changes its sign: between two samples a linear interpolation does so at most once, and where is known
+changes its sign: between two samples a linear interpolation does so at most once, at a place known
 in closed form. A mask costs its columns times its cells, whatever the size of the photo.
 
 Source: Tian et al., "Conditional Convolutions for Instance Segmentation" (CondInst), ECCV 2020.

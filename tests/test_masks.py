@@ -19,6 +19,7 @@ from cdvision.heads.dynamic_masks import (
     PROTOTYPES,
     STRIDE,
     dynamic_masks,
+    runs_of_columns,
 )
 from cdvision.heads.mask_kernels import lines_of_object
 from cdvision.results import ResultError

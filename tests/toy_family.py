@@ -26,7 +26,7 @@ from cdvision.entropy.layered_coder import Code, LayeredCoder
 from cdvision.entropy.tables import SymbolTables, gaussian_tables, named_parts, part_of
 from cdvision.evaluation.answer_formats import AnswerFormat
 from cdvision.evaluation.bootstrap import Scorer
-from cdvision.heads.registry import HEADS, Asked
+from cdvision.heads.registry import HEADS, Question
 from cdvision.package import families
 from cdvision.package.card import CARD_FILE, FeatureSpec, InputSpec, ModelCard, TailSpec
 from cdvision.package.loader import CLASSES_FILE, TABLES_FILE, file_sha256
@@ -94,9 +94,9 @@ class Lightness:
         return json.dumps(self.to_dict())
 
 
-def answer_lightness(asked: Asked) -> Lightness:
-    level = float(asked.dense["level"][0]) * asked.options["gain"]
-    return Lightness(level, asked.layers == 2)
+def answer_lightness(question: Question) -> Lightness:
+    level = float(question.dense["level"][0]) * question.options["gain"]
+    return Lightness(level, question.layers == 2)
 
 
 class LightnessScoring:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from cdvision.entropy.frequencies import ESCAPE_LIMIT, PRECISION
 
-Index = NDArray[np.uint8] | NDArray[np.uint16]
+U64: TypeAlias = np.uint64
+States: TypeAlias = NDArray[np.uint64]
+Words: TypeAlias = NDArray[np.uint16]
+Slots: TypeAlias = NDArray[np.uint8]
+Entries: TypeAlias = NDArray[np.uint32]
+Bounds: TypeAlias = NDArray[np.int16]
+Index: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+Symbols: TypeAlias = NDArray[np.int32]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 # Interleaved states.
@@ -98,14 +105,7 @@ def _options(fuse: bool) -> dict[str, Any]:
 
 
 @compiled_inside()
-def _refill(
-    states: NDArray[np.uint64],
-    words: NDArray[np.uint16],
-    end: np.uint64,
-    pointer: np.uint64,
-    lane: np.uint64,
-    state: np.uint64,
-) -> np.uint64:
+def _refill(states: States, words: Words, end: U64, pointer: U64, lane: U64, state: U64) -> U64:
     """Store ``state``, with a word appended where it is too small; returns the next pointer."""
     if state < _LOWEST:
         # Beyond the end the last of the zeros is read again, until the caller notices.
@@ -117,14 +117,8 @@ def _refill(
 
 @compiled_inside()
 def _read_escaped(
-    states: NDArray[np.uint64],
-    words: NDArray[np.uint16],
-    end: np.uint64,
-    pointer: np.uint64,
-    lane: np.uint64,
-    low: np.int64,
-    high: np.int64,
-) -> tuple[np.int64, np.uint64]:
+    states: States, words: Words, end: U64, pointer: U64, lane: U64, low: np.int64, high: np.int64
+) -> tuple[np.int64, U64]:
     """Read sign, nibble count and nibbles; 2^20 where they are no escaped value."""
     # Nibbles are uniform: four low bits of the state are one, the rest is the next state.
     head = states[lane] & _NIBBLE
@@ -143,19 +137,9 @@ def _read_escaped(
 
 @compiled_inside()
 def _decode_slowly(
-    words: NDArray[np.uint16],
-    end: np.uint64,
-    pointer: np.uint64,
-    states: NDArray[np.uint64],
-    slots: NDArray[np.uint8],
-    entries: NDArray[np.uint32],
-    low: NDArray[np.int16],
-    high: NDArray[np.int16],
-    index: Index,
-    out: NDArray[np.int32],
-    start: np.uint64,
-    stop: np.uint64,
-) -> tuple[np.int64, np.uint64]:
+    words: Words, end: U64, pointer: U64, states: States, slots: Slots, entries: Entries,
+    low: Bounds, high: Bounds, index: Index, out: Symbols, start: U64, stop: U64,
+) -> tuple[np.int64, U64]:  # fmt: skip
     """Decode symbols ``start`` to ``stop`` one by one, escapes included."""
     for i in range(start, stop):
         lane, table = i & _U3, np.uint64(index[i])
@@ -203,17 +187,9 @@ def _read_through(slots: NDArray[np.uint8], entries: NDArray[np.uint32], index: 
 
 @compiled(*(_DECODE.format(index) for index in ("uint8", "uint16")))
 def decode(
-    words: NDArray[np.uint16],
-    end: np.uint64,
-    pointer: np.uint64,
-    states: NDArray[np.uint64],
-    slots: NDArray[np.uint8],
-    entries: NDArray[np.uint32],
-    low: NDArray[np.int16],
-    high: NDArray[np.int16],
-    index: Index,
-    out: NDArray[np.int32],
-) -> tuple[np.int64, np.uint64]:
+    words: Words, end: U64, pointer: U64, states: States, slots: Slots, entries: Entries,
+    low: Bounds, high: Bounds, index: Index, out: Symbols,
+) -> tuple[np.int64, U64]:  # fmt: skip
     """Decode ``len(index)`` symbols into ``out``; returns the outcome and the next pointer.
 
     A group of four runs without a branch on the data (measured within 5 % of branching, and it does
@@ -288,13 +264,7 @@ def decode(
 
 
 @compiled_inside()
-def _push_nibble(
-    states: NDArray[np.uint64],
-    words: NDArray[np.uint16],
-    pointer: np.uint64,
-    lane: np.uint64,
-    nibble: np.uint64,
-) -> np.uint64:
+def _push_nibble(states: States, words: Words, pointer: U64, lane: U64, nibble: U64) -> U64:
     """Put four uniform bits on a state; returns ``pointer``, from which words grow downwards."""
     state = states[lane]
     # A state stays below 2^32, so it has to shed a word before it grows by four bits.
@@ -308,14 +278,9 @@ def _push_nibble(
 
 @compiled_inside()
 def _push_escaped(
-    states: NDArray[np.uint64],
-    words: NDArray[np.uint16],
-    pointer: np.uint64,
-    lane: np.uint64,
-    value: np.int64,
-    low: np.int64,
+    states: States, words: Words, pointer: U64, lane: U64, value: np.int64, low: np.int64,
     high: np.int64,
-) -> np.uint64:
+) -> U64:  # fmt: skip
     """Put the nibbles, then their head: the decoder meets them in the opposite order."""
     head = _SIGN if value < low else _U0
     distance = np.uint64(low - value if value < low else value - high) - _U1
@@ -331,15 +296,9 @@ def _push_escaped(
     " uint64[::1], uint16[::1], uint64)"
 )
 def encode_backwards(
-    symbols: NDArray[np.int32],
-    index: NDArray[np.uint16],
-    entries: NDArray[np.uint32],
-    low: NDArray[np.int16],
-    high: NDArray[np.int16],
-    states: NDArray[np.uint64],
-    words: NDArray[np.uint16],
-    pointer: np.uint64,
-) -> tuple[np.int64, np.uint64]:
+    symbols: Symbols, index: Words, entries: Entries, low: Bounds, high: Bounds, states: States,
+    words: Words, pointer: U64,
+) -> tuple[np.int64, U64]:  # fmt: skip
     """Encode the last symbol first; returns -1 (or the symbol at fault) and the pointer.
 
     ``entries`` is the decoder's, with 0 for what a table does not hold.
