@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdvision.model import Model, load
-from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint, installed_models
-from cdvision.stream import inspect, read_stream
+from cdvision.model import Model
+from cdvision.model import load as load
+from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint
+from cdvision.package.registry import list_models as list_models
+from cdvision.stream import inspect as inspect
+from cdvision.stream import read_stream
 from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
@@ -19,24 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cdvision.fit.report import FitReport
-    from cdvision.package.registry import ModelInfo
     from cdvision.photo import ImageLike
     from cdvision.results import Attributes, Classification, Detections
-
-__all__ = [
-    "attributes",
-    "classify",
-    "crop_face",
-    "detect",
-    "encode",
-    "fit",
-    "inspect",
-    "list_models",
-    "load",
-    "open",
-    "reconstruct",
-    "segment",
-]
 
 ModelLike = Model | str | Path | None
 
@@ -62,13 +49,18 @@ def encode(
         image: path, bytes of an image file, PIL image or (H, W, 3) uint8 RGB array.
         quality: 1 (smallest) to 8; the model's default where None.
         model: a loaded model, a name or a folder; the default model where None.
-        size: long side of the network input in pixels; where None, the photo's own up to 416.
+        size: long side of the network input in pixels, a multiple of 32; where None, the photo's
+            own up to the model's (416). Larger finds smaller objects and costs more bytes.
         check: refuse what the model is not made for, such as a cat for a model of faces.
         tasks: leave out what only other tasks than these need; all of the model's where None.
-        sender: which of the model's senders encodes; its first where None.
+        sender: which of the model's senders encodes, its first where None; streams of all senders
+            are read by the same receiver.
 
     Raises:
-        ImageError: the image cannot be read, or is refused.
+        ImageError: the image cannot be read or is refused, or the model takes no such size.
+        UnsupportedTask: the model cannot answer one of the tasks.
+        CdvisionError: the quality is out of range, there is no task in ``tasks``, or the model has
+            no such sender.
     """
     return _model(model).encode(image, quality, size=size, check=check, tasks=tasks, sender=sender)
 
@@ -167,11 +159,6 @@ def fit(
     sources = [images] if isinstance(images, (str, Path)) else images
     chosen = FitOptions(**options)
     return fit_tap(request, [Path(s) for s in sources], Path(out), model=model, options=chosen)
-
-
-def list_models() -> list[ModelInfo]:
-    """List the installed models."""
-    return installed_models()
 
 
 def _model(model: ModelLike) -> Model:

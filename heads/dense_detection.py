@@ -17,7 +17,7 @@ from cdvision.results.detections import Detections
 from cdvision.results.masks import Rle
 
 if TYPE_CHECKING:
-    from cdvision.heads.registry import Asked
+    from cdvision.heads.registry import Question
 
 Size = tuple[int, int]
 
@@ -33,21 +33,21 @@ class MaskOutputs(NamedTuple):
     prototypes: NDArray[np.float32]  # (12, H / 4, W / 4)
 
 
-def answer_objects(asked: Asked) -> Detections:
+def answer_objects(question: Question) -> Detections:
     """Answer `detect` and `segment` from the outputs of a dense head."""
-    dense = asked.dense
+    dense = question.dense
     masks = None
-    if asked.task == "segment":
+    if question.task == "segment":
         masks = MaskOutputs(*(dense[name] for name in MaskOutputs._fields))
     return detect_from_dense(
         dense["scores"],
         dense["distances"],
-        input_size=asked.input_size,
-        content_size=asked.content_size,
-        source_size=asked.source_size,
-        class_names=asked.class_names,
+        input_size=question.input_size,
+        content_size=question.content_size,
+        source_size=question.source_size,
+        class_names=question.class_names,
         masks=masks,
-        **asked.options,
+        **question.options,
     )
 
 
@@ -90,24 +90,25 @@ def detect_from_dense(
         raise ResultError(f"max_detections must be at least 1, but got {max_detections}")
     from cdvision.heads.box_kernels import best_candidates, distinct_boxes  # numba
 
-    # The exponentials and their sums are numpy's: boxes are those of `decode_boxes` to the last bit
+    # The exponentials and their sums are numpy's: boxes are those of `decode_boxes` to the last
+    # bit.
     scores, distances = (np.ascontiguousarray(a, np.float32) for a in (scores, distances))
     cell, class_id, found, logits = best_candidates(scores, distances, confidence, _CANDIDATES)
     sums, threshold = weight_sums(logits), largest_below(iou)
-    frame = *check_image_size(content_size), *_scale(content_size, source_size)
+    across, down = (s / c for s, c in zip(source_size, content_size, strict=True))
+    frame = *check_image_size(content_size), across, down
     kept, boxes, scaled = distinct_boxes(
         sums, cells, cell, class_id, *frame, threshold, max_detections
     )
     cell, class_id = cell[kept], class_id[kept]
+    sizes = input_size, content_size, source_size
     return Detections(
         xyxy=scaled,
         confidence=found[kept],
         class_id=class_id,
         class_name=_name_array(tuple(class_names))[class_id],
         image_size=source_size,
-        mask=None
-        if masks is None
-        else _masks(masks, cell, boxes, (input_size, content_size, source_size)),
+        mask=None if masks is None else _masks(masks, cell, boxes, sizes),
     )
 
 
@@ -129,12 +130,8 @@ def _masks(
     check_array("codes", codes, shape=("c", cells), dtype=np.float32)
     check_array("control", control, shape=("k", len(codes) + 1), dtype=np.float32)
     check_array("prototypes", masks.prototypes, shape=("k", *expected), dtype=np.float32)
+    # ``control`` is a linear layer, its bias in the last column: run for the chosen cells only.
     coefficients = codes[:, cell].T @ control[:, :-1].T + control[:, -1]
     return dynamic_masks(
         masks.prototypes, coefficients, boxes, content_size=content, source_size=source
     )
-
-
-def _scale(content_size: Size, source_size: Size) -> tuple[float, float]:
-    (width, height), (source_width, source_height) = content_size, source_size
-    return source_width / width, source_height / height

@@ -18,7 +18,7 @@ SIDES, BINS = 4, 8
 
 # One matrix product gives a softmax's denominator and its mean bin.
 _SUM_AND_MEAN = np.stack([np.ones(BINS), np.arange(BINS)], axis=1).astype(np.float32)
-# left and top move against the axes
+# Left and top move against the axes.
 _DIRECTION = np.array([-1, -1, 1, 1], dtype=np.float32)
 
 

@@ -21,13 +21,12 @@ from onnx import TensorProto, helper
 
 from cdvision import tasks as table
 from cdvision.building.card_parts import latent_specs, one_sender
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import Latents, LayerSpec, symbol_range
 from cdvision.entropy.layered_coder import Code, LayeredCoder
-from cdvision.entropy.tables import SymbolTables, gaussian_tables
+from cdvision.entropy.tables import SymbolTables, gaussian_tables, named_parts, part_of
 from cdvision.evaluation.answer_formats import AnswerFormat
 from cdvision.evaluation.bootstrap import Scorer
-from cdvision.heads.registry import HEADS, Asked
+from cdvision.heads.registry import HEADS, Question
 from cdvision.package import families
 from cdvision.package.card import CARD_FILE, FeatureSpec, InputSpec, ModelCard, TailSpec
 from cdvision.package.loader import CLASSES_FILE, TABLES_FILE, file_sha256
@@ -95,9 +94,9 @@ class Lightness:
         return json.dumps(self.to_dict())
 
 
-def answer_lightness(asked: Asked) -> Lightness:
-    level = float(asked.dense["level"][0]) * asked.options["gain"]
-    return Lightness(level, asked.layers == 2)
+def answer_lightness(question: Question) -> Lightness:
+    level = float(question.dense["level"][0]) * question.options["gain"]
+    return Lightness(level, question.layers == 2)
 
 
 class LightnessScoring:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cdvision.heads.registry import HEADS, Asked
+from cdvision.heads.registry import HEADS, Question
 from cdvision.tasks import TASKS, Column, Task, TaskOption, register_task
 
 PACKAGES = Path(__file__).parent / "packages"
@@ -53,13 +53,13 @@ TASK = Task(
 )
 
 
-def answer_share(asked: Asked) -> Shares:
+def answer_share(question: Question) -> Shares:
     """Return each dense output's share of the sum of all magnitudes."""
-    sums = {name: float(np.abs(values).sum()) for name, values in asked.dense.items()}
-    scale = (100 if asked.options["as_percent"] else 1) / sum(sums.values())
-    best = sorted(sums, key=lambda name: -sums[name])[: asked.options["most_rows"]]
+    sums = {name: float(np.abs(values).sum()) for name, values in question.dense.items()}
+    scale = (100 if question.options["as_percent"] else 1) / sum(sums.values())
+    best = sorted(sums, key=lambda name: -sums[name])[: question.options["most_rows"]]
     shares = {name: round(sums[name] * scale, 4) for name in best}
-    return Shares({name: s for name, s in shares.items() if s >= asked.options["least"]})
+    return Shares({name: s for name, s in shares.items() if s >= question.options["least"]})
 
 
 @contextmanager

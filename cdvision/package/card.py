@@ -16,11 +16,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """One of the named arrays of integers that a stream holds.
+    """One of the named arrays of integers in a stream: its layer, its shape and its range.
 
     Attributes:
-        layer: id of the layer that it is in.
-        channels: length of its first axis.
+        layer: id.
+        channels: length of the first axis.
         stride: of a map, whose other axes are those of the network input over this, rounded up;
             None where the shape does not depend on the image.
         sides: the other axes where they are fixed.
@@ -45,7 +45,7 @@ class LatentSpec:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a tail expects at its split point: real values (channels, H / stride, W / stride).
+    """Features at a tail's split point: real values (channels, H / stride, W / stride).
 
     ``cells`` is set where the map is cells x cells, whatever the image's size.
     """
@@ -60,9 +60,8 @@ class TailSpec:
     """One task network: its features, its tasks, and the names of its classes.
 
     Attributes:
-        tasks: what it answers: ``detect``, ``segment``, ``classify``, ``attributes``,
-            ``reconstruct``.
-        features: what it expects at its split point.
+        tasks: names of tasks that it answers.
+        features: at its split point.
         classes: name of its list of classes.
         description: for readers.
         head: how dense outputs become answers, a name among ``cdvision.heads.registry``.
@@ -83,12 +82,10 @@ class TailSpec:
 
 @dataclass(frozen=True)
 class SenderGraph:
-    """One dense graph of a sender.
+    """One dense graph of a sender, from a picture to the latents of some layers.
 
-    Attributes:
-        layers: ids of the layers whose latents it gives.
-        picture: its input: ``image``, the network input, or ``window``, the central square.
-        multiply_adds: for a network input of the card's size, a square; 0 where not counted.
+    ``picture`` is ``image``, the network input, or ``window``, the central square.
+    ``multiply_adds`` are of a square network input of the card's size; 0 where not counted.
     """
 
     layers: tuple[int, ...]
@@ -100,10 +97,8 @@ class SenderGraph:
 class SenderSpec:
     """One way to encode: other senders of a model write streams for the same receiver.
 
-    Attributes:
-        graphs: what it runs, by the graphs' names.
-        milliseconds: from pixels to the whole stream, at the card's size; None where not measured.
-        measured_on: the machine of that time.
+    ``milliseconds`` on the machine ``measured_on`` go from pixels to the whole stream, at the
+    card's size; None where not measured.
     """
 
     graphs: Mapping[str, SenderGraph]
@@ -112,7 +107,7 @@ class SenderSpec:
 
     @property
     def multiply_adds(self) -> int:
-        """Of all its graphs."""
+        """Multiply-adds of all its graphs."""
         return sum(graph.multiply_adds for graph in self.graphs.values())
 
 
@@ -120,9 +115,7 @@ class SenderSpec:
 class WindowSpec:
     """The central square of a photo, which the encoder of a descriptor looks at.
 
-    Attributes:
-        side: pixels that it is resampled to.
-        crop: its side over the photo's short side.
+    It takes ``crop`` of the photo's short side and is resampled to ``side`` pixels.
     """
 
     side: int
@@ -211,8 +204,7 @@ class ModelCard:
     def graph_for(self, task: str, tail: str) -> str:
         """Return the graph that answers a task: its own where there is one, else the tail's.
 
-        A dense detector has a graph ``segment.TAIL`` beside ``answer.TAIL``: detecting alone costs
-        less. A task's own graph gives everything that the tail's gives.
+        A task's own graph, such as ``segment.TAIL``, gives everything that ``answer.TAIL`` gives.
         """
         own = f"{task}.{tail}"
         return own if f"{own}.onnx" in self.files else f"answer.{tail}"
@@ -225,6 +217,7 @@ class ModelCard:
             if tail is None:
                 continue
             graph = self.graph_for(task, tail)
+            # A task's own graph takes the place of the tail's, which gives less.
             if tail not in graphs or not graph.startswith("answer."):
                 graphs[tail] = graph
         return graphs

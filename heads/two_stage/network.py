@@ -7,7 +7,7 @@ The parts are torchvision's own, so their losses, samplers and box coders apply 
                                         └────── RoIAlign 14x14 of these boxes ─ mask head ─ masks
 
 Everything here that chooses (`losses`, `detect`) runs in PyTorch; an engine runs the dense parts
-(see ``two_stage_graphs.py``) and `cdvision.heads.two_stage` chooses in numpy, with equal results.
+(see ``graphs.py``) and `cdvision.heads.two_stage` chooses in numpy, with equal results.
 
 Source: Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature Pyramid Networks", CVPR
 2017; He et al., "Mask R-CNN", ICCV 2017.
@@ -127,8 +127,8 @@ class TwoStageDetector(nn.Module):
         """Return what torchvision returns before it scales to the source image.
 
         Args:
-            stages: (N, channels, h, w) float32, one for every stride.
-            image_sizes: N times (height, width) of the content of the network input.
+            stages: as for ``losses``.
+            image_sizes: as for ``losses``.
 
         Returns:
             N times ``boxes`` (n, 4) in pixels of the network input, ``labels`` (n,) from 1,
@@ -145,7 +145,7 @@ class TwoStageDetector(nn.Module):
         return list(found)
 
     def _images(self, stages: Sequence[Tensor], image_sizes: Sequence[ImageSize]) -> ImageList:
-        """Stand in for the pixels: only their shape is read, so one zero is enough."""
+        # Stands in for the pixels: only their shape is read, so one zero is enough.
         batch, _, rows, columns = stages[0].shape
         shape = (batch, 3, rows * self.strides[0], columns * self.strides[0])
         return ImageList(stages[0].new_zeros(1).expand(shape), [(h, w) for h, w in image_sizes])

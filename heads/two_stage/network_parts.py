@@ -23,11 +23,8 @@ def proposal_network(
 ) -> RegionProposalNetwork:
     """Build the network that proposes regions, with the settings of the papers.
 
-    Args:
-        channels: channels of every pyramid level.
-        anchor_sizes: one a level.
-        before: proposals of a level before suppression, at inference.
-        after: proposals of all levels after it, at inference.
+    There is one anchor size a level; ``before`` proposals of a level, ``after`` of all levels, are
+    left before and after suppression at inference.
     """
     anchors = AnchorGenerator(tuple((s,) for s in anchor_sizes), (_RATIOS,) * len(anchor_sizes))
     return RegionProposalNetwork(

@@ -25,12 +25,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import Latents, LayerSpec, Symbols, symbol_range
 from cdvision.entropy.context_network import MAGNITUDES, symbol_magnitudes
 from cdvision.entropy.integer_network import IntegerNetwork, joined_bytes
 from cdvision.entropy.layered_coder import Code, LayeredCoder
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.tables import SymbolTables, named_parts, part_of
 from cdvision.errors import ModelError
 
 BASE, DETAIL = "base", "detail"

@@ -22,19 +22,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.integer_attention import (
     MAX_TOKENS,
     TOKEN_BOUND,
     Arrays,
     IntegerBlock,
     check_names,
-    integers,
     linear_arrays,
     linear_from,
     on_tokens,
 )
-from cdvision.entropy.integer_network import EXACT_LIMIT, MAX_BOUND, IntegerLayer
+from cdvision.entropy.integer_network import EXACT_LIMIT, MAX_BOUND, IntegerLayer, integers
+from cdvision.entropy.tables import named_parts, part_of
 from cdvision.errors import ModelError
 
 Symbols = NDArray[np.int32]

@@ -23,12 +23,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import Latents, LayerSpec, symbol_range
-from cdvision.entropy.integer_attention import integers
-from cdvision.entropy.integer_network import joined_bytes
+from cdvision.entropy.integer_network import integers, joined_bytes
 from cdvision.entropy.layered_coder import Code, LayeredCoder
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.tables import SymbolTables, named_parts, part_of
 from cdvision.errors import ModelError
 from cdvision.models.faces.receiver.scale_transformer import ScaleTransformer
 
