@@ -7,40 +7,52 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cdvision.errors import CdvisionError
+from cdvision.errors import CdvisionError, ImageError
+from cdvision.photo import read_photo
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ".tif", ".tiff", ".ppm")
 HELD_OUT_SHARE = 0.1
 LEAST_PHOTOS = 12
 LEAST_HELD_OUT = 4
+LEAST_SIDE = 32  # pixels of a photo's short side: what is smaller teaches how blur looks
 
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """One file that should be a photo.
+    """One file that should be a photo."""
 
-    Attributes:
-        name: path below its folder, or in its tar.
-        source: file to read, the photo's own or the tar's.
-        offset: where it starts in that file.
-        size: in bytes; up to the end where None.
-    """
-
-    name: str
-    source: Path
-    offset: int = 0
-    size: int | None = None
+    name: str  # path below its folder, or in its tar
+    source: Path  # the photo's own file, or the tar
+    offset: int = 0  # of the photo in that file
+    size: int | None = None  # in bytes; up to the end where None
 
     def read(self) -> bytes:
         """Return its bytes; raises OSError."""
         with open(self.source, "rb") as file:
             file.seek(self.offset)
-            return file.read() if self.size is None else file.read(self.size)
+            return file.read(self.size)
+
+    def image(self) -> Image:
+        """Decode the photo; raises ImageError that says why it cannot be used."""
+        try:
+            image = read_photo(self.read())
+        except (ImageError, OSError) as error:
+            # The file is named beside the reason: "image bytes" would name nothing.
+            raise ImageError(str(error).removeprefix("image bytes: ")) from error
+        if min(image.size) < LEAST_SIDE:
+            size = " x ".join(map(str, image.size))
+            raise ImageError(f"{size} pixels: expected at least {LEAST_SIDE}")
+        return image
 
     @property
     def rank(self) -> float:
         """A number in 0..1 that depends on the name alone: who is held out, and who comes first."""
+        # 48 bits of a hash: a float holds them exactly, on every machine.
         return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:6], "big") / 2**48
 
 
@@ -49,12 +61,8 @@ def find_photos(
 ) -> list[PhotoFile]:
     """List the photos of folders (searched to the bottom) and tars, in the order of their ranks.
 
-    Args:
-        sources: folders and tars.
-        splits: split of some file names; a file whose split is not ``train`` is left out.
-
-    Raises:
-        CdvisionError: a source is neither, or there are too few photos.
+    A file whose name has a split other than ``train`` is left out. Raises CdvisionError where a
+    source is neither folder nor tar, or there are too few photos.
     """
     splits = splits or {}
     found = [
@@ -75,8 +83,8 @@ def find_photos(
 
 def hold_out(files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], list[PhotoFile]]:
     """Return training and held-out photos: the same file is held out whatever comes beside it."""
-    count = sum(file.rank < HELD_OUT_SHARE for file in files)
-    count = max(count, LEAST_HELD_OUT)
+    # Files are sorted by rank: those below the share are the first ones.
+    count = max(LEAST_HELD_OUT, sum(file.rank < HELD_OUT_SHARE for file in files))
     return list(files[count:]), list(files[:count])
 
 
@@ -88,7 +96,8 @@ def _in_folder(folder: Path) -> Iterator[PhotoFile]:
 
 def _in_tar(path: Path) -> Iterator[PhotoFile]:
     try:
-        with tarfile.open(path, "r:") as tar:  # plain: a member is then a piece of the file
+        # "r:" refuses compression: a member is then a piece of the file, which can be read alone.
+        with tarfile.open(path, "r:") as tar:
             for member in tar:
                 if member.isfile():
                     yield PhotoFile(member.name, path, member.offset_data, member.size)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +18,13 @@ Triple = tuple[float, float, float]
 class PixelFormat:
     """What a network expects of its input: ``(pixels * range / 255 - mean) / std``.
 
-    Attributes:
-        mean: of each channel, in the order of ``order``.
-        std: of each channel.
-        range: value of white before the mean is taken off: 1 or 255, say.
-        order: of the channels, ``"rgb"`` or ``"bgr"``.
-
-    Raises:
-        CdvisionError: a spread is not above 0, or the order is unknown.
+    Raises CdvisionError where a spread is not above 0, or the order is unknown.
     """
 
-    mean: Triple = IMAGENET_MEAN
+    mean: Triple = IMAGENET_MEAN  # of each channel, in the order of `order`
     std: Triple = IMAGENET_STD
-    range: float = 1.0
-    order: str = "rgb"
+    range: float = 1.0  # value of white before the mean is taken off: 1 or 255, say
+    order: str = "rgb"  # of the channels, or "bgr"
 
     def __post_init__(self) -> None:
         if min(self.std) <= 0 or self.range <= 0:
@@ -41,10 +33,6 @@ class PixelFormat:
             )
         if self.order not in ORDERS:
             raise CdvisionError(f"pixels: expected one of {ORDERS} as order, found {self.order!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the values of a tap's card."""
-        return asdict(self)
 
     def __str__(self) -> str:
         mean, std = ((",".join(f"{v:g}" for v in values)) for values in (self.mean, self.std))
@@ -61,6 +49,7 @@ class PixelNormaliser(nn.Module):
         super().__init__()
         self._reversed = pixels.order == "bgr"
         std = torch.tensor(pixels.std).view(1, 3, 1, 1)
+        # (x * range / 255 - mean) / std as one product and one sum, which every engine fuses.
         self.register_buffer("scale", pixels.range / 255 / std)
         self.register_buffer("shift", -torch.tensor(pixels.mean).view(1, 3, 1, 1) / std)
 

@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cdvision.errors import CdvisionError, ImageError
+from cdvision.errors import ImageError
+from cdvision.fit.examples import none_usable
 from cdvision.fit.photos import PhotoFile
-from cdvision.fit.streams import LEAST_SIDE
-from cdvision.photo import read_photo
 from cdvision.training.photo_bank import PhotoBank, plan_for
 
 MOST_SHORT = 320  # pixels of a kept photo's short side: crops are shrunk from no more
@@ -23,13 +22,9 @@ MOST_SHORT = 320  # pixels of a kept photo's short side: crops are shrunk from n
 def photo_bank(
     files: Sequence[PhotoFile], device: torch.device
 ) -> tuple[PhotoBank, dict[str, str]]:
-    """Decode photos; those that cannot be used are left out.
+    """Decode photos; return them, and the reason for each that was left out, by name.
 
-    Returns:
-        The photos, and the reason for each that was left out, by name.
-
-    Raises:
-        CdvisionError: none can be used.
+    Raises CdvisionError where none can be used.
     """
     photos: list[Tensor] = []
     left_out: dict[str, str] = {}
@@ -37,25 +32,22 @@ def photo_bank(
         decoded = pool.map(_decode, files)
         bar = tqdm(decoded, total=len(files), desc="photos", unit="photo", disable=None)
         for file, found in zip(files, bar, strict=True):
-            if isinstance(found, str):
-                left_out[file.name] = found
+            if isinstance(found, ImageError):
+                left_out[file.name] = str(found)
             else:
                 photos.append(found.to(device))
     if not photos:
-        name, reason = next(iter(left_out.items()), ("", "there is none"))
-        raise CdvisionError(f"none of {len(files)} photos can be used: {name}: {reason}")
+        raise none_usable(len(files), left_out, otherwise="there is none")
     return PhotoBank(photos, plan_for(photos)), left_out
 
 
-def _decode(file: PhotoFile) -> Tensor | str:
+def _decode(file: PhotoFile) -> Tensor | ImageError:
     """Return a photo (3, H, W) uint8, or why it cannot be used."""
     try:
-        image = read_photo(file.read())
-    except (ImageError, OSError) as error:
-        return str(error).removeprefix("image bytes: ")
+        image = file.image()
+    except ImageError as error:
+        return error
     short = min(image.size)
-    if short < LEAST_SIDE:
-        return f"{image.size[0]} x {image.size[1]} pixels: expected at least {LEAST_SIDE}"
     if short > MOST_SHORT:
         width, height = (max(1, round(side * MOST_SHORT / short)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
