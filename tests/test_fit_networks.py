@@ -17,9 +17,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.fit.cut import cut_network  # noqa: E402
 from cdvision.fit.fitting import fit_tap  # noqa: E402
-from cdvision.fit.network import named_outputs  # noqa: E402
+from cdvision.fit.network import PixelFormat, PixelNormaliser, named_outputs  # noqa: E402
 from cdvision.fit.options import FitOptions  # noqa: E402
-from cdvision.fit.pixels import PixelFormat, PixelNormaliser  # noqa: E402
 from cdvision.fit.sources import NetworkRequest, find_network, split_torch  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from cdvision.errors import CdvisionError, ImageError
+from cdvision.errors import ImageError
 from cdvision.fit.network import SplitNetwork
-from cdvision.fit.photos import PhotoFile
+from cdvision.fit.photos import PhotoFile, none_usable
 from cdvision.fit.streams import StreamReader, image_tensor
 
 QUALITIES_PER_PHOTO = 3  # of the model's eight, drawn for each photo
@@ -205,12 +205,6 @@ class ExampleSource:
             order = np.random.default_rng((self._seed, turn)).permutation(len(self._files))
             places += order[start : start + self._count - len(places)].tolist()
         return places
-
-
-def none_usable(photos: int, left_out: dict[str, str], *, otherwise: str) -> CdvisionError:
-    """Return the error of photos of which none can be used: it names the first, and why."""
-    name, reason = next(iter(left_out.items()), ("", otherwise))
-    return CdvisionError(f"none of {photos} photos can be used: {name}: {reason}")
 
 
 def free_memory() -> int:

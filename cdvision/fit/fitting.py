@@ -52,18 +52,10 @@ def fit_tap(
 ) -> FitReport:
     """Fit a tap, or go on where an interrupted run stopped, and write its folder.
 
-    Args:
-        request: the network, its split point, its weights and its input.
-        images: folders or tars of photos; labels are not needed.
-        out: folder of the tap.
-        model: whose streams; it stays as it is.
-        name: of the tap; the folder's where None.
-        splits: split of some files; one that is not ``train`` is left out.
-        options: how.
-        say: told what is about to happen, and how long it should take.
-
-    Raises:
-        CdvisionError: something does not fit, or the disk is full; the message says what to do.
+    ``images`` are folders or tars of photos without labels, of which those are left out that
+    ``splits`` does not call ``train``. The tap has the folder's name where ``name`` is None.
+    ``say`` is told what is about to happen, and how long it should take. Raises CdvisionError that
+    says what to do where something does not fit, or the disk is full.
     """
     options = options or FitOptions()
     name = name or out.resolve().name
@@ -143,14 +135,7 @@ def finish_fit(
 ) -> FitReport:
     """Measure a trained tap on photos that it was not fitted on, and write its folder.
 
-    Args:
-        name: of the tap.
-        features: that it gives.
-        tap: trained.
-        tail: trained too, or None where the network's own stays.
-        maker: of the examples that it was fitted on.
-        held_out: photos that it was not.
-        out: the folder; the run is in it.
+    ``tail`` is trained too, or None where the network's own stays.
     """
     reader, network = maker.reader, maker.network
     for trained in (tap, tail):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cdvision.errors import CdvisionError, ImageError
 from cdvision.fit.network import SplitNetwork
 from cdvision.fit.photos import PhotoFile
-from cdvision.fit.streams import StreamReader, image_tensor
+from cdvision.fit.streams import StreamReader, image_tensor, stream_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -161,14 +161,17 @@ def measure_tap(
 
     ``tail`` is the network's as tuned, or None where it stayed as it was.
     """
-    qualities = list(range(1, reader.package.card.qualities + 1))
+    card, coder = reader.package.card, reader.package.coder
+    qualities = list(range(1, card.qualities + 1))
     levels = torch.tensor(qualities, device=reader.device) - 1
     sums = FigureSums(len(qualities))
     for image in held_out_images(files):
         pixels = reader.pixels(image)
         latents = reader.latents(pixels, qualities)
-        streams = zip(latents, qualities, strict=True)
-        sizes = [reader.stream_size(pixels, one, quality) for one, quality in streams]
+        sizes = [
+            stream_size(card.codec, coder, one, quality, pixels.shape[1::-1], pixels)
+            for one, quality in zip(latents, qualities, strict=True)
+        ]
         features = tap(reader.decode(latents, qualities), levels)
         target = network.features(image_tensor(pixels, reader.device))
         sums.add_features(features, target, sizes)

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from onnx.utils import Extractor
+from onnxruntime import InferenceSession
 from torch import Tensor
 
+from cdvision.engines.onnx_engine import open_session
 from cdvision.errors import CdvisionError
 from cdvision.fit.cut import shown
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.pixels import PixelFormat, PixelNormaliser
+from cdvision.fit.network import PixelFormat, PixelNormaliser, SplitNetwork
 from cdvision.package.loader import file_sha256
 
 
@@ -39,7 +39,7 @@ class OnnxNetwork(SplitNetwork):
         self.facts, self.pixels = facts, pixels
         self.front, self.tail = front, tail
         self.normalise = PixelNormaliser(pixels)
-        self._front, self._tail = _session(front), _session(tail)
+        self._front, self._tail = (open_session(p.SerializeToString()) for p in (front, tail))
 
     def features(self, image: Tensor) -> Tensor:
         """Map (N, 3, H, W) RGB in 0..255 to float32 features at the split point."""
@@ -51,7 +51,7 @@ class OnnxNetwork(SplitNetwork):
         found = self._run(self._tail, features.detach().cpu())
         return {name: value.to(features.device) for name, value in found.items()}
 
-    def _run(self, session: ort.InferenceSession, value: Tensor) -> dict[str, Tensor]:
+    def _run(self, session: InferenceSession, value: Tensor) -> dict[str, Tensor]:
         array = value.contiguous().numpy()
         try:
             outputs = session.run(None, {session.get_inputs()[0].name: array})
@@ -132,15 +132,3 @@ def _check_tail(tail: onnx.ModelProto, split: str, path: Path) -> None:
             f"{path}: behind {split!r} the network also reads {shown(sorted(missing))} (a skip "
             "connection): split where one tensor carries everything"
         )
-
-
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # as above
-        reason = " ".join(str(error).split())[:200]
-        raise CdvisionError(f"ONNX Runtime cannot open a part of the network ({reason})") from error

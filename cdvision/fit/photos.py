@@ -1,25 +1,30 @@
-"""Finds photos without labels in folders and tars, and holds a fixed share of them out."""
+"""Finds photos without labels in folders and tars, holds a fixed share of them out, reads them."""
 
 from __future__ import annotations
 
 import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
 from cdvision.errors import CdvisionError, ImageError
 from cdvision.photo import read_photo
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from cdvision.training.photo_bank import PhotoBank, plan_for
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ".tif", ".tiff", ".ppm")
 HELD_OUT_SHARE = 0.1
 LEAST_PHOTOS = 12
 LEAST_HELD_OUT = 4
 LEAST_SIDE = 32  # pixels of a photo's short side: what is smaller teaches how blur looks
+MOST_SHORT = 320  # pixels of a kept photo's short side: crops are shrunk from no more
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class PhotoFile:
             file.seek(self.offset)
             return file.read(self.size)
 
-    def image(self) -> Image:
+    def image(self) -> Image.Image:
         """Decode the photo; raises ImageError that says why it cannot be used."""
         try:
             image = read_photo(self.read())
@@ -105,3 +110,44 @@ def _in_tar(path: Path) -> Iterator[PhotoFile]:
         raise CdvisionError(
             f"{path}: expected a folder or an uncompressed tar of photos ({error})"
         ) from error
+
+
+def photo_bank(
+    files: Sequence[PhotoFile], device: torch.device
+) -> tuple[PhotoBank, dict[str, str]]:
+    """Decode photos for crops; return them, and the reason for each left out, by name.
+
+    They are kept no larger than training looks at. Raises CdvisionError where none can be used.
+    """
+    photos: list[Tensor] = []
+    left_out: dict[str, str] = {}
+    with ThreadPoolExecutor(4) as pool:
+        decoded = pool.map(_decode, files)
+        bar = tqdm(decoded, total=len(files), desc="photos", unit="photo", disable=None)
+        for file, found in zip(files, bar, strict=True):
+            if isinstance(found, ImageError):
+                left_out[file.name] = str(found)
+            else:
+                photos.append(found.to(device))
+    if not photos:
+        raise none_usable(len(files), left_out, otherwise="there is none")
+    return PhotoBank(photos, plan_for(photos)), left_out
+
+
+def _decode(file: PhotoFile) -> Tensor | ImageError:
+    """Return a photo (3, H, W) uint8, or why it cannot be used."""
+    try:
+        image = file.image()
+    except ImageError as error:
+        return error
+    short = min(image.size)
+    if short > MOST_SHORT:
+        width, height = (max(1, round(side * MOST_SHORT / short)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def none_usable(photos: int, left_out: Mapping[str, str], *, otherwise: str) -> CdvisionError:
+    """Return the error of photos of which none can be used: it names the first, and why."""
+    name, reason = next(iter(left_out.items()), ("", otherwise))
+    return CdvisionError(f"none of {photos} photos can be used: {name}: {reason}")

@@ -67,7 +67,7 @@ def _moments(
 
     The last of K + 1 is the constant 1.
     """
-    place = tap.closing.weight.device
+    place, down = tap.closing.weight.device, tap.shape.down
     width = tap.opening.weight[0].numel() + 1
     # Tens of thousands of cells are added up: float32 would lose the smallest directions.
     inputs = torch.zeros(width, width, dtype=torch.float64, device=place)
@@ -76,18 +76,13 @@ def _moments(
     while seen < cells:
         batch = draw(CROPS, rng).to(place)
         inside = _tap_cells(tap, batch.counts)[:, 0] > 0
-        x = F.pad(_neighbourhoods(tap, batch.latents)[inside], (0, 1), value=1.0)
+        # What the tap's first convolution sees at each of its cells: (n, C * k * k).
+        patches = F.unfold(batch.latents, down + 2, padding=1, stride=down)
+        x = F.pad(patches.transpose(1, 2).flatten(0, 1)[inside], (0, 1), value=1.0)
         inputs += x.T @ x
         both += x.T @ _tap_cells(tap, batch.features)[inside]
         seen += max(1, len(x))
     return inputs / seen, both / seen
-
-
-def _neighbourhoods(tap: FittedTap, latents: Tensor) -> Tensor:
-    """Gather what the tap's first convolution sees at each of its cells: (n, C * k * k)."""
-    kernel, stride = tap.shape.down + 2, tap.shape.down
-    patches = F.unfold(latents, kernel, padding=1, stride=stride)
-    return patches.transpose(1, 2).flatten(0, 1)
 
 
 def _tap_cells(tap: FittedTap, features: Tensor) -> Tensor:

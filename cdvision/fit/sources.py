@@ -15,8 +15,7 @@ from torch import nn
 
 from cdvision.errors import CdvisionError
 from cdvision.fit.cut import cut_network
-from cdvision.fit.network import SplitNetwork, TorchNetwork
-from cdvision.fit.pixels import PixelFormat, Triple
+from cdvision.fit.network import PixelFormat, SplitNetwork, TorchNetwork, Triple
 from cdvision.package.loader import file_sha256
 
 DEFAULT = "DEFAULT"

@@ -16,7 +16,7 @@ from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import UnsupportedTask
 from cdvision.networks.graphs import latents_decoder, load_network
 from cdvision.package.loader import ModelPackage
-from cdvision.photo import Size, fit_photo
+from cdvision.photo import fit_photo
 from cdvision.stream import Layer, write_stream
 
 if TYPE_CHECKING:
@@ -72,25 +72,18 @@ class StreamReader:
         decoded: Tensor = self.decoder(symbols, hyper, levels)
         return decoded
 
-    def stream_size(self, pixels: NDArray[np.uint8], latents: Latents, quality: int) -> int:
-        """Return the bytes of a network input's stream."""
-        source = (pixels.shape[1], pixels.shape[0])
-        return stream_size(
-            self.package.card.codec, self.package.coder, latents, quality, source, pixels
-        )
-
 
 def stream_size(
     codec: int,
     coder: Coder,
     latents: Latents,
     quality: int,
-    source: Size,
+    source: tuple[int, ...],
     pixels: NDArray[np.uint8],
 ) -> int:
     """Return the bytes of a stream as a sender would write it.
 
-    ``quality`` is 1 and up, ``source`` the size of the photo, ``pixels`` its network input.
+    ``quality`` is 1 and up, ``source`` the photo's width and height, ``pixels`` its network input.
     """
     stream = write_stream(
         codec=codec,

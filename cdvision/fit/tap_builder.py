@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import compose, version_converter
+from onnxscript import ir
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -44,16 +45,9 @@ def write_tap(
 ) -> str:
     """Write a tap's folder; the card comes last, so that a folder with one is whole.
 
-    Args:
-        folder: made where missing.
-        model: card of the model.
-        card: without outputs and files, which are filled in.
-        decoder: what the model's taps start with.
-        tap: the fitted tap.
-        tail: the rest of the network, as a module that returns named outputs or as ONNX.
-
-    Returns why the rest could not be exported, empty where it was. Raises ModelError where the
-    tap's graph differs from its module.
+    Outputs and files of the card are filled in. ``decoder`` is what the model's taps start with,
+    ``tail`` the rest of the network. Returns why the rest could not be exported, empty where it
+    was. Raises ModelError where the tap's graph differs from its module.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, nn.Module] = {"dequantiser": decoder, "tap": tap}
@@ -147,22 +141,14 @@ def merge_answer(tap: Path, tail: onnx.ModelProto, path: Path) -> tuple[str, ...
         io_map=[("features", second.graph.input[0].name)],
         outputs=["features", *(value.name for value in second.graph.output)],
     )
-    _rename_outputs(joined)
+    # The network's outputs get their own names back, wherever these are used.
+    renamed = ir.from_proto(joined)
+    for value in renamed.graph.outputs:
+        value.name = (value.name or "").removeprefix(TAIL_PREFIX)
+    joined = ir.to_proto(renamed)
     onnx.checker.check_model(joined)
     path.write_bytes(joined.SerializeToString())
     return names
-
-
-def _rename_outputs(model: onnx.ModelProto) -> None:
-    """Give the network's outputs their own names back."""
-    for value in model.graph.output:
-        plain = value.name.removeprefix(TAIL_PREFIX)
-        for node in model.graph.node:
-            for places in (node.input, node.output):
-                for place, name in enumerate(places):
-                    if name == value.name:
-                        places[place] = plain
-        value.name = plain
 
 
 def save_weights(

@@ -51,12 +51,9 @@ def latents_decoder(model: AnyNetworkModel) -> tuple[nn.Module, FeatureSpec]:
 def encoder_graph(
     model: AnyNetworkModel, fronts: Mapping[str, nn.Module], given: Sequence[str] = ()
 ) -> Graph:
-    """Return the sender's graph.
+    """Return the sender's graph, of ``fronts`` that map (N, 3, H, W) in 0..255 to features.
 
-    Args:
-        model: behind the fronts.
-        fronts: image (N, 3, H, W) in 0..255 to features, by name.
-        given: networks without a front, whose features the graph takes as inputs instead.
+    ``given`` names networks without one, whose features the graph takes as inputs instead.
     """
     inputs: dict[str, tuple[str | int, ...]] = {"quality": ("batch",)}
     dtypes = {"quality": torch.int64}

@@ -67,14 +67,8 @@ class Gather(nn.Module):
         features@1/s ─ blocks ─ mix (1x1) ─ blocks ─▶ gathered@1/16
 
     The mix weighs directions by how much the network's outputs depend on them and keeps the
-    first ones. It is set before training (``training/start.py``) and stays.
-
-    Args:
-        spec: of the features; a stride that divides 32.
-
-    Attributes:
-        block: cells across what the mix reads at once.
-        gathered: channels that come out.
+    first ones. It is set before training (``training/start.py``) and stays. Features have a stride
+    that divides 32; ``gathered`` channels come out.
     """
 
     scale: Tensor

@@ -17,11 +17,9 @@ IMAGE = "image"
 
 
 def prepend_fronts(path: Path, networks: Mapping[str, OnnxNetwork]) -> None:
-    """Let ONNX networks compute inputs of a graph from the image, which becomes its input.
+    """Let ONNX networks, by name of the input that takes their features, compute inputs of a graph.
 
-    Args:
-        path: graph to change, which takes each network's features as an input.
-        networks: by name of that input.
+    The image becomes its input instead.
     """
     # Without the weights beside it: the graph goes on pointing at them.
     model = onnx.load(str(path), load_external_data=False)

@@ -22,7 +22,7 @@ from cdvision.models.any_network.network import AnyNetworkModel
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import PHOTO_INPUT
 from cdvision.package.families import HYPERPRIOR
-from cdvision.photo import FittedPhoto, fit_photo
+from cdvision.photo import fit_photo
 
 
 @dataclass(frozen=True)
@@ -47,42 +47,31 @@ def measure_networks(
     device: torch.device,
 ) -> list[NetworkFigures]:
     """Measure a trained model on held-out photos, with streams as a sender would write them."""
-    sender = _Sender(model.eval(), device)
+    # Tables are built on the CPU; the model itself stays where it is.
+    coder = build_coder(copy.deepcopy(model.eval()).cpu())
+    levels = torch.arange(QUALITIES, device=device)
     sums = {name: FigureSums(QUALITIES) for name in networks}
     for photo in (fit_photo(image, PHOTO_INPUT) for image in held_out_images(files)):
         image = image_tensor(photo.pixels, device)
         features = {name: network.features(image) for name, network in networks.items()}
-        y, sizes = sender.send(list(features.values()), photo)
+        gathered = model.encoder.gather(list(features.values())).expand(QUALITIES, -1, -1, -1)
+        symbols, hyper = model.encode_features(gathered, levels)
+        received = [
+            # Symbols that are skipped never arrive, and cost nothing.
+            coder.received({SYMBOLS: s, HYPER: z}, level)
+            for level, (s, z) in enumerate(zip(_integers(symbols), _integers(hyper), strict=True))
+        ]
+        sizes = [
+            stream_size(HYPERPRIOR, coder, one, level + 1, photo.source_size, photo.pixels)
+            for level, one in enumerate(received)
+        ]
+        arrived = torch.from_numpy(np.stack([one[SYMBOLS] for one in received])).to(symbols)
+        y = model.dequantiser(arrived, hyper, levels)
         for name, target in features.items():
-            found = model.tap(name)(y, sender.levels)
+            found = model.tap(name)(y, levels)
             sums[name].add_features(found, target, sizes)
             sums[name].add_outputs(networks[name].outputs(found), networks[name].outputs(target))
     return [NetworkFigures(name, one.photos, one.figures()) for name, one in sums.items()]
-
-
-class _Sender:
-    """Encodes a photo at every quality, to the last byte."""
-
-    def __init__(self, model: AnyNetworkModel, device: torch.device) -> None:
-        self._model, self.levels = model, torch.arange(QUALITIES, device=device)
-        # Tables are built on the CPU; the model itself stays where it is.
-        self._coder = build_coder(copy.deepcopy(model).cpu())
-
-    def send(self, features: Sequence[Tensor], photo: FittedPhoto) -> tuple[Tensor, list[int]]:
-        """Return what arrives (Q, C, h, w), and the bytes of each stream."""
-        gathered = self._model.encoder.gather(features).expand(QUALITIES, -1, -1, -1)
-        symbols, hyper = self._model.encode_features(gathered, self.levels)
-        kept, sizes = [], []
-        for level, (s, z) in enumerate(zip(_integers(symbols), _integers(hyper), strict=True)):
-            # Symbols that are skipped never arrive, and cost nothing.
-            latents = self._coder.received({SYMBOLS: s, HYPER: z}, level)
-            kept.append(torch.from_numpy(np.asarray(latents[SYMBOLS])))
-            sizes.append(
-                stream_size(
-                    HYPERPRIOR, self._coder, latents, level + 1, photo.source_size, photo.pixels
-                )
-            )
-        return self._model.dequantiser(torch.stack(kept).to(symbols), hyper, self.levels), sizes
 
 
 def _integers(values: Tensor) -> NDArray[np.int32]:

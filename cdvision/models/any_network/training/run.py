@@ -18,7 +18,7 @@ import numpy as np
 
 from cdvision.errors import CdvisionError
 from cdvision.fit.network import SplitNetwork
-from cdvision.fit.photos import find_photos, hold_out
+from cdvision.fit.photos import find_photos, hold_out, photo_bank
 from cdvision.fit.report import left_out_line, length_line
 from cdvision.fit.resuming import check_options, check_room, explained_full_disk
 from cdvision.fit.sources import NetworkRequest
@@ -27,7 +27,6 @@ from cdvision.models.any_network.graphs import NETWORK, load
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
 from cdvision.models.any_network.training.measure import NetworkFigures, measure_networks
 from cdvision.models.any_network.training.options import EncoderOptions
-from cdvision.models.any_network.training.photos import photo_bank
 from cdvision.models.any_network.training.stage import EncoderStage
 from cdvision.models.any_network.user_networks import (
     REPORT_FILE,
@@ -57,18 +56,10 @@ def train_encoder(
 ) -> list[NetworkFigures]:
     """Train an encoder for networks, or go on where an interrupted run stopped, and measure it.
 
-    Args:
-        requests: the networks, by name.
-        sources: folders or tars of photos; labels are not needed.
-        out: folder of the run.
-        plan: how long and where.
-        options: how.
-        splits: split of some files; one that is not ``train`` is left out.
-        start: run or package of the same networks to go on from, with the whole schedule anew.
-        say: told what is about to happen.
-
-    Raises:
-        CdvisionError: something does not fit, or the disk is full; the message says what to do.
+    ``sources`` are folders or tars of photos without labels, of which those are left out that
+    ``splits`` does not call ``train``. ``start`` is a run or package of the same networks to go on
+    from, with the whole schedule anew. ``say`` is told what is about to happen. Raises
+    CdvisionError that says what to do where something does not fit, or the disk is full.
     """
     options = options or EncoderOptions()
     networks = open_networks(requests, plan.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +63,9 @@ class EncoderStage(Stage):
             fill_module(self.model, model_weights(start), start.folder)
         self.average = WeightAverage(self.model)
         self.rate = RateControl(self._targets, speed=RATE_SPEED).to(plan.device)
-        metrics = {name: NetworkMetric(spec) for name, spec in shape.features.items()}
-        self.metrics = nn.ModuleDict(metrics).to(plan.device)
+        self.metrics = {
+            name: NetworkMetric(spec).to(plan.device) for name, spec in shape.features.items()
+        }
         self.optimizer = torch.optim.Adam(
             group_by_rate(self.model, _learning_rate), betas=(0.9, 0.99), eps=1e-12, fused=True
         )
@@ -75,18 +76,17 @@ class EncoderStage(Stage):
         if self.start is not None:
             self._go_on(self.start, images)
             return
-        metrics = {name: self._metric(name) for name in self.networks}
-        start_latents(self.model, self.networks, metrics, images, self._targets)
+        start_latents(self.model, self.networks, self.metrics, images, self._targets)
         start_taps(self.model, self.networks, self._crops, rng)
         self.average.restart(self.model)
 
     def _go_on(self, start: Finished, images: Sequence[Tensor]) -> None:
         """Take over metrics and prices of bytes; what a package does not hold is measured."""
         if metrics := start.checkpointed("metrics"):
-            self.metrics.load_state_dict(metrics)
+            nn.ModuleDict(self.metrics).load_state_dict(metrics)
         else:
             for name, network in self.networks.items():
-                self._metric(name).measure(network, images)
+                self.metrics[name].measure(network, images)
         if not restore_prices(self.rate, start):
             measure_prices(self.rate, self._error_and_bits, images)
 
@@ -97,7 +97,7 @@ class EncoderStage(Stage):
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
         codec = {"model": self.model, "average": self.average}
-        return {**codec, "rate": self.rate, "metrics": self.metrics}
+        return {**codec, "rate": self.rate, "metrics": nn.ModuleDict(self.metrics)}
 
     def result(self) -> nn.Module:
         """Return the averaged model."""
@@ -130,9 +130,6 @@ class EncoderStage(Stage):
     def _crops(self, size: int, rng: np.random.Generator) -> Tensor:
         return self.bank.batch(size, rng).contiguous(memory_format=torch.channels_last)
 
-    def _metric(self, name: str) -> NetworkMetric:
-        return cast(NetworkMetric, self.metrics[name])
-
     def _compare(self, image: Tensor, quality: Tensor) -> tuple[Transmission, dict[str, Tensor]]:
         """Send images (N, 3, S, S) at qualities (N,); compare what each network gets of them."""
         features = {name: n.features(image) for name, n in self.networks.items()}
@@ -162,7 +159,7 @@ class EncoderStage(Stage):
         # The latents are not under autocast: bfloat16 would round their steps away.
         with self.plan.autocast():
             found = self.model.tap(name)(y, quality)
-            terms = {f"{name}/features": self._metric(name).error(found, wanted)}
+            terms = {f"{name}/features": self.metrics[name].error(found, wanted)}
         network = self.networks[name]
         if network.passes_gradients:
             with torch.no_grad():
