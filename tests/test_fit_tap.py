@@ -45,7 +45,7 @@ def test_regression_finds_what_is_linear(up: int, down: int) -> None:
         level = torch.zeros(1, dtype=torch.int64)
         examples = [Example(one, truth(one.float(), level)[0].half(), [1]) for one in y]
     spread = torch.tensor([1.0, 0.5, 2.0])  # no weight changes what is exact
-    start_from_regression(tap, Window(examples), spread, np.random.default_rng(0))
+    start_from_regression(tap, Window(examples).batch, spread, np.random.default_rng(0))
     with torch.no_grad():
         wanted = truth(y[0].float(), level)
         error = (tap(y[0].float(), level) - wanted).square().mean()

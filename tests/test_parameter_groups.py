@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.models.any_network.network import Served, ServedShape  # noqa: E402
-from cdvision.models.any_network.training import stage as served_stage  # noqa: E402
+from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape  # noqa: E402
+from cdvision.models.any_network.training import stage as encoder_stage  # noqa: E402
 from cdvision.models.any_network.training.metric import _projections  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
 from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail  # noqa: E402
@@ -93,9 +93,9 @@ def test_groups_of_smalls_map() -> None:
 
 
 def test_groups_of_an_encoder_of_ones_own() -> None:
-    shape = ServedShape(16, {"mine": FeatureSpec(8, 16)}, width=16, depth=1)
-    model = Served(shape)
-    check(rates(model, group_by_rate(model, served_stage._learning_rate)), {
+    shape = AnyNetworkShape(16, {"mine": FeatureSpec(8, 16)}, width=16, depth=1)
+    model = AnyNetworkModel(shape)
+    check(rates(model, group_by_rate(model, encoder_stage._learning_rate)), {
         "encoder.analysis.linear": 1e-4, "encoder.analysis.context": 5e-4,
         "taps.mine.blocks": 1e-3, "taps.mine.opening": 2e-4, "taps.mine.closing": 2e-4,
         "encoder.log_gain": 5e-3, "hyper_prior": 5e-3, "hyper_decoder.quality_bias": 2e-2,
@@ -103,7 +103,7 @@ def test_groups_of_an_encoder_of_ones_own() -> None:
 
 
 def test_every_served_network_weighs_the_same() -> None:
-    stage = served_stage.EncoderStage.__new__(served_stage.EncoderStage)
+    stage = encoder_stage.EncoderStage.__new__(encoder_stage.EncoderStage)
     stage.networks = {"a": None, "b": None}  # type: ignore[dict-item]
     terms = {"a/features": 1.0, "a/outputs": 10.0, "b/features": 100.0}
     total = stage._weighted_sum({name: torch.tensor(value) for name, value in terms.items()})

@@ -29,16 +29,15 @@ from torch import Tensor  # noqa: E402
 from cdvision.building.map_tables import build_coder  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
 from cdvision.fit.network import SplitNetwork  # noqa: E402
-from cdvision.fit.photos import find_photos  # noqa: E402
+from cdvision.fit.photos import find_photos, photo_bank  # noqa: E402
 from cdvision.fit.tap_builder import save_weights  # noqa: E402
-from cdvision.models.any_network.network import ServedShape  # noqa: E402
-from cdvision.models.any_network.served_networks import (  # noqa: E402
+from cdvision.models.any_network.network import AnyNetworkShape  # noqa: E402
+from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
+from cdvision.models.any_network.user_networks import (  # noqa: E402
     networks_again,
     open_networks,
-    parse_serve,
+    parse_networks,
 )
-from cdvision.models.any_network.training.photos import photo_bank  # noqa: E402
-from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.finished import Finished  # noqa: E402
 from cdvision.training.prices import recorded_prices  # noqa: E402
@@ -67,13 +66,13 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def networks(code: Path) -> Mapping[str, SplitNetwork]:
     """Return two networks, one finer and one coarser than the latents."""
-    return open_networks(parse_serve([f"fine={code}:fine@layer1", f"{code}:coarse"]), CPU)
+    return open_networks(parse_networks([f"fine={code}:fine@layer1", f"{code}:coarse"]), CPU)
 
 
-def shape_of(**changes: Any) -> ServedShape:
+def shape_of(**changes: Any) -> AnyNetworkShape:
     features = {"fine": FeatureSpec(8, 4), "coarse": FeatureSpec(10, 32)}
     values = {"channels": 16, "width": 16, "depth": 1, **changes}
-    return ServedShape(features=features, positive=("fine",), **values)
+    return AnyNetworkShape(features=features, positive=("fine",), **values)
 
 
 def plan_of(steps: int) -> Plan:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.fit.examples import ExampleSource, Window
-from cdvision.fit.network import SplitNetwork, TorchNetwork
+from cdvision.fit.network import SplitNetwork
 from cdvision.fit.regression import start_from_regression
 from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.training.plan import Plan
@@ -38,25 +38,19 @@ class FeatureScale(nn.Module):
     def measure(self, window: Window, rng: np.random.Generator) -> None:
         """Measure on crops of a window."""
         batch = window.batch(SPREAD_CROPS, rng)
+        # Cells beyond a photo are zeros of padding, which the network never saw.
         variance = batch.features.movedim(1, -1)[batch.counts[:, 0] > 0].double().var(0)
         self.variance.copy_(variance.clamp_min(LEAST_SPREAD * float(variance.mean()) + 1e-12))
 
     def error(self, found: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         """Mean squared error over features and cells that count, in units of the variance."""
         squared = (found.float() - target).square() / self.variance[:, None, None]
+        # At least 1: a batch of padding alone has error 0, not 0 / 0.
         return (squared * counts).sum() / (counts.sum() * len(self.variance)).clamp_min(1)
 
 
 class TapStage(Stage):
-    """Fits a tap to a network's features.
-
-    Args:
-        shape: of the tap.
-        source: examples.
-        network: whose outputs the tail is tuned for.
-        plan: how long and where.
-        tune_tail: also train a copy of the network's tail; needs a ``TorchNetwork``.
-    """
+    """Fits a tap to a network's features, and with ``tune_tail`` a copy of its tail to outputs."""
 
     name = "fit"
 
@@ -76,12 +70,15 @@ class TapStage(Stage):
         self.average = WeightAverage(self.tap)
         self.scale = FeatureScale(shape.features).to(plan.device)
         self.tail: nn.Module | None = None
+        tap = self.tap
+        # What starts from a regression learns slowly, or the start would be lost.
+        solved = [*tap.opening.parameters(), *tap.closing.parameters(), tap.gain, tap.shift]
         groups: list[dict[str, Any]] = [
-            {"params": _solved(self.tap), "lr": SOLVED_RATE},
-            {"params": list(self.tap.blocks.parameters()), "lr": LEARNING_RATE},
+            {"params": solved, "lr": SOLVED_RATE},
+            {"params": list(tap.blocks.parameters()), "lr": LEARNING_RATE},
         ]
-        if tune_tail and isinstance(network, TorchNetwork):
-            self.tail = copy.deepcopy(network.named_tail).requires_grad_(True)
+        if tune_tail and isinstance(network.tail, nn.Module):
+            self.tail = copy.deepcopy(network.tail).requires_grad_(True)
             groups.append({"params": list(self.tail.parameters()), "lr": TAIL_RATE})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
@@ -89,23 +86,22 @@ class TapStage(Stage):
         """Measure the features and set the tap by regression."""
         window = self.source.window(0)
         self.scale.measure(window, rng)
-        start_from_regression(self.tap, window, self.scale.variance.sqrt(), rng)
+        start_from_regression(self.tap, window.batch, self.scale.variance.sqrt(), rng)
         self.average.restart(self.tap)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        found: dict[str, nn.Module] = {
-            "tap": self.tap, "average": self.average, "scale": self.scale
-        }  # fmt: skip
-        return found if self.tail is None else {**found, "tail": self.tail}
+        tail = {} if self.tail is None else {"tail": self.tail}
+        return {"tap": self.tap, "average": self.average, "scale": self.scale, **tail}
 
     def result(self) -> nn.Module:
         """Return tap and tail under the names that the tap's graphs have for them."""
-        parts: dict[str, nn.Module] = {"tap": self.average.network}
-        return nn.ModuleDict(parts if self.tail is None else {**parts, "tail": self.tail})
+        tail = {} if self.tail is None else {"tail": self.tail}
+        return nn.ModuleDict({"tap": self.average.network, **tail})
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the tap's features with the network's, and a tuned tail's outputs with its."""
+        # The average counts the steps, and is in the checkpoint: a resumed run has its window.
         window = self.source.window(int(self.average.taken))
         batch = window.batch(self.plan.batch, rng).to(self.plan.device)
         latents = batch.latents.contiguous(memory_format=torch.channels_last)
@@ -113,15 +109,12 @@ class TapStage(Stage):
             found = self.tap(latents, batch.qualities)
         terms = {"features": self.scale.error(found, batch.features, batch.counts)}
         if self.tail is not None:
-            terms["outputs"] = self._output_error(found.float(), batch.features)
+            with torch.no_grad():
+                targets = self.network.outputs(batch.features)
+            with self.plan.autocast():
+                outputs = self.tail(found.float())
+            terms["outputs"] = output_error(outputs, targets)
         return torch.stack(list(terms.values())).sum(), terms
-
-    def _output_error(self, found: Tensor, features: Tensor) -> Tensor:
-        with torch.no_grad():
-            targets = self.network.outputs(features)
-        with self.plan.autocast():
-            outputs = self.tail(found)  # type: ignore[misc]
-        return output_error(outputs, targets)
 
     def after_step(self) -> None:
         """Follow with the average."""
@@ -135,8 +128,3 @@ def output_error(found: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> 
         for name, target in targets.items()
     ]
     return torch.stack(errors).mean()
-
-
-def _solved(tap: FittedTap) -> list[nn.Parameter]:
-    """Return what starts from a regression: it learns slowly, or the start would be lost."""
-    return [*tap.opening.parameters(), *tap.closing.parameters(), tap.gain, tap.shift]

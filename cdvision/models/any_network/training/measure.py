@@ -1,4 +1,4 @@
-"""What an encoder's streams keep of each network that it serves, on photos held out."""
+"""What an encoder's streams keep of each network that it is for, on photos held out."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from cdvision.building.map_tables import build_coder
-from cdvision.entropy.coder import Latents
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
-from cdvision.errors import CdvisionError, ImageError
-from cdvision.fit.measure import MOST_PHOTOS, Measurement, QualityFigures
+from cdvision.fit.measure import FigureSums, QualityFigures, held_out_images
 from cdvision.fit.network import SplitNetwork
 from cdvision.fit.photos import PhotoFile
-from cdvision.models.any_network.network import Served
+from cdvision.fit.streams import image_tensor, stream_size
+from cdvision.models.any_network.network import AnyNetworkModel
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import PHOTO_INPUT
 from cdvision.package.families import HYPERPRIOR
-from cdvision.photo import fit_photo, read_photo
-from cdvision.stream import Layer, write_stream
+from cdvision.photo import fit_photo
 
 
 @dataclass(frozen=True)
@@ -42,78 +40,39 @@ class NetworkFigures:
 
 
 @torch.no_grad()
-def measure_served(
-    model: Served,
+def measure_networks(
+    model: AnyNetworkModel,
     networks: Mapping[str, SplitNetwork],
     files: Sequence[PhotoFile],
     device: torch.device,
 ) -> list[NetworkFigures]:
-    """Measure a trained model on held-out photos, with streams as a sender would write them.
-
-    Raises:
-        CdvisionError: none of the photos can be read.
-    """
-    sender = _Sender(model.eval(), device)
-    sums = {
-        name: Measurement(QUALITIES, spec.channels) for name, spec in model.shape.features.items()
-    }
-    seen = 0
-    for file in tqdm(files[:MOST_PHOTOS], desc="held out", unit="photo", disable=None):
-        try:
-            photo = fit_photo(read_photo(file.read()), PHOTO_INPUT)
-        except (ImageError, OSError):
-            continue
-        image = torch.from_numpy(photo.pixels).to(device).permute(2, 0, 1)[None].float()
-        features = {name: n.features(image) for name, n in networks.items()}
-        y, sizes = sender.sent(list(features.values()), photo.source_size, image)
+    """Measure a trained model on held-out photos, with streams as a sender would write them."""
+    # Tables are built on the CPU; the model itself stays where it is.
+    coder = build_coder(copy.deepcopy(model.eval()).cpu())
+    levels = torch.arange(QUALITIES, device=device)
+    sums = {name: FigureSums(QUALITIES) for name in networks}
+    for photo in (fit_photo(image, PHOTO_INPUT) for image in held_out_images(files)):
+        image = image_tensor(photo.pixels, device)
+        features = {name: network.features(image) for name, network in networks.items()}
+        gathered = model.encoder.gather(list(features.values())).expand(QUALITIES, -1, -1, -1)
+        symbols, hyper = model.encode_features(gathered, levels)
+        received = [
+            # Symbols that are skipped never arrive, and cost nothing.
+            coder.received({SYMBOLS: s, HYPER: z}, level)
+            for level, (s, z) in enumerate(zip(_integers(symbols), _integers(hyper), strict=True))
+        ]
+        sizes = [
+            stream_size(HYPERPRIOR, coder, one, level + 1, photo.source_size, photo.pixels)
+            for level, one in enumerate(received)
+        ]
+        arrived = torch.from_numpy(np.stack([one[SYMBOLS] for one in received])).to(symbols)
+        y = model.dequantiser(arrived, hyper, levels)
         for name, target in features.items():
-            found = model.tap(name)(y, sender.levels)
+            found = model.tap(name)(y, levels)
             sums[name].add_features(found, target, sizes)
             sums[name].add_outputs(networks[name].outputs(found), networks[name].outputs(target))
-        seen += 1
-    if not seen:
-        raise CdvisionError(f"none of {len(files)} held-out photos can be read")
-    return [NetworkFigures(name, seen, found.figures()) for name, found in sums.items()]
+    return [NetworkFigures(name, one.photos, one.figures()) for name, one in sums.items()]
 
 
-class _Sender:
-    """Encodes a photo at every quality, to the last byte."""
-
-    def __init__(self, model: Served, device: torch.device) -> None:
-        self._model, self.levels = model, torch.arange(QUALITIES, device=device)
-        self._coder = build_coder(_on_cpu(model))
-
-    def sent(
-        self, features: Sequence[Tensor], source: tuple[int, int], image: Tensor
-    ) -> tuple[Tensor, list[int]]:
-        """Return what arrives (Q, C, h, w), and the bytes of each stream."""
-        gathered = self._model.encoder.gather(features).expand(QUALITIES, -1, -1, -1)
-        symbols, hyper = self._model.encode_features(gathered, self.levels)
-        kept, sizes = [], []
-        for level, (s, z) in enumerate(zip(_integers(symbols), _integers(hyper), strict=True)):
-            latents = self._coder.received({SYMBOLS: s, HYPER: z}, level)
-            sizes.append(self._size(latents, level, source, image))
-            kept.append(torch.from_numpy(np.asarray(latents[SYMBOLS])))
-        received = torch.stack(kept).to(symbols)
-        return self._model.dequantiser(received, hyper, self.levels), sizes
-
-    def _size(self, latents: Latents, level: int, source: tuple[int, int], image: Tensor) -> int:
-        stream = write_stream(
-            codec=HYPERPRIOR,
-            fingerprint=self._coder.fingerprint[:4],
-            width=source[0],
-            height=source[1],
-            input_width=image.shape[3],
-            input_height=image.shape[2],
-            quality=level + 1,
-            layers=[Layer(*body) for body in self._coder.encode(latents, level).items()],
-        )
-        return len(stream)
-
-
-def _integers(values: Tensor) -> Sequence[Any]:
-    return list(values.cpu().numpy().astype(np.int32))
-
-
-def _on_cpu(model: Served) -> Served:
-    return copy.deepcopy(model).cpu()
+def _integers(values: Tensor) -> NDArray[np.int32]:
+    return values.cpu().numpy().astype(np.int32)

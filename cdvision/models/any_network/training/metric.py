@@ -1,7 +1,7 @@
 """What errors in each network's features cost, for networks of any kind.
 
-A network that passes gradients is asked which directions its outputs depend on, as ``small``'s own
-are (``training/sensitivity.py``). One that does not, an ONNX file, is served by plain variance.
+A network that passes gradients is asked which directions its outputs depend on. For one that does
+not, an ONNX file, plain variance counts.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ FLOOR = 0.1  # share of a plain identity: what no probe was sensitive to may mat
 class NetworkMetric(nn.Module):
     """The metric on one network's features.
 
-    Args:
-        spec: of the features.
-
     Attributes:
         root: (D, D), D the values of a block; the error of a block is ``|root @ difference|^2``,
             scaled so that a code that sends nothing loses 1.
@@ -48,6 +45,7 @@ class NetworkMetric(nn.Module):
         """Measure on images (N, 3, S, S); return the covariance of blocks (D, D), float64."""
         probes = (self._probe(network, image) for image in batches for _ in range(PROBES))
         covariance, moment = block_moments(probes)
+        # Where no gradient passes, every direction matters alike.
         if not moment.any():
             moment = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
         self.root.copy_(metric_root(covariance, moment, FLOOR))
@@ -73,4 +71,5 @@ def _projections(outputs: Mapping[str, Tensor]) -> Iterator[Tensor]:
         if value.requires_grad:
             plain = value.detach()
             unit = (plain - plain.mean()).square().sum().sqrt().clamp_min(1e-12)
+            # Of random sums, the mean square of the gradient is that of all outputs added up.
             yield (value * torch.randn_like(plain)).sum() / unit
