@@ -29,6 +29,7 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
+        # TensorFlow gives an odd rest of the padding to the end, PyTorch to both sides.
         if self.stride[0] == 2:
             x = F.pad(x, (0, 1, 0, 1))
         return super().forward(x)

@@ -5,11 +5,9 @@
     RGB ─ scale, shift ─ 7x7/2 ─ max 3/2 ─ stage 1: 256@1/4 ─┤front│tail├─ stage 2: 512@1/8
                                                                         └─ stage 3: 1024@1/16
 
-A stage here ends with the BatchNorm + ReLU that the published network counts to the next one. Both
-branches of a stage's first unit read their result, so the function is the same, and what crosses
-the split is what the tail uses: the codec spends nothing on values that a ReLU would remove, and
-the split lies behind a ReLU as in the first version of the network. Stage 4 has no published
-weights and is left out.
+A stage here ends with the BatchNorm + ReLU that the published network counts to the next one: the
+function is the same, and a codec at the split spends nothing on values that a ReLU would remove.
+Stage 4 has no published weights and is left out.
 
 Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
 """
@@ -53,11 +51,11 @@ class Activation(nn.Sequential):
         super().__init__(Affine(channels), nn.ReLU())
 
 
-class Unit(nn.Module):
+class PreActivationUnit(nn.Module):
     """Bottleneck unit, ``x + conv(act(conv(act(conv(act(x))))))``, with its stride on the 3x3.
 
-    Where the shape changes, a 1x1 convolution of the activated input replaces ``x``. The first
-    unit of a stage reads its input activated already.
+    The first unit of a stage reads its input activated already, and replaces ``x`` by a 1x1
+    convolution of it, as the shape changes.
     """
 
     def __init__(self, channels: int, out: int, *, stride: int, first: bool) -> None:
@@ -81,12 +79,13 @@ class Unit(nn.Module):
         return out
 
 
-class Stage(nn.Sequential):
+class PreActivationStage(nn.Sequential):
     """Units of one resolution, and the activation that the next stage opens with."""
 
     def __init__(self, channels: int, out: int, units: int, *, stride: int) -> None:
-        later = (Unit(out, out, stride=1, first=False) for _ in range(units - 1))
-        super().__init__(Unit(channels, out, stride=stride, first=True), *later, Activation(out))
+        first = PreActivationUnit(channels, out, stride=stride, first=True)
+        later = (PreActivationUnit(out, out, stride=1, first=False) for _ in range(units - 1))
+        super().__init__(first, *later, Activation(out))
 
 
 class ResNet50V2Front(nn.Module):
@@ -101,7 +100,7 @@ class ResNet50V2Front(nn.Module):
         self.activation = Activation(64)
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.opening = Activation(64)
-        self.stage1 = Stage(64, STAGE_CHANNELS[0], UNITS[0], stride=1)
+        self.stage1 = PreActivationStage(64, STAGE_CHANNELS[0], UNITS[0], stride=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Run the part before the split point."""
@@ -114,8 +113,7 @@ class ResNet50V2Tail(nn.Module):
     """Stage-1 features to stages 2 and 3, and to class logits.
 
     Args:
-        classes: outputs of the classifier, which has no published weights; with None there is no
-            classifier, and ``forward`` returns the pooled vector.
+        classes: of the classifier, which has no published weights; None for no classifier.
     """
 
     features = FRONT_FEATURES
@@ -123,8 +121,8 @@ class ResNet50V2Tail(nn.Module):
     def __init__(self, classes: int | None = None) -> None:
         super().__init__()
         first, second, third = STAGE_CHANNELS
-        self.stage2 = Stage(first, second, UNITS[1], stride=2)
-        self.stage3 = Stage(second, third, UNITS[2], stride=2)
+        self.stage2 = PreActivationStage(first, second, UNITS[1], stride=2)
+        self.stage3 = PreActivationStage(second, third, UNITS[2], stride=2)
         self.fc = nn.Identity() if classes is None else nn.Linear(third, classes)
 
     def stages(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,9 +142,6 @@ class ResNet50V2Tail(nn.Module):
 
 def load_resnet50v2(path: Path | str) -> tuple[ResNet50V2Front, ResNet50V2Tail]:
     """Return front and tail with the published weights, in evaluation mode.
-
-    Convolutions keep their 16-bit values exactly, as float32: BatchNorms are folded into
-    scales and shifts beside them, not into them.
 
     Args:
         path: the safetensors file, or the folder that holds ``resnet50v2_stages123.safetensors``.
@@ -171,6 +166,7 @@ def load_resnet50v2(path: Path | str) -> tuple[ResNet50V2Front, ResNet50V2Tail]:
 
 def _front_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     weight, bias = _folded(tensors, "batchnorm0")
+    # ImageNet's mean and spread and the input's BatchNorm, both affine, become one.
     mean, spread = (255 * torch.tensor(values) for values in (MEAN, SPREAD))
     return {
         "normalise.weight": weight / spread,
@@ -183,18 +179,17 @@ def _front_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _stage_tensors(tensors: dict[str, Tensor], stage: int) -> dict[str, Tensor]:
-    """Rename one stage. The file counts its convolutions and BatchNorms in order of execution.
-
-    Three convolutions a unit, but convolution 3 is the shortcut of the first; BatchNorms
-    3u to 3u + 2 precede those of unit u.
-    """
+    # The file counts convolutions and BatchNorms in the order of execution: three convolutions a
+    # unit, but convolution 3 is the shortcut of the first; BatchNorms 3u to 3u + 2 precede those
+    # of unit u.
     theirs, ours, units = f"stage{stage}_", f"stage{stage}", UNITS[stage - 1]
     named = {f"{ours}.0.shortcut.weight": tensors[f"{theirs}conv3.weight"]}
     for unit in range(units):
         for part in range(3):
             conv = 3 * unit + part + (unit > 0)
             named[f"{ours}.{unit}.branch.{2 * part}.weight"] = tensors[f"{theirs}conv{conv}.weight"]
-            if (unit, part) != (0, 0):  # the very first one closes the stage before
+            # The very first BatchNorm closes the stage before.
+            if (unit, part) != (0, 0):
                 place = "activation" if part == 0 else f"branch.{2 * part - 1}"
                 folded = _folded(tensors, f"{theirs}batchnorm{3 * unit + part}")
                 named |= _activation(f"{ours}.{unit}.{place}", folded)
@@ -208,7 +203,8 @@ def _activation(name: str, folded: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
 
 
 def _folded(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of a BatchNorm, computed in float64."""
+    # Scale and shift of a BatchNorm, in float64. They stand beside the convolutions, not inside,
+    # so these keep their 16-bit values exactly.
     gamma, beta, mean, variance = (
         tensors[f"{name}.{part}"].double()
         for part in ("gamma", "beta", "running_mean", "running_var")

@@ -6,56 +6,42 @@
     y1 192@1/32 ─ deconv5/2, LN ─ 1 block ─ deconv5/2, LN ─ 1 block
                                              ─ deconv5/2, LN ─ 2 blocks ─ 1x1 ─▶ f2 256@1/4
 
-All blocks are Conv2Former blocks of 128 channels. The last LN of the encoder stands right before
-the rounding, so it controls the range of the integers.
+All blocks are Conv2Former blocks of 128 channels.
 Source: Tang, Yi, Wang, DICM, IEEE Trans. Broadcasting 2025.
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from cdvision.models.dicm.conv2former import ChannelNorm, Conv2FormerBlock, truncated_normal_init
-from cdvision.models.dicm.widths import PAPER, DicmWidths
+from cdvision.models.dicm.backbones import PAPER, DicmWidths
+from cdvision.models.dicm.conv2former import ChannelNorm, Conv2FormerBlock, LayerChain
 
 DEPTHS = (1, 1, 2)
 
 
-class RedundancyEncoder(nn.Module):
-    """Features (N, 256, 8h, 8w) to the real-valued latent y1 (N, 192, h, w)."""
+class RedundancyEncoder(LayerChain):
+    """Features (N, 256, 8h, 8w) to the latent y1 (N, 192, h, w), not yet rounded."""
 
     def __init__(self, widths: DicmWidths = PAPER) -> None:
-        super().__init__()
         inner, latents = widths.redundancy, widths.filtered
         layers: list[nn.Module] = [nn.Conv2d(widths.features, inner, 1)]
+        # The last norm stands right before the rounding: it controls the range of the integers.
         for depth, out in zip(DEPTHS, (inner, inner, latents), strict=True):
             layers += [_blocks(depth, inner), nn.Conv2d(inner, out, 3, 2, 1), ChannelNorm(out)]
-        self.layers = nn.Sequential(*layers)
-        self.apply(truncated_normal_init)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return y1 before rounding, mean 0 and spread 1 over channels at the start."""
-        y: Tensor = self.layers(features)
-        return y
+        super().__init__(*layers)
 
 
-class RedundancyDecoder(nn.Module):
+class RedundancyDecoder(LayerChain):
     """Latent y1 (N, 192, h, w), rounded, to features f2 (N, 256, 8h, 8w)."""
 
     def __init__(self, widths: DicmWidths = PAPER) -> None:
-        super().__init__()
         inner, latents = widths.redundancy, widths.filtered
         layers: list[nn.Module] = []
         for depth, channels in zip(DEPTHS, (latents, inner, inner), strict=True):
             upsample = nn.ConvTranspose2d(channels, inner, 5, 2, padding=2, output_padding=1)
             layers += [upsample, ChannelNorm(inner), _blocks(depth, inner)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(inner, widths.features, 1))
-        self.apply(truncated_normal_init)
-
-    def forward(self, y: Tensor) -> Tensor:
-        """Return f2."""
-        features: Tensor = self.layers(y)
-        return features
+        super().__init__(*layers, nn.Conv2d(inner, widths.features, 1))
 
 
 def _blocks(depth: int, channels: int) -> nn.Sequential:

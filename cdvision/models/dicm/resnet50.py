@@ -27,7 +27,7 @@ from cdvision.networks.layers import Normalise
 from cdvision.package.card import FeatureSpec
 
 FRONT_FEATURES = FeatureSpec(channels=256, stride=4)
-STAGE_CHANNELS = (512, 1024, 2048)  # of layer2, layer3, layer4
+EMBEDDING = 2048  # channels of layer4
 MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)  # of ImageNet's RGB in 0..255
 SCALE = (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225))
 IMAGENET_CLASSES = 1000
@@ -60,8 +60,7 @@ class ResNet50Tail(nn.Module):
     """Layer1 features to layers 2 to 4, and to class logits.
 
     Args:
-        classes: outputs of ``fc``; with None there is no classifier, and ``forward`` returns the
-            pooled vector.
+        classes: outputs of ``fc``; None for no classifier.
         network: the ResNet-50 to take the layers from, and ``fc`` where it has as many outputs;
             a new one with random weights if None.
     """
@@ -75,8 +74,7 @@ class ResNet50Tail(nn.Module):
         network = resnet50() if network is None else network
         self.layer2, self.layer3, self.layer4 = network.layer2, network.layer3, network.layer4
         fits = getattr(network.fc, "out_features", None) == classes
-        width = STAGE_CHANNELS[-1]
-        new_fc = nn.Identity() if classes is None else nn.Linear(width, classes)
+        new_fc = nn.Identity() if classes is None else nn.Linear(EMBEDDING, classes)
         self.fc = network.fc if fits else new_fc
 
     def stages(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,8 +153,9 @@ def _filled(tensors: dict[str, Tensor], path: Path) -> tuple[ResNet, int | None]
     network = resnet50(num_classes=classes or IMAGENET_CLASSES)
     if classes is None:
         network.fc = nn.Identity()
+    # Files made for inference leave the counters of BatchNorms out.
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
-    try:  # files made for inference leave the counters out
+    try:
         network.load_state_dict(counters | tensors)
     except RuntimeError as error:
         summary = " ".join(str(error).split())[:300]

@@ -1,8 +1,7 @@
 """Transformer block on maps: relative positions, attention to the strongest keys only.
 
 Tokens are the positions of a map (N, C, H, W), row by row. Position enters as a learned vector per
-offset between query and key, so any map size will do; only the ``keep`` highest scores of a query
-count, so far and unlike tokens add no noise to it.
+offset between query and key, so any map size will do.
 
 Source: Qian et al., "Entroformer: A Transformer-based Entropy Model for Learned Image
 Compression", ICLR 2022, as DICM uses it (Tang, Yi, Wang, IEEE Trans. Broadcasting 2025).
@@ -24,10 +23,6 @@ class RelativePosition(nn.Module):
     """A learned vector per offset (rows, columns) between two tokens, shared by the heads.
 
     Offsets up to an L1 distance of ``side // 2`` have a vector each; all others share one.
-
-    Args:
-        side: side of the square table; odd.
-        channels: length of a vector.
     """
 
     def __init__(self, side: int, channels: int) -> None:
@@ -43,9 +38,8 @@ class RelativePosition(nn.Module):
 
     def offsets(self, height: int, width: int, device: torch.device) -> Tensor:
         """Return the row of the table (T, T) of every query and key, T = height * width."""
-        rows, columns = (torch.arange(extent, device=device) for extent in (height, width))
-        row = rows[:, None].expand(height, width).flatten()
-        column = columns[None, :].expand(height, width).flatten()
+        row = torch.arange(height, device=device).repeat_interleave(width)
+        column = torch.arange(width, device=device).repeat(height)
         down = row[None, :] - row[:, None]
         right = column[None, :] - column[:, None]
         index = (down + self.radius) * (2 * self.radius + 1) + right + self.radius
@@ -55,13 +49,7 @@ class RelativePosition(nn.Module):
 
 
 class SparseAttention(nn.Module):
-    """Multi-head attention to the ``keep`` highest scores of each query.
-
-    Args:
-        side: of the table of relative positions.
-        width: channels of a token.
-        heads: of the attention.
-    """
+    """Multi-head attention to the ``keep`` highest scores of each query."""
 
     def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
         super().__init__()
@@ -90,7 +78,8 @@ class SparseAttention(nn.Module):
 
 
 def _strongest(scores: Tensor, keep: int) -> Tensor:
-    """Lower all but the ``keep`` highest scores of a row so far that softmax gives 0."""
+    # All but the highest scores fall so far that softmax gives 0: far and unlike tokens add no
+    # noise to a query.
     lowest = torch.finfo(scores.dtype).min
     # Padded, so that a map of fewer tokens needs no other graph.
     highest = torch.topk(F.pad(scores, (0, keep), value=lowest), keep, dim=3, sorted=True).values
@@ -98,13 +87,7 @@ def _strongest(scores: Tensor, keep: int) -> Tensor:
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm block: x + attention(LN x), then x + MLP(LN x), on a map of ``width`` channels.
-
-    Args:
-        side: of the table of relative positions: 7 at 1/16, 5 at the two coarser scales.
-        width: channels of a token.
-        heads: of the attention.
-    """
+    """Pre-norm block: x + attention(LN x), then x + MLP(LN x), on a map of ``width`` channels."""
 
     def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
         super().__init__()

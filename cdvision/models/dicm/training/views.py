@@ -18,6 +18,8 @@ from cdvision.models.dicm.training.semantic_crops import (
     heat_map,
     object_boxes,
 )
+from cdvision.training.plan import Plan
+from cdvision.training.protocols import Backbone, channels_last
 
 HEAT_SIDE = 224  # pixels, at which the network looks for objects
 HEAT_BATCH = 32
@@ -35,12 +37,7 @@ class ViewBank:
     """
 
     def __init__(
-        self,
-        photos: Sequence[Tensor],
-        side: int,
-        *,
-        every: float = 0.1,
-        heat_side: int = HEAT_SIDE,
+        self, photos: Sequence[Tensor], side: int, *, every: float = 0.1, heat_side: int = HEAT_SIDE
     ) -> None:
         if not photos:
             raise CdvisionError("no training photo found")
@@ -53,6 +50,20 @@ class ViewBank:
         first = torch.stack([self._cut(int(i), rng) for i in chosen])
         second = torch.stack([self._cut(int(i), rng) for i in chosen])
         return augment(first, rng), augment(second, rng)
+
+    def refresh_if_due(self, backbone: Backbone, plan: Plan, done: float) -> None:
+        """Look for the objects anew with the network that is being trained, where that is due."""
+
+        def last_stage(images: Tensor) -> Tensor:
+            with plan.autocast():
+                stage: Tensor = backbone(channels_last(images, plan.device))
+            return stage
+
+        if self.boxes.due(done):
+            # As an observer: whole photos must not enter the statistics of its crops.
+            backbone.eval()
+            self.refresh(last_stage, done)
+            backbone.train()
 
     @torch.no_grad()
     def refresh(self, last_stage: Callable[[Tensor], Tensor], done: float) -> None:
@@ -75,14 +86,12 @@ class ViewBank:
         photo = self.photos[index]
         height, width = photo.shape[1:]
         crop = draw_crop(height, width, self.boxes.box(index), rng)
-        rows = slice(crop.top, crop.top + crop.height)
-        columns = slice(crop.left, crop.left + crop.width)
-        return shrink(photo[:, rows, columns], self.side)[0]
+        part = photo[:, crop.top :, crop.left :][:, : crop.height, : crop.width]
+        return shrink(part, self.side)[0]
 
 
 def shrink(photo: Tensor, side: int) -> Tensor:
     """Resize uint8 (3, H, W) to (1, 3, side, side), float32, antialiased."""
-    size = (side, side)
     return F.interpolate(
-        photo[None].float(), size, mode="bilinear", align_corners=False, antialias=True
+        photo[None].float(), (side, side), mode="bilinear", align_corners=False, antialias=True
     )
