@@ -52,12 +52,12 @@ def make_backbone(name: str, classes: int | None = None) -> tuple[nn.Module, nn.
 
     Args:
         name: of the backbone.
-        classes: of the tail's own classifier, which no package uses; None for none.
+        classes: of torchvision's own classifier, which no package uses; None for none.
     """
     if name == "resnet50v2":
         from cdvision.networks.resnet50v2 import ResNet50V2Front, ResNet50V2Tail
 
-        return ResNet50V2Front(), ResNet50V2Tail(classes)
+        return ResNet50V2Front(), ResNet50V2Tail()
     if name == "resnet50":
         from cdvision.models.dicm.resnet50 import ResNet50Front, ResNet50Tail
 

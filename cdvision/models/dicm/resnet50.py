@@ -83,13 +83,9 @@ class ResNet50Tail(nn.Module):
         third = self.layer3(second)
         return second, third, self.layer4(third)
 
-    def embed(self, features: Tensor) -> Tensor:
-        """Return the pooled (N, 2048) vector of layer4."""
-        return self.stages(features)[-1].mean(dim=(2, 3))
-
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (N, classes), or the pooled (N, 2048) vector without a classifier."""
-        logits: Tensor = self.fc(self.embed(features))
+        logits: Tensor = self.fc(self.stages(features)[-1].mean(dim=(2, 3)))
         return logits
 
 

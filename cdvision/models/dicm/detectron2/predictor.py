@@ -30,10 +30,6 @@ class CdvisionPredictor:
     Args:
         cfg: from `stream_config`; ``MODEL.WEIGHTS`` is a safetensors file, or empty for fresh
             weights. Pickled checkpoints are never loaded: see `cdvision train convert-zoo`.
-
-    Attributes:
-        cfg: a copy of the config.
-        model: the network, in evaluation mode.
     """
 
     def __init__(self, cfg: Any) -> None:
