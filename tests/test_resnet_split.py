@@ -15,7 +15,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from cdvision.errors import ModelError
-from cdvision.package.card import FeatureSpec
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
@@ -27,7 +26,7 @@ from torch.nn import functional as F  # noqa: E402
 from torchvision.transforms.functional import normalize  # noqa: E402
 
 from cdvision.models.dicm import resnet50  # noqa: E402
-from cdvision.models.dicm.resnet50 import ResNet50Front, ResNet50Tail, split_resnet50  # noqa: E402
+from cdvision.models.dicm.resnet50 import ResNet50Tail, split_resnet50  # noqa: E402
 from cdvision.networks import resnet50v2  # noqa: E402
 from cdvision.networks.resnet50v2 import (  # noqa: E402
     ResNet50V2Front,
@@ -85,11 +84,6 @@ def test_parameters_have_torchvisions_names(whole: Any, weights: Path) -> None:
     assert ours.keys() == whole.state_dict().keys()
     assert not front.state_dict().keys() & tail.state_dict().keys()
     assert all(torch.equal(ours[name], tensor) for name, tensor in whole.state_dict().items())
-
-
-@pytest.mark.parametrize("network", [ResNet50Front, ResNet50Tail, ResNet50V2Front, ResNet50V2Tail])
-def test_the_split_point_has_one_contract(network: Any) -> None:
-    assert network.features == FeatureSpec(channels=256, stride=4)
 
 
 def test_a_file_for_inference_may_be_half_precision_without_counters(

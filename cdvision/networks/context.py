@@ -39,11 +39,7 @@ LEFT: Window = (1, 0, 0, 0), 1, 2  # each cell's left neighbour and the cell
 
 
 class NeighbourMean(nn.Module):
-    """Mean of a latent from four neighbours: a linear part, and a light correction.
-
-    Both are convolutions of few taps over padded maps: sums over shifted copies cost an engine
-    more than the arithmetic.
-    """
+    """Mean of a latent from four neighbours: a linear part, and a light correction."""
 
     def __init__(self, channels: int, qualities: int, *, hidden: int = 96) -> None:
         super().__init__()
@@ -56,13 +52,12 @@ class NeighbourMean(nn.Module):
     def forward(self, sources: Sequence[Source], quality: Tensor) -> Tensor:
         """Map sources that hold four neighbours in all, and (N,) qualities, to means (N, C, h, w).
 
-        Args:
-            sources: padded maps, each with the height and width of the window in which it holds
-                neighbours; row by row, these are the neighbours in the order of the weights.
-            quality: (N,) int64.
+        The sources' windows, row by row, are the neighbours in the order of the weights.
         """
         squeeze, bias = self.squeeze.conv.weight, cast(Tensor, self.squeeze.conv.bias)
         linear, squeezed, first = [], [], 0
+        # Convolutions of few taps over padded maps: sums over shifted copies cost an engine more
+        # than the arithmetic.
         for padded, height, width in sources:
             last = first + height * width
             window = self.weight[:, first:last].reshape(-1, 1, height, width)

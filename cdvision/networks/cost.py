@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,10 +74,7 @@ def count(
 ) -> tuple[int, int]:
     """Return the number of parameters of a module, and of multiply-adds for these inputs.
 
-    Args:
-        module: is put in evaluation mode.
-        inputs: to the module, or to ``call``.
-        call: one of the module's methods, where it is not the module's own forward pass.
+    The module is put in evaluation mode; ``call`` may be another method than its forward pass.
     """
     module.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -87,8 +84,7 @@ def count(
     return parameters, counter.get_total_flops() // 2
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Makes the inputs of an image's size: maps of zeros, and a quality."""
 
     height: int

@@ -48,13 +48,7 @@ class Analysis(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """Features at 1/16 to scaled latents and their hyper-latent: what is trained of a sender.
-
-    Args:
-        features: channels of the map that the analysis reads.
-        channels: of the latents.
-        analysis: what the model reads the map with.
-    """
+    """Features at 1/16 to scaled latents and their hyper-latent: what is trained of a sender."""
 
     def __init__(
         self, features: int, channels: int = LATENT_CHANNELS, *, analysis: type[Analysis] = Analysis
@@ -103,14 +97,10 @@ class Dequantiser(nn.Module):
         sent: Tensor,
         rounding: Callable[[Tensor], Tensor] = torch.round,
     ) -> Quantised:
-        """Quantise as the sender does.
+        """Quantise (N, C, h, w) latents times their gain, as the sender does.
 
-        Args:
-            scaled: (N, C, h, w) latents times their gain.
-            hyper: (N, 24, ceil(h/4), ceil(w/4)) integers.
-            quality: (N,) int64, 0 to 7.
-            sent: (N, C, h, w) bool: which symbols are not skipped.
-            rounding: ``torch.round`` or its training twin.
+        ``sent`` (N, C, h, w) says which symbols are not skipped; ``rounding`` may be the training
+        twin of ``torch.round``.
         """
         latents, kept, residuals, symbols = split(scaled), split(sent.float()), {}, {}
 

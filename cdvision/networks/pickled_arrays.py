@@ -28,11 +28,7 @@ _PLAIN = {
 
 
 def read_pickled_arrays(file: BinaryIO, name: str) -> Any:
-    """Return the containers of arrays, texts and numbers that a pickle holds.
-
-    Args:
-        file: the open pickle.
-        name: what errors call it.
+    """Return the containers of arrays, texts and numbers that a pickle, ``name``, holds.
 
     Raises:
         ModelError: the pickle is broken, or names anything but arrays and plain containers.

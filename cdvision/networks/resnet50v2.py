@@ -21,10 +21,8 @@ from torch import Tensor, nn
 
 from cdvision.errors import ModelError
 from cdvision.networks.initial_weights import read_weights
-from cdvision.package.card import FeatureSpec
 
 WEIGHTS_FILE = "resnet50v2_stages123.safetensors"
-FRONT_FEATURES = FeatureSpec(channels=256, stride=4)
 STAGE_CHANNELS = (256, 512, 1024)
 UNITS = (3, 4, 6)
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in 0..1
@@ -91,8 +89,6 @@ class PreActivationStage(nn.Sequential):
 class ResNet50V2Front(nn.Module):
     """Pixels to stage-1 features: (N, 3, H, W) RGB 0..255 -> (N, 256, H/4, W/4), >= 0."""
 
-    features = FRONT_FEATURES
-
     def __init__(self) -> None:
         super().__init__()
         self.normalise = Affine(3)  # ImageNet's mean and spread, then the input's own BatchNorm
@@ -111,8 +107,6 @@ class ResNet50V2Front(nn.Module):
 
 class ResNet50V2Tail(nn.Module):
     """Stage-1 features to stages 2 and 3; the network's classifier has no published weights."""
-
-    features = FRONT_FEATURES
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,16 +19,12 @@ from torch import Tensor, nn
 
 from cdvision.models.dicm.backbones import PAPER, DicmWidths
 from cdvision.models.dicm.checkerboard_mean import FIRST, CheckerboardMean, odd_cells
-from cdvision.models.dicm.entroformer import HyperEncoder
 from cdvision.models.dicm.integer_checkerboard import IntegerCheckerboard
+from cdvision.models.dicm.transformer import HyperEncoder
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.hyper import HyperAnalysis, Latents, MeanNetwork
 from cdvision.networks.integer_hyper import IntegerHyperDecoder
-from cdvision.networks.quantisation import (
-    add_uniform_noise,
-    gaussian_bits,
-    round_straight_through,
-)
+from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import HYPER_BOUND, QUALITIES, SCALE_LEVELS, index_of, scale_of
 
 Rounding = Callable[[Tensor], Tensor]
@@ -79,12 +75,7 @@ class Bottleneck(nn.Module, ABC):
         return Latents(self.quantise(scaled, z, quality).symbols, z)
 
     def forward(self, y: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Send ``y`` as in training: straight-through rounding, noise in the rate.
-
-        Returns:
-            What the receiver has of ``y``, differentiable bits (N,), and the bits (N,) of the
-            symbols that are really sent.
-        """
+        """Send ``y`` as in training: return what arrives, differentiable and real bits (N,)."""
         # Half precision can count no bits: its steps are larger than a symbol's share.
         with torch.autocast(y.device.type, enabled=False):
             return self._send(y.float(), quality)

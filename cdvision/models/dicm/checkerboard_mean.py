@@ -56,8 +56,8 @@ class CheckerboardMean(nn.Module):
         Args:
             base: (N, C, h, w) means from the hyper-latent.
             quality: (N,) int64.
-            resolve: means (N, C, h, w) and a phase, 0 or 1 -> latents (N, C, h, w), of which
-                phase 0 uses the odd cells and phase 1 the even ones: called in this order.
+            resolve: means and a phase, 0 or 1 in this order -> latents (N, C, h, w), of which
+                phase 0 uses the odd cells and phase 1 the even ones.
         """
         odd = odd_cells(base)
         first = resolve(base, FIRST) * odd

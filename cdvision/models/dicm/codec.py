@@ -20,10 +20,14 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from cdvision.models.dicm.autoencoders import (
+    FeatureAnalysis,
+    FeatureSynthesis,
+    RedundancyDecoder,
+    RedundancyEncoder,
+)
 from cdvision.models.dicm.backbones import PAPER, DicmWidths
 from cdvision.models.dicm.bottleneck import CheckerboardBottleneck, HyperpriorBottleneck
-from cdvision.models.dicm.feature_codec import FeatureAnalysis, FeatureSynthesis
-from cdvision.models.dicm.redundancy import RedundancyDecoder, RedundancyEncoder
 from cdvision.networks.hyper import Latents
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-def load(weights: Path) -> DicmPackage:
-    """Build the network from safetensors, settings in their metadata."""
-    return load_package_weights(weights)
+load = load_package_weights  # as ``networks.graphs.load_network`` asks for it
 
 
 def graphs(model: DicmPackage) -> dict[str, Graph]:
@@ -95,12 +92,16 @@ def _graph(module: nn.Module, inputs: Axes, outputs: tuple[str, ...]) -> Graph:
     return Graph(module.eval(), inputs, outputs, dtypes)
 
 
-class DicmEncoderGraph(nn.Module):
-    """uint8 image and quality to latents."""
+class CodecGraph(nn.Module):
+    """Base of graphs that run a codec; weights keep the names that they have in a package."""
 
     def __init__(self, model: DicmPackage) -> None:
         super().__init__()
         self.codec = model.codec
+
+
+class DicmEncoderGraph(CodecGraph):
+    """uint8 image and quality to latents."""
 
     def forward(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, H, W, 3) uint8 and (N,) int64 to int32 symbols and hyper-latent."""
@@ -108,24 +109,20 @@ class DicmEncoderGraph(nn.Module):
         return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
 
 
-class LatentsDecoder(nn.Module):
+class LatentsDecoder(CodecGraph):
     """Symbols and hyper-latent to features at 1/4."""
-
-    def __init__(self, model: DicmPackage) -> None:
-        super().__init__()
-        self.codec = model.codec
 
     def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> Tensor:
         """Map float latents and (N,) int64 qualities to features."""
         return self.codec.decode(symbols, hyper, quality)
 
 
-class TapGraph(nn.Module):
+class TapGraph(CodecGraph):
     """Integer latents and quality, or with ``pixels`` a uint8 image, to features at 1/4."""
 
     def __init__(self, model: DicmPackage, *, pixels: bool = False) -> None:
-        super().__init__()
-        self.codec, self._stages, self._pixels = model.codec, model.stages, pixels
+        super().__init__(model)
+        self._stages, self._pixels = model.stages, pixels
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return features, and what the tail answers from them and from the inputs behind."""

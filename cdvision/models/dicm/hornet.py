@@ -99,7 +99,7 @@ class HorNetBlock(nn.Module):
         channels: width.
         order: of the gated convolution.
         spatial: "filter" for the global-local filter, "depthwise" for a depth-wise 7x7.
-        drop: probability that a residual branch of an image is left out in training.
+        drop: probability that training leaves a branch of an image out.
     """
 
     def __init__(

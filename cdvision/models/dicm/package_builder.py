@@ -42,13 +42,9 @@ class DicmFacts:
 def build_dicm(
     model: DicmPackage, folder: Path, names: DicmFacts, facts: PackageFacts
 ) -> ModelCard:
-    """Write the package of a trained network.
+    """Write the package of a trained network; the folder's files are overwritten.
 
-    Args:
-        model: codec and heads.
-        folder: where to write; created, its files overwritten.
-        names: what its card says of it.
-        facts: class names (lists ``classifier`` and ``detector``), training record, metrics.
+    ``facts`` may have the lists of class names ``classifier`` and ``detector``.
 
     Raises:
         ModelError: a sum of an integer network could reach 2^24, or a graph differs from its

@@ -24,9 +24,7 @@ from torchvision.models import ResNet, ResNet50_Weights, resnet50
 
 from cdvision.errors import ModelError
 from cdvision.networks.layers import Normalise
-from cdvision.package.card import FeatureSpec
 
-FRONT_FEATURES = FeatureSpec(channels=256, stride=4)
 EMBEDDING = 2048  # channels of layer4
 MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)  # of ImageNet's RGB in 0..255
 SCALE = (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225))
@@ -36,11 +34,8 @@ IMAGENET_CLASSES = 1000
 class ResNet50Front(nn.Module):
     """Pixels to layer1 features: (N, 3, H, W) RGB 0..255 -> (N, 256, H/4, W/4), >= 0.
 
-    Args:
-        network: the ResNet-50 to take the modules from; a new one with random weights if None.
+    Takes the modules of ``network``; of a new one with random weights if None.
     """
-
-    features = FRONT_FEATURES
 
     def __init__(self, network: ResNet | None = None) -> None:
         super().__init__()
@@ -64,8 +59,6 @@ class ResNet50Tail(nn.Module):
         network: the ResNet-50 to take the layers from, and ``fc`` where it has as many outputs;
             a new one with random weights if None.
     """
-
-    features = FRONT_FEATURES
 
     def __init__(
         self, classes: int | None = IMAGENET_CLASSES, network: ResNet | None = None
@@ -95,11 +88,10 @@ def split_resnet50(weights: str | Path | None = None) -> tuple[ResNet50Front, Re
     Args:
         weights: None for random weights; a name of torchvision's (``"IMAGENET1K_V2"``), which it
             downloads into its cache; or a state dict of ``resnet50`` in a ``.safetensors``,
-            ``.pth`` or ``.pt`` file, with as many classes as its ``fc`` has, or without ``fc``.
+            ``.pth`` or ``.pt`` file, with or without ``fc``.
 
     Raises:
-        ModelError: there is no such name and no such file, the download failed, or the file
-            holds something else.
+        ModelError: there is no such name or file, or the file holds something else.
 
     Example:
         >>> front, tail = split_resnet50()

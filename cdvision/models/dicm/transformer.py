@@ -1,7 +1,12 @@
-"""Transformer block on maps: relative positions, attention to the strongest keys only.
+"""DICM's transformer hyper-encoder: relative positions, attention to the strongest keys only.
 
-Tokens are the positions of a map (N, C, H, W), row by row. Position enters as a learned vector per
-offset between query and key, so any map size will do.
+::
+
+    y2 192@1/16 ─ linear ─ block ─ conv3/2 ─ block ─ conv3/2 ─ block ─ LN, linear ─▶ z 192@1/64
+
+Only the sender runs it. The paper's hyper-decoder and context model are transformers too, which
+choose probabilities in float, where two machines may disagree: integer networks
+(``integer_checkerboard``) take their place.
 
 Source: Qian et al., "Entroformer: A Transformer-based Entropy Model for Learned Image
 Compression", ICLR 2022, as DICM uses it (Tang, Yi, Wang, IEEE Trans. Broadcasting 2025).
@@ -13,10 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdvision.models.dicm.backbones import PAPER, DicmWidths
+
 WIDTH = 384
 HEADS = 6
 EXPANSION = 4
 SLOPE = 0.2
+SIDES = (7, 5, 5)  # of the tables of relative positions at 1/16, 1/32, 1/64
+KEEP = 32  # strongest keys of a query at 1/16; half and a quarter of it at 1/32 and 1/64
+KEEP_IN_TRAINING = (16, 64)  # drawn from, the end left out
 
 
 class RelativePosition(nn.Module):
@@ -49,7 +59,7 @@ class RelativePosition(nn.Module):
 
 
 class SparseAttention(nn.Module):
-    """Multi-head attention to the ``keep`` highest scores of each query."""
+    """Multi-head attention to the ``keep`` highest scores of each query of a map, row by row."""
 
     def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
         super().__init__()
@@ -109,3 +119,28 @@ class TransformerBlock(nn.Module):
         tokens = tokens + self.mlp(tokens)
         mapped: Tensor = tokens.mT.unflatten(2, (height, width))
         return mapped
+
+
+class HyperEncoder(nn.Module):
+    """Latent y2 (N, 192, 4h, 4w) to the real-valued hyper-latent z (N, 192, h, w)."""
+
+    def __init__(self, widths: DicmWidths = PAPER) -> None:
+        super().__init__()
+        tokens = widths.tokens
+        self.embed = nn.Conv2d(widths.latents, tokens, 1)
+        self.blocks = nn.ModuleList(TransformerBlock(side, tokens, widths.heads) for side in SIDES)
+        self.downs = nn.ModuleList(nn.Conv2d(tokens, tokens, 3, 2, 1) for _ in SIDES[1:])
+        self.norm = nn.LayerNorm(tokens)
+        self.project = nn.Linear(tokens, widths.hyper)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return z before rounding; odd sizes are rounded up."""
+        # In training the number of keys is drawn anew, so that no query relies on all of them.
+        keep = int(torch.randint(*KEEP_IN_TRAINING, ())) if self.training else KEEP
+        x = self.blocks[0](self.embed(y), keep)
+        for number, down in enumerate(self.downs, start=1):
+            # A quarter of the tokens at each coarser scale, half of the keys.
+            x = self.blocks[number](down(x), keep >> number)
+        tokens = x.permute(0, 2, 3, 1)
+        z: Tensor = self.project(self.norm(tokens)).permute(0, 3, 1, 2)
+        return z

@@ -25,12 +25,8 @@ def detector_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of proposals, classes, boxes and (for a detector with masks) masks.
 
-    Args:
-        detector: in training mode.
-        stages: (N, channels, h, w), one for every stride of the detector.
-        sizes: N times (height, width) of the content of the network input.
-        targets: as `TwoStageDetector.losses` wants them, and ``masked`` (n,) bool: which objects
-            have a mask.
+    Arguments are those of `TwoStageDetector.losses`; targets have ``masked`` (n,) bool, too: which
+    objects have a mask.
     """
     levels, wanted = detector.pyramid(stages), list(targets)
     batch, _, rows, columns = stages[0].shape

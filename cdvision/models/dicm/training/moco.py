@@ -64,13 +64,9 @@ class KeyQueue(nn.Module):
 
 
 class MomentumContrast(nn.Module):
-    """A trained encoder's slow copy, the heads of both, the queue, and the loss of two views.
+    """An encoder's slow copy, the heads of both, the queue, and the loss of two views.
 
-    Args:
-        encoder: is copied; it is trained elsewhere.
-        channels: of the encoder's pooled features.
-        queue: keys that serve as negatives.
-        groups: batches that the keys are split into.
+    The encoder, whose pooled features have ``channels``, is trained elsewhere.
     """
 
     def __init__(
@@ -92,10 +88,7 @@ class MomentumContrast(nn.Module):
     def key(self, view: Tensor, pool: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> Tensor:
         """Return unit vectors (N, D) of views (N, 3, S, S) by the slow encoder.
 
-        Args:
-            view: one view of each photo.
-            pool: called with the slow encoder, some views and their positions in the batch,
-                returns pooled features (n, C).
+        ``pool`` maps an encoder, some views and their positions in the batch to features (n, C).
         """
         # Shuffled into several batches, so that the statistics of batch normalisation do not tell
         # which key belongs to which query: the paper's shuffled normalisation, on one device.

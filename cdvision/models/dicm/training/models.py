@@ -20,23 +20,14 @@ CONTRASTIVE, JOINT, CODEC, HEADS = "contrastive", "joint", "codec", "heads"
 
 @dataclass(frozen=True)
 class Start:
-    """Where a stage begins.
-
-    Attributes:
-        backbone: name of the network.
-        stage: stage of the run that it begins from; empty for published or random weights.
-        tensors: of that run.
-        origin: what a card says of it.
-        weights: published weights, by a name of torchvision's or as a file.
-        detector: weights of a package's detector, where it has one.
-    """
+    """Where a stage begins."""
 
     backbone: str
-    stage: str
-    tensors: dict[str, Tensor]
-    origin: str
-    weights: str | None = None
-    detector: Mapping[str, Tensor] = field(default_factory=dict)
+    stage: str  # of the run that it begins from; empty for published or random weights
+    tensors: dict[str, Tensor]  # of that run
+    origin: str  # what a card says of it
+    weights: str | None = None  # published ones, by a name of torchvision's or as a file
+    detector: Mapping[str, Tensor] = field(default_factory=dict)  # of a package that has one
 
     @property
     def channels(self) -> int:

@@ -57,15 +57,9 @@ class RateStage(Stage):
 
 
 class CropStage(RateStage):
-    """Base of stages that train on crops of photos: the sum of errors and rate.
+    """Base of stages that minimise errors and rate on crops of photos.
 
-    Args:
-        network: as above.
-        banks: groups of photos, drawn by their shares.
-        plan: as above.
-        rate_weight: as above.
-        options: as above.
-        ramped: whether the rate comes in slowly, see `ramp`.
+    The rate comes in slowly where it is ``ramped``.
     """
 
     def __init__(

@@ -43,10 +43,8 @@ def spread(paper: float, qualities: int = QUALITIES) -> tuple[float, ...]:
 def rate_term(weights: Sequence[float], targets: Sequence[float] | None = None) -> RateControl:
     """Return the module whose call gives the mean of ``weight[quality] * bits per pixel``.
 
-    Args:
-        weights: multipliers of bits per input pixel, quality 1 first.
-        targets: bits per pixel that the qualities are steered to by changing the multipliers;
-            with None they stay.
+    The multipliers of bits per pixel, quality 1 first, stay as they are without ``targets``, and
+    change to steer the qualities to so many bits per pixel with them.
     """
     if targets is not None and len(targets) != len(weights):
         raise CdvisionError(

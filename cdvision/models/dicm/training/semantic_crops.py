@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,13 +51,9 @@ def heat_map(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def object_boxes(heat: Tensor) -> Tensor:
-    """Return the extent of the rows and columns whose maximum exceeds the threshold.
+    """Return the extents (N, 4) of the heat in maps (N, H, W): top, left, bottom, right.
 
-    Args:
-        heat: (N, H, W) in 0..1.
-
-    Returns:
-        (N, 4) float32: top, left, bottom, right, as fractions of the map.
+    They are float32 fractions of the map.
     """
     top, bottom = _extent(heat.amax(2) > HEAT_THRESHOLD)
     left, right = _extent(heat.amax(1) > HEAT_THRESHOLD)
@@ -128,14 +123,17 @@ class ObjectBoxes(nn.Module):
 
     def due(self, done: float) -> bool:
         """Whether a refresh is due when a share ``done`` (0..1) of the run is over."""
-        # The tenth of the run that has just begun must not be rounded down to the one before.
-        return int(done / self.every + 1e-9) > int(self.refreshes)
+        return self._refreshes(done) > int(self.refreshes)
 
     def box(self, photo: int) -> Box:
         """Return the box of a photo by its number."""
         return Box(*self.boxes[photo].tolist())
 
-    def replace(self, boxes: NDArray[np.float32] | Tensor, done: float) -> None:
+    def replace(self, boxes: Tensor, done: float) -> None:
         """Take new boxes (photos, 4) at a share ``done`` of the run."""
-        self.boxes.copy_(torch.as_tensor(boxes))
-        self.refreshes.fill_(int(done / self.every + 1e-9))
+        self.boxes.copy_(boxes)
+        self.refreshes.fill_(self._refreshes(done))
+
+    def _refreshes(self, done: float) -> int:
+        # A tenth of the run that has just begun must not be rounded down to the one before.
+        return int(done / self.every + 1e-9)

@@ -17,15 +17,7 @@ from cdvision.training.stage import Stage
 
 
 class ContrastiveStage(Stage):
-    """Train front and tail with InfoNCE.
-
-    Args:
-        backbone: trained in place.
-        bank: photos, without labels.
-        plan: length, batch, device.
-        options: negatives and learning rate.
-        channels: channels of the tail's last stage.
-    """
+    """Train front and tail, whose last stage has ``channels``, with InfoNCE."""
 
     name = "contrastive"
 

@@ -24,14 +24,7 @@ RATE_WEIGHT = 1.0  # the paper's; qualities spread around it
 
 
 class RedundancyStage(CropStage):
-    """Train RE with 128 mean|f1 - f2| + λ R(y1).
-
-    Args:
-        model: its RE networks and prior are trained in place; front and tail are frozen.
-        banks: groups of photos, drawn by their shares.
-        plan: length, batch, device.
-        options: losses, rates, and whether to begin as principal components.
-    """
+    """Train RE with 128 mean|f1 - f2| + λ R(y1); front and tail are frozen."""
 
     name = "redundancy"
 

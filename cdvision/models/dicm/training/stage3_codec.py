@@ -22,13 +22,9 @@ NORMALISED_RATE_WEIGHT = 1.0
 
 
 class CodecStage(CropStage):
-    """Train the codec with λ R + 2048 MSE(f2, f3) + Σ λi MSE(Fi(f2), Fi(f3)).
+    """Train all but RE with λ R + 2048 MSE(f2, f3) + Σ λi MSE(Fi(f2), Fi(f3)).
 
-    Args:
-        model: all but its ``re`` is trained in place.
-        banks: groups of photos; their crops must be multiples of 64, the stride of z.
-        plan: length, batch, device.
-        options: losses and rates. ``normalised`` errors are those of stage 1's feature losses.
+    Crops are multiples of 64 pixels, the stride of z.
     """
 
     name = "codec"

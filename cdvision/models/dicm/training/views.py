@@ -31,8 +31,7 @@ class ViewBank:
     Args:
         photos: on one device.
         side: pixels of a square view.
-        every: share of the run between refreshes of the boxes; 1 never refreshes them, which is
-            plain random cropping with Beta-drawn centres.
+        every: share of the run between refreshes of the boxes; above 1 they are never refreshed.
         heat_side: pixels at which the network looks for objects.
     """
 
@@ -69,9 +68,7 @@ class ViewBank:
     def refresh(self, last_stage: Callable[[Tensor], Tensor], done: float) -> None:
         """Look for the objects in every photo again.
 
-        Args:
-            last_stage: (N, 3, S, S) float RGB 0..255 -> the last convolution's (N, C, h, w).
-            done: share of the run that is over.
+        ``last_stage`` maps (N, 3, S, S) float RGB 0..255 to the last convolution's (N, C, h, w).
         """
         boxes = []
         starts = range(0, len(self.photos), HEAT_BATCH)
