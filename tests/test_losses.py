@@ -277,7 +277,7 @@ def test_rounds_of_masks_are_drawn_once_and_seen_four_times() -> None:
 
 def test_keys_pass_no_gradient_and_queries_do() -> None:
     encoder = nn.Conv2d(3, 4, 1)
-    contrast = moco.MomentumContrast(encoder, moco.ProjectionHead(4, 8), queue=4)
+    contrast = moco.MomentumContrast(encoder, 4, queue=4)
     view = torch.rand(4, 3, 2, 2)
     key = contrast.key(view, lambda network, part, at: network(part).mean((2, 3)))
     assert not key.requires_grad

@@ -16,9 +16,16 @@ from torch import Tensor, nn  # noqa: E402
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape  # noqa: E402
 from cdvision.models.any_network.training import stage as encoder_stage  # noqa: E402
 from cdvision.models.any_network.training.metric import _projections  # noqa: E402
+from cdvision.models.dicm.backbones import TINY, TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
-from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.training import stage1_redundancy, stage2_joint, stage3_codec  # noqa: E402
+from cdvision.models.dicm.training.options import (  # noqa: E402
+    CodecOptions,
+    ContrastiveOptions,
+    HeadsOptions,
+    JointOptions,
+    RedundancyOptions,
+)
 from cdvision.models.dicm.training.rates import rate_groups, spread  # noqa: E402
 from cdvision.models.dicm.training.stage0_contrastive import ContrastiveStage  # noqa: E402
 from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
@@ -28,7 +35,6 @@ from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
 )
 from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
 from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
-from cdvision.models.dicm.widths import TINY  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
 from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers  # noqa: E402
@@ -153,14 +159,16 @@ def tiny_re() -> DicmRe:
 
 def dicm_stages(banks: list[PhotoBank]) -> dict[str, tuple[Any, float]]:
     """Return stages, and the multiplier of bits per pixel around which their qualities spread."""
-    codec = stage3_codec.CodecStage
+    redundancy, codec = stage1_redundancy.RedundancyStage, stage3_codec.CodecStage
+    joint, distillation = stage2_joint.JointStage, stage2_joint.DistillationStage
     views = ViewBank(banks[0].photos, 64, every=2.0, heat_side=64)
+    distil, normalised = JointOptions(distil=True), CodecOptions(normalised=True)
     return {
-        "redundancy": (stage1_redundancy.RedundancyStage(tiny_re(), banks, PLAN), 1.0),
-        "joint": (stage2_joint.JointStage(tiny_re(), views, PLAN, channels=32, queue=8), 0.1),
-        "distillation": (stage2_joint.DistillationStage(tiny_re(), banks, PLAN), 1.0),
-        "codec": (codec(Dicm(tiny_re()), banks, PLAN), 0.08),
-        "normalised": (codec(Dicm(tiny_re()), banks, PLAN, normalised=True), 1.0),
+        "redundancy": (redundancy(tiny_re(), banks, PLAN, RedundancyOptions()), 1.0),
+        "joint": (joint(tiny_re(), views, PLAN, JointOptions(queue=8), channels=32), 0.1),
+        "distillation": (distillation(tiny_re(), banks, PLAN, distil), 1.0),
+        "codec": (codec(Dicm(tiny_re()), banks, PLAN, CodecOptions()), 0.08),
+        "normalised": (codec(Dicm(tiny_re()), banks, PLAN, normalised), 1.0),
     }
 
 
@@ -206,7 +214,7 @@ def test_sgd_rates_of_contrast_grow_with_the_batch(banks: list[PhotoBank]) -> No
     views = ViewBank(banks[0].photos, 64)
     re = tiny_re()
     backbone = Backbone(re.front, re.tail)
-    stage = ContrastiveStage(backbone, views, PLAN, channels=32, queue=8)
+    stage = ContrastiveStage(backbone, views, PLAN, ContrastiveOptions(queue=8), channels=32)
     assert stage.optimizer.param_groups[0]["lr"] == pytest.approx(0.03 * 4 / 256)
     joint = dicm_stages(banks)["joint"][0]
     assert joint.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 4 / 256)
@@ -215,9 +223,10 @@ def test_sgd_rates_of_contrast_grow_with_the_batch(banks: list[PhotoBank]) -> No
 def test_groups_of_heads() -> None:
     re, linear = tiny_re(), StandardisedLinear(nn.Linear(32, 3))
     task = ClassificationTask(linear, None, ("a", "b", "c"))  # type: ignore[arg-type]
-    stage = HeadsStage(re.tail, PixelFeatures(re.front), {"x": task}, PLAN, train_tail=True)
+    source, tasks = PixelFeatures(re.front), {"x": task}
+    stage = HeadsStage(re.tail, source, tasks, PLAN, HeadsOptions(train_tail=True))
     check(rates(stage.network, stage.optimizer.param_groups), {"x.": 5e-3, "tail.": 2e-5})
-    frozen = HeadsStage(re.tail, PixelFeatures(re.front), {"x": task}, PLAN, learning_rate=1e-3)
+    frozen = HeadsStage(re.tail, source, tasks, PLAN, HeadsOptions(learning_rate=1e-3))
     check(rates(frozen.network, frozen.optimizer.param_groups), {"x.": 2.5e-2, "tail.": None})
 
 

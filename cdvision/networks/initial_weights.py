@@ -1,8 +1,4 @@
-"""Loads the published initial weights of the task networks into our modules, by name.
-
-The NanoDet file names its tensors after the layers of an exported graph; the table below says
-which of our modules each layer is. The files and their licences: NOTICE and the model card.
-"""
+"""Loads published initial weights into our modules, by name; their licences stand in NOTICE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cdvision train dicm`: the five stages of the ResNet-50 profiles, each a resumable command."""
+"""`cdvision train dicm`: the five stages of the ResNet-50 profiles, and their packages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import click
 
+from cdvision.models.dicm.commands.package import package
 from cdvision.models.dicm.commands.task import SMOKE_SIDE, DicmTask, dicm_stage
 from cdvision.models.dicm.training.options import (
     CodecCropOptions,
@@ -20,31 +21,44 @@ from cdvision.models.dicm.training.options import (
 )
 
 SMOKE_QUEUE = 16
+SMOKE_SHAPE = DetectorShape(width=16, representation=32, masks=1, samples=16)
 
 
-@click.command()
+@click.group()
+def dicm() -> None:
+    """Train `dicm-re` and `dicm`, stage by stage; a command started again resumes.
+
+    contrastive (0) → redundancy (1) → joint (2) → codec (3) → heads (4). From pretrained weights,
+    stage 0 may be left out and stage 2 be replaced by distillation.
+    """
+
+
+dicm.add_command(package)
+
+
+@dicm.command()
 @dicm_stage(minutes=600.0, batch=256, crops=CropOptions, options=ContrastiveOptions)
 def contrastive(task: DicmTask, options: ContrastiveOptions) -> None:
     """Stage 0: the backbone, MoCo v2 on semantic-guided crops of PHOTOS, no labels."""
-    from cdvision.models.dicm.training.models import make_backbone
+    from cdvision.models.dicm.training.models import start_backbone
     from cdvision.models.dicm.training.stage0_contrastive import ContrastiveStage
 
     plan, start = task.run.plan(), task.start()
     options = replace(options, queue=SMOKE_QUEUE) if task.run.smoke else options
-    backbone, views = make_backbone(start), task.views()
+    backbone, views = start_backbone(start), task.views()
     stage = ContrastiveStage(backbone, views, plan, options, channels=start.channels)
     task.train(stage, plan, start)
 
 
-@click.command()
+@dicm.command()
 @dicm_stage(minutes=30.0, batch=64, crops=CropOptions, options=RedundancyOptions)
 def redundancy(task: DicmTask, options: RedundancyOptions) -> None:
     """Stage 1: the RE networks of `dicm-re` alone."""
-    from cdvision.models.dicm.training.models import CONTRASTIVE, make_redundancy
+    from cdvision.models.dicm.training.models import make_redundancy
     from cdvision.models.dicm.training.stage1_redundancy import RedundancyStage
 
     plan, start = task.run.plan(), task.start(needed=True)
-    if options.head_start and start.stage not in ("", CONTRASTIVE):
+    if options.head_start and start.has_redundancy:
         raise click.UsageError(
             f"--head-start would undo the RE networks of {task.begin.start}: leave one of both out"
         )
@@ -52,7 +66,7 @@ def redundancy(task: DicmTask, options: RedundancyOptions) -> None:
     task.train(RedundancyStage(model, banks, plan, options), plan, start)
 
 
-@click.command()
+@dicm.command()
 @dicm_stage(minutes=240.0, batch=256, crops=CropOptions, options=JointOptions)
 def joint(task: DicmTask, options: JointOptions) -> None:
     """Stage 2: backbone and RE together, contrastively or (--distil) by distillation."""
@@ -69,7 +83,7 @@ def joint(task: DicmTask, options: JointOptions) -> None:
     task.train(stage, plan, start)
 
 
-@click.command()
+@dicm.command()
 @dicm_stage(minutes=120.0, batch=32, crops=CodecCropOptions, options=CodecOptions)
 def codec(task: DicmTask, options: CodecOptions) -> None:
     """Stage 3: the codec of `dicm`, after `redundancy` or `joint`."""
@@ -81,17 +95,17 @@ def codec(task: DicmTask, options: CodecOptions) -> None:
     task.train(CodecStage(model, banks, plan, options), plan, start)
 
 
-@click.command()
+@dicm.command()
 @dicm_stage(minutes=60.0, batch=16, data=HeadsData, shape=DetectorShape, options=HeadsOptions)
 def heads(task: DicmTask, data: HeadsData, shape: DetectorShape, options: HeadsOptions) -> None:
     """Stage 4: task heads (and, on request, the tail) on features."""
-    from cdvision.models.dicm.commands.heads import SMOKE, head_tasks, tail_and_features
+    from cdvision.models.dicm.commands.heads import head_tasks, tail_and_features
     from cdvision.models.dicm.training.stage4_heads import HeadsStage
 
     plan, start = task.run.plan(), task.start()
     if task.run.smoke:
         data = replace(data, short=SMOKE_SIDE, long=SMOKE_SIDE)
-        shape = replace(SMOKE, finest=shape.finest)
+        shape = replace(SMOKE_SHAPE, finest=shape.finest)
     tail, source = tail_and_features(data.features, start, smoke=task.run.smoke)
     tasks, facts = head_tasks(data, shape, start, plan.device)
     task.train(HeadsStage(tail, source, tasks, plan, options), plan, start, **facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,26 +29,18 @@ SMOKE_SIDE, SMOKE_PHOTOS = 64, 8
 
 @dataclass(frozen=True)
 class DicmTask:
-    """What a command of a stage is given.
+    """What a command of a stage is given."""
 
-    Attributes:
-        out: folder of the run.
-        run: how long, how much and where.
-        begin: where it begins.
-        photos: folders or tars; none for heads, which have labelled photos of their own.
-        crops: of the photos.
-    """
-
-    out: Path
+    out: Path  # folder of the run
     run: RunOptions
     begin: StartOptions
-    photos: tuple[Path, ...] = ()
-    crops: CropOptions | None = None
+    photos: tuple[Path, ...] = ()  # none for heads, which have labelled photos of their own
+    crops: CropOptions = field(default_factory=CropOptions)
 
     @property
     def side(self) -> int:
         """Pixels of a square crop."""
-        return SMOKE_SIDE if self.run.smoke or self.crops is None else self.crops.side
+        return SMOKE_SIDE if self.run.smoke else self.crops.side
 
     def start(self, *, needed: bool = False) -> Start:
         """Return where the stage begins; ``needed`` refuses random weights, a smoke test apart."""
@@ -72,9 +64,10 @@ class DicmTask:
         return ViewBank(photos, self.side)
 
     def banks(self) -> list[PhotoBank]:
-        """Read the photos, each source a bank; large ones are drawn less than their size says."""
+        """Read the photos, each source a bank."""
         from cdvision.training.photo_bank import CropPlan, PhotoBank
 
+        # By a power below 1 large sources are drawn less often than their size says.
         return [
             PhotoBank(group, CropPlan(sides=(self.side,), least=0.7, share=len(group) ** 0.6))
             for group in self._groups()
@@ -82,13 +75,13 @@ class DicmTask:
 
     def train(self, stage: Stage, plan: Plan, start: Start, **facts: Any) -> None:
         """Train the stage; its record keeps the facts."""
-        facts = {"backbone": start.backbone, "origin": start.origin, **facts}
-        train_stage(stage, self.out, plan, facts)
+        origin = {"backbone": start.backbone, "origin": start.origin}
+        train_stage(stage, self.out, plan, {**origin, **facts})
 
     def _groups(self) -> list[list[Tensor]]:
-        table = None if self.crops is None else self.crops.split_table
         most = SMOKE_PHOTOS if self.run.smoke else None
-        return [group[:most] for group in photo_groups(self.photos, table, self.run.place)]
+        groups = photo_groups(self.photos, self.crops.split_table, self.run.place)
+        return [group[:most] for group in groups]
 
 
 def dicm_stage(*, minutes: float, batch: int, **parts: Any) -> Callable[[Command], Command]:

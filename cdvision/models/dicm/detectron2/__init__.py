@@ -23,11 +23,9 @@ except ImportError as error:
         "install it by its own guide, https://detectron2.readthedocs.io/tutorials/install.html"
     ) from error
 
-from cdvision.models.dicm.detectron2.backbone import StreamResNet
-from cdvision.models.dicm.detectron2.config import stream_config
 from cdvision.models.dicm.detectron2.inputs import map_stream, stream_inputs
+from cdvision.models.dicm.detectron2.network import CdvisionRCNN, StreamResNet, stream_config
 from cdvision.models.dicm.detectron2.predictor import CdvisionPredictor
-from cdvision.models.dicm.detectron2.rcnn import CdvisionRCNN
 from cdvision.models.dicm.zoo_weights import convert_zoo_checkpoint
 
 __all__ = [

@@ -12,16 +12,11 @@ from detectron2.data.transforms import ResizeTransform
 
 import cdvision
 from cdvision.errors import ModelError
-from cdvision.models.dicm.detectron2.backbone import FEATURE_STRIDE
-from cdvision.stream_answers import Stream
+from cdvision.models.dicm.detectron2.network import FEATURE_STRIDE
 
 
 def stream_inputs(bits: bytes, cfg: Any) -> dict[str, Any]:
-    """Decode a stream to the features of the config's tail.
-
-    Args:
-        bits: a stream.
-        cfg: from `stream_config`.
+    """Decode a stream to the features of the tail that `stream_config` has named.
 
     Returns:
         ``features`` (C, h, w) float32 tensor, ``image_size`` (height, width) of the photo in the
@@ -33,7 +28,14 @@ def stream_inputs(bits: bytes, cfg: Any) -> dict[str, Any]:
     """
     stream = cdvision.open(bits, model=cfg.CDVISION.MODEL or None)
     tail = cfg.CDVISION.TAIL or stream.tail_for("detect")
-    _check_features(stream, tail, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS)
+    spec, channels = stream.model.card.tails.get(tail), cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
+    found = None if spec is None else (spec.features.channels, spec.features.stride)
+    if found != (channels, FEATURE_STRIDE):
+        raise ModelError(
+            f"model {stream.model.name!r}, tail {tail!r}: expected features of {channels} channels "
+            f"at stride {FEATURE_STRIDE} for this Detectron2 config, found {found}; "
+            f"see stream_config(cfg, tail=…, channels=…)"
+        )
     width, height = stream.content_size
     return {
         "features": torch.from_numpy(stream.features(tail)),
@@ -48,13 +50,9 @@ def map_stream(record: dict[str, Any], cfg: Any) -> dict[str, Any]:
 
     Use it as ``build_detection_train_loader(cfg, mapper=partial(map_stream, cfg=cfg))``.
 
-    Args:
-        record: Detectron2's standard dict; boxes and masks are in pixels of the source image.
-        cfg: from `stream_config`.
-
     Returns:
-        What `stream_inputs` gives and, where the record has ``annotations``, ``instances`` scaled
-        to the network input.
+        What `stream_inputs` gives and, where the record has ``annotations`` (in pixels of the
+        source image), ``instances`` scaled to the network input.
     """
     inputs = stream_inputs(Path(record["file_name"]).read_bytes(), cfg)
     if "annotations" in record:
@@ -73,16 +71,5 @@ def map_stream(record: dict[str, Any], cfg: Any) -> dict[str, Any]:
 
 
 def _copied(annotation: dict[str, Any]) -> dict[str, Any]:
-    """Copy an annotation, its box as floats: Detectron2 scales integers to integers."""
+    # The box as floats: Detectron2 would scale integers to integers.
     return {**deepcopy(annotation), "bbox": [float(side) for side in annotation["bbox"]]}
-
-
-def _check_features(stream: Stream, tail: str, channels: int) -> None:
-    spec = stream.model.card.tails.get(tail)
-    found = None if spec is None else (spec.features.channels, spec.features.stride)
-    if found != (channels, FEATURE_STRIDE):
-        raise ModelError(
-            f"model {stream.model.name!r}, tail {tail!r}: expected features of {channels} channels "
-            f"at stride {FEATURE_STRIDE} for this Detectron2 config, found {found}; "
-            f"see stream_config(cfg, tail=…, channels=…)"
-        )

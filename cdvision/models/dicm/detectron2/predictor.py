@@ -15,11 +15,8 @@ from cdvision.errors import ModelError
 from cdvision.models.dicm.detectron2.inputs import stream_inputs
 
 # Parts of a checkpoint that a receiver has not got, or that Detectron2 computes itself.
-_FRONT = (
-    "backbone.stem.",
-    "backbone.res2.",
-    "backbone.bottom_up.stem.",
-    "backbone.bottom_up.res2.",
+_FRONT = tuple(
+    f"backbone.{where}{part}." for where in ("", "bottom_up.") for part in ("stem", "res2")
 )
 _COMPUTED = ("pixel_mean", "pixel_std", "anchor_generator")
 
@@ -27,13 +24,8 @@ _COMPUTED = ("pixel_mean", "pixel_std", "anchor_generator")
 class CdvisionPredictor:
     """Counterpart of Detectron2's DefaultPredictor for one stream at a time.
 
-    Args:
-        cfg: from `stream_config`; ``MODEL.WEIGHTS`` is a safetensors file, or empty for fresh
-            weights. Pickled checkpoints are never loaded: see `cdvision train convert-zoo`.
-
-    Attributes:
-        cfg: a copy of the config.
-        model: the network, in evaluation mode.
+    ``MODEL.WEIGHTS`` of the config is a safetensors file, or empty for fresh weights. Pickled
+    checkpoints are never loaded: see `cdvision train convert-zoo`.
     """
 
     def __init__(self, cfg: Any) -> None:
