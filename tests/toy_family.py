@@ -97,7 +97,9 @@ class Lightness:
 
 def answer_lightness(asked: Asked) -> Lightness:
     level = float(asked.dense["level"][0]) * asked.options["gain"]
-    return Lightness(level, asked.layers == 2)
+    if asked.options["inverted"]:
+        level = 255 - level
+    return Lightness(round(level, asked.options["digits"]), asked.layers == 2)
 
 
 class LightnessScoring:
@@ -121,7 +123,12 @@ TASK = table.Task(
     "Tell how bright a picture is, from its stream.",
     "toy_family:Lightness",
     "lightness",
-    (table.TaskOption("gain", 1.0, "What the level is multiplied by.", 0, 10),),
+    (
+        table.TaskOption("gain", 1.0, "What the level is multiplied by.", 0, 10),
+        table.TaskOption("digits", 3, "Digits behind the point.", 0),
+        table.TaskOption("inverted", False, "Tell darkness instead."),
+        table.TaskOption("alone", False, "Not for batches.", batched=False),
+    ),
     table.Column("lightness", "lightness", {"level": "float", "sure": "boolean"}),
     scoring={"table": "toy_family:LightnessScoring"},
     example={"lightness": [{"level": 101.5, "sure": True}]},

@@ -66,7 +66,7 @@ def serve(host: str, port: int, **how: Any) -> None:
     """
     uvicorn = _require_extra()
     from cdvision.serving.app import create_app
-    from cdvision.serving.logs import log_config
+    from cdvision.serving.request_log import log_config
 
     app = create_app(_settings(**how))
     with _bound(host, port) as listening:
