@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cdvision
+from cdvision.cli.model_options import FOLDER, count_option
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ CALIBRATION_PHOTOS = 32
 PARITY_PHOTOS = 8
 RANGE = "MIN,OPT,MAX"
 MEBIBYTE = 2**20
-Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
@@ -49,9 +49,9 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
     show_default=True,
     help="Of the weights; for TensorRT also of the arithmetic (jetson: of its TensorRT graphs).",
 )
-@click.option("--photos", type=Folder, help="Photos for parity and times (default: drawn ones).")
-@click.option("--calibration", type=Folder, help="Photos that set the ranges of int8.")
-@click.option("--engines", type=Folder, help="Triton: TensorRT engines built on the server.")
+@click.option("--photos", type=FOLDER, help="Photos for parity and times (default: drawn ones).")
+@click.option("--calibration", type=FOLDER, help="Photos that set the ranges of int8.")
+@click.option("--engines", type=FOLDER, help="Triton: TensorRT engines built on the server.")
 @click.option(
     "--sizes",
     callback=_triple,
@@ -61,13 +61,7 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
 @click.option(
     "--batches", callback=_triple, metavar=RANGE, help="TensorRT: batch sizes (default: 1,4,16)."
 )
-@click.option(
-    "--workspace",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="TensorRT: scratch memory of a build, in MiB.",
-)
+@count_option("--workspace", 1024, "TensorRT: scratch memory of a build, in MiB.")
 @click.option(
     "--wheel",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

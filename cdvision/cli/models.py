@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cdvision.package.card import SenderSpec
     from cdvision.package.registry import ModelInfo
 
+SENDER_FIGURES = ("multiply_adds", "milliseconds", "measured_on")
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
@@ -41,11 +43,7 @@ def _record(info: ModelInfo) -> dict[str, Any]:
         "path": str(info.path),
         "input_size": info.input_size,
         "senders": {
-            name: {
-                "multiply_adds": sender.multiply_adds,
-                "milliseconds": sender.milliseconds,
-                "measured_on": sender.measured_on,
-            }
+            name: {figure: getattr(sender, figure) for figure in SENDER_FIGURES}
             for name, sender in info.senders.items()
         },
     }

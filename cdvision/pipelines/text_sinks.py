@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cdvision.errors import CdvisionError
 from cdvision.package.families import imported
 from cdvision.pipelines.schema import answer_columns
-from cdvision.results.coco_categories import COCO_CATEGORY_IDS
+from cdvision.results.connectors import COCO_CATEGORY_IDS
 from cdvision.tasks import tasks
 
 if TYPE_CHECKING:

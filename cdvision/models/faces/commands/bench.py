@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdvision.cli.dataclass_options import EXISTING
 from cdvision.cli.evaluate import QualityList, layers_option
-from cdvision.cli.labelled_data import LabelledData, data_options, existing
+from cdvision.cli.labelled_data import LabelledData, data_options
 from cdvision.cli.model_options import ChosenModel, model_options
 from cdvision.errors import CdvisionError, ImageError, UnsupportedTask
 
@@ -28,7 +29,7 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
 @data_options
 @click.option(
     "--classifier",
-    type=existing,
+    type=EXISTING,
     metavar="FOLDER",
     help="What looks at rivals' pictures: a finished `cdvision train faces trunk`, or a face model "
     "(default: the measured one; its encoder and its head were trained on pixels).",
@@ -42,7 +43,7 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
 )
 @click.option(
     "--metrics",
-    type=existing,
+    type=EXISTING,
     metavar="DIR",
     help="Folder of LPIPS's and DISTS's weights (default: where `cdvision bench picture-metrics` "
     "writes them; left out where there are none).",
@@ -75,7 +76,8 @@ def faces(
     qualities: tuple[int, ...] | None,
     layers: tuple[int, ...] | None,
     out: Path,
-    **options: Any,
+    labels: LabelledData,
+    chosen: ChosenModel,
 ) -> None:
     """Measure a face model: attributes and pictures from every layer, beside picture codecs.
 
@@ -83,9 +85,7 @@ def faces(
     trained on pixels, and so are ours. Records are kept in the folder: an interrupted run goes on
     where it was.
     """
-    source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
-    source.check()
-    if source.task != "attributes":
+    if labels.measured_task != "attributes":
         raise click.UsageError("faces are measured by --attributes.")
     if "=" not in thresholds_from:
         raise click.UsageError("--thresholds-from: expected COLUMN=VALUE.")
@@ -93,14 +93,14 @@ def faces(
     from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
     from cdvision.models.faces.bench.report import write_face_report
 
-    model = ChosenModel(**options).loaded
+    model = chosen.loaded
     if "reconstruct" not in model.card.tasks:
         raise UnsupportedTask(model.no_task_message("reconstruct"))
-    data, _ = source.read(model)
+    data, _ = labels.read(model)
     looks = PixelClassifier(classifier or model.package.folder)
-    chosen = _rivals(rivals)
+    working = _rivals(rivals)
     facts = _measure(
-        model, data, source, looks, chosen, out,
+        model, data, labels, looks, working, out,
         qualities=qualities or tuple(range(1, model.card.qualities + 1)),
         layers=layers, thresholds_from=thresholds_from,
         judge=_judge(metrics),
