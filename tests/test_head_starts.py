@@ -15,7 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.models.dicm.training import redundancy_start  # noqa: E402
 from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
-from cdvision.models.faces.face_score import FaceScore  # noqa: E402
+from cdvision.models.faces.inversion_encoder import FaceScore  # noqa: E402
 from cdvision.models.faces.training import fit_score, hsc_start, rows_start, style_start  # noqa: E402
 from cdvision.models.small.training.descriptor import fisher_information  # noqa: E402
 from cdvision.networks.context import PHASES  # noqa: E402

@@ -159,9 +159,9 @@ def test_a_package_refines_rows_as_training_did(tmp_path: Path) -> None:
     with torch.no_grad():
         found, _ = model.encode(images, quality)
         stored = load_face_networks(runs["refined"])
-        wanted = model.codec.encode(stored.codes(images).rows, quality)
-        unrefined = model.codec.encode(stored.encoder(images).rows, quality)
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(found, unrefined, strict=True))
+        wanted = model.codec.encode(stored.codes(images), quality)
+        unrefined = model.codec.encode(stored.encoder(images), quality)
+    assert all(torch.equal(found[name], wanted[name]) for name in found)
+    assert not all(torch.equal(found[name], unrefined[name]) for name in found)
     with pytest.raises(CdvisionError, match="trained on rows that a run of `rows` has refined"):
         assemble_faces(codec_run, runs["plain"])

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.models.faces.resize_area import resize_area
-from cdvision.models.faces.trunks import FaceTrunk, build_trunk
+from cdvision.models.faces.trunks import FaceTrunk, build_trunk, resize_area
 from cdvision.models.faces.widths import FACE, FaceWidths
 
 GRID = 3  # cells a side of a stage's means
@@ -40,11 +39,7 @@ class InversionCodes(NamedTuple):
 
 
 class InversionEncoder(nn.Module):
-    """Faces (N, 3, R, R), RGB 0..255, to :class:`InversionCodes`.
-
-    Args:
-        widths: sizes, and which trunk.
-    """
+    """Faces (N, 3, R, R), RGB 0..255, to :class:`InversionCodes`."""
 
     mean: Tensor
 
@@ -79,11 +74,9 @@ class InversionEncoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, batches: Iterable[Tensor], *, feature: bool) -> None:
-        """Take the input statistics of heads that have none yet.
+        """Take the input statistics of heads that have none yet; with ``feature``, of F's too.
 
-        Args:
-            batches: training faces, each (N, 3, R, R) in 0..255.
-            feature: F's head too.
+        ``batches`` are training faces, each (N, 3, R, R) in 0..255.
         """
         pooled, cells = [], []
         for image in batches:
@@ -116,11 +109,32 @@ class Standardise(nn.Module):
         """Take the statistics of (M, size); a value that never changes keeps its scale."""
         spread = sample.std(0)
         self.center.copy_(sample.mean(0))
+        # One over the spread of a constant would blow up the first face that differs.
         self.scale.copy_(torch.where(spread > 1e-4, 1 / spread, torch.ones_like(spread)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, size) to the same shape, kept within 6 spreads."""
         return ((x - self.center) * self.scale).clamp(-6, 6)
+
+
+class FaceScore(nn.Module):
+    """Face, or something else: pooled features (N, P) to logits (N,) by one logistic unit.
+
+    An image scores as a face at ``threshold`` or more.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.standard = Standardise(size)
+        self.unit = nn.Linear(size, 1)
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Return one logit an image."""
+        logits: Tensor = self.unit(self.standard(pooled))
+        return logits[:, 0]
 
 
 class FeatureHead(nn.Module):

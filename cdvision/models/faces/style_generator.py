@@ -55,13 +55,8 @@ class Mapping(nn.Module):
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by a style; weights are (out, channels, k, k).
 
-    Args:
-        channels: in.
-        out: channels out.
-        kernel: odd side of the kernel.
-        style: values of a W+ row.
-        up: double height and width, low-passed.
-        demodulate: rescale each output channel to the variance that unit styles would give.
+    ``up`` doubles height and width, low-passed; ``demodulate`` rescales each output channel to the
+    variance that unit styles would give.
     """
 
     def __init__(
@@ -79,26 +74,24 @@ class ModulatedConv(nn.Module):
     ) -> Tensor:
         """Map (N, channels, H, W) and styles (N, style) to (N, out, H, W), or twice the size.
 
-        Args:
-            x: activations.
-            row: styles.
-            shift: added to the result, broadcast.
-            gain: of the result, shift included. Gain, rescaling and shift are one operation: at
-                full size, passes over memory cost more than convolutions.
+        ``gain`` is of the result, ``shift`` included, which is broadcast.
         """
         scale, weight = self.affine(row), self.weight * self.gain
         y = self._convolve(x * _plane(scale, x), weight)
         factor = torch.full_like(scale[:, :1], gain)
         if self.demodulate:
+            # Inputs of unit variance: the output's is the sum of squared weights times styles.
             power = scale.square() @ weight.square().sum((2, 3)).t()  # (N, out)
             factor = gain * torch.rsqrt(power + EPSILON)
         if shift is None:
             return y * _plane(factor, y)
+        # One operation: at full size, passes over memory cost more than convolutions.
         return torch.addcmul((gain * shift).to(y.dtype), y, _plane(factor, y))
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if not self.up:
             return F.conv2d(x, weight, padding=weight.shape[2] // 2)
+        # Zeros between the pixels take three of four parts of the energy: the gain gives it back.
         return blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), 1, gain=4.0)
 
 
@@ -202,15 +195,10 @@ class StyleGenerator(nn.Module):
         return self.synthesise(self.broadcast(self.mapping(z)))
 
     def synthesise(self, rows: Tensor, feature: Tensor | None = None) -> Tensor:
-        """Draw faces from their codes.
+        """Draw images (N, 3, R, R), about -1..1, not clipped, from rows (N, rows, style).
 
-        Args:
-            rows: W+ rows (N, rows, style).
-            feature: F (N, channels, side, side) at ``feature_side``; it replaces the activation
-                that the rows give there. Coarser sides still paint their part from the rows.
-
-        Returns:
-            images (N, 3, R, R), about -1..1, not clipped.
+        ``feature`` F (N, channels, side, side) replaces the activation that the rows give at
+        ``feature_side``. Coarser sides still paint their part from the rows.
         """
         x, image = self._start(rows), None
         for block in self.layers():
@@ -234,3 +222,8 @@ class StyleGenerator(nn.Module):
     def layers(self) -> list[StyleBlock]:
         """Return the blocks of all sides, 4 pixels first."""
         return [block for block in self.blocks if isinstance(block, StyleBlock)]
+
+
+def to_pixels(drawn: Tensor) -> Tensor:
+    """Map what a generator draws, about -1..1, to 0..255, not rounded."""
+    return ((drawn + 1) * 127.5).clamp(0, 255)

@@ -34,16 +34,12 @@ def start_hsc(
     metric: StyleMetric,
     generator: StyleGenerator,
     codes: FaceCodes,
-    targets: tuple[Sequence[float], Sequence[float]],
+    targets: Sequence[Sequence[float]],
 ) -> None:
-    """Set normalisation, short cuts, gains and tables of a codec.
+    """Set normalisation, short cuts, gains and tables of a codec, in place.
 
-    Args:
-        codec: changed in place.
-        metric: of rows, measured.
-        generator: tells how much each channel of F shows.
-        codes: of training faces.
-        targets: bytes of base and detail at every quality.
+    ``targets`` are the bytes of base and detail at every quality; ``generator`` tells how much each
+    channel of F shows.
     """
     _start_rows(codec, metric, codes.rows, 8 * targets[0][-1])
     _start_feature(codec, generator, codes)
@@ -60,10 +56,12 @@ def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor, most_bits: f
     network = codec.semantic
     center = rows.mean(0)
     network.center.copy_(center)
+    # One spread for all values: how far each moves is what the metric weighs.
     network.spread.copy_((rows - center).square().mean().sqrt().view(1))
     if not isinstance(network, DenseSemanticNetwork):
         return  # convolutions have no linear short cut from end to end
     x = network.image(rows).flatten(1)
+    # Principal components of what the metric sees: eigh gives the weakest first.
     told = x @ metric.root.T
     _, basis = torch.linalg.eigh(told.T @ told)
     latents = network.analysis.out_features
@@ -89,9 +87,11 @@ def _start_feature(codec: HscCodec, generator: StyleGenerator, codes: FaceCodes)
     sample = codes.at(chosen).feature
     center = sample.mean((0, 2, 3), keepdim=True)[0]
     spread = 1 / feature_sensitivity(generator, codes.at(chosen[:PROBED]))
+    # Channels that show more get finer steps; all together keep unit spread.
     spread = spread * ((sample - center) / spread).square().mean().sqrt()
     network.center.copy_(center)
     network.spread.copy_(spread)
+    # Principal components of 2 x 2 patches are the short cut that halves, its inverse doubles.
     patches = F.pixel_unshuffle((sample - center) / spread, 2)
     flat = patches.permute(0, 2, 3, 1).flatten(0, 2)
     _, basis = torch.linalg.eigh(flat.T @ flat)
@@ -112,6 +112,7 @@ def feature_sensitivity(generator: StyleGenerator, codes: FaceCodes, *, batch: i
     for rows, feature in zip(
         torch.split(codes.rows, batch), torch.split(codes.feature, batch), strict=True
     ):
+        # The square of a random projection's gradient is the mean over pixels, in one pass back.
         with torch.enable_grad():
             at = feature.detach().requires_grad_(True)
             image = generator.synthesise(rows, at)
@@ -133,6 +134,7 @@ def _start_tables(codec: HscCodec, sample: FaceCodes) -> None:
     """Set every table to the scale of its symbols before rounding, at the start's gains."""
     base, detail = codec.semantic.analyse(sample.rows), codec.feature.analyse(sample.feature)
     base_scale = base.square().mean((0, 2, 3)).sqrt() * torch.exp(codec.base_log_gain)
+    # Rounding adds the variance of a uniform step, 1/12.
     spread = (base_scale.square() + 1 / 12).sqrt()[:, :, None]
     codec.prior.location.copy_(spread * torch.linspace(-1, 1, codec.prior.location.shape[2]))
     codec.prior.log_scale.copy_(torch.log(LOGISTIC * spread).expand_as(codec.prior.log_scale))

@@ -1,8 +1,8 @@
-"""All networks of a face model together: what every face stage starts from and writes."""
+"""The networks that face stages train and write: what they begin with, and how runs are read."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
 from cdvision.models.faces.attribute_head import AttributeHead
-from cdvision.models.faces.face_score import FaceScore
-from cdvision.models.faces.inversion_encoder import InversionCodes, InversionEncoder
+from cdvision.models.faces.inversion_encoder import FaceScore, InversionCodes, InversionEncoder
 from cdvision.models.faces.network import FacePackage, load_face_weights
 from cdvision.models.faces.row_refiner import RowRefiner
 from cdvision.models.faces.style_generator import StyleGenerator
+from cdvision.models.faces.style_weights import load_style_generator
 from cdvision.models.faces.widths import FACE, FaceWidths
 from cdvision.training.finished import fill_module, open_finished
 
@@ -22,13 +22,7 @@ Codec = TypeVar("Codec", bound=nn.Module)
 
 
 class FaceNetworks(nn.Module):
-    """Generator, inversion encoder, attribute head and face score of one set of widths.
-
-    Args:
-        widths: sizes.
-        fixed_noise: of the generator.
-        refined: rows behind the basic ones are refined out of F.
-    """
+    """Generator, inversion encoder, attribute head and face score; a refiner if ``refined``."""
 
     def __init__(
         self, widths: FaceWidths = FACE, *, fixed_noise: bool = False, refined: bool = False
@@ -94,3 +88,37 @@ def packaged_codec(source: Path | str | None, kind: type[Codec]) -> Codec | None
         return None
     codec = load_face_weights(found.weights_path).codec
     return codec if isinstance(codec, kind) else None
+
+
+def start_networks(
+    *, start: Path | str | None = None, trunk_weights: Path | None = None,
+    generator: Path | None = None, widths: FaceWidths = FACE,
+) -> FaceNetworks:  # fmt: skip
+    """Return the networks that a stage trains on.
+
+    Args:
+        start: a finished run of a face stage, or a face package; it decides the widths.
+        trunk_weights: folder with the ImageNet weights of the trunk, where it is not trained yet.
+        generator: without ``start``: safetensors file of a StyleGAN2 generator, see
+            :mod:`cdvision.models.faces.style_weights`; it decides resolution and style.
+        widths: without both: sizes. With ``generator``, its trunk and heads are still used.
+    """
+    if start is not None:
+        if generator is not None:
+            raise CdvisionError("expected --start or --generator, found both")
+        networks = load_face_networks(start)
+    elif generator is not None:
+        loaded = load_style_generator(generator, feature_side=widths.feature_side)
+        sizes = replace(
+            loaded.widths, trunk=widths.trunk, head=widths.head, attributes=widths.attributes,
+            trunk_side=max(widths.trunk_side, min(256, loaded.widths.resolution)),
+        )  # fmt: skip
+        networks = FaceNetworks(sizes, fixed_noise=loaded.fixed_noise)
+        networks.generator.load_state_dict(loaded.state_dict())
+    else:
+        networks = FaceNetworks(widths)
+    encoder = networks.encoder
+    # A trained trunk has given its heads their statistics: published weights would undo it.
+    if trunk_weights is not None and not encoder.standard.fitted:
+        encoder.trunk.load(trunk_weights)
+    return networks

@@ -46,7 +46,7 @@ class PerceptualLoss(nn.Module):
     def _features(self, image: Tensor) -> list[Tensor]:
         image = (image + 1) * 127.5
         if isinstance(self.trunk, MobileNetTrunk):
-            stages = self.trunk.tapped(image, BLOCKS)
+            stages = self.trunk.stages(image, BLOCKS)
         else:
             stages = self.trunk.stages(image)
         return [F.normalize(stage.float(), dim=1, eps=1e-4) for stage in stages]

@@ -36,14 +36,7 @@ MEAN_DECAY = 0.005  # of the mapping network's mean style
 
 
 class GeneratorStage(Stage):
-    """Train ``networks.generator`` against a discriminator; the result is its moving average.
-
-    Args:
-        networks: its generator is trained in place.
-        bank: training faces.
-        plan: length, batch, device.
-        options: rates and weights.
-    """
+    """Train ``networks.generator`` against a discriminator; the result is its moving average."""
 
     name = "faces-generator"
 
@@ -94,6 +87,7 @@ class GeneratorStage(Stage):
         if rng.random() < 1 / R1_EVERY:  # second derivatives stay in float32
             real.requires_grad_(True)
             terms["r1"] = r1_penalty(self._judge(real), real)
+            # Taken every n-th time, it weighs n times as much.
             loss = loss + R1_EVERY * self.options.r1 * terms["r1"]
         return loss, terms
 
@@ -137,6 +131,7 @@ class GeneratorStage(Stage):
         if follow:
             with torch.no_grad():
                 self.generator.mapping.mean.lerp_(w.detach().float().mean(0), MEAN_DECAY)
+        # Layers before the change have the first style, those behind it another one.
         mixed = rng.random(size) < self.options.mixing
         change = np.where(mixed, rng.integers(1, widths.rows, size), widths.rows)
         first = torch.arange(widths.rows) < torch.from_numpy(change)[:, None]
