@@ -25,15 +25,12 @@ def activate(x: Tensor) -> Tensor:
 class EqualLinear(nn.Module):
     """Linear layer, ``x @ (weight * rate / sqrt(inputs)).T + bias * rate``.
 
-    Args:
-        inputs: values in.
-        outputs: values out.
-        rate: learning rate relative to other layers.
-        bias: initial value of the bias, as it acts.
+    ``rate`` is the learning rate relative to other layers, ``bias`` the initial one as it acts.
     """
 
     def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
+        # Divided here and multiplied in use: Adam's steps, equal for all, count ``rate`` times.
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
         self.bias = nn.Parameter(torch.full((outputs,), bias / rate))
         self.rate, self.gain = rate, rate / math.sqrt(inputs)
@@ -44,14 +41,9 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """Convolution with "same" padding, or blurred and halved, then LeakyReLU if there is a bias.
+    """Convolution with "same" padding, or (``down``) blurred and halved; an odd kernel.
 
-    Args:
-        channels: in.
-        out: channels out.
-        kernel: odd side of the kernel.
-        down: halve height and width.
-        bias: add a bias and activate; without, the convolution is linear.
+    With a bias LeakyReLU follows; without, the convolution is linear.
     """
 
     def __init__(
@@ -86,5 +78,5 @@ def blur(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
 def double(image: Tensor) -> Tensor:
     """Enlarge (N, C, H, W) twofold, low-passed."""
     channels = image.shape[1]
-    kernel = fir_kernel(channels, image, gain=4.0)
+    kernel = fir_kernel(channels, image, gain=4.0)  # for the zeros between the pixels
     return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=channels)

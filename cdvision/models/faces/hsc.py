@@ -30,17 +30,18 @@ from torch import Tensor, nn
 from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
 from cdvision.entropy.tables import SymbolTables
 from cdvision.models.faces.codec import DecodedFaces, FaceCodec, StyleCodes
-from cdvision.models.faces.hsc_transforms import FeatureNetwork, rows_transform
+from cdvision.models.faces.hsc_transforms import (
+    DenseSemanticNetwork,
+    FeatureNetwork,
+    RowsTransform,
+    SemanticNetwork,
+)
 from cdvision.models.faces.hsc_widths import BASE_SIDE, HscWidths
 from cdvision.models.faces.integer_slices import IntegerSlices, build_slice_networks
 from cdvision.models.faces.receiver.hsc import BASE, DETAIL, HscCoder
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.layers import ConvAct, zero_init
-from cdvision.networks.quantisation import (
-    add_uniform_noise,
-    gaussian_bits,
-    round_straight_through,
-)
+from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, scale_of
 
 BASE_BOUND = 63  # base symbols lie in [-63, 63]
@@ -106,7 +107,8 @@ class HscCodec(FaceCodec):
     def __init__(self, widths: HscWidths) -> None:
         super().__init__()
         self.widths = widths
-        self.semantic = rows_transform(widths)
+        kind = DenseSemanticNetwork if widths.dense else SemanticNetwork
+        self.semantic: RowsTransform = kind(widths)
         self.feature = FeatureNetwork(widths)
         self.side = SideNetwork(widths)
         self.means = nn.ModuleList(SliceMean(widths, k) for k in range(widths.slices))

@@ -13,8 +13,6 @@ doubling, 192 wide. LeakyReLU instead of divisive normalisation, and the dense v
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,6 +55,7 @@ class ResidualDoubling(nn.Module):
 
     def __init__(self, channels: int, out: int, hidden: int) -> None:
         super().__init__()
+        # Four times the channels, shuffled into 2 x 2 cells: a sub-pixel convolution.
         self.short = nn.Conv2d(channels, 4 * out, 1)
         self.expand = nn.Conv2d(channels, 4 * hidden, 3, padding=1)
         self.close = zero_init(nn.Conv2d(hidden, out, 3, padding=1))
@@ -68,12 +67,8 @@ class ResidualDoubling(nn.Module):
         return doubled
 
 
-class RowsTransform(nn.Module, ABC):
-    """Style rows to the base latent and back; knows the mean and spread of rows.
-
-    Args:
-        widths: sizes.
-    """
+class RowsTransform(nn.Module):
+    """Style rows to the base latent and back; knows the mean and spread of rows."""
 
     center: Tensor
     spread: Tensor
@@ -91,20 +86,20 @@ class RowsTransform(nn.Module, ABC):
 
     def analyse(self, rows: Tensor) -> Tensor:
         """Map rows (N, rows, style) to the base latent (N, C_b, 2, 2)."""
-        return self._analyse(self.image(rows))
+        return self.latent(self.image(rows))
 
     def synthesise(self, y: Tensor) -> Tensor:
         """Map the base latent to rows."""
-        values = self._synthesise(y).reshape(len(y), self.widths.rows, self.widths.style)
+        values = self.values(y).reshape(len(y), self.widths.rows, self.widths.style)
         return self.center + self.spread * values
 
-    @abstractmethod
-    def _analyse(self, image: Tensor) -> Tensor:
+    def latent(self, image: Tensor) -> Tensor:
         """Map the image to the latent."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def _synthesise(self, y: Tensor) -> Tensor:
-        """Map the latent to the image, of any shape with its values in order."""
+    def values(self, y: Tensor) -> Tensor:
+        """Map the latent to the image's values in order, in any shape."""
+        raise NotImplementedError
 
 
 class SemanticNetwork(RowsTransform):
@@ -112,6 +107,7 @@ class SemanticNetwork(RowsTransform):
 
     def __init__(self, widths: HscWidths) -> None:
         super().__init__(widths)
+        # The last halving is the 3x3/2 convolution's, hence one pair less than halvings.
         n, pairs = widths.semantic, (widths.image_side // BASE_SIDE).bit_length() - 2
         down: list[nn.Module] = []
         for pair in range(pairs):
@@ -124,11 +120,13 @@ class SemanticNetwork(RowsTransform):
             up += [Residual(n), ResidualDoubling(n, n, n)]
         self.synthesis = nn.Sequential(*up, nn.Conv2d(n, widths.image_channels, 3, padding=1))
 
-    def _analyse(self, image: Tensor) -> Tensor:
+    def latent(self, image: Tensor) -> Tensor:
+        """Map the image to the latent."""
         y: Tensor = self.analysis(image)
         return y
 
-    def _synthesise(self, y: Tensor) -> Tensor:
+    def values(self, y: Tensor) -> Tensor:
+        """Map the latent to the image."""
         image: Tensor = self.synthesis(y)
         return image
 
@@ -147,12 +145,14 @@ class DenseSemanticNetwork(RowsTransform):
         self.synthesis = nn.Linear(latents, values)
         self.synthesis_more = _perceptron(latents, widths.semantic, values)
 
-    def _analyse(self, image: Tensor) -> Tensor:
+    def latent(self, image: Tensor) -> Tensor:
+        """Map the image to the latent."""
         x = image.flatten(1)
         y: Tensor = self.analysis(x) + self.analysis_more(x)
         return y.view(-1, self.widths.base, BASE_SIDE, BASE_SIDE)
 
-    def _synthesise(self, y: Tensor) -> Tensor:
+    def values(self, y: Tensor) -> Tensor:
+        """Map the latent to the values of all rows."""
         x = y.flatten(1)
         values: Tensor = self.synthesis(x) + self.synthesis_more(x)
         return values
@@ -189,11 +189,6 @@ class FeatureNetwork(nn.Module):
         return feature
 
 
-def rows_transform(widths: HscWidths) -> RowsTransform:
-    """Build the semantic network that the sizes ask for."""
-    return DenseSemanticNetwork(widths) if widths.dense else SemanticNetwork(widths)
-
-
 def _straight(channels: int, out: int) -> nn.Conv2d:
     """3x3 convolution that starts by handing its channels through."""
     conv = nn.Conv2d(channels, out, 3, padding=1)
@@ -204,6 +199,7 @@ def _straight(channels: int, out: int) -> nn.Conv2d:
 
 def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     closing = nn.Linear(hidden, outputs)
+    # At first the linear map beside it says everything, as the start has set it.
     nn.init.zeros_(closing.weight)
     nn.init.zeros_(closing.bias)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.1), closing)

@@ -13,39 +13,22 @@ IMAGE_SIDE = 32  # the most that a side of the rows' "image" has
 
 @dataclass(frozen=True)
 class HscWidths:
-    """Sizes of the semantic network, the feature network and the slice networks.
+    """Sizes of the semantic network, the feature network and the slice networks."""
 
-    Attributes:
-        rows: W+ rows of a face.
-        style: values of a row.
-        features: channels of F.
-        feature_side: cells a side of F.
-        base: channels of the base latent, which has 2x2 cells.
-        semantic: channels inside the semantic network.
-        dense: the semantic network is a linear map and a perceptron instead of convolutions.
-        detail: channels of the detail latent, at half of F's resolution.
-        slices: into which they are cut.
-        inner: channels inside the feature network.
-        blocks: residual blocks at constant size on each side of it.
-        side: channels of side information.
-        hidden: channels inside slice networks.
-        kernels: of the three convolutions of a slice network.
-    """
-
-    rows: int
-    style: int
-    features: int
-    feature_side: int
-    base: int = 192
-    semantic: int = 192
-    dense: bool = False
-    detail: int = 192
-    slices: int = 8
-    inner: int = 192
-    blocks: int = 3
-    side: int = 192
-    hidden: int = 96
-    kernels: tuple[int, int, int] = (3, 3, 3)
+    rows: int  # W+ rows of a face
+    style: int  # values of a row
+    features: int  # channels of F
+    feature_side: int  # cells a side of F
+    base: int = 192  # channels of the base latent, which has 2x2 cells
+    semantic: int = 192  # channels inside the semantic network
+    dense: bool = False  # a linear map and a perceptron there, instead of convolutions
+    detail: int = 192  # channels of the detail latent, at half of F's resolution
+    slices: int = 8  # into which they are cut
+    inner: int = 192  # channels inside the feature network
+    blocks: int = 3  # residual blocks at constant size on each side of it
+    side: int = 192  # channels of side information
+    hidden: int = 96  # channels inside slice networks
+    kernels: tuple[int, int, int] = (3, 3, 3)  # of the three convolutions of a slice network
 
     def __post_init__(self) -> None:
         if self.detail % self.slices:
@@ -93,11 +76,9 @@ def paper_widths(face: FaceWidths) -> HscWidths:
 
 
 def our_widths(face: FaceWidths = FACE) -> HscWidths:
-    """Return sizes that answer within 3 ms on one core, and train on a CPU.
-
-    The method's semantic network takes 23 ms on one core to decode a face's rows, at half the width
-    still 11 ms; the dense one 0.3 ms. Rows of our encoder have 256 degrees of freedom.
-    """
+    """Return sizes that answer within 3 ms on one core, and train on a CPU."""
+    # The method's semantic network takes 23 ms on one core to decode a face's rows, at half the
+    # width still 11 ms; the dense one 0.3 ms. Rows of our encoder have 256 degrees of freedom.
     return HscWidths(
         face.rows, face.style, face.feature_channels, face.feature_side,
         base=64, semantic=256, dense=True, detail=96, inner=96, blocks=2,

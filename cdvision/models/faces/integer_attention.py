@@ -1,8 +1,8 @@
 """Training twin of the integer transformer block: the same integers, with gradients.
 
 The forward pass computes what ``cdvision.entropy.integer_attention`` computes, value for value;
-weights, biases and activations are integers held in float32. Gradients pass through rounding, and
-through the softmax that the look-up stands for.
+weights, biases and activations are integers held in float32, exact below 2^24. Gradients pass
+through rounding, and through the softmax that the look-up stands for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cdvision.entropy.integer_attention import (
     exponent_table,
 )
 from cdvision.entropy.integer_network import IntegerLayer
+from cdvision.models.faces.row_transformer import map_each
 from cdvision.networks.integer_hyper import ACTIVATION_BOUND, WEIGHT_BOUND
 from cdvision.networks.quantisation import round_straight_through, straight_through
 
@@ -34,15 +35,13 @@ class IntegerLinear(nn.Module):
     """Linear layer of integers, one for all tokens or one for each, requantised and clipped.
 
     ``out = clip((sum(w * x) + b + 2^(shift-1)) >> shift, low, high)`` with ``w`` in [-127, 127].
-    Parameters are on the scale of a float network's, so one learning rate fits all.
 
     Args:
         inputs: channels of a token.
         out: channels of a token that comes out.
         tokens: layers of their own for that many tokens; one for all by default.
         units: integers that stand for 1.0 at the input and at the output.
-        shift: bits dropped after the sum; weights are learned in steps of ``2^-shift``, times the
-            ratio of the units.
+        shift: bits dropped after the sum.
         low: least output.
         high: greatest output.
     """
@@ -60,6 +59,8 @@ class IntegerLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.shift, self.low, self.high = shift, low, high
+        # Parameters are on the scale of a float network's, so one learning rate fits all: weights
+        # move in steps of 2^-shift times the ratio of the units.
         self.bias_step = units[1] * 2**shift
         self.weight_step = self.bias_step / units[0]
         self.weight = nn.Parameter(torch.randn(tokens, out, inputs) * inputs**-0.5)
@@ -81,13 +82,11 @@ class IntegerLinear(nn.Module):
         ``extra_bias`` (N, T, out), where 1.0 is the output's unit, is added before rounding.
         """
         weight, bias = self.integer_weight(), self.integer_bias()
-        total = F.linear(x, weight[0]) if len(weight) == 1 else _each(x, weight)
+        total = F.linear(x, weight[0]) if len(weight) == 1 else map_each(x, weight)
         total = total + bias
         if extra_bias is not None:
             total = total + round_straight_through(extra_bias * self.bias_step)
-        return self._requantise(total)
-
-    def _requantise(self, total: Tensor) -> Tensor:
+        # A power of two divides a float32 exactly, so this is the runtime's rounding shift.
         scaled = total * 2**-self.shift
         shifted = straight_through(scaled, torch.floor(scaled + 0.5))
         return shifted.clamp(self.low, self.high)
@@ -107,13 +106,7 @@ class IntegerLinear(nn.Module):
 
 
 class IntegerTransformerBlock(nn.Module):
-    """Attention to the known tokens, then a layer of hidden channels, in integers only.
-
-    Args:
-        width: channels of a token.
-        heads: their number divides the width.
-        hidden: channels of the hidden layer.
-    """
+    """Attention to the known tokens, then a layer of ``hidden`` channels, in integers only."""
 
     exponents: Tensor
 
@@ -142,21 +135,20 @@ class IntegerTransformerBlock(nn.Module):
             for part in projected.chunk(3, dim=2)
         )
         scaled = queries @ keys[:, :, :known].mT * 2**-SCORE_SHIFT
-        weights = straight_through(self._softmax(scaled), self._weights(scaled.detach()))
+        # Base 2: a key whose score is OCTAVE lower weighs half, as the look-up table has it.
+        softmax = torch.softmax(scaled * (math.log(2) / OCTAVE), dim=3) * 2**WEIGHT_BITS
+        weights = straight_through(softmax, self._weights(scaled.detach()))
         total = (weights @ values[:, :, :known]) * 2**-WEIGHT_BITS
         attended = straight_through(total, torch.floor(total + 0.5))
         return attended.transpose(1, 2).flatten(2)
 
-    def _softmax(self, scaled: Tensor) -> Tensor:
-        weights: Tensor = torch.softmax(scaled * (math.log(2) / OCTAVE), dim=3) * 2**WEIGHT_BITS
-        return weights
-
     def _weights(self, scaled: Tensor) -> Tensor:
-        """Look integer weights up; the division is exact, for its quotient is far from rounding."""
+        """Look integer weights up, by the distance from each query's best score."""
         scores = torch.floor(scaled + 0.5)
         distance = (scores.amax(dim=3, keepdim=True) - scores).clamp(max=len(self.exponents) - 1)
         exponents = self.exponents[distance.long()]
         mass = exponents.sum(dim=3, keepdim=True)
+        # round(e 2^bits / mass) with integers doubled; exact, for no quotient comes near a half.
         return torch.floor((exponents * 2 ** (WEIGHT_BITS + 1) + mass) / (2 * mass))
 
     def block(self) -> IntegerBlock:
@@ -165,11 +157,6 @@ class IntegerTransformerBlock(nn.Module):
         layers = {name: getattr(self, name).layers()[0] for name in names}
         table = self.exponents.cpu().numpy().astype(np.uint16)
         return IntegerBlock(**layers, heads=self.heads, shift=SCORE_SHIFT, exponents=table)
-
-
-def _each(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply every token by a matrix of its own: (N, T, inputs), (T, out, inputs)."""
-    return (x.transpose(0, 1) @ weight.mT).transpose(0, 1)
 
 
 def _bounded(tokens: Tensor) -> Tensor:

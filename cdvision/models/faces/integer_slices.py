@@ -29,11 +29,7 @@ class IntegerSlices(nn.Module):
         side information, |slices before| ─ conv + bias[quality] ─ conv ─ conv + bias[quality] ─▶
         index of the slice
 
-    Args:
-        widths: sizes.
-        qualities: number of qualities.
-        levels: number of scales; indices lie in [0, levels - 1].
-        bound: base symbols lie in [-bound, bound].
+    Indices lie in [0, levels - 1], base symbols in [-bound, bound].
     """
 
     magnitudes: Tensor
@@ -42,6 +38,8 @@ class IntegerSlices(nn.Module):
         super().__init__()
         self.widths, self.bound = widths, bound
         inner, last = {"low": 0, "high": ACTIVATION_BOUND}, {"low": 0, "high": levels - 1}
+        # Each step doubles the side. The first sums small symbols, the others activations up to
+        # 127: so it drops fewer bits.
         steps, side = (widths.detail_side // BASE_SIDE).bit_length() - 1, widths.side
         inputs = [widths.base, *(side for _ in range(steps - 1))]
         self.ups = nn.ModuleList(
@@ -79,6 +77,7 @@ class IntegerSlices(nn.Module):
     def start_indices(self, index: Tensor) -> None:
         """Let scales begin at (qualities, C_d) real-valued indices."""
         highest = _convolutions(self.third)[0].high
+        # The last layer's weights are zero then, so its biases are the indices.
         parts = torch.split(index.clamp(0, highest), self.widths.slice_channels, dim=1)
         self.index_bias.data.copy_(torch.stack(parts))
 
@@ -93,11 +92,7 @@ class IntegerSlices(nn.Module):
     def index(self, position: int, side: Tensor, symbols: Tensor, quality: Tensor) -> Tensor:
         """Return the indices (N, c, h, h) of a slice.
 
-        Args:
-            position: of the slice.
-            side: (N, S, h, h).
-            symbols: (N, position * c, h, h) of the slices before it, skipped ones zero.
-            quality: (N,) int64.
+        ``symbols`` (N, position * c, h, h) are those of the slices before it, skipped ones zero.
         """
         seen = torch.cat([side, log_magnitudes(symbols, self.magnitudes)], 1)
         hidden = self.first[position](seen, self.hidden_bias[position][quality])

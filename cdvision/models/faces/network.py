@@ -41,21 +41,13 @@ SETTINGS_KEY = "cdvision.faces"
 
 @dataclass(frozen=True)
 class FaceSettings:
-    """What a package's network is built from.
+    """What a package's network is built from."""
 
-    Attributes:
-        profile: ``"hsc"`` or ``"sfic-style"``.
-        widths: fields of ``FaceWidths``.
-        codec: fields of ``HscWidths`` or of ``StyleLayout``.
-        fixed_noise: of the generator.
-        refined: the sender refines rows out of F.
-    """
-
-    profile: str
-    widths: Mapping[str, Any]
-    codec: Mapping[str, Any]
-    fixed_noise: bool = False
-    refined: bool = False
+    profile: str  # "hsc" or "sfic-style"
+    widths: Mapping[str, Any]  # fields of FaceWidths
+    codec: Mapping[str, Any]  # fields of HscWidths or of StyleLayout
+    fixed_noise: bool = False  # of the generator
+    refined: bool = False  # the sender refines rows out of F
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:

@@ -21,21 +21,13 @@ from cdvision.package.families import HSC, SFIC_STYLE
 
 @dataclass(frozen=True)
 class FaceFacts:
-    """What the card of a face package says that its weights do not.
-
-    Attributes:
-        name: of the model.
-        description: one line.
-        licence: of the weights.
-        provenance: the initial weights of every part and their licence.
-        calibration: of the attribute head's answers.
-    """
+    """What the card of a face package says that its weights do not."""
 
     name: str
-    description: str
-    licence: str
-    provenance: tuple[Mapping[str, str], ...]
-    calibration: AttributeCalibration
+    description: str  # one line
+    licence: str  # of the weights
+    provenance: tuple[Mapping[str, str], ...]  # the initial weights of every part, their licence
+    calibration: AttributeCalibration  # of the attribute head's answers
 
 
 def build_faces(
@@ -43,11 +35,7 @@ def build_faces(
 ) -> ModelCard:
     """Write the package of a trained network to a folder, over its files if there are any.
 
-    Args:
-        model: all networks.
-        folder: created where it is missing.
-        names: what the card says of it.
-        facts: names of the attributes (list ``attributes``), training record, metrics.
+    ``facts`` hold the names of the attributes (list ``attributes``), training record and metrics.
 
     Raises:
         ModelError: a sum of an integer network could reach 2^24, or a graph differs from its

@@ -26,11 +26,7 @@ CHANNELS, HIDDEN, DIRECTIONS = 128, 320, 256
 
 
 class RowRefiner(nn.Module):
-    """Rows and F of one face to better rows.
-
-    Args:
-        widths: sizes; F's side is a power of two of at least 4.
-    """
+    """Rows and F of one face to better rows; F's side is a power of two of at least 4."""
 
     def __init__(self, widths: FaceWidths = FACE) -> None:
         super().__init__()

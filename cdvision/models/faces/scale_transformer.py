@@ -27,11 +27,7 @@ INDEX_UNIT = 10  # indices that stand for a factor of e in scale
 class IntegerScaleTransformer(nn.Module):
     """Symbols of earlier layers to the table indices of the next layer's rows.
 
-    Args:
-        shapes: rows and symbols a row of each layer.
-        width: channels of a token.
-        heads: of the attention; their number divides the width.
-        blocks: number of blocks.
+    ``shapes`` are rows and symbols a row of each layer.
     """
 
     def __init__(
@@ -53,6 +49,7 @@ class IntegerScaleTransformer(nn.Module):
         for linear in told:  # at first the scales are those of (quality, row, symbol)
             nn.init.zeros_(linear.weight)
         self.tell = nn.ModuleList(told)
+        # What a quality changes stands in biases: weights are the same for all.
         self.embed_bias, self.awaited, self.tell_bias = (
             nn.ParameterList(torch.zeros(QUALITIES, rows, size) for rows, size in sizes)
             for sizes in (
@@ -73,12 +70,7 @@ class IntegerScaleTransformer(nn.Module):
             bias.data.copy_(index / INDEX_UNIT)
 
     def forward(self, earlier: Sequence[Tensor], quality: Tensor) -> Tensor:
-        """Return indices (N, rows, symbols) of the layer that follows the ``earlier`` ones.
-
-        Args:
-            earlier: integers (N, rows, symbols) of every layer before it.
-            quality: (N,) int64.
-        """
+        """Return indices (N, rows, symbols) of the layer that follows the ``earlier`` symbols."""
         layer = len(earlier)
         known = [
             self.embed[i](symbols.clamp(-SYMBOL_BOUND, SYMBOL_BOUND), self.embed_bias[i][quality])

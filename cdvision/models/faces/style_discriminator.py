@@ -33,6 +33,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to (N, out, H/2, W/2)."""
+        # Two paths of unit variance: over the root of two, their sum has it again.
         result: Tensor = (self.second(self.first(x)) + self.shortcut(x)) / math.sqrt(2)
         return result
 
@@ -70,6 +71,7 @@ def with_spread(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     size = next(g for g in range(min(GROUP, n), 0, -1) if n % g == 0)
     groups = x.float().view(size, n // size, c, h, w)
+    # Pictures that are all alike give it away: a generator cannot repeat one good face.
     spread = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
     plane = spread.repeat(size)[:, None, None, None].expand(n, 1, h, w)
     return torch.cat([x, plane.to(x.dtype)], 1)

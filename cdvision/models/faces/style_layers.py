@@ -34,11 +34,7 @@ from cdvision.models.faces.scale_transformer import (
     build_scale_transformer,
 )
 from cdvision.models.faces.widths import FaceWidths
-from cdvision.networks.quantisation import (
-    add_uniform_noise,
-    gaussian_bits,
-    round_straight_through,
-)
+from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, scale_of
 
 Rounding = Callable[[Tensor], Tensor]
@@ -48,27 +44,16 @@ SYMBOLS = (64, 64, 32)  # a row of each layer
 
 @dataclass(frozen=True)
 class StyleLayout:
-    """Which rows belong to which layer, and how wide the networks are.
+    """Which rows belong to which layer, and how wide the networks are."""
 
-    Attributes:
-        rows: of each layer, in order.
-        symbols: of a row of each layer.
-        style: values of a row.
-        width: channels of the transformer's tokens.
-        heads: of its attention.
-        blocks: its depth.
-        scale_width: channels of the integer transformer's tokens; 0 for fixed tables.
-        corrected: what a layer says anew corrects the latents of the layers before it as well.
-    """
-
-    rows: tuple[int, ...]
-    symbols: tuple[int, ...]
-    style: int
-    width: int = 128
-    heads: int = 8
-    blocks: int = 3
-    scale_width: int = 0
-    corrected: bool = False
+    rows: tuple[int, ...]  # of each layer, in order
+    symbols: tuple[int, ...]  # of a row of each layer
+    style: int  # values of a row
+    width: int = 128  # channels of the transformer's tokens
+    heads: int = 8  # of its attention
+    blocks: int = 3  # its depth
+    scale_width: int = 0  # channels of the integer transformer's tokens; 0 for fixed tables
+    corrected: bool = False  # what a layer says anew corrects those before it as well
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -244,14 +229,12 @@ class StyleLayers(FaceCodec):
     def received(
         self, values: Sequence[Tensor], symbols: Tensor, mean: Tensor | float, quality: Tensor
     ) -> list[Tensor]:
-        """Return what a receiver has of all known layers once the next one's symbols are there.
-
-        Rows of a face depend on each other: what was rounded off in an early layer shows in the
-        rows of a later one, and is put back.
-        """
+        """Return what a receiver has of all known layers once the next one's symbols are there."""
         latest = mean + symbols * torch.exp(self.log_rescale[len(values)])[quality]
         if not values or not self.layout.corrected:
             return [*values, latest]
+        # Rows of a face depend on each other: what was rounded off in an early layer shows in the
+        # rows of a later one, and is put back.
         told = self.correction[len(values) - 1]((latest - mean).flatten(1))
         parts = told.split([value[0].numel() for value in values], dim=1)
         return [v + part.view_as(v) for v, part in zip(values, parts, strict=True)] + [latest]

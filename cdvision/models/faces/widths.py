@@ -12,36 +12,35 @@ TRUNKS = ("mobilenet_v2", "resnet50v2", "tiny")
 
 @dataclass(frozen=True)
 class FaceWidths:
-    """Sizes of generator, inversion encoder and attribute head.
+    """Sizes of generator, inversion encoder and attribute head."""
 
-    Attributes:
-        resolution: side of a face in pixels, a power of two of at least 8.
-        style: values of a W+ row.
-        base: channels at side s are ``min(cap, base // s)``.
-        cap: the most channels at any side.
-        mapping_layers: of the mapping network z -> w.
-        feature_side: side of the mid-level feature input F.
-        trunk: of the inversion encoder, one of ``TRUNKS``.
-        trunk_side: pixels to which the encoder resizes a face before its trunk.
-        head: width of the encoder's style head and of the attribute head's hidden layer.
-        attributes: answers of the attribute head.
-        basic_rows: W+ rows of the first layer of a stream; they alone must carry the attributes.
-    """
-
-    resolution: int
-    style: int
-    base: int
-    cap: int
-    mapping_layers: int
-    feature_side: int
-    trunk: str = "mobilenet_v2"
-    trunk_side: int = 128
-    head: int = 256
-    attributes: int = 40
-    basic_rows: int = 4
+    resolution: int  # side of a face in pixels, a power of two of at least 8
+    style: int  # values of a W+ row
+    base: int  # channels at side s are min(cap, base // s)
+    cap: int  # the most channels at any side
+    mapping_layers: int  # of the mapping network z -> w
+    feature_side: int  # of the mid-level feature input F
+    trunk: str = "mobilenet_v2"  # of the inversion encoder, one of TRUNKS
+    trunk_side: int = 128  # pixels to which the encoder resizes a face before its trunk
+    head: int = 256  # width of the encoder's style head and of the attribute head's hidden layer
+    attributes: int = 40  # answers of the attribute head
+    basic_rows: int = 4  # of the first layer of a stream; they alone must carry the attributes
 
     def __post_init__(self) -> None:
-        _check(self)
+        side = self.resolution
+        # A power of two shares no bit with the number before it.
+        if side < 2 * CONSTANT_SIDE or side & (side - 1):
+            raise CdvisionError(
+                "resolution of a face must be a power of two of at least "
+                f"{2 * CONSTANT_SIDE}, found {side}"
+            )
+        if self.feature_side not in self.sides[:-1]:
+            raise CdvisionError(
+                f"feature_side must be one of {self.sides[:-1]} at {side} pixels, "
+                f"found {self.feature_side}"
+            )
+        if self.trunk not in TRUNKS:
+            raise CdvisionError(f"trunk must be one of {TRUNKS}, found {self.trunk!r}")
 
     @property
     def rows(self) -> int:
@@ -51,8 +50,7 @@ class FaceWidths:
     @property
     def sides(self) -> tuple[int, ...]:
         """Sides of the generator's activations: 4, 8, ... resolution."""
-        powers = range(2, self.resolution.bit_length())
-        return tuple(1 << power for power in powers)
+        return tuple(1 << power for power in range(2, self.resolution.bit_length()))
 
     @property
     def feature_channels(self) -> int:
@@ -62,22 +60,6 @@ class FaceWidths:
     def channels(self, side: int) -> int:
         """Return the generator's channels at ``side`` pixels."""
         return min(self.cap, self.base // side)
-
-
-def _check(widths: FaceWidths) -> None:
-    side = widths.resolution
-    if side < 2 * CONSTANT_SIDE or side & (side - 1):
-        raise CdvisionError(
-            f"resolution of a face must be a power of two of at least {2 * CONSTANT_SIDE}, "
-            f"found {side}"
-        )
-    if widths.feature_side not in widths.sides[:-1]:
-        raise CdvisionError(
-            f"feature_side must be one of {widths.sides[:-1]} at {side} pixels, "
-            f"found {widths.feature_side}"
-        )
-    if widths.trunk not in TRUNKS:
-        raise CdvisionError(f"trunk must be one of {TRUNKS}, found {widths.trunk!r}")
 
 
 FACE = FaceWidths(

@@ -8,27 +8,31 @@ from pathlib import Path
 import numpy as np
 
 from cdvision.evaluation.plot import Curve, write_plot
-from cdvision.models.faces.bench.facts import (
+from cdvision.models.faces.bench.figures import (
+    ATTRIBUTES,
+    RATE,
+    RECONSTRUCTIONS,
     Facts,
+    Figure,
+    Record,
     best_of,
     our_records,
     pixel_record,
     rival_records,
     title_of,
 )
-from cdvision.models.faces.bench.figures import ATTRIBUTES, RATE, RECONSTRUCTIONS, Figure, Record
 
 PLOTTED_BYTES = 600  # up to which attributes are drawn
 
 
 def draw_figure(path: Path, facts: Facts, figure: Figure) -> None:
     """Plot our points by layers, and the rivals' envelopes; attributes up to 600 bytes only."""
-    drawn = (*ATTRIBUTES, *RECONSTRUCTIONS)
-    most = PLOTTED_BYTES if figure in drawn else float("inf")
+    answers = figure in (*ATTRIBUTES, *RECONSTRUCTIONS)
+    most = PLOTTED_BYTES if answers else float("inf")
     curves = [*_own_curves(facts, figure, most), *_rival_curves(facts, figure, most)]
     if not curves:
         return
-    pixels = pixel_record(facts) if figure in drawn else None
+    pixels = pixel_record(facts) if answers else None
     better = "" if figure.higher else ", lower is better"
     write_plot(
         path,

@@ -47,6 +47,7 @@ class PathLength(nn.Module):
         """Return the penalty of images (N, 3, R, R) drawn from rows (N, rows, style)."""
         side = images.shape[2]
         noise = torch.randn_like(images) / side
+        # A random direction of pictures: in the mean, the length of the whole Jacobian.
         (slope,) = torch.autograd.grad((images * noise).sum(), rows, create_graph=True)
         lengths = slope.square().sum(2).mean(1).sqrt()
         self.mean.lerp_(lengths.detach().mean(), PATH_DECAY)
@@ -54,11 +55,9 @@ class PathLength(nn.Module):
 
 
 def augment(images: Tensor) -> Tensor:
-    """Vary colour and place of (N, 3, R, R) in -1..1, so that gradients pass.
-
-    The discriminator never sees a picture that is not varied, so a few thousand faces last longer;
-    the same is done to drawn ones, so the generator does not learn the variations.
-    """
+    """Vary colour and place of (N, 3, R, R) in -1..1, so that gradients pass."""
+    # The discriminator never sees a picture that is not varied, so a few thousand faces last
+    # longer; the same is done to drawn ones, so the generator does not learn the variations.
     n, _, side, _ = images.shape
     draws = torch.rand(3, n, 1, 1, 1, device=images.device)
     x = images + (draws[0] - 0.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cdvision.errors import CdvisionError
 from cdvision.models.faces.network import HSC, SFIC_STYLE, FacePackage, FaceSettings
-from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks
+from cdvision.models.faces.training.networks import load_face_networks
 from cdvision.training.finished import fill_module, open_finished
 from cdvision.training.run_folder import read_record
 
@@ -57,18 +57,10 @@ def assemble_faces(codec: Path, start: Path | str, score: Path | None = None) ->
             refined,
         )
     )
-    _take(model, networks, load_face_networks(score or start))
+    known, trained = model.state_dict(), networks.state_dict()
+    # The profile without F has no weights that read it.
+    fill_module(model, known | {n: value for n, value in trained.items() if n in known}, start)
+    model.score.load_state_dict(load_face_networks(score or start).score.state_dict())
     fill_module(model.codec, open_finished(codec).weights(), codec)
     training = {"networks": open_finished(start).record, "codec": record}
     return AssembledFaces(model.eval(), training)
-
-
-def _take(model: FacePackage, networks: FaceNetworks, scored: FaceNetworks) -> None:
-    model.encoder.load_state_dict(networks.encoder.state_dict())
-    model.generator.load_state_dict(networks.generator.state_dict())
-    if model.refiner is not None and networks.refiner is not None:
-        model.refiner.load_state_dict(networks.refiner.state_dict())
-    model.score.load_state_dict(scored.score.state_dict())
-    known = model.head.state_dict()  # the profile without F has no weights for it
-    kept = {name: value for name, value in networks.head.state_dict().items() if name in known}
-    model.head.load_state_dict(kept)

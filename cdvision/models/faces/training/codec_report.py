@@ -22,17 +22,11 @@ from cdvision.networks.scales import QUALITIES
 
 @dataclass(frozen=True)
 class CodedFaces:
-    """What became of M faces that a real coder wrote at one quality.
+    """What became of M faces that a real coder wrote at one quality."""
 
-    Attributes:
-        bytes: (M, layers), of each body as it was written.
-        ideal: (M, layers), of each body as the coder estimates it.
-        after: what the receiver has after each layer.
-    """
-
-    bytes: NDArray[np.float64]
-    ideal: NDArray[np.float64]
-    after: list[DecodedFaces]
+    bytes: NDArray[np.float64]  # (M, layers), of each body as it was written
+    ideal: NDArray[np.float64]  # (M, layers), of each body as the coder estimates it
+    after: list[DecodedFaces]  # what the receiver has after each layer
 
 
 def split_faces(latents: Mapping[str, Tensor]) -> list[Latents]:

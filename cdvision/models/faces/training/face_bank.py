@@ -34,26 +34,14 @@ class Faces(NamedTuple):
 
 @dataclass(frozen=True)
 class FaceBank:
-    """Faces of one part of a set.
+    """Faces of one part of a set, on one device."""
 
-    Attributes:
-        images: (M, 3, R, R) uint8, on one device.
-        attributes: (M, A) float32, 0 or 1; A is 0 without labels.
-        names: of the attributes.
-    """
-
-    images: Tensor
-    attributes: Tensor
-    names: tuple[str, ...]
+    images: Tensor  # (M, 3, R, R) uint8
+    attributes: Tensor  # (M, A) float32, 0 or 1; A is 0 without labels
+    names: tuple[str, ...]  # of the attributes
 
     def batch(self, size: int, rng: np.random.Generator, *, vary: bool = False) -> Faces:
-        """Draw faces, half of them mirrored.
-
-        Args:
-            size: faces.
-            rng: what is drawn from.
-            vary: also shift, zoom and re-light them a little, as imperfect crops are.
-        """
+        """Draw faces, half of them mirrored; ``vary`` them a little, as imperfect crops are."""
         chosen = torch.from_numpy(rng.integers(len(self.images), size=size))
         chosen = chosen.to(self.images.device)
         images = self.images[chosen].float()
@@ -93,6 +81,7 @@ def read_face_banks(
     names = tuple(next(iter(table.values()))) if table else ()
     values = [[float(table[file][name]) for name in names] for file, _ in files]
     attributes = torch.tensor(values).view(len(files), len(names)).to(device)
+    # By name, not drawn: every stage and the benchmark hold out the same faces.
     kept = len(files) - max(1, round(HELD_OUT * len(files)))
     return (
         FaceBank(images[:kept], attributes[:kept], names),
@@ -139,6 +128,7 @@ def _vary(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Shift, zoom and re-light (N, 3, R, R)."""
     n = len(images)
     zoom = _drawn(rng, n, images, (-ZOOM, ZOOM)).exp().view(n)
+    # Sampling grids run from -1 to 1, so a shift by a share of the side is twice as long there.
     theta = torch.zeros(n, 2, 3, device=images.device)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom
     for axis in (0, 1):
@@ -147,6 +137,7 @@ def _vary(images: Tensor, rng: np.random.Generator) -> Tensor:
     moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     gain = 1 + _drawn(rng, n, images, (-JITTER, JITTER))
     light = 255 * _drawn(rng, n, images, (-JITTER, JITTER)) / 2
+    # Contrast turns around each face's mean, and brightness moves it.
     mean = moved.mean((1, 2, 3), keepdim=True)
     return ((moved - mean) * gain + mean + light).clamp(0, 255)
 

@@ -16,21 +16,16 @@ from cdvision.models.faces.training.face_bank import FaceBank
 from cdvision.models.faces.training.networks import FaceNetworks
 
 FILE = "codes.safetensors"
+BATCH = 32
 
 
 @dataclass(frozen=True)
 class FaceCodes:
-    """Codes of M faces, and of their mirror images behind them where they were asked for.
+    """Codes of M faces, and of their mirror images behind them where they were asked for."""
 
-    Attributes:
-        rows: (M, rows, style) float32.
-        feature: (M, C, side, side) float16: 400 MB for 6,500 faces at 128 pixels.
-        attributes: (M, A) float32, 0 or 1; A is 0 without labels.
-    """
-
-    rows: Tensor
-    feature: Tensor
-    attributes: Tensor
+    rows: Tensor  # (M, rows, style) float32
+    feature: Tensor  # (M, C, side, side) float16: 400 MB for 6,500 faces at 128 pixels
+    attributes: Tensor  # (M, A) float32, 0 or 1; A is 0 without labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -47,22 +42,13 @@ class FaceCodes:
 
 
 @torch.no_grad()
-def encode_faces(
-    networks: FaceNetworks, bank: FaceBank, *, batch: int = 32, mirror: bool = False
-) -> FaceCodes:
-    """Return the codes of all faces of a bank, on the bank's device.
-
-    Args:
-        networks: of which encoder and refiner are used, in evaluation mode.
-        bank: faces.
-        batch: faces at a time.
-        mirror: also of the mirrored faces.
-    """
+def encode_faces(networks: FaceNetworks, bank: FaceBank, *, mirror: bool = False) -> FaceCodes:
+    """Return the codes of all faces of a bank on its device; ``mirror``: of mirrored ones too."""
     networks.to(bank.images.device).eval()
     rows: list[Tensor] = []
     features: list[Tensor] = []
     for flip in (False, True) if mirror else (False,):
-        for faces in bank.batches(batch):
+        for faces in bank.batches(BATCH):
             codes = networks.codes(faces.images.flip(3) if flip else faces.images)
             rows.append(codes.rows.float())
             features.append(codes.feature.half())
@@ -73,10 +59,7 @@ def encode_faces(
 def cached_codes(
     path: Path, networks: FaceNetworks, bank: FaceBank, *, mirror: bool = False
 ) -> FaceCodes:
-    """Return the codes of a bank from ``path`` if they stand there, or compute and keep them.
-
-    A file of another encoder, or of other faces, is written anew.
-    """
+    """Return the codes of a bank from ``path`` if they stand there, or compute and keep them."""
     key = _key(networks, bank, mirror)
     if path.is_file():
         with safe_open(path, framework="pt") as file:
@@ -92,6 +75,7 @@ def cached_codes(
 
 def _key(networks: FaceNetworks, bank: FaceBank, mirror: bool) -> str:
     """Hash the encoder's numbers, some of the faces, and what was asked for."""
+    # A file of another encoder, or of other faces, is written anew.
     digest = hashlib.sha256(f"{len(bank.images)} {mirror}".encode())
     refiner = {} if networks.refiner is None else networks.refiner.state_dict()
     for name, value in (networks.encoder.state_dict() | refiner).items():

@@ -24,13 +24,9 @@ def fit_score(
 ) -> dict[str, Any]:
     """Fit ``networks.score`` in place and return its error rates on held-out training data.
 
-    Args:
-        networks: a trained encoder; frozen.
-        bank: faces to fit on.
-        held_out: faces to set the threshold and measure on.
-        photos: uint8 (3, H, W) pictures of anything; the last tenth is held out. A few of them
-            show a face that fills the picture, so their error rate cannot be zero.
-        plan: batch, device and seed.
+    Faces that are held out set the threshold. ``photos`` are uint8 (3, H, W) pictures of anything;
+    the last tenth is held out. A few of them show a face that fills the picture, so their error
+    rate cannot be zero.
     """
     side = networks.widths.resolution
     rng = np.random.default_rng(plan.seed)
@@ -59,6 +55,7 @@ def _fit(networks: FaceNetworks, faces: Tensor, others: Tensor) -> None:
     score = networks.score
     inputs = torch.cat([faces, others])
     truth = torch.cat([torch.ones(len(faces)), torch.zeros(len(others))]).to(inputs.device)
+    # Both kinds count as much, however many there are of each.
     weight = torch.where(truth > 0, len(others) / len(inputs), len(faces) / len(inputs))
     score.standard.fit(inputs)
     score.requires_grad_(True)

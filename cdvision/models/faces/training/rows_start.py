@@ -42,20 +42,12 @@ def start_refiner(
     plan: Plan,
     rng: np.random.Generator,
 ) -> None:
-    """Set a refiner that has learned nothing yet; in place.
-
-    Args:
-        refiner: on the device of the codes.
-        generator: frozen.
-        codes: of training faces.
-        pictures: of the same faces.
-        plan: precision.
-        rng: what is drawn from.
-    """
+    """Set a refiner that has learned nothing yet, in place, by codes of faces and ``pictures``."""
     seen = codes.at(_some(codes, PROBED, rng))
     refiner.standard.fit(seen.feature.permute(0, 2, 3, 1).flatten(0, 2))
     with plan.autocast():
         gradients = gradients_of(generator.synthesise, seen.rows)
+    # The root of the sum over all values of a picture, whose root mean square is CHANGE.
     change = CHANGE * (3 * generator.widths.resolution**2) ** 0.5
     directions = change * _directions(gradients.float(), refiner.out.out_features)
     refiner.directions.weight.data.copy_(directions)
@@ -79,12 +71,10 @@ def _some(codes: FaceCodes, count: int, rng: np.random.Generator) -> Tensor:
 
 
 def _directions(gradients: Tensor, count: int) -> Tensor:
-    """Return directions as columns (values, count) along which the pixels' squares change by 1.
-
-    The weak ones are shorter than that: nothing is linear so far out.
-    """
+    """Return directions as columns (values, count) along which the pixels' squares change by 1."""
     _, strength, found = torch.linalg.svd(gradients / len(gradients) ** 0.5, full_matrices=False)
     kept = min(count, len(strength))
+    # The weak ones are shorter than that: nothing is linear so far out.
     lengths = (strength[:kept].square() + strength[kept - 1].square()).rsqrt()
     columns = gradients.new_zeros(gradients.shape[1], count)
     columns[:, :kept] = (lengths[:, None] * found[:kept]).T
@@ -93,14 +83,12 @@ def _directions(gradients: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def _solution(refiner: RowRefiner, drawn: Drawn, base: Tensor) -> Tensor:
-    """Return what turns a coarse picture's error into a step, (pixels, directions).
-
-    Outside of autocast: in half precision the ridge would drown.
-    """
+    """Return what turns a coarse picture's error into a step, (pixels, directions)."""
     before = drawn(base)
     changes = torch.stack(
         [(drawn(base + d.view_as(base[0])) - before).mean(0) for d in refiner.directions.weight.T]
     )
+    # Outside of autocast: in half precision the ridge would drown.
     strength = changes @ changes.T
     ridge = RIDGE * strength.diagonal().mean() * torch.eye(len(strength)).to(strength)
     solution: Tensor = torch.linalg.solve(strength + ridge, changes)
