@@ -22,34 +22,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
-from cdvision.entropy.tables import SymbolTables
 from cdvision.models.faces.codec import DecodedFaces, FaceCodec, StyleCodes
 from cdvision.models.faces.hsc_transforms import (
-    DenseSemanticNetwork,
     FeatureNetwork,
-    RowsTransform,
     SemanticNetwork,
+    SideNetwork,
+    SliceMean,
 )
 from cdvision.models.faces.hsc_widths import BASE_SIDE, HscWidths
-from cdvision.models.faces.integer_slices import IntegerSlices, build_slice_networks
+from cdvision.models.faces.integer_slices import (
+    IntegerSlices,
+    base_tables,
+    build_slice_networks,
+)
 from cdvision.models.faces.receiver.hsc import BASE, DETAIL, HscCoder
 from cdvision.networks.factorised_prior import FactorisedPrior
-from cdvision.networks.layers import ConvAct, zero_init
 from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, scale_of
 
 BASE_BOUND = 63  # base symbols lie in [-63, 63]
-SILENT = 0.995
-"""A channel whose symbols are 0 with at least this probability is not coded, and always 0."""
-WORTH = 0.5 / TOTAL
-"""Symbols at the ends of a table with less probability are left out: the encoder clips to it."""
-
 Rounding = Callable[[Tensor], Tensor]
 
 
@@ -71,34 +65,6 @@ class QuantisedDetail(NamedTuple):
     scaled: Tensor  # symbols plus mean: what the receiver has, up to the gain
 
 
-class SideNetwork(nn.Sequential):
-    """Decoded rows as an "image" to side information for means: (N, C, s, s) -> (N, S, h, h)."""
-
-    def __init__(self, widths: HscWidths) -> None:
-        # Powers of two: the difference of their bit lengths is how often the side is halved.
-        halvings = (widths.image_side // widths.detail_side).bit_length() - 1
-        strides = [2 if k < halvings else 1 for k in range(max(halvings, 2))]
-        inputs = [widths.image_channels, *(widths.side for _ in strides[1:])]
-        layers: list[nn.Module] = [
-            ConvAct(channels, widths.side, 3, stride=stride)
-            for channels, stride in zip(inputs, strides, strict=True)
-        ]
-        super().__init__(*layers, nn.Conv2d(widths.side, widths.side, 3, padding=1))
-
-
-class SliceMean(nn.Sequential):
-    """Side information and the slices before, decoded, to a slice's means; zero at first."""
-
-    def __init__(self, widths: HscWidths, position: int) -> None:
-        channels, hidden = widths.slice_channels, widths.hidden
-        first, second, third = widths.kernels
-        super().__init__(
-            ConvAct(widths.side + position * channels, hidden, first),
-            ConvAct(hidden, hidden, second),
-            zero_init(nn.Conv2d(hidden, channels, third, padding=third // 2)),
-        )
-
-
 class HscCodec(FaceCodec):
     """Base (N, C_b, 2, 2) and detail (N, C_d, h, h) of rows and of F (N, C, 2h, 2w)."""
 
@@ -107,8 +73,7 @@ class HscCodec(FaceCodec):
     def __init__(self, widths: HscWidths) -> None:
         super().__init__()
         self.widths = widths
-        kind = DenseSemanticNetwork if widths.dense else SemanticNetwork
-        self.semantic: RowsTransform = kind(widths)
+        self.semantic = SemanticNetwork(widths)
         self.feature = FeatureNetwork(widths)
         self.side = SideNetwork(widths)
         self.means = nn.ModuleList(SliceMean(widths, k) for k in range(widths.slices))
@@ -264,30 +229,3 @@ def _factor(logarithm: Tensor, quality: Tensor) -> Tensor:
 
 def _per_face(*layers: Tensor) -> Tensor:
     return torch.stack([bits.flatten(1).sum(1) for bits in layers], dim=1)
-
-
-@torch.no_grad()
-def base_tables(prior: FactorisedPrior) -> SymbolTables:
-    """Freeze the prior of the base: one table a quality and channel."""
-    probabilities = prior.probabilities().double().cpu().numpy()
-    rows = probabilities.reshape(-1, probabilities.shape[-1])
-    tables = [_base_table(row / row.sum()) for row in rows]
-    return SymbolTables(
-        low=np.array([low for low, _ in tables], np.int16),
-        # The last frequency is the escape's, so a table has one symbol less than frequencies.
-        high=np.array([low + len(frequency) - 2 for low, frequency in tables], np.int16),
-        frequencies=np.concatenate([frequency for _, frequency in tables]).astype(np.uint16),
-    )
-
-
-def _base_table(row: NDArray[np.float64]) -> tuple[int, NDArray[np.int64]]:
-    """Return the first symbol and the frequencies, the escape's, which is 0, last."""
-    if row[BASE_BOUND] >= SILENT:
-        return 0, np.array([TOTAL, 0])
-    kept = np.flatnonzero(row >= WORTH)
-    first, last = int(kept[0]), int(kept[-1])
-    mass = row[first : last + 1].copy()
-    # What lies beyond the ends is clipped to them, so it is their probability too.
-    mass[0] += row[:first].sum()
-    mass[-1] += row[last + 1 :].sum()
-    return first - BASE_BOUND, np.append(optimal_frequencies(mass), 0)

@@ -1,4 +1,4 @@
-"""Transforms of the `hsc` codec: style rows to the base latent, feature F to the detail latent.
+"""The float networks of `hsc`: rows to the base latent, F to the detail latent, means of slices.
 
 ::
 
@@ -67,8 +67,13 @@ class ResidualDoubling(nn.Module):
         return doubled
 
 
-class RowsTransform(nn.Module):
-    """Style rows to the base latent and back; knows the mean and spread of rows."""
+class SemanticNetwork(nn.Module):
+    """Style rows to the base latent and back; knows the mean and spread of rows.
+
+    The method's are pairs of a halving and a residual block, then 3x3/2. The dense variant is
+    linear maps, each with a perceptron beside it that starts at zero: rows have no neighbours, so
+    an "image" of them gives convolutions nothing to share.
+    """
 
     center: Tensor
     spread: Tensor
@@ -78,6 +83,16 @@ class RowsTransform(nn.Module):
         self.widths = widths
         self.register_buffer("center", torch.zeros(widths.rows, widths.style))
         self.register_buffer("spread", torch.ones(1))
+        self.analysis_more: nn.Module | None = None
+        self.synthesis_more: nn.Module | None = None
+        if not widths.dense:
+            self.analysis, self.synthesis = _halvings(widths), _doublings(widths)
+            return
+        values, latents = widths.values, widths.base * BASE_SIDE**2
+        self.analysis = nn.Linear(values, latents)
+        self.analysis_more = _perceptron(values, widths.semantic, latents)
+        self.synthesis = nn.Linear(latents, values)
+        self.synthesis_more = _perceptron(latents, widths.semantic, values)
 
     def image(self, rows: Tensor) -> Tensor:
         """Lay rows (N, rows, style) out as an "image" (N, channels, side, side) of unit spread."""
@@ -86,76 +101,45 @@ class RowsTransform(nn.Module):
 
     def analyse(self, rows: Tensor) -> Tensor:
         """Map rows (N, rows, style) to the base latent (N, C_b, 2, 2)."""
-        return self.latent(self.image(rows))
+        image = self.image(rows)
+        if self.analysis_more is None:
+            y: Tensor = self.analysis(image)
+            return y
+        x = image.flatten(1)
+        y = self.analysis(x) + self.analysis_more(x)
+        return y.view(-1, self.widths.base, BASE_SIDE, BASE_SIDE)
 
     def synthesise(self, y: Tensor) -> Tensor:
         """Map the base latent to rows."""
-        values = self.values(y).reshape(len(y), self.widths.rows, self.widths.style)
-        return self.center + self.spread * values
-
-    def latent(self, image: Tensor) -> Tensor:
-        """Map the image to the latent."""
-        raise NotImplementedError
-
-    def values(self, y: Tensor) -> Tensor:
-        """Map the latent to the image's values in order, in any shape."""
-        raise NotImplementedError
+        if self.synthesis_more is None:
+            values: Tensor = self.synthesis(y)
+        else:
+            x = y.flatten(1)
+            values = self.synthesis(x) + self.synthesis_more(x)
+        return self.center + self.spread * values.reshape(len(y), *self.center.shape)
 
 
-class SemanticNetwork(RowsTransform):
-    """The method's semantic network: pairs of a halving and a residual block, then 3x3/2."""
-
-    def __init__(self, widths: HscWidths) -> None:
-        super().__init__(widths)
-        # The last halving is the 3x3/2 convolution's, hence one pair less than halvings.
-        n, pairs = widths.semantic, (widths.image_side // BASE_SIDE).bit_length() - 2
-        down: list[nn.Module] = []
-        for pair in range(pairs):
-            channels = n if pair else widths.image_channels
-            down += [ResidualHalving(channels, n), Residual(n)]
-        opened = n if pairs else widths.image_channels
-        self.analysis = nn.Sequential(*down, nn.Conv2d(opened, widths.base, 3, 2, 1))
-        up: list[nn.Module] = [ResidualDoubling(widths.base, n, n)]
-        for _ in range(pairs):
-            up += [Residual(n), ResidualDoubling(n, n, n)]
-        self.synthesis = nn.Sequential(*up, nn.Conv2d(n, widths.image_channels, 3, padding=1))
-
-    def latent(self, image: Tensor) -> Tensor:
-        """Map the image to the latent."""
-        y: Tensor = self.analysis(image)
-        return y
-
-    def values(self, y: Tensor) -> Tensor:
-        """Map the latent to the image."""
-        image: Tensor = self.synthesis(y)
-        return image
+def _pairs(widths: HscWidths) -> int:
+    """Halvings of the image, less the last, which is the 3x3/2 convolution's."""
+    return (widths.image_side // BASE_SIDE).bit_length() - 2
 
 
-class DenseSemanticNetwork(RowsTransform):
-    """Linear maps, each with a perceptron beside it that starts at zero.
+def _halvings(widths: HscWidths) -> nn.Module:
+    n, pairs = widths.semantic, _pairs(widths)
+    down: list[nn.Module] = []
+    for pair in range(pairs):
+        channels = n if pair else widths.image_channels
+        down += [ResidualHalving(channels, n), Residual(n)]
+    opened = n if pairs else widths.image_channels
+    return nn.Sequential(*down, nn.Conv2d(opened, widths.base, 3, 2, 1))
 
-    Rows have no neighbours, so an "image" of them gives convolutions nothing to share.
-    """
 
-    def __init__(self, widths: HscWidths) -> None:
-        super().__init__(widths)
-        values, latents = widths.values, widths.base * BASE_SIDE**2
-        self.analysis = nn.Linear(values, latents)
-        self.analysis_more = _perceptron(values, widths.semantic, latents)
-        self.synthesis = nn.Linear(latents, values)
-        self.synthesis_more = _perceptron(latents, widths.semantic, values)
-
-    def latent(self, image: Tensor) -> Tensor:
-        """Map the image to the latent."""
-        x = image.flatten(1)
-        y: Tensor = self.analysis(x) + self.analysis_more(x)
-        return y.view(-1, self.widths.base, BASE_SIDE, BASE_SIDE)
-
-    def values(self, y: Tensor) -> Tensor:
-        """Map the latent to the values of all rows."""
-        x = y.flatten(1)
-        values: Tensor = self.synthesis(x) + self.synthesis_more(x)
-        return values
+def _doublings(widths: HscWidths) -> nn.Module:
+    n = widths.semantic
+    up: list[nn.Module] = [ResidualDoubling(widths.base, n, n)]
+    for _ in range(_pairs(widths)):
+        up += [Residual(n), ResidualDoubling(n, n, n)]
+    return nn.Sequential(*up, nn.Conv2d(n, widths.image_channels, 3, padding=1))
 
 
 class FeatureNetwork(nn.Module):
@@ -187,6 +171,34 @@ class FeatureNetwork(nn.Module):
         """Map the detail latent to F."""
         feature: Tensor = self.center + self.spread * self.up(self.synthesis(y))
         return feature
+
+
+class SideNetwork(nn.Sequential):
+    """Decoded rows as an "image" to side information for means: (N, C, s, s) -> (N, S, h, h)."""
+
+    def __init__(self, widths: HscWidths) -> None:
+        # Powers of two: the difference of their bit lengths is how often the side is halved.
+        halvings = (widths.image_side // widths.detail_side).bit_length() - 1
+        strides = [2 if k < halvings else 1 for k in range(max(halvings, 2))]
+        inputs = [widths.image_channels, *(widths.side for _ in strides[1:])]
+        layers: list[nn.Module] = [
+            ConvAct(channels, widths.side, 3, stride=stride)
+            for channels, stride in zip(inputs, strides, strict=True)
+        ]
+        super().__init__(*layers, nn.Conv2d(widths.side, widths.side, 3, padding=1))
+
+
+class SliceMean(nn.Sequential):
+    """Side information and the slices before, decoded, to a slice's means; zero at first."""
+
+    def __init__(self, widths: HscWidths, position: int) -> None:
+        channels, hidden = widths.slice_channels, widths.hidden
+        first, second, third = widths.kernels
+        super().__init__(
+            ConvAct(widths.side + position * channels, hidden, first),
+            ConvAct(hidden, hidden, second),
+            zero_init(nn.Conv2d(hidden, channels, third, padding=third // 2)),
+        )
 
 
 def _straight(channels: int, out: int) -> nn.Conv2d:

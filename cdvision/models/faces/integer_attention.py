@@ -36,14 +36,8 @@ class IntegerLinear(nn.Module):
 
     ``out = clip((sum(w * x) + b + 2^(shift-1)) >> shift, low, high)`` with ``w`` in [-127, 127].
 
-    Args:
-        inputs: channels of a token.
-        out: channels of a token that comes out.
-        tokens: layers of their own for that many tokens; one for all by default.
-        units: integers that stand for 1.0 at the input and at the output.
-        shift: bits dropped after the sum.
-        low: least output.
-        high: greatest output.
+    ``tokens`` have layers of their own, or one for all by default; ``units`` are the integers that
+    stand for 1.0 at the input and at the output.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
-"""Training twin of the integer slice networks of `hsc`: the same integers, with gradients.
+"""Training twin of the integer slice networks of `hsc`, and what is frozen for its coder.
 
-The forward pass computes what ``receiver/hsc.py`` computes, value for value; see there for a
-picture.
+The twin's forward pass computes what ``receiver/hsc.py`` computes, value for value, with gradients.
 """
 
 from __future__ import annotations
@@ -10,14 +9,23 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.entropy.context_network import MAGNITUDES
+from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
 from cdvision.entropy.integer_network import IntegerNetwork
+from cdvision.entropy.tables import SymbolTables
 from cdvision.models.faces.hsc_widths import BASE_SIDE, HscWidths
+from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.integer_chain import chain_of, log_magnitudes, runtime_layer
 from cdvision.networks.integer_hyper import ACTIVATION_BOUND, IntegerConv2d
+
+SILENT = 0.995
+"""A channel whose symbols are 0 with at least this probability is not coded, and always 0."""
+WORTH = 0.5 / TOTAL
+"""Symbols at the ends of a table with less probability are left out: the encoder clips to it."""
 
 
 class IntegerSlices(nn.Module):
@@ -134,3 +142,30 @@ def build_slice_networks(twin: IntegerSlices) -> tuple[IntegerNetwork, tuple[Int
 
 def _convolutions(modules: nn.ModuleList) -> list[IntegerConv2d]:
     return [cast(IntegerConv2d, module) for module in modules]
+
+
+@torch.no_grad()
+def base_tables(prior: FactorisedPrior) -> SymbolTables:
+    """Freeze the prior of the base: one table a quality and channel."""
+    probabilities = prior.probabilities().double().cpu().numpy()
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
+    tables = [_base_table(row / row.sum(), prior.bound) for row in rows]
+    return SymbolTables(
+        low=np.array([low for low, _ in tables], np.int16),
+        # The last frequency is the escape's, so a table has one symbol less than frequencies.
+        high=np.array([low + len(frequency) - 2 for low, frequency in tables], np.int16),
+        frequencies=np.concatenate([frequency for _, frequency in tables]).astype(np.uint16),
+    )
+
+
+def _base_table(row: NDArray[np.float64], bound: int) -> tuple[int, NDArray[np.int64]]:
+    """Return the first symbol and the frequencies, the escape's, which is 0, last."""
+    if row[bound] >= SILENT:
+        return 0, np.array([TOTAL, 0])
+    kept = np.flatnonzero(row >= WORTH)
+    first, last = int(kept[0]), int(kept[-1])
+    mass = row[first : last + 1].copy()
+    # What lies beyond the ends is clipped to them, so it is their probability too.
+    mass[0] += row[:first].sum()
+    mass[-1] += row[last + 1 :].sum()
+    return first - bound, np.append(optimal_frequencies(mass), 0)

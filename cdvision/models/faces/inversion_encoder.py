@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.models.faces.trunks import FaceTrunk, build_trunk, resize_area
+from cdvision.models.faces.trunks import TRUNK_CLASSES, FaceTrunk, resize_area
 from cdvision.models.faces.widths import FACE, FaceWidths
 
 GRID = 3  # cells a side of a stage's means
@@ -46,7 +46,7 @@ class InversionEncoder(nn.Module):
     def __init__(self, widths: FaceWidths = FACE) -> None:
         super().__init__()
         self.widths = widths
-        self.trunk: FaceTrunk = build_trunk(widths)
+        self.trunk: FaceTrunk = TRUNK_CLASSES[widths.trunk](widths.trunk_side)
         self.pooled_size = sum(_cells(c) ** 2 * c for c in self.trunk.channels)
         self.standard = Standardise(self.pooled_size)
         self.hidden = nn.Linear(self.pooled_size, widths.head)

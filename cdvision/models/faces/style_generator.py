@@ -168,12 +168,10 @@ class StyleBlock(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    """StyleGAN2's generator at any resolution and width.
+    """StyleGAN2's generator at any resolution and width; F enters at ``feature_side``.
 
-    Args:
-        widths: sizes; ``feature_side`` names the layer where F enters.
-        fixed_noise: keep one noise map and strength per convolution, as downloaded weights have;
-            ours has none, since a decoder's picture must not change from call to call.
+    With ``fixed_noise`` it keeps one noise map and strength per convolution, as downloaded weights
+    have; ours has none, since a decoder's picture must not change from call to call.
     """
 
     def __init__(self, widths: FaceWidths = FACE, *, fixed_noise: bool = False) -> None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.models.faces.widths import FaceWidths
 from cdvision.networks.initial_weights import load_mobilenet
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
 from cdvision.networks.resnet50v2 import (
@@ -123,10 +122,7 @@ class TinyTrunk(FaceTrunk):
         """Keep the random weights: there are no others."""
 
 
-def build_trunk(widths: FaceWidths) -> FaceTrunk:
-    """Return the trunk that ``widths`` names, with random weights."""
-    trunks = {"mobilenet_v2": MobileNetTrunk, "resnet50v2": ResNetTrunk, "tiny": TinyTrunk}
-    return trunks[widths.trunk](widths.trunk_side)
+TRUNK_CLASSES = {"mobilenet_v2": MobileNetTrunk, "resnet50v2": ResNetTrunk, "tiny": TinyTrunk}
 
 
 def resize_area(x: Tensor, side: int) -> Tensor:

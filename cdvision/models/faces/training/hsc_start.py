@@ -11,11 +11,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec
-from cdvision.models.faces.hsc_transforms import DenseSemanticNetwork
 from cdvision.models.faces.style_generator import StyleGenerator
 from cdvision.models.faces.training.face_codes import FaceCodes
 from cdvision.models.faces.training.style_metric import StyleMetric
@@ -58,15 +57,15 @@ def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor, most_bits: f
     network.center.copy_(center)
     # One spread for all values: how far each moves is what the metric weighs.
     network.spread.copy_((rows - center).square().mean().sqrt().view(1))
-    if not isinstance(network, DenseSemanticNetwork):
+    analysis, synthesis = network.analysis, network.synthesis
+    if not (isinstance(analysis, nn.Linear) and isinstance(synthesis, nn.Linear)):
         return  # convolutions have no linear short cut from end to end
     x = network.image(rows).flatten(1)
     # Principal components of what the metric sees: eigh gives the weakest first.
     told = x @ metric.root.T
     _, basis = torch.linalg.eigh(told.T @ told)
-    latents = network.analysis.out_features
-    basis = basis.flip(1)[:, :latents]
-    weight = torch.zeros_like(network.analysis.weight)
+    basis = basis.flip(1)[:, : analysis.out_features]
+    weight = torch.zeros_like(analysis.weight)
     weight[: basis.shape[1]] = (metric.root.T @ basis).T
     weight /= (x @ weight.T).square().mean().sqrt().clamp_min(1e-12)
     # A few components are a hundred times as strong as the others: coarser steps cost them nothing
@@ -75,10 +74,10 @@ def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor, most_bits: f
     gain = gain_for(deviation, most_bits)
     reach = SIGMAS * deviation * gain / BASE_BOUND
     weight *= gain / reach.clamp_min(1.0)[:, None]  # in steps of the highest quality
-    network.analysis.weight.copy_(weight)
-    network.analysis.bias.zero_()
-    network.synthesis.weight.copy_(ridge_regression(x @ weight.T, x).T)
-    network.synthesis.bias.zero_()
+    analysis.weight.copy_(weight)
+    analysis.bias.zero_()
+    synthesis.weight.copy_(ridge_regression(x @ weight.T, x).T)
+    synthesis.bias.zero_()
 
 
 def _start_feature(codec: HscCodec, generator: StyleGenerator, codes: FaceCodes) -> None:

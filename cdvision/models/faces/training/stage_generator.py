@@ -61,12 +61,8 @@ class GeneratorStage(Stage):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        return {
-            "networks": self.networks,
-            "discriminator": self.discriminator,
-            "average": self.average,
-            "path": self.path,
-        }
+        players = {"networks": self.networks, "discriminator": self.discriminator}
+        return {**players, "average": self.average, "path": self.path}
 
     def result(self) -> nn.Module:
         """Return the networks with the averaged generator."""
@@ -93,6 +89,7 @@ class GeneratorStage(Stage):
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The generator's loss on one batch of drawn faces."""
+        # Its weights rest here: gradients pass through them to the picture only.
         self.discriminator.requires_grad_(False)
         with self.plan.autocast():
             rows = self._rows(rng, follow=True)

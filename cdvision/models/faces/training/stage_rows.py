@@ -60,10 +60,7 @@ class RowsStage(FaceStage):
         rate = (options or RowsOptions()).learning_rate
         directions = list(self.refiner.directions.parameters())
         others = [p for p in self.refiner.parameters() if p is not directions[0]]
-        groups = [
-            {"params": others, "lr": rate},
-            {"params": directions, "lr": LEAP * rate},
-        ]
+        groups = [{"params": others, "lr": rate}, {"params": directions, "lr": LEAP * rate}]
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def begin(self, rng: np.random.Generator) -> None:
