@@ -23,9 +23,9 @@ from cdvision.models.faces.inversion_encoder import (  # noqa: E402
     InversionEncoder,
     Standardise,
 )
-from cdvision.models.faces.style_discriminator import StyleDiscriminator, with_spread  # noqa: E402
 from cdvision.models.faces.style_generator import ModulatedConv, StyleGenerator  # noqa: E402
 from cdvision.models.faces.style_weights import load_style_generator  # noqa: E402
+from cdvision.models.faces.training.adversarial import StyleDiscriminator, with_spread  # noqa: E402
 from cdvision.models.faces.trunks import resize_area  # noqa: E402
 from cdvision.models.faces.widths import (  # noqa: E402
     FACE,

@@ -20,11 +20,17 @@ from cdvision.entropy.tables import SymbolTables  # noqa: E402
 from cdvision.errors import CdvisionError, ModelError  # noqa: E402
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec  # noqa: E402
 from cdvision.models.faces.hsc_transforms import SemanticNetwork  # noqa: E402
-from cdvision.models.faces.hsc_widths import HscWidths, our_widths, paper_widths, tiny_widths  # noqa: E402
 from cdvision.models.faces.integer_slices import base_tables, build_slice_networks  # noqa: E402
 from cdvision.models.faces.inversion_encoder import InversionCodes  # noqa: E402
 from cdvision.models.faces.receiver.hsc import HscCoder  # noqa: E402
-from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
+from cdvision.models.faces.widths import (  # noqa: E402
+    FACE,
+    FACE_TINY,
+    HscWidths,
+    our_widths,
+    paper_widths,
+    tiny_widths,
+)
 from cdvision.networks.scales import QUALITIES  # noqa: E402
 
 KINDS = pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "dense"])

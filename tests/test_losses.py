@@ -17,7 +17,7 @@ from cdvision.fit.stage import FeatureScale, output_error  # noqa: E402
 from cdvision.heads.distribution_head import BINS  # noqa: E402
 from cdvision.models.dicm.training import distortions, moco  # noqa: E402
 from cdvision.models.faces.training import face_stage  # noqa: E402
-from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
+from cdvision.models.faces.training.adversarial import (  # noqa: E402
     PathLength,
     discriminator_loss,
     generator_loss,

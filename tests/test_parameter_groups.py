@@ -29,10 +29,12 @@ from cdvision.models.dicm.training.standardised import StandardisedLinear  # noq
 from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
 from cdvision.models.dicm.widths import TINY  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
-from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers  # noqa: E402
-from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes, encode_faces  # noqa: E402
+from cdvision.models.faces.training.face_bank import (  # noqa: E402
+    FaceBank,
+    FaceCodes,
+    encode_faces,
+)
 from cdvision.models.faces.training.hsc_stage import HscStage  # noqa: E402
 from cdvision.models.faces.training.networks import (  # noqa: E402
     FaceNetworks,
@@ -49,6 +51,7 @@ from cdvision.models.faces.training.stage_inversion import InversionStage  # noq
 from cdvision.models.faces.training.stage_rows import RowsStage  # noqa: E402
 from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage  # noqa: E402
+from cdvision.models.faces.widths import tiny_widths  # noqa: E402
 from cdvision.models.small.network import Small  # noqa: E402
 from cdvision.models.small.training.options import MapOptions  # noqa: E402
 from cdvision.models.small.training.recipe import parameter_groups  # noqa: E402

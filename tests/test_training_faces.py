@@ -25,7 +25,7 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.models.faces.training import attribute_scores  # noqa: E402
-from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
+from cdvision.models.faces.training.adversarial import (  # noqa: E402
     PathLength,
     augment,
     discriminator_loss,

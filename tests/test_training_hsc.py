@@ -18,16 +18,19 @@ from safetensors.torch import load_file  # noqa: E402
 from cdvision.cli.train import train  # noqa: E402
 from cdvision.errors import CdvisionError  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
-from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
 from cdvision.models.faces.training.codec_report import report_codec, transmit_faces  # noqa: E402
 from cdvision.models.faces.training.codec_stage import target_bytes  # noqa: E402
-from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
+from cdvision.models.faces.training.face_bank import (  # noqa: E402
+    FaceBank,
+    FaceCodes,
+    cached_codes,
+    encode_faces,
+)
 from cdvision.models.faces.training.hsc_stage import HscStage  # noqa: E402
 from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
 from cdvision.models.faces.training.options import HscOptions  # noqa: E402
 from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E402
-from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
+from cdvision.models.faces.widths import FACE_TINY, tiny_widths  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
 from cdvision.training.stage_run import RECORD, Plan, run_stage, write_result  # noqa: E402
 

@@ -20,16 +20,15 @@ from cdvision.heads.attribute_answers import AttributeCalibration
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
 from cdvision.models.dicm.package_builder import DicmFacts, build_dicm
 from cdvision.models.faces.hsc import HscCodec
-from cdvision.models.faces.hsc_widths import tiny_widths
 from cdvision.models.faces.network import FacePackage, FaceSettings
 from cdvision.models.faces.package_builder import FaceFacts, build_faces
 from cdvision.models.faces.style_layers import StyleLayers, style_layout
 from cdvision.models.faces.training.codec_stage import target_bytes
-from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.training.face_bank import FaceCodes
 from cdvision.models.faces.training.hsc_start import start_hsc
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
-from cdvision.models.faces.widths import FACE_TINY
+from cdvision.models.faces.widths import FACE_TINY, tiny_widths
 
 FOLDER = Path(__file__).parent
 CLASSES = {"classifier": ("round", "square", "striped"), "detector": ("thing", "other thing")}

@@ -32,13 +32,13 @@ from cdvision.models.faces.hsc_transforms import (
     SideNetwork,
     SliceMean,
 )
-from cdvision.models.faces.hsc_widths import BASE_SIDE, HscWidths
 from cdvision.models.faces.integer_slices import (
     IntegerSlices,
     base_tables,
     build_slice_networks,
 )
 from cdvision.models.faces.receiver.hsc import BASE, DETAIL, HscCoder
+from cdvision.models.faces.widths import BASE_SIDE, HscWidths
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, scale_of

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.models.faces.hsc_widths import BASE_SIDE, HscWidths
+from cdvision.models.faces.widths import BASE_SIDE, HscWidths
 from cdvision.networks.layers import ConvAct, zero_init
 
 

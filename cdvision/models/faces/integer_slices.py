@@ -17,7 +17,7 @@ from cdvision.entropy.context_network import MAGNITUDES
 from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
 from cdvision.entropy.integer_network import IntegerNetwork
 from cdvision.entropy.tables import SymbolTables
-from cdvision.models.faces.hsc_widths import BASE_SIDE, HscWidths
+from cdvision.models.faces.widths import BASE_SIDE, HscWidths
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.integer_chain import chain_of, log_magnitudes, runtime_layer
 from cdvision.networks.integer_hyper import ACTIVATION_BOUND, IntegerConv2d

@@ -8,11 +8,18 @@
                    ├─ 1/32 ─┘                    └─▶ pooled (for the face / not a face score)
                    └─ the stage nearest to F's side ─ two 3x3 convolutions ─▶ F
 
+    F, standardised ─ 3x3 convolutions down to 4² ─ linear, LeakyReLU ─ linear ─ directions ─▶ + S
+
 S are W+ rows, written as the generator's mean style plus what the face adds; F is the activation
 at one layer of the generator. The hidden layer of the style head is narrow on purpose: rows of one
 face are highly redundant, and a codec pays for every direction in which they can move.
 
-Source: Yao et al., "A Style-Based GAN Encoder for High Fidelity Reconstruction", ECCV 2022.
+Where F is not sent, a refiner (ours) brings its shapes into the rows: 28 bytes hold all that the
+style head says of a picture.
+
+Sources: Yao et al., "A Style-Based GAN Encoder for High Fidelity Reconstruction", ECCV 2022; rows
+as the only code of a face: Mao et al., "Scalable Face Image Coding via StyleGAN Prior", IEEE TIP
+2024.
 """
 
 from __future__ import annotations
@@ -28,6 +35,8 @@ from cdvision.models.faces.trunks import TRUNK_CLASSES, FaceTrunk, resize_area
 from cdvision.models.faces.widths import FACE, FaceWidths
 
 GRID = 3  # cells a side of a stage's means
+LAST_SIDE = 4  # cells a side of what the linear layers read
+CHANNELS, HIDDEN, DIRECTIONS = 128, 320, 256
 
 
 class InversionCodes(NamedTuple):
@@ -168,3 +177,36 @@ def _nearest_stage(trunk: FaceTrunk, side: int) -> int:
     """Return the deepest stage that still has a value for each of F's."""
     fine = [i for i, stride in enumerate(trunk.strides) if trunk.side // stride >= side]
     return fine[-1] if fine else 0
+
+
+class RowRefiner(nn.Module):
+    """Rows and F of one face to better rows; F's side is a power of two of at least 4."""
+
+    def __init__(self, widths: FaceWidths = FACE) -> None:
+        super().__init__()
+        values, channels = widths.rows * widths.style, widths.feature_channels
+        self.standard = Standardise(channels)
+        self.convs = nn.ModuleList()
+        for _ in range((widths.feature_side // LAST_SIDE).bit_length() - 1):
+            self.convs.append(nn.Conv2d(channels, CHANNELS, 3, 2, 1))
+            channels = CHANNELS
+        self.hidden = nn.Linear(channels * LAST_SIDE**2, min(HIDDEN, values))
+        self.out = nn.Linear(min(HIDDEN, values), min(DIRECTIONS, values))
+        self.directions = nn.Linear(min(DIRECTIONS, values), values, bias=False)
+        for layer in (*self.convs, self.hidden):
+            nn.init.kaiming_normal_(layer.weight, a=0.1)
+        nn.init.zeros_(self.out.weight)  # at first, rows are the encoder's
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, rows: Tensor, feature: Tensor) -> Tensor:
+        """Map rows (N, rows, style) and F (N, C, side, side) to rows of the same shape."""
+        added: Tensor = self.directions(self.steps(feature).to(rows.dtype))
+        return rows + added.view_as(rows)
+
+    def steps(self, feature: Tensor) -> Tensor:
+        """Map F to how far to go along each direction, (N, directions)."""
+        x = self.standard(feature.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.1)
+        told: Tensor = self.out(F.leaky_relu(self.hidden(x.flatten(1)), 0.1))
+        return told

@@ -27,12 +27,15 @@ from cdvision.errors import ModelError
 from cdvision.models.faces.attribute_head import AttributeHead
 from cdvision.models.faces.codec import DecodedFaces, FaceCodec
 from cdvision.models.faces.hsc import HscCodec
-from cdvision.models.faces.hsc_widths import HscWidths
-from cdvision.models.faces.inversion_encoder import FaceScore, InversionCodes, InversionEncoder
-from cdvision.models.faces.row_refiner import RowRefiner
+from cdvision.models.faces.inversion_encoder import (
+    FaceScore,
+    InversionCodes,
+    InversionEncoder,
+    RowRefiner,
+)
 from cdvision.models.faces.style_generator import StyleGenerator, to_pixels
 from cdvision.models.faces.style_layers import StyleLayers, StyleLayout
-from cdvision.models.faces.widths import FaceWidths
+from cdvision.models.faces.widths import FaceWidths, HscWidths
 
 HSC, SFIC_STYLE = "hsc", "sfic-style"
 PROFILES = (HSC, SFIC_STYLE)

@@ -9,8 +9,9 @@ weights of LPIPS and DISTS, None where they were left out), ``records``, and may
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from cdvision.bench.bjontegaard import non_dominated
 from cdvision.evaluation.picture_distance.structural_similarity import scales
+from cdvision.evaluation.plot import Curve, write_plot
 from cdvision.evaluation.rivals import RIVALS
 from cdvision.models.faces.bench.paths import UNCOMPRESSED
 
@@ -25,6 +27,7 @@ Facts = Mapping[str, Any]
 Record = Mapping[str, Any]
 RATE = "mean_payload_bytes"
 """What counts as a rival's bytes: its files freed of their containers, the kindest count."""
+PLOTTED_BYTES = 600  # up to which attributes are drawn
 
 
 @dataclass(frozen=True)
@@ -136,3 +139,49 @@ def count_wins(ours: Sequence[Record], best: Envelope, figure: Figure) -> tuple[
     reached = [(own, rival) for own, rival in pairs if rival is not None]
     better = sum(own > rival if figure.higher else own < rival for own, rival in reached)
     return better, len(reached) - better, len(pairs) - len(reached)
+
+
+def draw_figure(path: Path, facts: Facts, figure: Figure) -> None:
+    """Plot our points by layers, and the rivals' envelopes; attributes up to 600 bytes only."""
+    answers = figure in (*ATTRIBUTES, *RECONSTRUCTIONS)
+    most = PLOTTED_BYTES if answers else float("inf")
+    curves = [*_own_curves(facts, figure, most), *_rival_curves(facts, figure, most)]
+    if not curves:
+        return
+    pixels = pixel_record(facts) if answers else None
+    better = "" if figure.higher else ", lower is better"
+    write_plot(
+        path,
+        curves,
+        title=f"{facts['data']}, {facts['records'][0]['photos']} faces",
+        y_label=f"{figure.title}{better}; bars: 95 % interval",
+        reference=float(pixels[figure.rival]) if pixels is not None else None,
+        reference_label="classifier on the original pixels",
+    )
+
+
+def _own_curves(facts: Facts, figure: Figure, most: float) -> Iterator[Curve]:
+    by_codec: dict[str, list[Record]] = {}
+    for record in our_records(facts):
+        known = np.isfinite(record.get(figure.name, np.nan))
+        if record["mean_bytes"] <= most and known:
+            by_codec.setdefault(str(record["codec"]), []).append(record)
+    for codec, found in by_codec.items():
+        ends = [[r.get(f"{figure.name}_{end}") for r in found] for end in ("low", "high")]
+        whole = all(value is not None for values in ends for value in values)
+        yield Curve(
+            codec,
+            [float(r["mean_bytes"]) for r in found],
+            [float(r[figure.name]) for r in found],
+            *(ends if whole else ()),
+        )
+
+
+def _rival_curves(facts: Facts, figure: Figure, most: float) -> Iterator[Curve]:
+    for codec, found in rival_records(facts).items():
+        best = best_of(found, figure)
+        kept = best.rate <= most
+        boxed = any(r[RATE] < r["mean_bytes"] for r in found)
+        if kept.any():
+            name = title_of(codec) + (", no container" if boxed else "")
+            yield Curve(name, best.rate[kept].tolist(), best.value[kept].tolist())

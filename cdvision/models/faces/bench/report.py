@@ -17,13 +17,13 @@ from cdvision.models.faces.bench.figures import (
     Record,
     best_of,
     count_wins,
+    draw_figure,
     figures_of,
     our_records,
     pixel_record,
     rival_records,
     title_of,
 )
-from cdvision.models.faces.bench.plots import draw_figure
 
 MOST_BYTES = 400  # up to which attributes are held against rivals
 

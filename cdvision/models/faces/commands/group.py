@@ -54,9 +54,9 @@ def package(
 
     from cdvision.building.package_builder import PackageFacts
     from cdvision.models.faces.package_builder import FaceFacts, build_faces
-    from cdvision.models.faces.training.assemble import assemble_faces
     from cdvision.models.faces.training.calibrate import calibrate
     from cdvision.models.faces.training.face_bank import read_face_banks
+    from cdvision.models.faces.training.networks import assemble_faces
 
     found = assemble_faces(codec_run, start, score)
     model = found.network

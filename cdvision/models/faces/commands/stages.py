@@ -165,7 +165,7 @@ def style_layers(task: FaceTask, options: StyleLayersOptions, initial_weights: P
 
 def _new_hsc(task: FaceTask, options: HscOptions, networks: FaceNetworks) -> HscCodec:
     from cdvision.models.faces.hsc import HscCodec
-    from cdvision.models.faces.hsc_widths import our_widths, paper_widths, tiny_widths
+    from cdvision.models.faces.widths import our_widths, paper_widths, tiny_widths
 
     if task.run.smoke:
         return HscCodec(tiny_widths(networks.widths, dense=options.widths == "ours"))
@@ -178,7 +178,7 @@ def _train_codec(
 ) -> list[dict[str, Any]]:
     """Train a codec stage, and measure its codec on held-out faces."""
     from cdvision.models.faces.training.codec_report import report_codec
-    from cdvision.models.faces.training.face_codes import encode_faces
+    from cdvision.models.faces.training.face_bank import encode_faces
     from cdvision.training.stage_run import run_stage
 
     networks = stage.networks

@@ -15,8 +15,7 @@ from cdvision.cli.training_options import OUT, RunOptions
 from cdvision.models.faces.training.options import FaceSource, NetworkOptions, PerceptualOptions
 
 if TYPE_CHECKING:
-    from cdvision.models.faces.training.face_bank import FaceBank
-    from cdvision.models.faces.training.face_codes import FaceCodes
+    from cdvision.models.faces.training.face_bank import FaceBank, FaceCodes
     from cdvision.models.faces.training.networks import FaceNetworks
     from cdvision.models.faces.training.perceptual import PerceptualLoss
 
@@ -78,7 +77,7 @@ class FaceTask:
 
     def codes(self, networks: FaceNetworks, bank: FaceBank) -> FaceCodes:
         """Return the codes of the training faces and of their mirror images, kept in the run."""
-        from cdvision.models.faces.training.face_codes import FILE, cached_codes
+        from cdvision.models.faces.training.face_bank import FILE, cached_codes
 
         return cached_codes(self.out / FILE, networks, bank, mirror=True)
 

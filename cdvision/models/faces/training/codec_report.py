@@ -15,7 +15,7 @@ from cdvision.entropy.coder import Latents
 from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.models.faces.codec import DecodedFaces, FaceCodec
 from cdvision.models.faces.training.attribute_scores import accuracies
-from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.training.face_bank import FaceCodes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.networks.scales import QUALITIES
 

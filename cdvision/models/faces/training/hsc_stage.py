@@ -30,7 +30,7 @@ from cdvision.models.faces.training.codec_stage import (
     attribute_divergence,
     target_bytes,
 )
-from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.training.face_bank import FaceCodes
 from cdvision.models.faces.training.hsc_start import start_hsc
 from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.models.faces.training.options import HscOptions

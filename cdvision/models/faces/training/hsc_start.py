@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec
 from cdvision.models.faces.style_generator import StyleGenerator
-from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.training.face_bank import FaceCodes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import gain_for, ridge_regression
 from cdvision.networks.scales import QUALITIES, index_of

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.faces.style_discriminator import StyleDiscriminator
 from cdvision.models.faces.style_generator import StyleGenerator
-from cdvision.models.faces.training.adversarial_losses import (
+from cdvision.models.faces.training.adversarial import (
     PathLength,
+    StyleDiscriminator,
     augment,
     discriminator_loss,
     generator_loss,
