@@ -364,7 +364,7 @@ def test_the_style_stage_by_hand(networks: FaceNetworks, codes: FaceCodes) -> No
         "analysis": None, "synthesis": 1e-4, "linear": 1e-5, "log_gain": 1e-2, "fixed": 1e-2,
     })  # fmt: skip
     rows, quality = codes.rows[:2], torch.tensor([1, 6])
-    stage.start.errors.copy_(torch.arange(1.0, 25.0).view(8, 3))
+    stage.start.get_buffer("errors").copy_(torch.arange(1.0, 25.0).view(8, 3))
     sent = codec(rows, quality)
     terms = stage._errors(sent, rows, quality)
     for layer, found in enumerate(sent.rows):

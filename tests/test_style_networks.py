@@ -304,7 +304,7 @@ def held_out_loss(stage: StyleLayersStage, prices: tuple[Tensor, Tensor]) -> flo
     with torch.no_grad():
         sent = stage.codec.eval()(rows, quality)
         errors = [
-            (stage.metric(found, rows) / stage.start.errors[quality, layer]).mean()
+            (stage.metric(found, rows) / stage.start.get_buffer("errors")[quality, layer]).mean()
             for layer, found in enumerate(sent.rows)
         ]
     sizes = sent.bits[:, 0] / 8, sent.bits[:, 1:].sum(1) / 8

@@ -17,7 +17,6 @@ from torch import Tensor  # noqa: E402
 from cdvision.errors import CdvisionError  # noqa: E402
 from cdvision.models.faces import inversion_encoder  # noqa: E402
 from cdvision.models.faces.inversion_encoder import RowRefiner  # noqa: E402
-from cdvision.models.faces.network import FacePackage  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers, style_layout  # noqa: E402
 from cdvision.models.faces.training import stage_rows  # noqa: E402
 from cdvision.models.faces.training.face_bank import (  # noqa: E402
@@ -164,7 +163,7 @@ def test_a_package_refines_rows_as_training_did(tmp_path: Path) -> None:
         for name, each in (("refined", refined), ("plain", plain))
     }
     codec_run = write_run(tmp_path / "codec", codec, layout=asdict(layout), **refined.facts())
-    model: FacePackage = assemble_faces(codec_run, runs["refined"]).network
+    model, _ = assemble_faces(codec_run, runs["refined"])
     images, quality = 255 * torch.rand(2, 3, 64, 64), torch.tensor([7, 7])
     with torch.no_grad():
         found, _ = model.encode(images, quality)

@@ -45,6 +45,7 @@ class AttributeHead(nn.Module):
         """Map rows (N, rows, style), and F if the head reads it, to logits (N, attributes)."""
         basic = self.widths.basic_rows
         logits: Tensor = self.basic(rows[:, :basic].flatten(1))
+        # Sums of parts: what a missing layer would add is left out without another network.
         logits = logits + self.others(rows[:, basic:].flatten(1))
         if self.feature is None or feature is None:
             return logits
@@ -60,6 +61,7 @@ class AttributeHead(nn.Module):
 
 def with_basic_only(rows: Tensor, basic_rows: int, missing: Tensor) -> Tensor:
     """Replace all but the first rows of (N, rows, style) by ``missing`` (1 or N, rows, style)."""
+    # A receiver of the base layer alone has exactly these rows.
     kept = rows[:, :basic_rows]
     others = missing[:, basic_rows:].expand(len(rows), -1, -1)
     return torch.cat([kept, others], 1)

@@ -52,6 +52,7 @@ class EqualConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out)) if bias else None
+        # The variance of a sum grows with its terms; the root of 2 in He's factor stands in GAIN.
         self.gain, self.kernel, self.down = 1 / math.sqrt(channels * kernel**2), kernel, down
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,6 +66,7 @@ class EqualConv(nn.Module):
 
 def fir_kernel(channels: int, like: Tensor, gain: float = 1.0) -> Tensor:
     """Return the depth-wise low-pass [1 3 3 1] x [1 3 3 1]: (channels, 1, 4, 4), sum ``gain``."""
+    # Binomial weights: smooth enough that halving leaves no steps, and short.
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=like.dtype, device=like.device) / 8
     return (gain * torch.outer(taps, taps)).expand(channels, 1, 4, 4)
 

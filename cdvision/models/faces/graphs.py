@@ -6,7 +6,6 @@ Attributes have a second graph, for streams of which the base layer alone has ar
 from __future__ import annotations
 
 from copy import copy
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,11 +16,7 @@ from cdvision.networks.graphs import Axes, Graph
 from cdvision.package.graph_names import BASE, LAYER_COUNT, QUALITY
 
 ATTRIBUTES, GENERATOR = "attributes", "generator"  # names of the tails
-
-
-def load(weights: Path) -> FacePackage:
-    """Build the network from safetensors, settings in their metadata."""
-    return load_face_weights(weights)
+load = load_face_weights  # what the registry asks of every family's graphs
 
 
 def graphs(model: FacePackage) -> dict[str, Graph]:

@@ -80,6 +80,7 @@ class HscCodec(FaceCodec):
         self.scales = IntegerSlices(
             widths, qualities=QUALITIES, levels=SCALE_LEVELS, bound=BASE_BOUND
         )
+        # Nothing is known before the base: fixed tables of each quality and channel.
         self.prior = FactorisedPrior(widths.base, qualities=QUALITIES, bound=BASE_BOUND)
         self.base_log_gain = nn.Parameter(torch.zeros(QUALITIES, widths.base))
         self.base_log_rescale = nn.Parameter(torch.zeros(QUALITIES, widths.base))
@@ -139,6 +140,7 @@ class HscCodec(FaceCodec):
         def resolve(position: int, mean: Tensor) -> Tensor:
             before = torch.cat([scaled[:, :0], *symbols], 1)
             index = self.scales.index(position, side, before, quality)
+            # What the decoded base and the slices before have told is not sent again.
             residual = parts[position] - mean
             rounded = rounding(residual) * (index > 0)  # index 0: skipped, the receiver has a 0
             residuals.append(residual)
@@ -194,6 +196,7 @@ class HscCodec(FaceCodec):
         )
 
     def _scaled_base(self, rows: Tensor, quality: Tensor) -> Tensor:
+        # The proof of the integer networks rests on this bound.
         scaled = self.semantic.analyse(rows) * _factor(self.base_log_gain, quality)
         return scaled.clamp(-BASE_BOUND, BASE_BOUND)
 

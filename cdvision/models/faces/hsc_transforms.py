@@ -97,6 +97,7 @@ class SemanticNetwork(nn.Module):
     def image(self, rows: Tensor) -> Tensor:
         """Lay rows (N, rows, style) out as an "image" (N, channels, side, side) of unit spread."""
         side = self.widths.image_side
+        # Values keep their order, so each network finds a row's values where it learned them.
         return ((rows - self.center) / self.spread).reshape(len(rows), -1, side, side)
 
     def analyse(self, rows: Tensor) -> Tensor:
@@ -204,6 +205,7 @@ class SliceMean(nn.Sequential):
 def _straight(channels: int, out: int) -> nn.Conv2d:
     """3x3 convolution that starts by handing its channels through."""
     conv = nn.Conv2d(channels, out, 3, padding=1)
+    # With the short cuts set by the start, the whole path is linear at first.
     nn.init.dirac_(conv.weight)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv

@@ -75,8 +75,11 @@ class IntegerSlices(nn.Module):
         """Let a unit at each input move activations by some units: see ``IntegerHyperDecoder``."""
         for conv in self.modules():
             if isinstance(conv, IntegerConv2d):
+                # Base symbols are small integers, activations run up to 127: the first layer
+                # amplifies.
                 gain = 12.0 if conv is self.ups[0] else 0.85
                 nn.init.normal_(conv.weight, std=gain * conv.weight[0].numel() ** -0.5)
+                # Well inside of what clips at 0 and at 127: gradients pass from the first step.
                 nn.init.constant_(conv.bias, 30.0)
         for conv in _convolutions(self.third):  # at first the scales are those of the channels
             nn.init.zeros_(conv.weight)
@@ -93,6 +96,7 @@ class IntegerSlices(nn.Module):
         """Return side information (N, S, h, h) from base symbols (N, C_b, 2, 2)."""
         x = base
         for conv in self.ups:
+            # Sub-pixel doubling: four channels become the cells of a 2 x 2 square.
             x = F.pixel_shuffle(conv(x), 2)
         smooth: Tensor = self.smooth(x)
         return smooth
@@ -102,6 +106,7 @@ class IntegerSlices(nn.Module):
 
         ``symbols`` (N, position * c, h, h) are those of the slices before it, skipped ones zero.
         """
+        # Magnitudes tell how wide neighbours are; signs tell nothing of a scale.
         seen = torch.cat([side, log_magnitudes(symbols, self.magnitudes)], 1)
         hidden = self.first[position](seen, self.hidden_bias[position][quality])
         hidden = self.second[position](hidden)
@@ -160,6 +165,7 @@ def base_tables(prior: FactorisedPrior) -> SymbolTables:
 
 def _base_table(row: NDArray[np.float64], bound: int) -> tuple[int, NDArray[np.int64]]:
     """Return the first symbol and the frequencies, the escape's, which is 0, last."""
+    # The middle of a row is the probability of 0.
     if row[bound] >= SILENT:
         return 0, np.array([TOTAL, 0])
     kept = np.flatnonzero(row >= WORTH)

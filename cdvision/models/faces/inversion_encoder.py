@@ -72,6 +72,7 @@ class InversionEncoder(nn.Module):
 
     def pool(self, stages: list[Tensor]) -> Tensor:
         """Return the means of every stage's grid as one vector (N, P)."""
+        # Means of a coarse grid: where things are matters to style, but only roughly.
         grids = [resize_area(x, _cells(x.shape[1])).flatten(1) for x in stages]
         return torch.cat(grids, 1)
 
@@ -79,6 +80,7 @@ class InversionEncoder(nn.Module):
         """Map pooled (N, P) to W+ rows (N, rows, style)."""
         hidden = F.leaky_relu(self.hidden(self.standard(pooled)), 0.1)
         added: Tensor = self.styles(hidden).view(-1, self.widths.rows, self.widths.style)
+        # An untrained head then says the mean face, from which training starts.
         return self.mean + added
 
     @torch.no_grad()
@@ -123,6 +125,7 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, size) to the same shape, kept within 6 spreads."""
+        # Values that no training face had would push a codec out of its tables.
         return ((x - self.center) * self.scale).clamp(-6, 6)
 
 
@@ -156,6 +159,7 @@ class FeatureHead(nn.Module):
         self.standard = Standardise(channels)
         self.first = nn.Conv2d(channels, out, 3, 1, 1)
         self.second = nn.Conv2d(out, out, 3, 1, 1)
+        # A linear path beside the deep one: most of F is a mixture of the trunk's channels.
         self.linear = nn.Conv2d(channels, out, 1)
 
     def forward(self, stage: Tensor) -> Tensor:
@@ -175,6 +179,7 @@ def _cells(channels: int) -> int:
 
 def _nearest_stage(trunk: FaceTrunk, side: int) -> int:
     """Return the deepest stage that still has a value for each of F's."""
+    # Finer stages tell less of meaning; coarser ones would have to be enlarged.
     fine = [i for i, stride in enumerate(trunk.strides) if trunk.side // stride >= side]
     return fine[-1] if fine else 0
 
@@ -194,12 +199,14 @@ class RowRefiner(nn.Module):
         self.out = nn.Linear(min(HIDDEN, values), min(DIRECTIONS, values))
         self.directions = nn.Linear(min(DIRECTIONS, values), values, bias=False)
         for layer in (*self.convs, self.hidden):
+            # For the slope of the LeakyReLU behind: activations keep their variance.
             nn.init.kaiming_normal_(layer.weight, a=0.1)
         nn.init.zeros_(self.out.weight)  # at first, rows are the encoder's
         nn.init.zeros_(self.out.bias)
 
     def forward(self, rows: Tensor, feature: Tensor) -> Tensor:
         """Map rows (N, rows, style) and F (N, C, side, side) to rows of the same shape."""
+        # Directions differ a thousandfold in length: half precision would lose the short ones.
         added: Tensor = self.directions(self.steps(feature).to(rows.dtype))
         return rows + added.view_as(rows)
 

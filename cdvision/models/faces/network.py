@@ -110,6 +110,7 @@ class FacePackage(nn.Module):
 
 def save_face_weights(model: FacePackage, path: Path) -> None:
     """Write the weights as fp16 safetensors, settings in their metadata."""
+    # Half the bytes of a package, of which the repository keeps every version.
     state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, path, {SETTINGS_KEY: json.dumps(asdict(model.settings))})
 

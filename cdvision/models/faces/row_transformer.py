@@ -101,6 +101,7 @@ class RowTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         told = [RowLinear(rows, width, symbols) for rows, symbols in coming]
         for linear in told:
+            # Nothing is told at first: the linear prediction beside it stands as the start set it.
             nn.init.zeros_(linear.weight)
         self.tell = nn.ModuleList(told)
 
@@ -113,6 +114,7 @@ class RowTransformer(nn.Module):
             embed(values) + place
             for embed, values, place in zip(self.embed, known, self.place, strict=False)
         ]
+        # Rows that are asked for bring no value: each is a learned question.
         awaited = [tokens.expand(len(quality), -1, -1) for tokens in self.awaited[len(known) - 1 :]]
         tokens = torch.cat([*rows, *awaited], dim=1) + self.quality[quality][:, None]
         count = sum(part.shape[1] for part in rows)

@@ -115,6 +115,8 @@ class IntegerTransformerBlock(nn.Module):
         super().__init__()
         self.heads = heads
         inner, outer = PROJECTED_BOUND, TOKEN_BOUND
+        # Shifts keep typical sums within the bounds: they grow with the width, as do weights'
+        # steps.
         self.project_in = IntegerLinear(width, 3 * width, shift=7, low=-inner, high=inner)
         self.project_out = IntegerLinear(width, width, shift=8, low=-outer, high=outer)
         self.expand = IntegerLinear(width, hidden, shift=7, low=0, high=ACTIVATION_BOUND)
@@ -145,6 +147,7 @@ class IntegerTransformerBlock(nn.Module):
 
     def _weights(self, scaled: Tensor) -> Tensor:
         """Look integer weights up, by the distance from each query's best score."""
+        # Only distances count, so the best score looks up the largest weight and none overflows.
         scores = torch.floor(scaled + 0.5)
         distance = (scores.amax(dim=3, keepdim=True) - scores).clamp(max=len(self.exponents) - 1)
         exponents = self.exponents[distance.long()]
@@ -202,6 +205,7 @@ class IntegerScaleTransformer(nn.Module):
             IntegerTransformerBlock(width, heads, 2 * width) for _ in range(blocks)
         )
         for tokens in (*self.embed_bias, *self.awaited):  # at first, the same for all qualities
+            # Random, so that rows can be told apart at all.
             tokens.data.copy_(torch.randn(tokens.shape[1:]).expand_as(tokens))
 
     def start(self, indices: Sequence[Tensor]) -> None:
@@ -216,6 +220,7 @@ class IntegerScaleTransformer(nn.Module):
             self.embed[i](symbols.clamp(-SYMBOL_BOUND, SYMBOL_BOUND), self.embed_bias[i][quality])
             for i, symbols in enumerate(earlier)
         ]
+        # Tokens of decoded rows come first; only they are keys.
         count = sum(tokens.shape[1] for tokens in known)
         tokens = torch.cat([*known, self.tokens(layer)[quality]], dim=1)
         for block in self.blocks:

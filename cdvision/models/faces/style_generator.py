@@ -46,6 +46,7 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z, normalised to unit length per value, to w."""
+        # Only the direction of z counts: its length would be one more thing to learn.
         x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + EPSILON)
         for layer in self.layers:
             x = activate(layer(x))
@@ -64,6 +65,7 @@ class ModulatedConv(nn.Module):
         up: bool = False, demodulate: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        # Scales begin around one: a plain convolution.
         self.affine = EqualLinear(style, channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.gain = 1 / math.sqrt(channels * kernel**2)
@@ -144,6 +146,7 @@ class StyleBlock(nn.Module):
     def __init__(self, widths: FaceWidths, side: int, *, noise: bool) -> None:
         super().__init__()
         style, out = widths.style, widths.channels(side)
+        # Rows 0 and 1 are of 4 pixels; each later side begins with the row of the RGB before it.
         self.side, self.first_row = side, max(0, 2 * widths.sides.index(side) - 1)
         self.up: StyledConv | None = None
         if side > CONSTANT_SIDE:
@@ -162,6 +165,7 @@ class StyleBlock(nn.Module):
 
     def paint(self, x: Tensor, rows: Tensor, image: Tensor | None) -> Tensor:
         """Return the picture with this side's part added, (N, 3, side, side)."""
+        # Behind the convolutions of this side: one at 4 pixels, two at all others.
         row = self.first_row + (1 if self.up is None else 2)
         result: Tensor = self.rgb(x, rows[:, row], image)
         return result
@@ -201,6 +205,7 @@ class StyleGenerator(nn.Module):
         x, image = self._start(rows), None
         for block in self.layers():
             given = feature is not None and block.side == self.widths.feature_side
+            # F replaces the activation alone: coarser sides have painted their part already.
             x = feature if given else block.activation(x, rows)  # type: ignore[assignment]
             image = block.paint(x, rows, image)
         return cast(Tensor, image)  # there is a block for 4 pixels at least

@@ -70,6 +70,7 @@ def style_layout(
     >>> style_layout(FACE).shapes
     ((4, 64), (4, 64), (4, 32))
     """
+    # StyleGAN's convention: pose and shape first, then features, then colours.
     fine = widths.rows - widths.basic_rows - MIDDLE_ROWS
     return StyleLayout(
         rows=(widths.basic_rows, MIDDLE_ROWS, fine),
@@ -108,6 +109,7 @@ class StyleLayers(FaceCodec):
         super().__init__()
         self.layout = layout
         shapes = layout.shapes
+        # All rows of a layer go through one map: together they are redundant.
         flat = [(rows * layout.style, rows * symbols) for rows, symbols in shapes]
         self.analysis = nn.ModuleList(nn.Linear(values, out) for values, out in flat)
         self.synthesis = nn.ModuleList(nn.Linear(out, values) for values, out in flat)
@@ -209,7 +211,9 @@ class StyleLayers(FaceCodec):
         layer = len(earlier)
         residual = deviation * torch.exp(self.log_gain[layer])[quality]
         index = self.index(earlier, quality)
+        # Index 0 means that a symbol is not sent: the receiver takes the mean.
         symbols, scale = rounding(residual) * (index > 0), scale_of(index)
+        # Uniform noise stands for rounding, which has no gradient.
         noisy = gaussian_bits(add_uniform_noise(residual), scale)
         bits = gaussian_bits(symbols, scale) * (index > 0)
         return _QuantisedLayer(residual, symbols, noisy.flatten(1).sum(1), bits.flatten(1).sum(1))
@@ -223,6 +227,7 @@ class StyleLayers(FaceCodec):
 
     def fixed_index(self, layer: int) -> Tensor:
         """Return the fixed scale indices (qualities, rows, symbols) of a layer."""
+        # Learned as logarithms of scales, so that one step is the same share of any width.
         index = round_straight_through(self.fixed[layer] * INDEX_UNIT)
         return index.clamp(0, SCALE_LEVELS - 1)
 

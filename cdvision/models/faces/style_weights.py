@@ -65,6 +65,7 @@ def load_style_generator(path: Path | str, *, feature_side: int = 16) -> StyleGe
         widths = read_widths(tensors, feature_side=feature_side)
     except CdvisionError as error:
         raise ModelError(f"{path} holds no StyleGAN2 generator: {error}") from error
+    # One noise map tells that all are there: a missing one is named below.
     generator = StyleGenerator(widths, fixed_noise="blocks.0.conv.noise" in tensors)
     _fill(generator, tensors, path)
     return generator.eval()
@@ -164,6 +165,7 @@ def _fill(generator: StyleGenerator, tensors: dict[str, Tensor], path: Path) -> 
     with torch.no_grad():
         generator.load_state_dict(tensors, strict=False)
         if "mapping.mean" not in tensors:
+            # A seed of its own: the same file gives the same mean everywhere.
             draws = torch.Generator().manual_seed(0)
             z = torch.randn(MEAN_DRAWS, generator.widths.style, generator=draws)
             generator.mapping.mean.copy_(generator.mapping(z).mean(0))

@@ -37,6 +37,7 @@ class FaceTrunk(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map (N, 3, R, R) RGB 0..255 to the stages, each (N, channels, side/stride, ...)."""
+        # Small faces are enlarged smoothly; large ones are averaged, so that no pixel is left out.
         if image.shape[2] < self.side:
             size = (self.side, self.side)
             image = F.interpolate(image, size, mode="bilinear", align_corners=False)
@@ -114,6 +115,7 @@ class TinyTrunk(FaceTrunk):
 
     def stages(self, image: Tensor) -> list[Tensor]:
         """Run the network on (N, 3, side, side)."""
+        # 0..255 to -2..2: about the spread that ImageNet normalisation gives.
         first = F.relu(self.first(image / 64 - 2))
         second = F.relu(self.second(first))
         return [first, second, F.relu(self.third(second))]

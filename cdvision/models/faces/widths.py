@@ -111,6 +111,7 @@ class HscWidths:
     @property
     def image_side(self) -> int:
         """Side of the rows' "image": the largest power of two up to 32 that divides them."""
+        # As square as the values allow: convolutions need neighbours on both axes.
         side = IMAGE_SIDE
         while self.values % side**2:
             side //= 2
@@ -129,6 +130,7 @@ class HscWidths:
     @property
     def slice_channels(self) -> int:
         """Channels of one slice."""
+        # Equal slices: one shape of network serves all of them.
         return self.detail // self.slices
 
 

@@ -168,6 +168,7 @@ def _own_curves(facts: Facts, figure: Figure, most: float) -> Iterator[Curve]:
             by_codec.setdefault(str(record["codec"]), []).append(record)
     for codec, found in by_codec.items():
         ends = [[r.get(f"{figure.name}_{end}") for r in found] for end in ("low", "high")]
+        # Bars where every point has one: half a curve with bars would look measured twice.
         whole = all(value is not None for values in ends for value in values)
         yield Curve(
             codec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +21,7 @@ from cdvision.bench.record_log import Record, RecordLog
 from cdvision.bench.timing import Spread, paired_times
 from cdvision.engines.onnx_engine import OnnxEngine
 from cdvision.evaluation.answer_formats import ATTRIBUTES
-from cdvision.evaluation.bootstrap import Scorer, bootstrap
+from cdvision.evaluation.bootstrap import bootstrap
 from cdvision.evaluation.curve import LabelledSet
 from cdvision.evaluation.labelled import LabelledPhoto
 from cdvision.evaluation.picture_distance import PictureJudge
@@ -101,46 +101,30 @@ class FaceBenchmark:
             "mean_payload_bytes": np.array([path.payload(bits) for bits in sent], np.float64),
         }
         pictures, rows = np.stack(drawn), [photo.label for photo in self.data.photos]
-        seen, scoring = self.classifier.answers(pictures), self.data.scoring
-        scorers = [_mean_of(sizes)]
-        if path.attributes is None:
-            scorers.append(scoring.scorer(rows, seen))
-        else:
+        scoring, distances = self.data.scoring, {}
+        told = on_pictures = scoring.scorer(rows, self.classifier.answers(pictures))
+        if path.attributes is not None:
             # Through their file format: probabilities count as rounded as a user would have them.
             written = (ATTRIBUTES.write(path.attributes(bits)) for bits in sent)
-            scorers.append(scoring.scorer(rows, [ATTRIBUTES.read(answer) for answer in written]))
-            scorers.append(_on_pictures(scoring.scorer(rows, seen)))
+            told = scoring.scorer(rows, [ATTRIBUTES.read(answer) for answer in written])
         if path.codec != UNCOMPRESSED:
-            scorers.append(_mean_of(self.judge.judge(pictures, self._originals)))
+            distances = self.judge.judge(pictures, self._originals)
+
+        def figures(weights: Floats) -> dict[str, Floats]:
+            found = _means(sizes, weights) | told(weights)
+            if path.attributes is not None:  # the means over attributes, without those of each
+                means = on_pictures(weights).items()
+                found |= {f"picture_{name}": value for name, value in means if "." not in name}
+            return found | _means(distances, weights)
+
         draws = self.data.resamples
-        figures = bootstrap(_together(scorers), len(rows), resamples=draws)
         facts = {"codec": path.codec, **path.setting, "photos": len(rows), "resamples": draws}
-        return {**facts, **figures}
+        return {**facts, **bootstrap(figures, len(rows), resamples=draws)}
 
 
-def _mean_of(values: Mapping[str, Floats]) -> Scorer:
-    def figures(weights: Floats) -> dict[str, Floats]:
-        total = weights.sum(axis=1)  # photos of a draw, those drawn twice counted twice
-        return {name: weights @ value / total for name, value in values.items()}
-
-    return figures
-
-
-def _on_pictures(scorer: Callable[[Floats], dict[str, Floats]]) -> Scorer:
-    """Name the means over attributes for what they are; those of each are left out."""
-
-    def figures(weights: Floats) -> dict[str, Floats]:
-        found = scorer(weights)
-        return {f"picture_{name}": value for name, value in found.items() if "." not in name}
-
-    return figures
-
-
-def _together(scorers: Sequence[Scorer]) -> Scorer:
-    def figures(weights: Floats) -> dict[str, Any]:
-        return {name: value for scorer in scorers for name, value in scorer(weights).items()}
-
-    return figures
+def _means(values: Mapping[str, Floats], weights: Floats) -> dict[str, Floats]:
+    total = weights.sum(axis=1)  # photos of a draw, those drawn twice counted twice
+    return {name: weights @ value / total for name, value in values.items()}
 
 
 def attribute_times(
@@ -158,6 +142,7 @@ def attribute_times(
     if isinstance(model.engine, OnnxEngine):
         receiver.engine = model.engine.single_threaded()
     whole = [receiver.encode(photo.data) for photo in islice(iter(photos), TIMED_FACES)]
+    # One encoding, cut: all numbers of layers are timed on the same faces.
     cut = {count: [truncate_stream(bits, count) for bits in whole] for count in layers}
     work = [
         {str(count): partial(receiver.attributes, cut[count][face]) for count in layers}

@@ -49,6 +49,7 @@ class PixelClassifier:
         found = _networks_of_package(source) if package else _networks_of_run(source)
         self.encoder, self.head, self.names, weights = found
         self.thresholds = np.zeros(len(self.names))  # logits from which attributes are present
+        # A large file may be written in parts: the digest is of all of them.
         content = b"".join(file.read_bytes() for file in written_files(weights))
         self.digest = hashlib.sha256(content).hexdigest()
 

@@ -152,6 +152,7 @@ def _taken(model: Model, data: LabelledSet) -> LabelledSet:
     photos, refusal = [], None
     for photo in tqdm(data.photos, desc="looking for faces", unit="face", disable=None):
         try:
+            # Every quality asks the same score; the lowest has least to code.
             model.encode(photo.data, quality=1)
             photos.append(photo)
         except ImageError as error:

@@ -58,8 +58,7 @@ def package(
     from cdvision.models.faces.training.face_bank import read_face_banks
     from cdvision.models.faces.training.networks import assemble_faces
 
-    found = assemble_faces(codec_run, start, score)
-    model = found.network
+    model, records = assemble_faces(codec_run, start, score)
     _, held_out = read_face_banks(
         faces, labels, resolution=model.widths.resolution, device=torch.device("cpu")
     )
@@ -72,7 +71,7 @@ def package(
         calibrate(model, model.codec.build_coder(), held_out),
     )
     measured = () if metrics is None else tuple(json.loads(metrics.read_text(encoding="utf-8")))
-    training = found.training | ({"limits": list(limits)} if limits else {})
+    training = records | ({"limits": list(limits)} if limits else {})
     facts = PackageFacts({"attributes": held_out.names}, training, measured)
     card = build_faces(model, out, names, facts)
     click.echo(f"{out}: {card.name}, {', '.join(card.tasks)}")

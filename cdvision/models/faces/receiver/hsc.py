@@ -91,6 +91,7 @@ class HscCoder(LayeredCoder):
             raise ModelError(f"hsc: expected a base in [-{bound}, {bound}] without escapes")
 
     def _check_slices(self) -> None:
+        # Slices see side information and magnitudes: their proofs must hold for the larger of both.
         highest = max(self.side.highest, int(MAGNITUDES.max()))
         inputs = self.side.channels
         for position, network in enumerate(self.slices):

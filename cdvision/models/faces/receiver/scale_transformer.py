@@ -139,6 +139,7 @@ class ScaleTransformer:
     def __call__(self, earlier: Sequence[Symbols], quality: int) -> NDArray[np.uint8]:
         """Return the indices (rows, symbols) of the layer that follows the ``earlier`` ones."""
         clipped = (
+            # Rare large symbols tell no more than large ones, and the proof needs a bound.
             np.clip(row, -self.bound, self.bound, dtype=np.float32, casting="unsafe")
             for symbols in earlier
             for row in symbols
@@ -147,6 +148,7 @@ class ScaleTransformer:
             on_tokens(layer, row[None], quality)
             for layer, row in zip(self.embed, clipped, strict=False)
         ]
+        # Tokens to come are numbered from the second layer's first row.
         first = len(known) - self.rows[0]
         coming = slice(first, first + self.rows[len(earlier)])
         # Rows of one layer do not see each other's symbols: all of them are told at once.

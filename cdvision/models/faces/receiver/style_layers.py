@@ -64,6 +64,7 @@ class StyleLayersCoder(LayeredCoder):
             self._check_transformer(self.transformer)
         if len(self._shapes()) != len(LAYERS):
             raise ModelError(f"style layers: expected three layers, found {len(self._shapes())}")
+        # Checked once here: no stream can then ask for a table that is not there.
         highest = max(int(f.max()) for f in self.fixed)
         if self.transformer is not None:
             highest = max(highest, self.transformer.highest)
@@ -145,6 +146,7 @@ class StyleLayersCoder(LayeredCoder):
 
 def _canonical_bytes(name: str, array: NDArray[np.generic]) -> bytes:
     """Serialise an array with its name, type and shape, little-endian."""
+    # The same bytes on machines of either byte order.
     kind = array.dtype.newbyteorder("<")
     head = f"{name} {kind.kind}{kind.itemsize} {array.shape}".encode()
     return joined_bytes([head, array.astype(kind).tobytes()])

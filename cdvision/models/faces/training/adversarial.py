@@ -94,6 +94,7 @@ def discriminator_loss(real: Tensor, drawn: Tensor) -> Tensor:
 
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """Mean squared gradient of logits (N,) with respect to their training images, halved."""
+    # Logits do not mix pictures, so the gradient of their sum has each picture's own.
     (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return slope.square().sum((1, 2, 3)).mean() / 2
 
@@ -110,6 +111,7 @@ class PathLength(nn.Module):
     def forward(self, images: Tensor, rows: Tensor) -> Tensor:
         """Return the penalty of images (N, 3, R, R) drawn from rows (N, rows, style)."""
         side = images.shape[2]
+        # Over the side: the penalty of a picture does not grow with its pixels.
         noise = torch.randn_like(images) / side
         # A random direction of pictures: in the mean, the length of the whole Jacobian.
         (slope,) = torch.autograd.grad((images * noise).sum(), rows, create_graph=True)
@@ -124,6 +126,7 @@ def augment(images: Tensor) -> Tensor:
     # longer; the same is done to drawn ones, so the generator does not learn the variations.
     n, _, side, _ = images.shape
     draws = torch.rand(3, n, 1, 1, 1, device=images.device)
+    # Brightness, then saturation from grey to twice, then contrast by a half to one and a half.
     x = images + (draws[0] - 0.5)
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * 2 * draws[1]
@@ -135,6 +138,7 @@ def _shift(x: Tensor, most: int) -> Tensor:
     """Move each picture by up to ``most`` pixels, zeros where nothing was."""
     n, _, height, width = x.shape
     padded = F.pad(x, (most, most, most, most))
+    # Whole pixels by indexing: nothing is smoothed, which a discriminator would see.
     places = torch.randint(0, 2 * most + 1, (2, n, 1), device=x.device)
     down = (places[0] + torch.arange(height, device=x.device))[:, :, None]  # (N, H, 1)
     right = (places[1] + torch.arange(width, device=x.device))[:, None, :]  # (N, 1, W)

@@ -29,6 +29,7 @@ def balanced_accuracy(logits: Floats, attributes: Floats) -> float:
     An attribute that all faces share has one recall only, which then counts alone.
     """
     right, ones = (logits > 0) == (attributes > 0.5), attributes > 0.5
+    # 0 / 0 where no face, or every face, has an attribute: left out of the mean.
     with np.errstate(invalid="ignore"):
         recalls = np.stack([(right & side).sum(0) / side.sum(0) for side in (ones, ~ones)])
     return float(np.nanmean(recalls, axis=0).mean())

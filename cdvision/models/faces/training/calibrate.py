@@ -60,6 +60,7 @@ def decoded_logits(
     for faces in bank.batches(BATCH):
         at = torch.full((len(faces.images),), quality)
         latents, _ = model.encode(faces.images, at)
+        # Through the real coder: a symbol that it clips changes the answer.
         sent = [coder.received(face, quality) for face in split_faces(latents)]
         kept = join_faces(sent, faces.images.device)
         for count, logits in enumerate(found, start=1):
@@ -86,6 +87,7 @@ def _fit_one(x: Floats, y: Floats) -> Floats:
 
     def loss(found: Floats) -> float:
         strength = design @ found
+        # log(1 + exp(x)) without overflow.
         entropy = np.logaddexp(0, strength) - target * strength
         return float(entropy.mean() + RIDGE / 2 * ((found - start) ** 2).sum())
 
@@ -93,6 +95,7 @@ def _fit_one(x: Floats, y: Floats) -> Floats:
     for _ in range(STEPS):
         p = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
         gradient = design.T @ (p - target) / len(y) + RIDGE * (found - start)
+        # The ridge keeps it invertible where an attribute is rare.
         curvature = (design * (p * (1 - p))[:, None]).T @ design / len(y) + RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
         # Far from the minimum a whole step may overshoot: it is halved until it lowers the loss.

@@ -54,6 +54,7 @@ def transmit_faces(
     bodies = [coder.encode(face, quality) for face in faces]
     estimates = [coder.estimate_bits(face, quality) for face in faces]
     kept = [coder.decode(body, quality, coder.shapes) for body in bodies]
+    # What the coder could not write is clipped: networks get what a receiver has.
     latents = join_faces(kept, device)
     return CodedFaces(
         np.array([[len(body) for body in each.values()] for each in bodies], np.float64),

@@ -27,15 +27,9 @@ Codec = TypeVar("Codec", bound=FaceCodec)
 
 
 class FaceCodecStage(Stage, Generic[Codec]):
-    """Train a codec in place between a frozen encoder and what reads its codes.
+    """Train a codec in place on ``rows`` (M, rows, style) of faces; other networks are frozen.
 
-    Args:
-        networks: generator and attribute head, frozen.
-        codec: trained in place.
-        rows: of training faces, (M, rows, style).
-        plan: length, batch, device.
-        perceptual: what compares pictures, where they count.
-        goes_on: the codec is trained already, its start stays.
+    Where it ``goes_on``, the codec is trained already, and its start stays.
     """
 
     probed: int  # faces from which the metric is measured
@@ -83,6 +77,7 @@ class FaceCodecStage(Stage, Generic[Codec]):
     def rate(self, noisy: Iterable[Tensor], bits: Iterable[Tensor], quality: Tensor) -> Tensor:
         """Return the weighted rate of a batch, from the bits (N,) of each part."""
         parts = zip(self.controls.values(), noisy, bits, strict=True)
+        # A face counts as one reference photo, whatever its pixels: targets are bytes of a face.
         terms = [control(n, b, quality, REFERENCE_PIXELS) for control, n, b in parts]
         return torch.stack(terms).sum()
 
@@ -101,6 +96,13 @@ class FaceCodecStage(Stage, Generic[Codec]):
         # By the variance of the answer: where the head is certain, no error can change it.
         probability = torch.sigmoid(logits.detach())
         return logits * (probability * (1 - probability)).sqrt()
+
+
+def kept_numbers(name: str, *shape: int) -> nn.Module:
+    """Return a module that keeps a buffer of ones, for a checkpoint."""
+    module = nn.Module()
+    module.register_buffer(name, torch.ones(shape))
+    return module
 
 
 def attribute_divergence(found: Tensor, wanted: Tensor) -> Tensor:

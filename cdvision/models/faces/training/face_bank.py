@@ -51,6 +51,7 @@ class FaceBank:
         chosen = torch.from_numpy(rng.integers(len(self.images), size=size))
         chosen = chosen.to(self.images.device)
         images = self.images[chosen].float()
+        # Faces are about symmetric: twice as many for nothing.
         images = torch.where(_drawn(rng, size, images, (0, 1)) < 0.5, images.flip(3), images)
         return Faces(_vary(images, rng) if vary else images, self.attributes[chosen])
 
@@ -81,6 +82,7 @@ def read_face_banks(
     files = sorted(_files(faces, None if labels is None else table))[:limit]
     if len(files) < 2:
         raise CdvisionError(f"{faces}: expected at least two training faces, found {len(files)}")
+    # Decoding leaves Python's lock: two threads are about twice as fast as one.
     with ThreadPoolExecutor(2) as pool:
         decoded = list(pool.map(lambda file: _decode(file[1], resolution), files))
     images = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(device)
@@ -152,6 +154,7 @@ def _drawn(
     rng: np.random.Generator, size: int, like: Tensor, limits: tuple[float, float]
 ) -> Tensor:
     """Draw one uniform number an image: (size, 1, 1, 1)."""
+    # From numpy, like all draws of a stage: a resumed run draws the same.
     values = rng.uniform(*limits, size=(size, 1, 1, 1)).astype(np.float32)
     return torch.from_numpy(values).to(like.device)
 
@@ -186,6 +189,7 @@ def encode_faces(networks: FaceNetworks, bank: FaceBank, *, mirror: bool = False
     features: list[Tensor] = []
     for flip in (False, True) if mirror else (False,):
         for faces in bank.batches(BATCH):
+            # A codec stage has no pictures to mirror: the encoder does it once for all.
             codes = networks.codes(faces.images.flip(3) if flip else faces.images)
             rows.append(codes.rows.float())
             features.append(codes.feature.half())

@@ -38,6 +38,7 @@ def fit_score(
     _fit(networks, faces, rest)
     with torch.no_grad():
         logits, others_logits = networks.score(spare), networks.score(rest_spare)
+        # Set by faces alone: refusing a face is the worse mistake, whatever is let in.
         networks.score.threshold.copy_(torch.quantile(logits, 1 - FACES_KEPT))
         limit = networks.score.threshold
     return {
@@ -78,6 +79,7 @@ def _pooled(networks: FaceNetworks, images: Tensor, plan: Plan) -> Tensor:
 def _square(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     """Cut a random square of at least half the short side, resized to (1, 3, side, side) uint8."""
     height, width = photo.shape[1:]
+    # From the whole short side to half of it: faces come in crops of any tightness.
     cut = round(min(height, width) * rng.uniform(0.5, 1.0))
     top, left = rng.integers(height - cut + 1), rng.integers(width - cut + 1)
     crop = photo[None, :, top : top + cut, left : left + cut].float()

@@ -28,6 +28,7 @@ from cdvision.models.faces.training.codec_stage import (
     STEERING,
     FaceCodecStage,
     attribute_divergence,
+    kept_numbers,
     target_bytes,
 )
 from cdvision.models.faces.training.face_bank import FaceCodes
@@ -75,9 +76,7 @@ class HscStage(FaceCodecStage[HscCodec]):
         super().__init__(networks, codec, codes.rows, plan, perceptual=perceptual, goes_on=goes_on)
         self.options, self.codes = options or HscOptions(), codes
         self.targets = target_bytes(self.options.base_bytes, self.options.all_bytes, later=(1.0,))
-        self.unit = nn.Module()
-        self.unit.register_buffer("rows_error", torch.ones(QUALITIES))
-        self.unit.to(plan.device)
+        self.unit = kept_numbers("rows_error", QUALITIES).to(plan.device)
         self.rates = nn.ModuleList(
             RateControl(target, speed=STEERING) for target in self.targets
         ).to(plan.device)
@@ -125,6 +124,7 @@ class HscStage(FaceCodecStage[HscCodec]):
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Rates and errors of one batch at random qualities."""
         codes = self.codes.batch(self.plan.batch, rng)
+        # Every quality in each batch: one set of weights serves all of them.
         drawn = torch.from_numpy(rng.integers(QUALITIES, size=self.plan.batch))
         quality = drawn.to(self.plan.device)
         sent = self.codec(codes.rows, codes.feature, quality)

@@ -101,6 +101,7 @@ def _start_feature(codec: HscCodec, generator: StyleGenerator, codes: FaceCodes)
     network.down.short.weight[: len(down)].copy_(down)
     network.down.short.bias.zero_()  # type: ignore[union-attr]
     network.up.short.weight.zero_()
+    # The transpose of what the way down does, as components are orthonormal.
     network.up.short.weight[:, : len(down), 0, 0].copy_((components / size).T)
     network.up.short.bias.zero_()  # type: ignore[union-attr]
 
@@ -135,6 +136,7 @@ def _start_tables(codec: HscCodec, sample: FaceCodes) -> None:
     base_scale = base.square().mean((0, 2, 3)).sqrt() * torch.exp(codec.base_log_gain)
     # Rounding adds the variance of a uniform step, 1/12.
     spread = (base_scale.square() + 1 / 12).sqrt()[:, :, None]
+    # Logistics spread over one deviation make about a Gaussian of that width.
     codec.prior.location.copy_(spread * torch.linspace(-1, 1, codec.prior.location.shape[2]))
     codec.prior.log_scale.copy_(torch.log(LOGISTIC * spread).expand_as(codec.prior.log_scale))
     detail_scale = detail.square().mean((0, 2, 3)).sqrt() * torch.exp(codec.detail_log_gain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,16 +137,10 @@ def start_networks(
     return networks
 
 
-@dataclass(frozen=True)
-class AssembledFaces:
-    """A package's network, and the records of all runs."""
-
-    network: FacePackage
-    training: dict[str, Any]
-
-
-def assemble_faces(codec: Path, start: Path | str, score: Path | None = None) -> AssembledFaces:
-    """Build the network of a face package.
+def assemble_faces(
+    codec: Path, start: Path | str, score: Path | None = None
+) -> tuple[FacePackage, dict[str, Any]]:
+    """Build the network of a face package, and return the records of its runs with it.
 
     Args:
         codec: run of ``hsc`` or ``style-layers``.
@@ -161,6 +155,7 @@ def assemble_faces(codec: Path, start: Path | str, score: Path | None = None) ->
     if profile is None:
         raise CdvisionError(f"{codec}: expected a run of hsc or style-layers")
     networks = load_face_networks(start)
+    # Through JSON, as the record was: its lists are no tuples.
     if record["widths"] != json.loads(json.dumps(asdict(networks.widths))):
         raise CdvisionError(f"{codec} was trained on faces of other widths than {start} codes")
     refined = networks.refiner is not None
@@ -184,4 +179,4 @@ def assemble_faces(codec: Path, start: Path | str, score: Path | None = None) ->
     model.score.load_state_dict(load_face_networks(score or start).score.state_dict())
     fill_module(model.codec, open_finished(codec).weights(), codec)
     training = {"networks": open_finished(start).record, "codec": record}
-    return AssembledFaces(model.eval(), training)
+    return model.eval(), training

@@ -36,6 +36,7 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, found: Tensor, wanted: Tensor) -> Tensor:
         """Return one distance of two batches (N, 3, R, R), both in -1..1."""
+        # The original is no variable: nothing need be kept for its gradients.
         with torch.no_grad():
             targets = self._features(wanted)
         pairs = zip(self._features(found), targets, strict=True)
@@ -47,4 +48,5 @@ class PerceptualLoss(nn.Module):
             stages = self.trunk.stages(image, BLOCKS)
         else:
             stages = self.trunk.stages(image)
+        # Of unit length: what is there counts, not how loud a channel is.
         return [F.normalize(stage.float(), dim=1, eps=1e-4) for stage in stages]

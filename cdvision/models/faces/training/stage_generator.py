@@ -56,6 +56,7 @@ class GeneratorStage(Stage):
         self.average = WeightAverage(self.generator, memory=memory)
         self.path = PathLength().to(plan.device)
         rate = self.options.learning_rate
+        # No momentum: what was right against yesterday's opponent need not be today.
         self.optimizer = torch.optim.Adam(self.generator.parameters(), rate, BETAS)
         self.opponent = torch.optim.Adam(self.discriminator.parameters(), rate, BETAS)
 
@@ -123,6 +124,7 @@ class GeneratorStage(Stage):
     def _rows(self, rng: np.random.Generator, *, follow: bool = False) -> Tensor:
         """Draw W+ rows (batch, rows, style), some of them of two styles."""
         size, widths = self.plan.batch, self.networks.widths
+        # Two styles a face: the second one is for those that are mixed.
         z = torch.randn(2 * size, widths.style, device=self.plan.device)
         w = self.generator.mapping(z)
         if follow:

@@ -69,6 +69,7 @@ class InversionStage(FaceStage):
         """Set the scales of heads that are new, and make a new generator paint faintly."""
         standardise(self.networks, self.bank, self.plan, feature=True)
         generator = self.networks.generator
+        # A mapping whose mean is still zero was never trained.
         if self.options.tune_generator and not generator.mapping.mean.any():
             with torch.no_grad():
                 for block in generator.layers():
@@ -79,6 +80,7 @@ class InversionStage(FaceStage):
         count = round(self.options.drawn * self.plan.batch)
         faces = self.bank.batch(self.plan.batch - count, rng)
         drawn, known = self._draw(count)
+        # Drawn faces come last: their rows are known, their attributes are not.
         images = channels_last(torch.cat([faces.images, drawn]), self.plan.device)
         layer = str(rng.choice(LAYERS, p=SHARES))
         with self.plan.autocast():

@@ -76,6 +76,7 @@ class RowsStage(FaceStage):
         self.refiner = networks.refiner = RowRefiner(networks.widths).to(plan.device)
         self.codes = codes
         rate = (options or RowsOptions()).learning_rate
+        # Each is a whole direction of rows: at the rate of the others it would turn at once.
         directions = list(self.refiner.directions.parameters())
         others = [p for p in self.refiner.parameters() if p is not directions[0]]
         groups = [{"params": others, "lr": rate}, {"params": directions, "lr": LEAP * rate}]
@@ -133,6 +134,7 @@ class RowsStage(FaceStage):
 
 def layer_rows(refined: Tensor, own: Tensor, basic_rows: int, layer: str) -> Tensor:
     """Take refined rows of (N, rows, style) up to a layer, and the encoder's own behind it."""
+    # As a receiver that has these layers: later rows are not refined yet.
     ends = {"own": 0, "basic": basic_rows, "middle": basic_rows + MIDDLE_ROWS}
     end = ends.get(layer, own.shape[1])
     return torch.cat([refined[:, :end], own[:, end:]], 1)
@@ -200,6 +202,7 @@ def _solution(refiner: RowRefiner, drawn: Drawn, base: Tensor) -> Tensor:
 
 
 def _coarse(pictures: Tensor) -> Tensor:
+    # Small shifts of fine detail look like large errors, which no linear step mends.
     return F.adaptive_avg_pool2d(pictures, min(COARSE, pictures.shape[3])).flatten(1)
 
 
@@ -208,6 +211,7 @@ def _learn(
 ) -> None:
     """Learn the steps (M, directions) of faces from their F, (M, C, side, side)."""
     optimizer = torch.optim.Adam(refiner.parameters(), LEARNING_RATE)
+    # To zero at the end: what follows goes on from weights that have settled.
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
         chosen = torch.from_numpy(rng.integers(len(steps), size=BATCH)).to(steps.device)

@@ -26,12 +26,12 @@ from cdvision.models.faces.training.codec_stage import (
     STEERING,
     FaceCodecStage,
     attribute_divergence,
+    kept_numbers,
     target_bytes,
 )
 from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.models.faces.training.options import StyleLayersOptions
 from cdvision.models.faces.training.perceptual import PerceptualLoss
-from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.learning_rates import group_by_rate
@@ -72,8 +72,9 @@ class StyleLayersStage(FaceCodecStage[StyleLayers]):
         super().__init__(networks, codec, rows, plan, perceptual=perceptual, goes_on=goes_on)
         options = options or StyleLayersOptions()
         self.targets = target_bytes(options.basic_bytes, options.all_bytes)
+        # Layers behind the basic one share a budget: where a byte is worth more it goes.
         later = tuple(sum(rest) for rest in zip(*self.targets[1:], strict=True))
-        self.start = StartErrors(len(codec.layout.rows)).to(plan.device)
+        self.start = kept_numbers("errors", QUALITIES, len(codec.layout.rows)).to(plan.device)
         self.basic_rate, self.later_rate = (
             RateControl(target, speed=STEERING).to(plan.device)
             for target in (self.targets[0], later)
@@ -94,7 +95,20 @@ class StyleLayersStage(FaceCodecStage[StyleLayers]):
         chosen = self.measure_metric(rng)
         if not self.goes_on:
             start_style_layers(self.codec, self.metric, self.rows, self.targets)
-        self.start.measure(self.codec, self.metric, self.rows[chosen])
+        self._measure_errors(self.rows[chosen])
+
+    @torch.no_grad()
+    def _measure_errors(self, rows: Tensor) -> None:
+        """Measure the errors of rows at the start, (qualities, layers).
+
+        Errors count relative to them: they fall by decades from quality 1 to 8, and a byte must be
+        worth about the same share of them everywhere.
+        """
+        errors = self.start.get_buffer("errors")
+        for number in range(QUALITIES):
+            sent = self.codec(rows, torch.full((len(rows),), number, device=rows.device))
+            for layer, found in enumerate(sent.rows):
+                errors[number, layer] = self.metric(found, rows).mean().clamp_min(1e-9)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -136,7 +150,8 @@ class StyleLayersStage(FaceCodecStage[StyleLayers]):
         terms: dict[str, Tensor] = {}
         wanted = self.networks.head(rows)
         for layer, found in enumerate(sent.rows):
-            error = self.metric(found, rows) / self.start.errors[quality, layer]
+            unit = self.start.get_buffer("errors")[quality, layer]
+            error = self.metric(found, rows) / unit
             terms[f"rows_{layer}"] = error.mean()
             divergence = attribute_divergence(self.networks.head(found), wanted)
             terms[f"attributes_{layer}"] = ATTRIBUTE_WEIGHT * divergence
@@ -144,25 +159,3 @@ class StyleLayersStage(FaceCodecStage[StyleLayers]):
             found = self.picture_errors(self.perceptual, ((x,) for x in sent.rows), rows)
             terms["pictures"] = PICTURE_WEIGHT * found
         return terms
-
-
-class StartErrors(nn.Module):
-    """Error of the rows at the start of training, by quality and layer, (qualities, layers).
-
-    Errors count relative to it: they fall by decades from quality 1 to 8, and a byte must be worth
-    about the same share of them everywhere.
-    """
-
-    errors: Tensor
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.register_buffer("errors", torch.ones(QUALITIES, layers))
-
-    @torch.no_grad()
-    def measure(self, codec: StyleLayers, metric: StyleMetric, rows: Tensor) -> None:
-        """Measure a codec on rows (M, rows, style)."""
-        for number in range(QUALITIES):
-            sent = codec(rows, torch.full((len(rows),), number, device=rows.device))
-            for layer, found in enumerate(sent.rows):
-                self.errors[number, layer] = metric(found, rows).mean().clamp_min(1e-9)

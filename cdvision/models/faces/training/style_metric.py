@@ -40,6 +40,7 @@ class StyleMetric(nn.Module):
         gradients = [_balanced(gradients_of(reader, rows)) for reader in readers]
         spare = torch.cat([part[::SPARE] for part in gradients])
         probed = torch.cat([part[torch.arange(len(part)) % SPARE > 0] for part in gradients])
+        # Right singular vectors of the gradients are the eigenvectors of their second moment.
         _, strength, directions = torch.linalg.svd(probed / len(probed) ** 0.5, full_matrices=False)
         kept = min(len(self.root), len(strength))
         self.center.copy_(rows.flatten(1).mean(0))

@@ -51,6 +51,7 @@ def start_style_layers(
         symbols = torch.round((y[layer] - mean) * torch.exp(codec.log_gain[layer])[quality])
         if layer and codec.layout.corrected:
             new = (symbols * torch.exp(codec.log_rescale[layer])[quality]).flatten(1)
+            # What rounding took from earlier layers, as far as the new symbols tell it.
             off = [(y[j] - value).flatten(1) for j, value in enumerate(values)]
             _set_linear(codec.correction[layer - 1], ridge_regression(new, torch.cat(off, 1)).T)
         values = codec.received(values, symbols, mean, quality)
@@ -103,6 +104,7 @@ def _start_gains(
 
 def _start_tables(codec: StyleLayers, rows: Tensor) -> None:
     """Set every table to the scale of its symbols before rounding, none of them skipped."""
+    # First wide tables everywhere: a skipped symbol would hide how wide it is.
     for index in codec.fixed:
         index.fill_(SCALE_LEVELS / 2 / INDEX_UNIT)
     if codec.scales is not None:
@@ -146,5 +148,6 @@ def _entropy(deviation: Tensor) -> float:
     """Bits of one rounded value of each deviation, added up."""
     symbols = torch.arange(-60.0, 61.0, device=deviation.device)[:, None]
     bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp(0.05, WIDE))
+    # Beyond the sum's reach a Gaussian needs one bit more for every doubling.
     wider = torch.log2(deviation / WIDE).clamp_min(0)  # one bit for every doubling
     return float((torch.exp2(-bits) * bits).sum() + wider.sum())
