@@ -36,21 +36,29 @@ from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
 from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
 from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
-from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers  # noqa: E402
-from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes, encode_faces  # noqa: E402
-from cdvision.models.faces.training.hsc_stage import HscStage, HscWeights  # noqa: E402
+from cdvision.models.faces.training.face_bank import (  # noqa: E402
+    FaceBank,
+    FaceCodes,
+    encode_faces,
+)
+from cdvision.models.faces.training.hsc_stage import HscStage  # noqa: E402
 from cdvision.models.faces.training.networks import (  # noqa: E402
     FaceNetworks,
     load_face_networks,
     packaged_codec,
+)
+from cdvision.models.faces.training.options import (  # noqa: E402
+    GeneratorOptions,
+    HscOptions,
+    InversionOptions,
 )
 from cdvision.models.faces.training.stage_generator import GeneratorStage  # noqa: E402
 from cdvision.models.faces.training.stage_inversion import InversionStage  # noqa: E402
 from cdvision.models.faces.training.stage_rows import RowsStage  # noqa: E402
 from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage  # noqa: E402
+from cdvision.models.faces.widths import tiny_widths  # noqa: E402
 from cdvision.models.small.network import Small  # noqa: E402
 from cdvision.models.small.training.options import MapOptions  # noqa: E402
 from cdvision.models.small.training.recipe import parameter_groups  # noqa: E402
@@ -287,7 +295,7 @@ class Lucky:
 
 
 def test_the_generators_game_weighs_what_is_drawn_rarely(bank: FaceBank) -> None:
-    stage = GeneratorStage(fresh(), bank, PLAN, r1=3.0, path=5.0)
+    stage = GeneratorStage(fresh(), bank, PLAN, GeneratorOptions(r1=3.0, path=5.0))
     assert stage.average.memory == pytest.approx(0.5 ** (4 / 10_000))
     for optimizer in (stage.optimizer, stage.opponent):
         assert optimizer is not None
@@ -302,7 +310,7 @@ def test_the_generators_game_weighs_what_is_drawn_rarely(bank: FaceBank) -> None
 
 
 def test_two_styles_meet_at_a_row_inside(bank: FaceBank) -> None:
-    stage = GeneratorStage(fresh(), bank, PLAN, mixing=1.0)
+    stage = GeneratorStage(fresh(), bank, PLAN, GeneratorOptions(mixing=1.0))
     changes = set()
     for seed in range(12):
         rows = stage._rows(np.random.default_rng(seed)).detach()
@@ -310,7 +318,7 @@ def test_two_styles_meet_at_a_row_inside(bank: FaceBank) -> None:
         assert (differs.sum(1) == 1).all()
         changes |= set(differs.float().argmax(1).tolist())
     assert changes == set(range(rows.shape[1] - 1))
-    stage.mixing = 0.0
+    stage.options = GeneratorOptions(mixing=0.0)
     rows = stage._rows(np.random.default_rng(0)).detach()
     assert torch.equal(rows, rows[:, :1].expand_as(rows))
     before = stage.generator.mapping.mean.clone()
@@ -327,7 +335,7 @@ def test_groups_of_trunk_inversion_and_rows(bank: FaceBank, codes: FaceCodes) ->
         "encoder.trunk": 2e-4, "encoder.hidden": 1e-3, "encoder.styles": 1e-3, "head": 1e-3,
         "encoder.feature": None, "generator": None,
     })  # fmt: skip
-    stage = InversionStage(fresh(), bank, bank, PLAN, tune_generator=True)
+    stage = InversionStage(fresh(), bank, bank, PLAN, options=InversionOptions(tune_generator=True))
     check(rates(stage.networks, stage.optimizer.param_groups), {
         "encoder.trunk": 5e-5, "encoder.hidden": 1e-3, "encoder.feature": 1e-3, "head": 1e-3,
         "generator": 2e-3,
@@ -361,7 +369,7 @@ def test_features_are_compared_with_the_generators_own(bank: FaceBank) -> None:
 
 
 def test_inversion_and_rows_weigh_their_terms(bank: FaceBank, codes: FaceCodes) -> None:
-    inversion = InversionStage(fresh(), bank, bank, PLAN, drawn=0.5)
+    inversion = InversionStage(fresh(), bank, bank, PLAN, options=InversionOptions(drawn=0.5))
     weights = {"l1": 2.0, "l2": 2.0, "feature": 0.05, "attributes": 0.5, "rows": 1.0}
     rows = RowsStage(fresh(), bank, codes, bank, PLAN)
     for stage, table in ((inversion, weights), (rows, {"l1": 2.0, "l2": 2.0, "attributes": 1.0})):
@@ -391,7 +399,8 @@ def test_groups_of_hsc(networks: FaceNetworks, codes: FaceCodes) -> None:
 def test_the_hsc_stage_by_hand(networks: FaceNetworks, codes: FaceCodes) -> None:
     codec = packaged_codec(PACKAGES / "test-hsc", HscCodec)
     assert codec is not None
-    stage = HscStage(networks, codec, codes, PLAN, weights=HscWeights(10.0, 2.0), goes_on=True)
+    options = HscOptions(attribute_weight=10.0, label_weight=2.0)
+    stage = HscStage(networks, codec, codes, PLAN, options, goes_on=True)
     stage.begin(np.random.default_rng(0))
     units = torch.arange(1.0, 9.0)
     stage.unit.get_buffer("rows_error").copy_(units)
@@ -411,7 +420,7 @@ def test_the_hsc_stage_by_hand(networks: FaceNetworks, codes: FaceCodes) -> None
     assert float(terms["labels"]) == pytest.approx(float(labels), rel=1e-5)
     prices = [torch.exp(control.log_multiplier)[quality] for control in stage.rates]
     stage.rates.eval()
-    rate = (prices[0] * sent.base_noisy_bits + prices[1] * sent.detail_noisy_bits).mean() / 8
+    rate = (prices[0] * sent.noisy_bits[:, 0] + prices[1] * sent.noisy_bits[:, 1]).mean() / 8
     assert float(stage._rate(sent, quality)) == pytest.approx(float(rate), rel=1e-5)
     torch.manual_seed(1)
     loss, terms = stage.loss(np.random.default_rng(1), 0.0)
@@ -432,7 +441,7 @@ def test_the_style_stage_by_hand(networks: FaceNetworks, codes: FaceCodes) -> No
         "analysis": None, "synthesis": 1e-4, "linear": 1e-5, "log_gain": 1e-2, "fixed": 1e-2,
     })  # fmt: skip
     rows, quality = codes.rows[:2], torch.tensor([1, 6])
-    stage.start.errors.copy_(torch.arange(1.0, 25.0).view(8, 3))
+    stage.start.get_buffer("errors").copy_(torch.arange(1.0, 25.0).view(8, 3))
     sent = codec(rows, quality)
     terms = stage._errors(sent, rows, quality)
     for layer, found in enumerate(sent.rows):

@@ -25,7 +25,7 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.models.faces.training import attribute_scores  # noqa: E402
-from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
+from cdvision.models.faces.training.adversarial import (  # noqa: E402
     PathLength,
     augment,
     discriminator_loss,
@@ -34,7 +34,11 @@ from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
 )
 from cdvision.models.faces.training.face_bank import FaceBank, read_face_banks  # noqa: E402
 from cdvision.models.faces.training.fit_score import fit_score  # noqa: E402
-from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks  # noqa: E402
+from cdvision.models.faces.training.networks import (  # noqa: E402
+    FaceNetworks,
+    load_face_networks,
+    start_networks,
+)
 from cdvision.models.faces.training.options import (  # noqa: E402
     GeneratorOptions,
     InversionOptions,
@@ -44,7 +48,6 @@ from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E4
 from cdvision.models.faces.training.stage_generator import GeneratorStage  # noqa: E402
 from cdvision.models.faces.training.stage_inversion import InversionStage, draw_layers  # noqa: E402
 from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
-from cdvision.models.faces.training.starts import start_networks  # noqa: E402
 from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
 from cdvision.training.stage_run import Plan, Stage, run_stage, write_result  # noqa: E402
 

@@ -22,7 +22,7 @@ from cdvision.models.dicm.training.stage1_redundancy import RedundancyStage  # n
 from cdvision.models.dicm.training.stage3_codec import CodecStage  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes  # noqa: E402
+from cdvision.models.faces.training.face_bank import FaceCodes  # noqa: E402
 from cdvision.models.faces.training.hsc_stage import HscStage  # noqa: E402
 from cdvision.models.faces.training.networks import (  # noqa: E402
     FaceNetworks,

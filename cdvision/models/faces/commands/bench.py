@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cdvision.evaluation.curve import LabelledSet
     from cdvision.evaluation.picture_distance import PictureJudge
     from cdvision.evaluation.rivals import Rival
+    from cdvision.models.faces.bench.measure import FaceBenchmark
     from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
 
 DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
@@ -89,8 +90,14 @@ def faces(
         raise click.UsageError("faces are measured by --attributes.")
     if "=" not in thresholds_from:
         raise click.UsageError("--thresholds-from: expected COLUMN=VALUE.")
-    _need_torch()
-    from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
+    try:
+        from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
+    except ImportError as error:
+        raise CdvisionError(
+            "bench faces needs torch: install it with `pip install 'cdvision[train]'`"
+        ) from error
+    from cdvision.models.faces.bench.measure import FaceBenchmark
+    from cdvision.models.faces.bench.paths import pixel_path, rival_paths, stream_paths
     from cdvision.models.faces.bench.report import write_face_report
 
     model = chosen.loaded
@@ -98,57 +105,42 @@ def faces(
         raise UnsupportedTask(model.no_task_message("reconstruct"))
     data, _ = labels.read(model)
     looks = PixelClassifier(classifier or model.package.folder)
-    working = _rivals(rivals)
-    facts = _measure(
-        model, data, labels, looks, working, out,
-        qualities=qualities or tuple(range(1, model.card.qualities + 1)),
-        layers=layers, thresholds_from=thresholds_from,
-        judge=_judge(metrics),
-    )  # fmt: skip
-    title = model.name if classifier is None else classifier.name
-    facts["classifier"] = f"{title} ({looks.digest[:8]}), thresholds from the last tenth "
-    facts["classifier"] += f"of {thresholds_from}"
-    click.echo(write_face_report(facts, out))
-
-
-def _measure(
-    model: Model,
-    data: LabelledSet,
-    source: LabelledData,
-    classifier: PixelClassifier,
-    rivals: tuple[list[Rival], Mapping[str, str]],
-    out: Path,
-    *,
-    qualities: tuple[int, ...],
-    layers: tuple[int, ...] | None,
-    thresholds_from: str,
-    judge: PictureJudge,
-) -> dict[str, Any]:
-    """Measure every path, and return the facts of the run."""
-    from cdvision.machine import machine, versions
-    from cdvision.models.faces.bench.measure import FaceBenchmark
-    from cdvision.models.faces.bench.paths import pixel_path, rival_paths, stream_paths
-    from cdvision.models.faces.bench.speed import attribute_times
-
+    found, left_out = _rivals(rivals)
+    taken, side = _taken(model, data), model.card.input.size
+    _fit_thresholds(looks, labels, thresholds_from, side)
+    qualities = qualities or tuple(range(1, model.card.qualities + 1))
     layers = layers or tuple(range(1, len(model.package.coder.layers) + 1))
-    side = model.card.input.size
-    taken = _taken(model, data)
-    _fit_thresholds(classifier, source, thresholds_from, side)
     paths = [pixel_path(side), *stream_paths(model, qualities, layers)]
-    paths += [path for rival in rivals[0] for path in rival_paths(rival, side)]
-    benchmark = FaceBenchmark(taken, source.source, paths, classifier, judge, side)
+    paths += [path for rival in found for path in rival_paths(rival, side)]
+    benchmark = FaceBenchmark(taken, labels.source, paths, looks, _judge(metrics), side)
+    title = model.name if classifier is None else classifier.name
+    facts = {
+        "codecs": {rival.name: rival.describe() for rival in found},
+        "left_out": dict(left_out),
+        "refused": len(data.photos) - len(taken.photos),
+        "classifier": f"{title} ({looks.digest[:8]}), thresholds from the last tenth of "
+        f"{thresholds_from}",
+    }
+    click.echo(write_face_report(facts | _measured(model, benchmark, layers, out), out))
+
+
+def _measured(
+    model: Model, benchmark: FaceBenchmark, layers: tuple[int, ...], out: Path
+) -> dict[str, Any]:
+    """Measure every path, and return what was measured, with what, and on what."""
+    from cdvision.machine import machine, versions
+    from cdvision.models.faces.bench.measure import attribute_times
+
+    metrics = benchmark.judge.metrics
     return {
         "ours": f"cdvision {model.name}",
         "fingerprint": model.card.fingerprint,
-        "data": data.name,
-        "refused": len(data.photos) - len(taken.photos),
-        "side": side,
+        "data": benchmark.data.name,
+        "side": benchmark.side,
         "machine": machine(),
         "versions": versions("cdvision", "numpy", "onnxruntime", "pillow", "torch"),
-        "codecs": {rival.name: rival.describe() for rival in rivals[0]},
-        "left_out": dict(rivals[1]),
-        "metrics": judge.metrics.digest if judge.metrics is not None else None,
-        "speed": attribute_times(model, taken.photos, layers),
+        "metrics": metrics.digest if metrics is not None else None,
+        "speed": attribute_times(model, benchmark.data.photos, layers),
         "records": benchmark.run(out),
     }
 
@@ -160,6 +152,7 @@ def _taken(model: Model, data: LabelledSet) -> LabelledSet:
     photos, refusal = [], None
     for photo in tqdm(data.photos, desc="looking for faces", unit="face", disable=None):
         try:
+            # Every quality asks the same score; the lowest has least to code.
             model.encode(photo.data, quality=1)
             photos.append(photo)
         except ImageError as error:
@@ -207,12 +200,3 @@ def _rivals(names: tuple[str, ...]) -> tuple[list[Rival], Mapping[str, str]]:
         return found, left_out
     usual = {name: why for name, why in left_out.items() if name in DEFAULT_RIVALS}
     return [rival for rival in found if rival.name in DEFAULT_RIVALS], usual
-
-
-def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise CdvisionError(
-            "bench faces needs torch: install it with `pip install 'cdvision[train]'`"
-        ) from error
