@@ -594,7 +594,7 @@ def test_rates_with_gradients_are_of_noisy_latents(stage: MapStage, bank: PhotoB
         noisy = z + torch.rand_like(z) - 0.5
         index = model.scale_index(torch.round(z), quality, scaled)
         quantised = model.dequantiser.quantise(scaled, torch.round(z), quality, index > 0)
-        residual = quantised.residual + torch.rand_like(scaled) - 0.5
+        residual = quantised.residual + torch.rand_like(quantised.residual) - 0.5
         bits = gaussian_bits(residual, scale_of(index)).flatten(1).sum(1)
         bits += model.hyper_prior.bits(noisy, quality).flatten(1).sum(1)
     torch.testing.assert_close(found, bits)
