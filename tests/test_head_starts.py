@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from cdvision.models.dicm.training import redundancy_start  # noqa: E402
-from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
+from cdvision.models.dicm.training.stage4_heads import StandardisedLinear  # noqa: E402
 from cdvision.models.faces.face_score import FaceScore  # noqa: E402
 from cdvision.models.faces.training import fit_score, hsc_start, rows_start, style_start  # noqa: E402
 from cdvision.models.small.training.descriptor import fisher_information  # noqa: E402
