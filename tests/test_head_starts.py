@@ -16,7 +16,7 @@ from torch import Tensor, nn  # noqa: E402
 from cdvision.models.dicm.backbones import TINY, TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.codec import DicmRe  # noqa: E402
 from cdvision.models.dicm.training import redundancy_start  # noqa: E402
-from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
+from cdvision.models.dicm.training.stage4_heads import StandardisedLinear  # noqa: E402
 from cdvision.models.faces.inversion_encoder import FaceScore  # noqa: E402
 from cdvision.models.faces.training import fit_score, hsc_start, stage_rows, style_start  # noqa: E402
 from cdvision.models.small.training.descriptor import _set_rates, fisher_information, set_descriptor  # noqa: E402

@@ -289,7 +289,7 @@ def test_keys_pass_no_gradient_and_queries_do() -> None:
     slow = contrast.key_head[0].weight.clone()
     with torch.no_grad():
         contrast.head[0].weight.add_(1.0)
-    contrast.advance(encoder, key)  # the head of the slow copy is pulled along, too
+    contrast.advance(encoder)  # the head of the slow copy is pulled along, too
     assert torch.allclose(contrast.key_head[0].weight, slow + 0.001, atol=1e-6)
     assert torch.equal(contrast.queue.keys, key)
 

@@ -32,8 +32,8 @@ from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
     ClassificationTask,
     HeadsStage,
     PixelFeatures,
+    StandardisedLinear,
 )
-from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
 from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers  # noqa: E402

@@ -52,9 +52,9 @@ from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
     DetectionTask,
     HeadsStage,
     PixelFeatures,
+    StandardisedLinear,
     StreamFeatures,
 )
-from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
 from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
 from cdvision.training import stage_run  # noqa: E402
 from cdvision.training.labelled_boxes import LabelledBank, read_labelled  # noqa: E402
@@ -378,7 +378,8 @@ def test_the_slow_encoder_follows_and_is_never_trained() -> None:
     assert torch.equal(before, encoder.weight)
     with torch.no_grad():
         encoder.weight += 100.0
-    contrast.advance(encoder, torch.zeros(2, EMBEDDING))
+    contrast.loss(torch.zeros(2, EMBEDDING), torch.zeros(2, EMBEDDING))
+    contrast.advance(encoder)
     moved = before + (1 - MOMENTUM) * 100
     assert torch.allclose(contrast.key_encoder.weight, moved, atol=1e-4)
     assert not any(p.requires_grad for p in contrast.key_encoder.parameters())

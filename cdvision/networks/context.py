@@ -81,17 +81,14 @@ class SpatialPrediction(nn.Module):
         self.direct = NeighbourMean(channels, qualities)
 
     def forward(
-        self,
-        base: tuple[Tensor, ...],
-        quality: Tensor,
-        resolve: Callable[[Tensor, int], Tensor],
+        self, base: tuple[Tensor, ...], quality: Tensor, resolve: Callable[[Tensor, int], Tensor]
     ) -> Tensor:
         """Return resolved latents (N, C, 2h, 2w).
 
         Args:
-            base: four phases (N, C, h, w) of the means from the hyper-latent, as ``split`` gives.
+            base: the phases (N, C, h, w) of the means from the hyper-latent, as ``split`` gives.
             quality: (N,) int64.
-            resolve: mean (N, C, h, w) of a phase, and its number in ``split`` -> its latents.
+            resolve: mean of a phase, and its number in ``split`` -> its latents.
         """
         a, c, d, b = base
         a = resolve(a, 0)

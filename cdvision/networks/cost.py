@@ -45,13 +45,8 @@ class NetworkPart:
 def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[PartCost]:
     """Count parameters and multiply-adds of every part of a network, in the order of data flow.
 
-    Args:
-        network: "small", "dicm" or "dicm-re".
-        height: of the network input, pixels; a multiple of 64.
-        width: of the network input, pixels; a multiple of 64.
-
     Raises:
-        ModelError: no such network, or a size it cannot have.
+        ModelError: no such network, or a side that is no multiple of 64 pixels.
 
     Example:
         >>> front = cost_table("dicm")[0]

@@ -78,7 +78,6 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` plus its refinement."""
         refined: Tensor = x + self.body(x)
         return refined
 

@@ -37,10 +37,7 @@ def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
 
 
 def pixel_graphs(network: str, model: nn.Module) -> dict[str, Graph]:
-    """Return, for each tail, the whole network that it belongs to: from pixels, without a codec.
-
-    Inputs are ``image`` and what the tail takes beside latents; outputs are those of
-    ``answer.TAIL``.
+    """Return, for each tail, its whole network, without a codec: ``answer.TAIL`` from an image.
 
     Raises:
         ModelError: the package does not hold the networks as they were before it was trained.

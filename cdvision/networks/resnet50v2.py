@@ -145,16 +145,13 @@ def load_resnet50v2(path: Path | str) -> tuple[ResNet50V2Front, ResNet50V2Tail]:
 
 def _fill_input(front: ResNet50V2Front, tensors: dict[str, Tensor]) -> None:
     # ImageNet's mean and spread and the input's BatchNorm, both affine, become one.
-    scale, shift = _folded(tensors, "batchnorm0")
+    scale, shift = _folded(tensors, "batchnorm0").values()
     mean, spread = (255 * torch.tensor(values) for values in (MEAN, SPREAD))
-    _fill(front.normalise, weight=scale / spread, bias=shift - scale * mean / spread)
-    _fill(front.conv, weight=tensors["conv0.weight"])
-    for activation, name in (
-        (front.activation, "batchnorm1"),
-        (front.opening, "stage1_batchnorm0"),
-    ):
-        scale, shift = _folded(tensors, name)
-        _fill(activation[0], weight=scale, bias=shift)
+    folded = {"weight": scale / spread, "bias": shift - scale * mean / spread}
+    front.normalise.load_state_dict(folded)
+    front.conv.load_state_dict({"weight": tensors["conv0.weight"]})
+    front.activation[0].load_state_dict(_folded(tensors, "batchnorm1"))
+    front.opening[0].load_state_dict(_folded(tensors, "stage1_batchnorm0"))
 
 
 def _fill_stage(stage: nn.Module, number: int, tensors: dict[str, Tensor]) -> None:
@@ -162,19 +159,14 @@ def _fill_stage(stage: nn.Module, number: int, tensors: dict[str, Tensor]) -> No
     # shortcut of the first unit behind its branch. BatchNorm 0 closes the stage before.
     convolutions = [module for module in stage.modules() if isinstance(module, nn.Conv2d)]
     for place, convolution in enumerate(convolutions):
-        _fill(convolution, weight=tensors[f"stage{number}_conv{place}.weight"])
+        convolution.load_state_dict({"weight": tensors[f"stage{number}_conv{place}.weight"]})
     norms = [module for module in stage.modules() if isinstance(module, Affine)]
     names = [f"stage{number}_batchnorm{place}" for place in range(1, len(norms))]
     for norm, name in zip(norms, [*names, f"stage{number + 1}_batchnorm0"], strict=True):
-        scale, shift = _folded(tensors, name)
-        _fill(norm, weight=scale, bias=shift)
+        norm.load_state_dict(_folded(tensors, name))
 
 
-def _fill(module: nn.Module, **tensors: Tensor) -> None:
-    module.load_state_dict(tensors)
-
-
-def _folded(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+def _folded(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     # Scale and shift of a BatchNorm, in float64. They stand beside the convolutions, not inside,
     # so these keep their 16-bit values exactly.
     gamma, beta, mean, variance = (
@@ -182,4 +174,4 @@ def _folded(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
         for part in ("gamma", "beta", "running_mean", "running_var")
     )
     scale = gamma / torch.sqrt(variance + EPSILON)
-    return scale.float(), (beta - mean * scale).float()
+    return {"weight": scale.float(), "bias": (beta - mean * scale).float()}

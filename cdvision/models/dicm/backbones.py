@@ -50,9 +50,7 @@ BACKBONES = {
 def make_backbone(name: str, classes: int | None = None) -> tuple[nn.Module, nn.Module]:
     """Return front and tail of a backbone, with random weights.
 
-    Args:
-        name: of the backbone.
-        classes: of torchvision's own classifier, which no package uses; None for none.
+    ``classes`` are those of torchvision's own classifier, which no package uses; None for none.
     """
     if name == "resnet50v2":
         from cdvision.networks.resnet50v2 import ResNet50V2Front, ResNet50V2Tail

@@ -130,7 +130,7 @@ class HyperpriorBottleneck(Bottleneck):
     def quantise(
         self, scaled: Tensor, z: Tensor, quality: Tensor, rounding: Rounding = torch.round
     ) -> QuantisedLatent:
-        """Quantise (N, C, h, w) in one pass."""
+        """Quantise in one pass."""
         height, width = scaled.shape[2:]
         index = self.hyper_decoder(z, quality)[:, :, :height, :width]
         mean = self.mean(z, height, width)
@@ -172,7 +172,7 @@ class CheckerboardBottleneck(Bottleneck):
     def quantise(
         self, scaled: Tensor, z: Tensor, quality: Tensor, rounding: Rounding = torch.round
     ) -> QuantisedLatent:
-        """Quantise (N, C, h, w) in two passes."""
+        """Quantise in two passes."""
         features, odd = self.integer.features(z, scaled), odd_cells(scaled)
         passes: list[tuple[Tensor, Tensor, Tensor]] = []
 

@@ -29,8 +29,7 @@ WINDOW = 5  # side of the window that holds the neighbours
 class CheckerboardMean(nn.Module):
     """Resolves the latents of a map in two phases.
 
-    The second mean has a linear part, channel by channel, and a light correction of ``hidden``
-    channels that sees all channels, and the means.
+    The second mean has a linear part, channel by channel, and a light correction that sees all.
     """
 
     def __init__(self, channels: int, qualities: int, *, hidden: int = 48) -> None:
@@ -63,16 +62,11 @@ class CheckerboardMean(nn.Module):
         first = resolve(base, FIRST) * odd
         # Neighbours tell how far they came out from their own means, so the border needs no care:
         # the zeros beyond it tell nothing.
-        mean = base + self._from_neighbours(first - base * odd, base, odd, quality)
-        return first + resolve(mean, SECOND) * (1 - odd)
-
-    def _from_neighbours(
-        self, deviation: Tensor, base: Tensor, odd: Tensor, quality: Tensor
-    ) -> Tensor:
-        linear: Tensor = self.strength[quality][:, :, None, None] * self.linear(deviation)
+        deviation = first - base * odd
+        linear = self.strength[quality][:, :, None, None] * self.linear(deviation)
         hidden = self.activation(self.gather(self.told(deviation) * odd) + self.hyper(base))
-        correction: Tensor = self.correct(hidden)
-        return linear + correction
+        mean = base + (linear + self.correct(hidden))
+        return first + resolve(mean, SECOND) * (1 - odd)
 
 
 def odd_cells(like: Tensor) -> Tensor:

@@ -42,10 +42,8 @@ class SentFeatures(NamedTuple):
 class DicmRe(nn.Module):
     """The profile `dicm-re`: sends the rounded latent of redundancy elimination.
 
-    Args:
-        front: pixels (N, 3, H, W), RGB 0..255, to features (N, 256, H/4, W/4).
-        tail: those features to the network's later stages.
-        widths: channels.
+    The front maps pixels (N, 3, H, W), RGB 0..255, to features (N, 256, H/4, W/4), and the tail
+    those to later stages.
     """
 
     def __init__(self, front: nn.Module, tail: nn.Module, widths: DicmWidths = PAPER) -> None:
@@ -74,11 +72,7 @@ class DicmRe(nn.Module):
 
 
 class Dicm(nn.Module):
-    """The profile `dicm`: the filtered features, coded by a second, larger network.
-
-    Args:
-        re: a trained `DicmRe`; its front, tail and widths are this model's.
-    """
+    """The profile `dicm`: the features that a `DicmRe` filters, coded by a larger network."""
 
     def __init__(self, re: DicmRe) -> None:
         super().__init__()

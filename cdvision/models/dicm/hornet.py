@@ -66,13 +66,11 @@ class GlobalLocalFilter(nn.Module):
 
 
 class GatedConvolution(nn.Module):
-    """Recursive gated convolution (gnConv): products of up to ``order`` neighbourhoods.
-
-    ``channels`` is a multiple of 2^(order - 1).
-    """
+    """Recursive gated convolution (gnConv): products of up to ``order`` neighbourhoods."""
 
     def __init__(self, channels: int, order: int, *, spatial: Spatial) -> None:
         super().__init__()
+        # Each order has twice the channels of the one before, the last one all of them.
         self.ladder = tuple(channels // 2 ** (order - 1 - k) for k in range(order))
         total = sum(self.ladder)
         self.project_in = nn.Conv2d(channels, 2 * channels, 1)

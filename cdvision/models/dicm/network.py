@@ -37,12 +37,10 @@ class DicmSettings:
 
 
 class DicmPackage(nn.Module):
-    """Codec and heads.
+    """Codec, backbone inside, and heads, None where there is none.
 
-    Attributes:
-        codec: `DicmRe` or `Dicm`, backbone inside.
-        classifier: on the average of the last stage; None where there is none.
-        detector: on features and stages, as many as it has strides; None where there is none.
+    The classifier reads the average of the last stage, the detector as many stages as it has
+    strides.
     """
 
     def __init__(self, settings: DicmSettings) -> None:

@@ -26,7 +26,6 @@ from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import InputSpec, ModelCard, TailSpec
 from cdvision.package.families import CHECKERBOARD, HYPERPRIOR
 
-CLASSIFIER_LIST, DETECTOR_LIST = "classifier", "detector"  # of class names
 PADDING = (124, 116, 104)  # ImageNet's mean
 
 
@@ -44,7 +43,7 @@ def build_dicm(
 ) -> ModelCard:
     """Write the package of a trained network; the folder's files are overwritten.
 
-    ``facts`` may have the lists of class names ``classifier`` and ``detector``.
+    ``facts`` may have lists of class names, called as the tails are: ``classifier``, ``detector``.
 
     Raises:
         ModelError: a sum of an integer network could reach 2^24, or a graph differs from its
@@ -102,13 +101,13 @@ def _tails(model: DicmPackage) -> dict[str, TailSpec]:
     if model.detector is not None:
         config = model.detector.config
         tails[DETECTOR] = TailSpec(
-            ("detect", "segment") if config.masks else ("detect",), spec, DETECTOR_LIST,
+            ("detect", "segment") if config.masks else ("detect",), spec, DETECTOR,
             f"{backbone} after stage 1, FPN, RPN, RoI heads",
             head="two_stage", settings={"selection": config.to_dict()},
         )  # fmt: skip
     if model.classifier is not None:
         tails[CLASSIFIER] = TailSpec(
-            ("classify",), spec, CLASSIFIER_LIST, f"{backbone} after stage 1, linear classifier",
+            ("classify",), spec, CLASSIFIER, f"{backbone} after stage 1, linear classifier",
             head="classes", settings={"pool_stride": model.pool_stride},
         )  # fmt: skip
     return tails

@@ -52,12 +52,9 @@ class ResNet50Front(nn.Module):
 
 
 class ResNet50Tail(nn.Module):
-    """Layer1 features to layers 2 to 4, and to class logits.
+    """Layer1 features to layers 2 to 4, and to logits of ``classes``, None for no classifier.
 
-    Args:
-        classes: outputs of ``fc``; None for no classifier.
-        network: the ResNet-50 to take the layers from, and ``fc`` where it has as many outputs;
-            a new one with random weights if None.
+    Takes the layers of ``network``, and ``fc`` where it has as many outputs.
     """
 
     def __init__(

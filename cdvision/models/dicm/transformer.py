@@ -59,7 +59,7 @@ class RelativePosition(nn.Module):
 
 
 class SparseAttention(nn.Module):
-    """Multi-head attention to the ``keep`` highest scores of each query of a map, row by row."""
+    """Multi-head attention to the ``keep`` highest scores of each query."""
 
     def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
         super().__init__()
@@ -69,12 +69,9 @@ class SparseAttention(nn.Module):
         self.project_out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int], keep: int) -> Tensor:
-        """Map (N, T, width) to the same shape.
+        """Map (N, T, width) tokens of a map of ``size``, row by row, to the same shape.
 
-        Args:
-            tokens: of a map, row by row.
-            size: height and width of the map.
-            keep: keys that a query attends to; more where scores are equal.
+        Where scores are equal, more than ``keep`` keys count.
         """
         queries, keys, values = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -104,12 +101,8 @@ class TransformerBlock(nn.Module):
         hidden = EXPANSION * width
         self.norm = nn.LayerNorm(width)
         self.attention = SparseAttention(side, width, heads)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, hidden),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(hidden, width),
-        )
+        mlp = nn.Linear(width, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), *mlp)
 
     def forward(self, x: Tensor, keep: int) -> Tensor:
         """Map (N, width, H, W) to the same shape."""

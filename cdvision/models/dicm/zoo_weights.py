@@ -15,12 +15,8 @@ from cdvision.networks.pickled_arrays import read_pickled_arrays
 def convert_zoo_checkpoint(pkl_path: str | Path, out_path: str | Path) -> int:
     """Write the arrays of a Detectron2 ``.pkl`` checkpoint as safetensors, and return their number.
 
-    Warns that a pickled file is being read.
-
-    Args:
-        pkl_path: a file of Detectron2's model zoo, or another in its format: a dict of arrays by
-            name, perhaps under ``"model"``.
-        out_path: the ``.safetensors`` file to write, which `CdvisionPredictor` takes.
+    Warns that a pickled file is being read: one of Detectron2's model zoo, or another in its
+    format, a dict of arrays by name, perhaps under ``"model"``.
 
     Raises:
         ModelError: the file cannot be read, or holds anything but arrays, texts and numbers.

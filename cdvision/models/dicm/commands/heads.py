@@ -18,9 +18,9 @@ from cdvision.models.dicm.training.stage4_heads import (
     DetectionTask,
     HeadTask,
     PixelFeatures,
+    StandardisedLinear,
     StreamFeatures,
 )
-from cdvision.models.dicm.training.standardised import StandardisedLinear
 from cdvision.training.labelled_boxes import LabelledBank, read_labelled
 from cdvision.training.labelled_classes import read_class_bank
 

@@ -23,11 +23,7 @@ SPLIT = "res2"
 
 
 class StreamResNet(Backbone):  # type: ignore[misc]  # Detectron2 has no types
-    """The stages after res2 of a ResNet; res2 itself is the input.
-
-    Args:
-        resnet: built by Detectron2; its later stages are taken over, not copied.
-    """
+    """The stages after res2 of a ResNet, taken over from it; res2 itself is the input."""
 
     def __init__(self, resnet: ResNet) -> None:
         super().__init__()
@@ -101,10 +97,6 @@ def stream_config(cfg: Any, *, model: str = "", tail: str = "", channels: int = 
             fingerprint tells.
         tail: the package's tail whose features are taken; where empty, the one that detects.
         channels: channels of those features.
-
-    Returns:
-        The config with its own ``MODEL.META_ARCHITECTURE``, ``MODEL.BACKBONE.NAME`` and a node
-        ``CDVISION``.
 
     Raises:
         ModelError: a config of another kind of network.

@@ -25,11 +25,7 @@ TEMPERATURE = 0.2
 def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """Return the mean of -log(e^{q·k+/τ} / (e^{q·k+/τ} + Σ e^{q·k-/τ})).
 
-    Args:
-        query: (N, D) unit vectors.
-        positive: (N, D) unit vectors, the key of the same photo in the same row.
-        negatives: (K, D) unit vectors, keys of other photos.
-        temperature: τ.
+    All are unit vectors: queries (N, D), the keys of the same photos (N, D), other keys (K, D).
     """
     # A classification: the positive, column 0, is the right class among all keys.
     alike = (query * positive).sum(1, keepdim=True)  # (N, 1)
@@ -79,6 +75,7 @@ class MomentumContrast(nn.Module):
         self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
         self.key_head = copy.deepcopy(self.head).requires_grad_(False)
         self.queue, self.groups = KeyQueue(queue), groups
+        self._key: Tensor | None = None  # of the batch that the optimiser learns from
 
     def query(self, pooled: Tensor) -> Tensor:
         """Return unit vectors (N, D) of pooled features (N, C) of the trained encoder."""
@@ -101,14 +98,16 @@ class MomentumContrast(nn.Module):
 
     def loss(self, query: Tensor, key: Tensor) -> Tensor:
         """Return InfoNCE of a batch against the queue, where `advance` puts its keys later."""
+        self._key = key
         # A copy: the queue moves on before gradients are computed.
         return info_nce(query, key, self.queue.keys.clone(), TEMPERATURE)
 
     @torch.no_grad()
-    def advance(self, encoder: nn.Module, key: Tensor) -> None:
+    def advance(self, encoder: nn.Module) -> None:
         """After an optimiser's step: pull the slow copy along and push the batch's keys."""
         # Slow <- momentum * slow + (1 - momentum) * trained, parameter by parameter.
         for slow, trained in ((self.key_encoder, encoder), (self.key_head, self.head)):
             for mean, value in zip(slow.parameters(), trained.parameters(), strict=True):
                 mean.lerp_(value.detach(), 1 - MOMENTUM)
-        self.queue.push(key)
+        if self._key is not None:
+            self.queue.push(self._key)

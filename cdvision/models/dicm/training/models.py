@@ -57,12 +57,9 @@ class Start:
 
 
 def start_from(source: Path | str | None, backbone: str, weights: str | None) -> Start:
-    """Return where to begin: a run's or package's networks if one is given, else other weights.
+    """Return where to begin: with a run's or package's networks, or without a source otherwise.
 
-    Args:
-        source: a finished run, or a package by its folder or name; None for none.
-        backbone: without ``source``: name of the network.
-        weights: without ``source``: published weights, see `Start`; None for random ones.
+    Without a source, ``weights`` are published ones of a backbone, see `Start`, or None: random.
 
     Raises:
         CdvisionError: ``source`` is neither, or of another family.
@@ -89,7 +86,13 @@ def start_from(source: Path | str | None, backbone: str, weights: str | None) ->
 def start_backbone(start: Start) -> Backbone:
     """Return front and tail with the start's weights, in evaluation mode."""
     if not start.stage and start.weights is not None:
-        return _published(start.backbone, start.weights)
+        if start.backbone == "resnet50v2":
+            from cdvision.networks.resnet50v2 import load_resnet50v2
+
+            return Backbone(*load_resnet50v2(start.weights))
+        from cdvision.models.dicm.resnet50 import split_resnet50
+
+        return Backbone(*split_resnet50(start.weights))
     tensors = start.redundancy_tensors()
     # The run's tail may have a classifier of its own, of as many classes as its weights say.
     classifier = tensors.get("tail.fc.weight")
@@ -125,13 +128,3 @@ def make_codec(start: Start) -> Dicm:
 def tensors_below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _published(name: str, weights: str) -> Backbone:
-    if name == "resnet50v2":
-        from cdvision.networks.resnet50v2 import load_resnet50v2
-
-        return Backbone(*load_resnet50v2(weights))
-    from cdvision.models.dicm.resnet50 import split_resnet50
-
-    return Backbone(*split_resnet50(weights))

@@ -23,11 +23,8 @@ from cdvision.training.stage import Stage
 class RateStage(Stage):
     """Base of stages that train features against bits.
 
-    Args:
-        network: what the run is for; laid out on the plan's device, in training mode.
-        plan: length, batch, device.
-        rate_weight: multiplier of bits per pixel; qualities spread around it.
-        options: may name bits per pixel to steer the qualities to instead.
+    Qualities spread around ``rate_weight``, the multiplier of bits per pixel, or are steered to the
+    bits per pixel that the options name.
     """
 
     def __init__(

@@ -1,9 +1,4 @@
-"""Eight qualities in one model: what a bit costs at each, or which rate each is steered to.
-
-The paper trains one model a rate and names one multiplier (0.08 for the codec). Here the quality
-is drawn for each photo, and the multipliers are spread by the same factor of 32 over which the
-paper's sweep is assumed to go (0.02 to 0.64).
-"""
+"""Eight qualities in one model: what a bit costs at each, or which rate each is steered to."""
 
 from __future__ import annotations
 
@@ -18,6 +13,8 @@ from cdvision.networks.scales import QUALITIES
 from cdvision.training.learning_rates import factor_of, group_by_rate
 from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl
 
+# The paper trains one model a rate and names one multiplier (0.08 for the codec). Here the quality
+# is drawn for each photo; multipliers spread by 32, as the paper's sweep may (0.02 to 0.64).
 CHEAPEST, DEAREST = 0.25, 8.0  # multiplier of quality 8 and of quality 1, over the paper's
 STEERING = 0.01
 RAMP_START, RAMP_END = 0.05, 0.25  # of a run

@@ -28,11 +28,9 @@ CHUNK = 16  # crops that run through the front at once
 
 
 def start_redundancy(model: DicmRe, images: Tensor) -> None:
-    """Set the convolutions of RE, and the steps and scales of its bottleneck.
+    """Set the convolutions of RE, and the steps and scales of its bottleneck, by some photos.
 
-    Args:
-        model: changed in place; its front and tail hold their final weights.
-        images: (N, 3, S, S) RGB 0..255, S a multiple of 32; some hundred.
+    They are (N, 3, S, S) RGB 0..255, S a multiple of 32; front and tail have their final weights.
     """
     metric = _metric(model, images[:CHUNK])
     with torch.no_grad():

@@ -51,10 +51,7 @@ def heat_map(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def object_boxes(heat: Tensor) -> Tensor:
-    """Return the extents (N, 4) of the heat in maps (N, H, W): top, left, bottom, right.
-
-    They are float32 fractions of the map.
-    """
+    """Return extents (N, 4) of the heat in maps (N, H, W): top, left, bottom, right (fractions)."""
     top, bottom = _extent(heat.amax(2) > HEAT_THRESHOLD)
     left, right = _extent(heat.amax(1) > HEAT_THRESHOLD)
     return torch.stack([top, left, bottom, right], dim=1)
@@ -74,10 +71,7 @@ def _extent(lines: Tensor) -> tuple[Tensor, Tensor]:
 def draw_crop(
     height: int, width: int, box: Box, rng: np.random.Generator, *, least_area: float = LEAST_AREA
 ) -> Crop:
-    """Draw a crop of a photo (height x width pixels) whose centre lies in the object's box.
-
-    Area and aspect are those of the usual random resized crop.
-    """
+    """Draw a crop of a photo (height x width pixels) whose centre lies in the object's box."""
     crop_height, crop_width = _draw_size(height, width, rng, least_area)
     top = _draw_start(height, crop_height, box.top, box.bottom, rng)
     left = _draw_start(width, crop_width, box.left, box.right, rng)
@@ -87,7 +81,8 @@ def draw_crop(
 def _draw_size(
     height: int, width: int, rng: np.random.Generator, least_area: float
 ) -> tuple[int, int]:
-    # Evenly in the logarithm, so that an aspect is as likely as its inverse.
+    # As the usual random resized crop: evenly in the logarithm, so that an aspect is as likely as
+    # its inverse.
     low, high = (math.log(aspect) for aspect in ASPECTS)
     for _ in range(ATTEMPTS):
         area = height * width * rng.uniform(least_area, 1.0)

@@ -35,7 +35,6 @@ class ContrastiveStage(Stage):
         self.backbone.train().requires_grad_(True)
         self.contrast = MomentumContrast(backbone, channels, queue=options.queue).to(plan.device)
         self.optimizer = contrastive_optimizer(backbone, self.contrast, plan, options.learning_rate)
-        self._key: Tensor | None = None
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -52,14 +51,13 @@ class ContrastiveStage(Stage):
         first, second = (channels_last(view, self.plan.device) for view in views)
         with self.plan.autocast():
             query = self.contrast.query(pool(self.backbone(first)))
-            self._key = self.contrast.key(second, lambda network, view, _: pool(network(view)))
-            loss = self.contrast.loss(query, self._key)
+            key = self.contrast.key(second, lambda network, view, _: pool(network(view)))
+            loss = self.contrast.loss(query, key)
         return loss, {"info_nce": loss}
 
     def after_step(self) -> None:
         """Move the slow encoder and the queue."""
-        if self._key is not None:
-            self.contrast.advance(self.backbone, self._key)
+        self.contrast.advance(self.backbone)
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""

@@ -38,7 +38,6 @@ class JointStage(RateStage):
         self.model, self.bank = model, bank
         self.contrast = MomentumContrast(model, channels, queue=options.queue).to(plan.device)
         self.optimizer = contrastive_optimizer(model, self.contrast, plan, options.rate)
-        self._key: Tensor | None = None
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -55,16 +54,15 @@ class JointStage(RateStage):
             sent = self.model.transmit(features, quality)
             query = self.contrast.query(pool(stages_of(self.model.tail, sent.features)[-1]))
             # Keys are shuffled: each part of them takes the qualities of its own photos.
-            self._key = self.contrast.key(second, lambda n, v, at: _pooled(n, v, quality[at]))
-            contrast = self.contrast.loss(query, self._key)
+            key = self.contrast.key(second, lambda n, v, at: _pooled(n, v, quality[at]))
+            contrast = self.contrast.loss(query, key)
             filtered = L1_WEIGHT * mean_absolute_error(sent.features, features)
         rate = self.price(sent, quality, first)
         return contrast + rate + filtered, {"info_nce": contrast, "rate": rate, "l1": filtered}
 
     def after_step(self) -> None:
         """Move the slow network and the queue."""
-        if self._key is not None:
-            self.contrast.advance(self.network, self._key)
+        self.contrast.advance(self.network)
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""

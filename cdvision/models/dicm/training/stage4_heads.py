@@ -16,7 +16,6 @@ from cdvision.models.dicm.codec import DicmCodec
 from cdvision.models.dicm.training.detector_losses import detector_losses, keep_boxes_exact
 from cdvision.models.dicm.training.options import HeadsOptions
 from cdvision.models.dicm.training.rate_stage import draw_qualities
-from cdvision.models.dicm.training.standardised import StandardisedLinear
 from cdvision.training.labelled_boxes import LabelledBank
 from cdvision.training.labelled_classes import ClassBank
 from cdvision.training.plan import Plan
@@ -26,6 +25,44 @@ from cdvision.training.stage import Stage
 TAIL_SHARE = 0.1  # of the learning rate: a tail that knows much learns slowly
 MEASURED = 64  # crops from which a classifier's inputs are standardised
 WEIGHT_DECAY = 1e-4
+
+
+class StandardisedLinear(nn.Module):
+    """A linear layer (classes, C), trained in place, behind (x - mean) / spread."""
+
+    # Averages of late features differ by hundredths from photo to photo: a layer that reads them
+    # as they are needs weights of tens, and had not left its start after two thousand steps.
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self.register_buffer("mean", torch.zeros(linear.in_features))
+        self.register_buffer("spread", torch.ones(linear.in_features))
+
+    @torch.no_grad()
+    def measure(self, samples: Tensor) -> None:
+        """Take mean and spread from samples (n, C)."""
+        spread = samples.std(0)
+        self.mean.copy_(samples.mean(0))
+        # With a floor: what hardly varies must count less, not more.
+        self.spread.copy_(spread + 0.5 * spread.mean() + 1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C) to (N, classes)."""
+        logits: Tensor = self.linear((x - self.mean) / self.spread)
+        return logits
+
+    @torch.no_grad()
+    def folded(self) -> nn.Linear:
+        """Return the one linear layer that does the same."""
+        # W (x - m) / s + b  =  (W / s) x  +  b - (W / s) m
+        weight = self.linear.weight / self.spread
+        folded = nn.Linear(self.linear.in_features, self.linear.out_features).to(weight.device)
+        folded.weight.copy_(weight)
+        folded.bias.copy_(self.linear.bias - weight @ self.mean)
+        return folded
 
 
 @dataclass(frozen=True)
@@ -115,13 +152,8 @@ class StreamFeatures(nn.Module):
 class HeadsStage(Stage):
     """Train heads, one task a step, drawn by the tasks' shares.
 
-    Args:
-        tail: shared by the tasks; frozen unless ``train_tail``.
-        source: module that makes features of (N, 3, H, W) and a generator; never trained.
-        tasks: by name.
-        plan: length, batch, device.
-        options: learning rate of the heads, and whether the tail is tuned too; its statistics of
-            batch normalisation stay.
+    The tail, which the tasks share, is tuned with ``train_tail``; its statistics of batch
+    normalisation stay. The source of features is never trained.
     """
 
     name = "heads"

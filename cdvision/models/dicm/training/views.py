@@ -26,13 +26,9 @@ HEAT_BATCH = 32
 
 
 class ViewBank:
-    """uint8 photos (3, H, W) with the box of the object in each.
+    """uint8 photos (3, H, W) with the box of the object in each, for square views of ``side``.
 
-    Args:
-        photos: on one device.
-        side: pixels of a square view.
-        every: share of the run between refreshes of the boxes; above 1 they are never refreshed.
-        heat_side: pixels at which the network looks for objects.
+    Boxes are refreshed ``every`` share of the run; above 1 they never are.
     """
 
     def __init__(
