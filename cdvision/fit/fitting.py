@@ -22,7 +22,7 @@ from cdvision.fit.measure import measure_tap
 from cdvision.fit.options import FitOptions
 from cdvision.fit.photos import PhotoFile, find_photos, hold_out
 from cdvision.fit.report import FitReport, length_line
-from cdvision.fit.resuming import check_options, check_room, explained_full_disk, run_progress
+from cdvision.fit.resuming import check_run, explained_full_disk, run_progress
 from cdvision.fit.sources import NetworkRequest, find_network
 from cdvision.fit.stage import TapStage
 from cdvision.fit.streams import StreamReader
@@ -81,7 +81,6 @@ def fit_tap(
     say(length_line(len(training), before, plan))
     run = out / RUN
     stage = TapStage(shape, source, network, plan, tune_tail=options.tune_tail)
-    check_room(out, sum(value.numel() for value in stage.tap.parameters()))
     identity = {
         "model": package.card.fingerprint,
         "network": network.facts,
@@ -93,7 +92,7 @@ def fit_tap(
         "batch": options.batch,
         "seed": options.seed,
     }
-    check_options(run, identity)
+    check_run(run, identity, sum(value.numel() for value in stage.tap.parameters()))
     facts = {"photos": len(training), "options": asdict(options)}
     try:
         with explained_full_disk(run):

@@ -13,8 +13,7 @@ from cdvision.fit.network import SplitNetwork
 from cdvision.fit.stage import output_error
 from cdvision.models.any_network.graphs import FRONTS, NETWORK, TAILS
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
-from cdvision.models.any_network.training.metric import NetworkMetric
-from cdvision.models.any_network.training.start import start_latents, start_taps
+from cdvision.models.any_network.training.start import NetworkMetric, start_latents, start_taps
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.finished import Finished, fill_module
 from cdvision.training.learning_rates import codec_rate, group_by_rate
