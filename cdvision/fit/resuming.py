@@ -40,10 +40,7 @@ def run_progress(run: Path) -> Progress | None:
 
 
 def check_run(run: Path, identity: Mapping[str, Any], parameters: int) -> None:
-    """Refuse a run that could not be saved, or that was started with another ``identity``.
-
-    What must not change while a run goes on is kept in its folder.
-    """
+    """Refuse a run that could not be saved, or that was started with another ``identity``."""
     # The folder may have to be made yet: the disk is that of the nearest one above it.
     place = next(p for p in (run, *run.resolve().parents) if p.is_dir())
     needed, free = SPARE_BYTES * parameters, shutil.disk_usage(place).free

@@ -141,12 +141,7 @@ def output_error(found: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> 
 
 @torch.no_grad()
 def start_from_regression(
-    tap: FittedTap,
-    draw: DrawBatch,
-    spread: Tensor,
-    rng: np.random.Generator,
-    *,
-    cells: int = CELLS,
+    tap: FittedTap, draw: DrawBatch, spread: Tensor, rng: np.random.Generator, *, cells: int = CELLS
 ) -> None:
     """Set a tap, whose blocks are the identity still, to the reduced-rank ridge regression.
 
@@ -178,10 +173,7 @@ def start_from_regression(
 def _moments(
     tap: FittedTap, draw: DrawBatch, rng: np.random.Generator, cells: int
 ) -> tuple[Tensor, Tensor]:
-    """Return second moments per cell: (K + 1, K + 1) of neighbourhoods, (K + 1, outputs) of both.
-
-    The last of K + 1 is the constant 1.
-    """
+    """Return moments per cell: (K + 1, K + 1) of neighbourhoods, (K + 1, outputs) with features."""
     place, down = tap.closing.weight.device, tap.shape.down
     width = tap.opening.weight[0].numel() + 1
     # Tens of thousands of cells are added up: float32 would lose the smallest directions.

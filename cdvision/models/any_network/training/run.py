@@ -17,8 +17,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from cdvision.building.map_tables import build_coder
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
@@ -63,8 +61,7 @@ class NetworkFigures:
 
     def to_dict(self) -> dict[str, Any]:
         """Give JSON values."""
-        rows = [one.to_dict() for one in self.qualities]
-        return {"network": self.network, "photos": self.photos, "qualities": rows}
+        return {**vars(self), "qualities": [one.to_dict() for one in self.qualities]}
 
 
 def train_encoder(
@@ -166,10 +163,11 @@ def measure_networks(
         features = {name: network.features(image) for name, network in networks.items()}
         gathered = model.encoder.gather(list(features.values())).expand(QUALITIES, -1, -1, -1)
         symbols, hyper = model.encode_features(gathered, levels)
+        integers = (part.cpu().numpy().astype(np.int32) for part in (symbols, hyper))
         received = [
             # Symbols that are skipped never arrive, and cost nothing.
             coder.received({SYMBOLS: s, HYPER: z}, level)
-            for level, (s, z) in enumerate(zip(_integers(symbols), _integers(hyper), strict=True))
+            for level, (s, z) in enumerate(zip(*integers, strict=True))
         ]
         sizes = [
             stream_size(HYPERPRIOR, coder, one, level + 1, photo.source_size, photo.pixels)
@@ -182,10 +180,6 @@ def measure_networks(
             sums[name].add_features(found, target, sizes)
             sums[name].add_outputs(networks[name].outputs(found), networks[name].outputs(target))
     return [NetworkFigures(name, one.photos, one.figures()) for name, one in sums.items()]
-
-
-def _integers(values: Tensor) -> NDArray[np.int32]:
-    return values.cpu().numpy().astype(np.int32)
 
 
 def figures_table(figures: Sequence[NetworkFigures]) -> str:

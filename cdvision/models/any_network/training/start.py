@@ -48,14 +48,9 @@ DrawCrops = Callable[[int, np.random.Generator], Tensor]
 
 
 class NetworkMetric(nn.Module):
-    """The metric on one network's features.
+    """The metric on one network's features: a block's error is ``|root @ difference|^2``."""
 
-    Attributes:
-        root: (D, D), D the values of a block; the error of a block is ``|root @ difference|^2``,
-            scaled so that a code that sends nothing loses 1.
-        block: cells across a block.
-    """
-
+    # (D, D), D the values of a block; scaled so that a code that sends nothing loses 1.
     root: Tensor
 
     def __init__(self, spec: FeatureSpec) -> None:
