@@ -16,7 +16,7 @@ pytest.importorskip("onnx")
 from cdvision.fit.examples import Example, Window  # noqa: E402
 from cdvision.fit.fitting import tap_shape  # noqa: E402
 from cdvision.fit.options import FitOptions  # noqa: E402
-from cdvision.fit.regression import start_from_regression  # noqa: E402
+from cdvision.fit.stage import start_from_regression  # noqa: E402
 from cdvision.networks.fitted_tap import FittedTap, TapShape  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 

@@ -21,8 +21,8 @@ from cdvision.fit.photos import MOST_SHORT, find_photos, photo_bank  # noqa: E40
 from cdvision.fit.sources import split_torch  # noqa: E402
 from cdvision.models.any_network.commands.encoder import with_settings  # noqa: E402
 from cdvision.models.any_network.network import AnyNetworkShape, Gather  # noqa: E402
-from cdvision.models.any_network.training.metric import NetworkMetric  # noqa: E402
 from cdvision.models.any_network.training.run import train_encoder  # noqa: E402
+from cdvision.models.any_network.training.start import NetworkMetric  # noqa: E402
 from cdvision.models.any_network.user_networks import parse_networks  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.rate_control import targets_between  # noqa: E402

@@ -20,7 +20,6 @@ class _Tracer(fx.Tracer):
         self._split = split
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Tell what is not traced into."""
         return module_qualified_name == self._split or super().is_leaf_module(
             m, module_qualified_name
         )

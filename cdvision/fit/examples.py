@@ -137,11 +137,6 @@ class ExampleSource:
     """Windows of examples, one after the other; ``batch`` crops of one are a step.
 
     They take ``memory`` bytes, or a share of what is free where it is None.
-
-    Attributes:
-        positive: whether no feature of the first photos is below 0.
-        seconds_before_training: how long the first window will take.
-        all_fit: whether one window holds all photos.
     """
 
     def __init__(
@@ -158,6 +153,7 @@ class ExampleSource:
         made = [first, *(maker.make(file) for file in files[1:SAMPLE])]
         seconds_each = (time.perf_counter() - started) / max(1, len(made) - 1)
         sample = [example for example in made if example is not None]
+        # Whether no feature is below 0, as behind a ReLU.
         self.positive = bool(sample) and min(float(e.features.min()) for e in sample) >= 0
         room = free_memory() if memory is None else memory
         self._count = photos_that_fit(sample, len(files), room)
@@ -185,7 +181,13 @@ class ExampleSource:
 
     def _make_window(self, number: int, visible: bool) -> Window:
         """Make one window; a bar is shown where somebody waits for it."""
-        chosen = [self._files[i] for i in self._places(number)]
+        # The next photos of an order that changes with every round. They follow from the number
+        # alone: a resumed run needs no window before it.
+        first, chosen = number * self._count, list[PhotoFile]()
+        while len(chosen) < self._count:
+            turn, start = divmod(first + len(chosen), len(self._files))
+            order = np.random.default_rng((self._seed, turn)).permutation(len(self._files))
+            chosen += [self._files[i] for i in order[start : start + self._count - len(chosen)]]
         examples = []
         for file in tqdm(chosen, desc="photos", unit="photo", disable=None if visible else True):
             if self._closed.is_set():
@@ -195,16 +197,6 @@ class ExampleSource:
         if not examples:
             raise none_usable(len(chosen), self._maker.left_out, otherwise="stopped")
         return Window(examples)
-
-    def _places(self, number: int) -> list[int]:
-        """Photos of a window: the next ones of an order that changes with every round."""
-        first, places = number * self._count, list[int]()
-        while len(places) < self._count:
-            # Any window's photos follow from its number: a resumed run needs no window before it.
-            turn, start = divmod(first + len(places), len(self._files))
-            order = np.random.default_rng((self._seed, turn)).permutation(len(self._files))
-            places += order[start : start + self._count - len(places)].tolist()
-        return places
 
 
 def free_memory() -> int:

@@ -22,14 +22,14 @@ from cdvision.fit.measure import measure_tap
 from cdvision.fit.options import FitOptions
 from cdvision.fit.photos import PhotoFile, find_photos, hold_out
 from cdvision.fit.report import FitReport, length_line
-from cdvision.fit.resuming import check_options, check_room, explained_full_disk, run_progress
+from cdvision.fit.resuming import check_run, explained_full_disk, run_progress
 from cdvision.fit.sources import NetworkRequest, find_network
 from cdvision.fit.stage import TapStage
 from cdvision.fit.streams import StreamReader
 from cdvision.fit.tap_builder import round_to_half, write_tap
 from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.package.card import FeatureSpec
-from cdvision.package.loader import ModelPackage, load_package
+from cdvision.package.loader import load_package
 from cdvision.package.registry import DEFAULT_MODEL, model_folder
 from cdvision.package.tap import TapCard, check_tap_name, is_tap
 from cdvision.training.run_folder import LOG, read_record
@@ -59,7 +59,14 @@ def fit_tap(
     """
     options = options or FitOptions()
     name = name or out.resolve().name
-    package = _package_for(name, out, model)
+    check_tap_name(name)
+    if is_tap(out):
+        raise CdvisionError(f"{out} holds a finished tap: name another folder, or remove it")
+    package = load_package(model_folder(model))
+    if name in package.card.tails:
+        raise CdvisionError(
+            f"model {package.card.name!r} has a tail {name!r} already: take another name"
+        )
     training, held_out = hold_out(find_photos(images, splits))
     training = training[: options.photos]
     plan = options.plan()
@@ -81,7 +88,6 @@ def fit_tap(
     say(length_line(len(training), before, plan))
     run = out / RUN
     stage = TapStage(shape, source, network, plan, tune_tail=options.tune_tail)
-    check_room(out, sum(value.numel() for value in stage.tap.parameters()))
     identity = {
         "model": package.card.fingerprint,
         "network": network.facts,
@@ -93,7 +99,7 @@ def fit_tap(
         "batch": options.batch,
         "seed": options.seed,
     }
-    check_options(run, identity)
+    check_run(run, identity, sum(value.numel() for value in stage.tap.parameters()))
     facts = {"photos": len(training), "options": asdict(options)}
     try:
         with explained_full_disk(run):
@@ -111,19 +117,6 @@ def fit_tap(
     return report
 
 
-def _package_for(name: str, out: Path, model: str | Path) -> ModelPackage:
-    """Load the model of a new tap; raises CdvisionError where the tap cannot be called so."""
-    check_tap_name(name)
-    if is_tap(out):
-        raise CdvisionError(f"{out} holds a finished tap: name another folder, or remove it")
-    package = load_package(model_folder(model))
-    if name in package.card.tails:
-        raise CdvisionError(
-            f"model {package.card.name!r} has a tail {name!r} already: take another name"
-        )
-    return package
-
-
 def finish_fit(
     name: str,
     features: FeatureSpec,
@@ -133,10 +126,7 @@ def finish_fit(
     held_out: Sequence[PhotoFile],
     out: Path,
 ) -> FitReport:
-    """Measure a trained tap on photos that it was not fitted on, and write its folder.
-
-    ``tail`` is trained too, or None where the network's own stays.
-    """
+    """Measure a trained tap, and its tail if that was tuned, on other photos; write its folder."""
     reader, network = maker.reader, maker.network
     for trained in (tap, tail):
         if trained is not None:

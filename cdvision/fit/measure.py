@@ -25,23 +25,15 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class QualityFigures:
-    """What a tap gives at one quality.
+    """What a tap gives at one quality."""
 
-    Attributes:
-        quality: 1 and up.
-        bytes: mean of a stream.
-        explained_variance: of the features, all together: 1 - squared error / variance.
-        cosine: mean similarity of the network's outputs from stream and from pixels.
-        top1: share of photos with the same greatest output; None where outputs are no vectors.
-        neighbours: share of each photo's nearest neighbours, by the network's outputs from pixels,
-            that are among its nearest from streams: what a search keeps.
-    """
-
-    quality: int
-    bytes: float
-    explained_variance: float
-    cosine: float
-    top1: float | None
+    quality: int  # 1 and up
+    bytes: float  # mean of a stream
+    explained_variance: float  # of the features, all together: 1 - squared error / variance
+    cosine: float  # mean similarity of the network's outputs from stream and from pixels
+    top1: float | None  # share of photos with the same greatest output; None without vectors
+    # Share of each photo's nearest neighbours, by the network's outputs from pixels, that are
+    # among its nearest from streams: what a search keeps.
     neighbours: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,10 +57,10 @@ class FigureSums:
 
     def add_features(self, found: Tensor, target: Tensor, sizes: Sequence[int]) -> None:
         """Add (Q, F, h, w) from streams of so many bytes and (1, F, h, w) from pixels."""
-        double: dict[str, Any] = {"dtype": torch.float64}
-        self._error += (found - target).square().sum((1, 2, 3), **double).cpu()
-        self._sum = self._sum + target.sum((0, 2, 3), **double).cpu()
-        self._square = self._square + target.square().sum((0, 2, 3), **double).cpu()
+        double = torch.float64
+        self._error += (found - target).square().sum((1, 2, 3), dtype=double).cpu()
+        self._sum = self._sum + target.sum((0, 2, 3), dtype=double).cpu()
+        self._square = self._square + target.square().sum((0, 2, 3), dtype=double).cpu()
         self._cells += target[0, 0].numel()
         self._bytes += torch.tensor(sizes, dtype=torch.float64)
         self.photos += 1
@@ -157,10 +149,7 @@ def measure_tap(
     network: SplitNetwork,
     files: Sequence[PhotoFile],
 ) -> FigureSums:
-    """Measure a tap on held-out photos, of which the first count; raises CdvisionError without.
-
-    ``tail`` is the network's as tuned, or None where it stayed as it was.
-    """
+    """Measure a tap, and the network's tail where that was tuned, on the first held-out photos."""
     card, coder = reader.package.card, reader.package.coder
     qualities = list(range(1, card.qualities + 1))
     levels = torch.tensor(qualities, device=reader.device) - 1

@@ -26,10 +26,7 @@ GREY = 114.0  # of the pictures that a network is tried on
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What a network expects of its input: ``(pixels * range / 255 - mean) / std``.
-
-    Raises CdvisionError where a spread is not above 0, or the order is unknown.
-    """
+    """What a network expects of its input: ``(pixels * range / 255 - mean) / std``."""
 
     mean: Triple = IMAGENET_MEAN  # of each channel, in the order of `order`
     std: Triple = IMAGENET_STD
@@ -101,7 +98,17 @@ class SplitNetwork(ABC):
         strides = set()
         # Two sizes, for a network with an input of fixed size must not pass.
         for height, width in ((4 * multiple, 4 * multiple), (4 * multiple, 6 * multiple)):
-            found = self._tried(torch.full((1, 3, height, width), GREY, device=self.device))
+            try:
+                found = self.features(torch.full((1, 3, height, width), GREY, device=self.device))
+                self.outputs(found)  # to know at once that the size suits both parts
+            except CdvisionError:
+                raise
+            except Exception as error:  # whatever the network's own code raises
+                reason = " ".join(str(error).split())[:160]
+                raise CdvisionError(
+                    f"{self.facts['source']} cannot run on an input of {height} x {width} "
+                    f"({reason}): streams need a network that takes any size"
+                ) from error
             if found.ndim != 4 or min(found.shape[2:]) < 1:
                 raise CdvisionError(
                     f"features at {self.facts['split']!r} have shape {tuple(found.shape)}: "
@@ -116,21 +123,6 @@ class SplitNetwork(ABC):
                 f"an input of {height} x {width}: expected a stride that divides {multiple}"
             )
         return FeatureSpec(int(found.shape[1]), int(stride))
-
-    def _tried(self, image: Tensor) -> Tensor:
-        """Run features and outputs on a picture, to know at once that its size suits both."""
-        try:
-            found = self.features(image)
-            self.outputs(found)
-        except CdvisionError:
-            raise
-        except Exception as error:  # whatever the network's own code raises
-            reason = " ".join(str(error).split())[:160]
-            raise CdvisionError(
-                f"{self.facts['source']} cannot run on an input of {image.shape[2]} x "
-                f"{image.shape[3]} ({reason}): streams need a network that takes any size"
-            ) from error
-        return found
 
 
 class TorchNetwork(SplitNetwork):
@@ -193,10 +185,7 @@ class NamedOutputs(nn.Module):
 
 
 def named_outputs(value: Any) -> dict[str, Tensor]:
-    """Name what a network returned: ``output``, ``output0`` and on, or the keys of its dict.
-
-    Raises CdvisionError where there is something else in it than tensors.
-    """
+    """Name what a network returned: ``output``, ``output0`` and on, or the keys of its dict."""
     if isinstance(value, Mapping):
         named = {str(name): part for name, part in value.items()}
     elif isinstance(value, (tuple, list)):

@@ -20,10 +20,7 @@ from cdvision.package.loader import file_sha256
 
 
 class OnnxNetwork(SplitNetwork):
-    """An ONNX network on the CPU: ``front`` maps the image to features, ``tail`` these to outputs.
-
-    ``normalise`` maps pixels to the network's input.
-    """
+    """An ONNX network on the CPU: ``front`` maps images to features, ``tail`` these to outputs."""
 
     tail: onnx.ModelProto
     passes_gradients = False
@@ -69,10 +66,7 @@ class OnnxNetwork(SplitNetwork):
 
 
 def open_onnx(path: Path, split: str | None, pixels: PixelFormat) -> OnnxNetwork:
-    """Read an ONNX file of one input (N, 3, H, W) and cut it at the tensor named ``split``.
-
-    Raises CdvisionError where it cannot be read, or cannot be cut there.
-    """
+    """Read an ONNX file of one input (N, 3, H, W) and cut it at the tensor named ``split``."""
     try:
         model = onnx.load(str(path))
     except FileNotFoundError as error:

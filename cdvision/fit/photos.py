@@ -115,10 +115,7 @@ def _in_tar(path: Path) -> Iterator[PhotoFile]:
 def photo_bank(
     files: Sequence[PhotoFile], device: torch.device
 ) -> tuple[PhotoBank, dict[str, str]]:
-    """Decode photos for crops; return them, and the reason for each left out, by name.
-
-    They are kept no larger than training looks at. Raises CdvisionError where none can be used.
-    """
+    """Decode photos for crops; return them, and the reason for each left out, by name."""
     photos: list[Tensor] = []
     left_out: dict[str, str] = {}
     with ThreadPoolExecutor(4) as pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,8 @@ class FitReport:
         curves = [Curve(label, rates, values) for label, values in self._columns().items()]
         title = f"{self.name}: what streams of {self.model} keep"
         path = self.folder / PLOT_FILE
-        try:
+        with suppress(CdvisionError):  # matplotlib is an extra; the JSON holds the same figures
             write_plot(path, curves, title=title, y_label="share of the network's")
-        except CdvisionError:  # matplotlib is an extra; table and JSON hold the same figures
-            return
 
     def _columns(self) -> dict[str, list[float]]:
         """Return the figures of all qualities by name, but those that the network has none of."""

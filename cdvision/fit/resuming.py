@@ -39,21 +39,16 @@ def run_progress(run: Path) -> Progress | None:
     return read_progress(path) if is_written(path) else None
 
 
-def check_room(out: Path, parameters: int) -> None:
-    """Refuse to start what could not be saved."""
-    needed = SPARE_BYTES * parameters
+def check_run(run: Path, identity: Mapping[str, Any], parameters: int) -> None:
+    """Refuse a run that could not be saved, or that was started with another ``identity``."""
     # The folder may have to be made yet: the disk is that of the nearest one above it.
-    place = next(p for p in (out, *out.resolve().parents) if p.is_dir())
-    free = shutil.disk_usage(place).free
+    place = next(p for p in (run, *run.resolve().parents) if p.is_dir())
+    needed, free = SPARE_BYTES * parameters, shutil.disk_usage(place).free
     if free < needed:
         raise CdvisionError(
-            f"{out}: expected {needed / 1e6:.0f} MB of free disk for checkpoints and the result, "
+            f"{run}: expected {needed / 1e6:.0f} MB of free disk for checkpoints and the result, "
             f"found {free / 1e6:.0f} MB"
         )
-
-
-def check_options(run: Path, identity: Mapping[str, Any]) -> None:
-    """Keep what must not change while a run goes on, and compare when it is resumed."""
     path = run / OPTIONS
     # Through JSON and back, so that tuples compare with the lists that were read.
     now = json.loads(json.dumps(identity))

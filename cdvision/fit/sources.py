@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from cdvision.errors import CdvisionError
@@ -216,25 +217,20 @@ def _fill(network: Network, path: Path) -> str:
     if isinstance(network, tuple):
         raise CdvisionError("--weights: a factory that returns two parts fills them itself")
     try:
-        network.load_state_dict(_read(path))
+        if path.suffix == ".safetensors":
+            loaded: Any = load_file(path)
+        else:
+            # weights_only: a file of weights must not run code.
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # Checkpoints hold the weights beside an optimiser, under one of two customary names.
+        for key in ("state_dict", "model"):
+            if isinstance(loaded.get(key), dict):
+                loaded = loaded[key]
+        # DataParallel puts "module." before every name.
+        network.load_state_dict({k.removeprefix("module."): v for k, v in loaded.items()})
     except FileNotFoundError as error:
         raise CdvisionError(f"--weights: no file {path}") from error
     except Exception as error:  # torch, pickle and safetensors share no base
         reason = " ".join(str(error).split())[:200]
         raise CdvisionError(f"--weights: {path} does not fill the network ({reason})") from error
     return f"{path.name} (SHA-256 {file_sha256(path)[:16]})"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
-    # weights_only: a file of weights must not run code.
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # Checkpoints hold the weights beside an optimiser, under one of two customary names.
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    # DataParallel puts "module." before every name.
-    return {name.removeprefix("module."): value for name, value in loaded.items()}

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 class StreamReader:
     """A model's sender and the first part of its receiver; raises UnsupportedTask without a map.
 
-    Attributes:
-        size: long side of network inputs; the model's own choice where None.
-        decoder: integer latents, as floats, to the map that taps start from.
-        source: channels and stride of that map.
+    ``size`` is the long side of network inputs, or None for the model's own choice.
     """
 
     def __init__(self, package: ModelPackage, device: torch.device, size: int | None) -> None:
@@ -43,6 +40,7 @@ class StreamReader:
         threads = torch.get_num_threads() if engine == "onnx" else None
         self._engine = create_engine(engine, package, device=device.type, threads=threads)
         network = load_network(package.card.network, package.weights_path).to(device)
+        # Integer latents, as floats, to the map that taps start from; its channels and stride.
         self.decoder, self.source = latents_decoder(package.card.network, network)
 
     def pixels(self, image: Image) -> NDArray[np.uint8]:

@@ -22,7 +22,8 @@ from cdvision.package.card import FeatureSpec
 
 NETWORK = "served"  # what cards call the network, and the metadata of weights its shape
 FRONTS, TAILS = "fronts.", "tails."  # begin the names of a user's own weights
-LATENT_TYPES = (torch.int32, torch.int32, torch.int64)  # of symbols, hyper-latent, quality
+# Of inputs; all others are features.
+TYPES = dict(image=torch.uint8, symbols=torch.int32, hyper=torch.int32, quality=torch.int64)
 
 
 def load(weights: Path) -> AnyNetworkModel:
@@ -55,15 +56,15 @@ def encoder_graph(
 
     ``given`` names networks without one, whose features the graph takes as inputs instead.
     """
-    inputs: dict[str, tuple[str | int, ...]] = {"quality": ("batch",)}
-    dtypes = {"quality": torch.int64}
+    inputs: dict[str, tuple[str | int, ...]] = {}
     if fronts:
-        inputs = {"image": ("batch", "height", "width", 3), **inputs}
-        dtypes = {"image": torch.uint8, **dtypes}
+        inputs["image"] = ("batch", "height", "width", 3)
+    inputs["quality"] = ("batch",)
     for name in given:
         spec = model.shape.features[name]
         axes = ("batch", spec.channels, f"h{spec.stride}", f"w{spec.stride}")
-        inputs[features_input(name)], dtypes[features_input(name)] = axes, torch.float32
+        inputs[features_input(name)] = axes
+    dtypes = {name: TYPES.get(name, torch.float32) for name in inputs}
     module = FrontsEncoderGraph(model, fronts, given).eval()
     return Graph(module, inputs, ("symbols", "hyper"), dtypes)
 
@@ -74,16 +75,12 @@ def features_input(name: str) -> str:
 
 
 def receiver_graph(
-    model: AnyNetworkModel,
-    name: str,
-    tail: nn.Module | None = None,
-    outputs: tuple[str, ...] = (),
+    model: AnyNetworkModel, name: str, tail: nn.Module | None = None, outputs: tuple[str, ...] = ()
 ) -> Graph:
     """Return the graph from latents to a network's features, and to a tail's named outputs."""
     axes = map_axes((model.shape.channels, LATENT_STRIDE), (HYPER_CHANNELS, HYPER_STRIDE))
-    dtypes = dict(zip(axes, LATENT_TYPES, strict=True))
     module = ReceiverGraph(model, name, tail, outputs).eval()
-    return Graph(module, axes, ("features", *outputs), dtypes)
+    return Graph(module, axes, ("features", *outputs), {name: TYPES[name] for name in axes})
 
 
 class FrontsEncoderGraph(nn.Module):

@@ -17,10 +17,7 @@ IMAGE = "image"
 
 
 def prepend_fronts(path: Path, networks: Mapping[str, OnnxNetwork]) -> None:
-    """Let ONNX networks, by name of the input that takes their features, compute inputs of a graph.
-
-    The image becomes its input instead.
-    """
+    """Let ONNX networks, by name of the input for their features, compute inputs of a graph."""
     # Without the weights beside it: the graph goes on pointing at them.
     model = onnx.load(str(path), load_external_data=False)
     graph = model.graph
@@ -54,10 +51,7 @@ def _pixels(
     network: OnnxNetwork, prefix: str, result: str, graph: onnx.GraphProto
 ) -> Iterator[onnx.NodeProto]:
     """Give the nodes from the image's bytes to the network's input: ``PixelNormaliser`` in ONNX."""
-    constants = {
-        "scale": network.normalise.scale.numpy(),
-        "shift": network.normalise.shift.numpy(),
-    }
+    constants = {"scale": network.normalise.scale.numpy(), "shift": network.normalise.shift.numpy()}
     steps: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
         ("Cast", (), {"to": TensorProto.FLOAT}),
         ("Transpose", (), {"perm": [0, 3, 1, 2]}),

@@ -1,14 +1,11 @@
-"""The package of a run of ``cdvision train encoder``: a model for its user's networks.
-
-Needs the ``train`` extra and the networks, whose graphs become part of the package; using the
-package needs neither.
-"""
+"""The package of a run of ``cdvision train encoder``: graphs of the networks are part of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +50,8 @@ from cdvision.training.run_folder import read_record
 def build_model_package(run: Path, folder: Path) -> tuple[ModelCard, dict[str, str]]:
     """Write the package of a finished run into a folder, whose name is the model's.
 
-    Returns the card, and, for each network whose outputs the package cannot give, why not.
-
-    Raises:
-        ModelError: a sum of the integer network could reach 2^24, or a graph differs from its
-            module.
-        CdvisionError: a network is not what it was, or its front cannot be exported.
+    Returns the card, and why, by name, the outputs of networks are not in the package. Raises
+    CdvisionError where a network is not what it was, or a graph differs from its module.
     """
     name = folder.resolve().name
     check_tap_name(name)
@@ -85,10 +78,7 @@ def _metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _card(
-    name: str,
-    model: AnyNetworkModel,
-    coder: HyperpriorCoder,
-    networks: Mapping[str, SplitNetwork],
+    name: str, model: AnyNetworkModel, coder: HyperpriorCoder, networks: Mapping[str, SplitNetwork]
 ) -> ModelCard:
     described = {
         name: f"{network.facts['source']} after {network.facts['split']}"
@@ -127,15 +117,11 @@ def _card(
 
 
 class _Parts:
-    """What the package's weights and graphs are made of.
-
-    Attributes:
-        problems: why a network's outputs could not be exported, by name.
-    """
+    """What the package's weights and graphs are made of."""
 
     def __init__(self, model: AnyNetworkModel, networks: Mapping[str, SplitNetwork]) -> None:
         self.model, self.networks = model, networks
-        self.problems: dict[str, str] = {}
+        self.problems: dict[str, str] = {}  # why outputs could not be exported, by network
         self.onnx = {k: n for k, n in networks.items() if isinstance(n, OnnxNetwork)}
         traced = {k: n for k, n in networks.items() if isinstance(n, TorchNetwork)}
         self.fronts = {k: n.front for k, n in traced.items()}
@@ -157,13 +143,9 @@ class _Parts:
             tap, answer = folder / f"tap.{name}.onnx", folder / f"answer.{name}.onnx"
             export_checked(receiver_graph(self.model, name), tap)
             files.append(tap.name)
-            outputs, problem = write_answer(
-                answer,
-                tap,
-                network.tail,
-                self.model.shape.features[name].channels,
-                lambda tail, outputs, name=name: receiver_graph(self.model, name, tail, outputs),  # type: ignore[misc]
-            )
+            channels = self.model.shape.features[name].channels
+            graph = partial(receiver_graph, self.model, name)
+            outputs, problem = write_answer(answer, tap, network.tail, channels, graph)
             if outputs:
                 files.append(answer.name)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,16 @@ def parse_networks(texts: Sequence[str]) -> dict[str, NetworkRequest]:
         if not source:
             raise CdvisionError(f"{EXPECTED}, found {text!r}")
         name = name or _name_of(source)
-        _check_name(name, requests)
+        if name in requests:
+            raise CdvisionError(
+                f"--serve: two networks are called {name!r}: give each a name of its own, NAME=..."
+            )
+        check_tap_name(name)
+        # Networks are entries of a ModuleDict, which refuses the names of its own methods.
+        if hasattr(nn.ModuleDict, name):
+            raise CdvisionError(
+                f"--serve: {name!r} cannot be a network's name: take another, NAME=..."
+            )
         requests[name] = NetworkRequest(source, split or None)
     return requests
 
@@ -58,17 +68,6 @@ def _name_of(source: str) -> str:
     """Name a network after itself: its factory, its file, or its name in a library."""
     last = source.rpartition(":")[2]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(last).stem if "." in last else last).strip("-_")
-
-
-def _check_name(name: str, requests: Mapping[str, NetworkRequest]) -> None:
-    if name in requests:
-        raise CdvisionError(
-            f"--serve: two networks are called {name!r}: give each a name of its own, NAME=..."
-        )
-    check_tap_name(name)
-    # Networks are entries of a ModuleDict, which refuses the names of its own methods.
-    if hasattr(nn.ModuleDict, name):
-        raise CdvisionError(f"--serve: {name!r} cannot be a network's name: take another, NAME=...")
 
 
 def open_networks(
@@ -108,10 +107,7 @@ def describe_networks(
     """Return, as JSON values, what finds the networks again and tells whether they are the same."""
     return {
         name: {
-            "request": {
-                field: str(value) if isinstance(value, Path) else value
-                for field, value in asdict(requests[name]).items()
-            },
+            "request": json.loads(json.dumps(asdict(requests[name]), default=str)),
             "facts": network.facts,
             "pixels": asdict(network.pixels),
             "probe": _probe(network),
@@ -124,12 +120,10 @@ def networks_again(described: Mapping[str, Any]) -> dict[str, SplitNetwork]:
     """Open, on the CPU, the networks of a run; raises CdvisionError where one is another now."""
     requests = {}
     for name, values in described.items():
-        request: dict[str, Any] = {
-            # JSON made lists of mean and spread.
-            k: tuple(v) if isinstance(v, list) else v
-            for k, v in values["request"].items()
-        }
-        requests[name] = NetworkRequest(**request)
+        # JSON made lists of mean and spread.
+        told = values["request"].items()
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told}
+        requests[name] = NetworkRequest(**fields)
     networks = open_networks(requests, torch.device("cpu"))
     for name, network in networks.items():
         wanted, found = described[name]["probe"], _probe(network)

@@ -82,12 +82,15 @@ def encoder(
     """
     try:
         from cdvision.models.any_network.training.run import figures_table, train_encoder
+        from cdvision.models.any_network.user_networks import parse_networks
         from cdvision.training.finished import open_finished
     except ImportError as error:
         raise CdvisionError(
             f"training needs {error.name}: install it with `pip install 'cdvision[train]'`"
         ) from error
-    requests = _requests(serve, settings)
+    requests = parse_networks(serve)
+    for field in READ_AS:
+        requests = with_settings(requests, field, settings[field])
     try:
         figures = train_encoder(
             requests,
@@ -106,23 +109,10 @@ def encoder(
     click.echo(json.dumps(values) if as_json else figures_table(figures))
 
 
-def _requests(serve: tuple[str, ...], settings: dict[str, Any]) -> dict[str, NetworkRequest]:
-    from cdvision.models.any_network.user_networks import parse_networks
-
-    requests = parse_networks(serve)
-    for field in READ_AS:
-        requests = with_settings(requests, field, settings[field])
-    return requests
-
-
 def with_settings(
     requests: Mapping[str, NetworkRequest], field: str, texts: Sequence[str]
 ) -> dict[str, NetworkRequest]:
-    """Set one field of requests from texts ``NAME=VALUE``; an only network needs no name.
-
-    Raises CdvisionError or UsageError where no network is called so, several might be meant, or a
-    value cannot be read.
-    """
+    """Set one field of requests from texts ``NAME=VALUE``; an only network needs no name."""
     found = dict(requests)
     for text in texts:
         name, equals, value = text.partition("=")

@@ -8,24 +8,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import torch
 
+from cdvision.building.map_tables import build_coder
+from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import CdvisionError
+from cdvision.fit.measure import FigureSums, QualityFigures, held_out_images
 from cdvision.fit.network import SplitNetwork
-from cdvision.fit.photos import find_photos, hold_out, photo_bank
+from cdvision.fit.photos import PhotoFile, find_photos, hold_out, photo_bank
 from cdvision.fit.report import left_out_line, length_line
-from cdvision.fit.resuming import check_options, check_room, explained_full_disk
+from cdvision.fit.resuming import check_run, explained_full_disk
 from cdvision.fit.sources import NetworkRequest
+from cdvision.fit.streams import image_tensor, stream_size
 from cdvision.fit.tap_builder import round_to_half
 from cdvision.models.any_network.graphs import NETWORK, load
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
-from cdvision.models.any_network.training.measure import NetworkFigures, measure_networks
 from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.models.any_network.training.stage import EncoderStage
 from cdvision.models.any_network.user_networks import (
@@ -34,13 +39,29 @@ from cdvision.models.any_network.user_networks import (
     feature_specs,
     open_networks,
 )
-from cdvision.package.card import FeatureSpec
+from cdvision.networks.scales import QUALITIES
+from cdvision.package.card import PHOTO_INPUT, FeatureSpec
+from cdvision.package.families import HYPERPRIOR
+from cdvision.photo import fit_photo
 from cdvision.training.finished import Finished
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.plan import Plan
 from cdvision.training.stage_run import run_stage
 
 SAMPLE, SAMPLE_SIDE = 16, 96  # crops that show whether features are ever below 0
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """Figures of one network at every quality, and the photos that they are of."""
+
+    network: str
+    photos: int
+    qualities: Sequence[QualityFigures]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give JSON values."""
+        return {**vars(self), "qualities": [one.to_dict() for one in self.qualities]}
 
 
 def train_encoder(
@@ -80,7 +101,6 @@ def train_encoder(
     if left_out:
         say(left_out_line(left_out))
     stage = EncoderStage(shape, networks, bank, plan, options.targets, start=start)
-    check_room(out, sum(value.numel() for value in stage.model.parameters()))
     identity = {
         "networks": {k: {f: v[f] for f in ("facts", "pixels")} for k, v in described.items()},
         "shape": asdict(shape),
@@ -89,7 +109,7 @@ def train_encoder(
         "seed": plan.seed,
         "targets": list(options.targets),
     }
-    check_options(out, identity)
+    check_run(out, identity, sum(value.numel() for value in stage.model.parameters()))
     with explained_full_disk(out):
         facts = {"networks": described, "shape": asdict(shape)}
         trained = cast(AnyNetworkModel, run_stage(stage, out, plan, facts))
@@ -124,6 +144,42 @@ def _positive(networks: Mapping[str, SplitNetwork], bank: PhotoBank) -> tuple[st
     first = range(min(SAMPLE, len(bank.photos)))
     image = bank.crops(first, SAMPLE_SIDE, np.random.default_rng(0))
     return tuple(name for name, one in networks.items() if float(one.features(image).min()) >= 0)
+
+
+@torch.no_grad()
+def measure_networks(
+    model: AnyNetworkModel,
+    networks: Mapping[str, SplitNetwork],
+    files: Sequence[PhotoFile],
+    device: torch.device,
+) -> list[NetworkFigures]:
+    """Measure a trained model on held-out photos, with streams as a sender would write them."""
+    # Tables are built on the CPU; the model itself stays where it is.
+    coder = build_coder(copy.deepcopy(model.eval()).cpu())
+    levels = torch.arange(QUALITIES, device=device)
+    sums = {name: FigureSums(QUALITIES) for name in networks}
+    for photo in (fit_photo(image, PHOTO_INPUT) for image in held_out_images(files)):
+        image = image_tensor(photo.pixels, device)
+        features = {name: network.features(image) for name, network in networks.items()}
+        gathered = model.encoder.gather(list(features.values())).expand(QUALITIES, -1, -1, -1)
+        symbols, hyper = model.encode_features(gathered, levels)
+        integers = (part.cpu().numpy().astype(np.int32) for part in (symbols, hyper))
+        received = [
+            # Symbols that are skipped never arrive, and cost nothing.
+            coder.received({SYMBOLS: s, HYPER: z}, level)
+            for level, (s, z) in enumerate(zip(*integers, strict=True))
+        ]
+        sizes = [
+            stream_size(HYPERPRIOR, coder, one, level + 1, photo.source_size, photo.pixels)
+            for level, one in enumerate(received)
+        ]
+        arrived = torch.from_numpy(np.stack([one[SYMBOLS] for one in received])).to(symbols)
+        y = model.dequantiser(arrived, hyper, levels)
+        for name, target in features.items():
+            found = model.tap(name)(y, levels)
+            sums[name].add_features(found, target, sizes)
+            sums[name].add_outputs(networks[name].outputs(found), networks[name].outputs(target))
+    return [NetworkFigures(name, one.photos, one.figures()) for name, one in sums.items()]
 
 
 def figures_table(figures: Sequence[NetworkFigures]) -> str:

@@ -13,8 +13,7 @@ from cdvision.fit.network import SplitNetwork
 from cdvision.fit.stage import output_error
 from cdvision.models.any_network.graphs import FRONTS, NETWORK, TAILS
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
-from cdvision.models.any_network.training.metric import NetworkMetric
-from cdvision.models.any_network.training.start import start_latents, start_taps
+from cdvision.models.any_network.training.start import NetworkMetric, start_latents, start_taps
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.finished import Finished, fill_module
 from cdvision.training.learning_rates import codec_rate, group_by_rate
@@ -60,7 +59,11 @@ class EncoderStage(Stage):
         self.model = AnyNetworkModel(shape).to(**layout)
         self.start = start
         if start is not None:
-            fill_module(self.model, model_weights(start), start.folder)
+            start.require_network(NETWORK)
+            # A package holds the weights of its networks, too.
+            networks_own = (FRONTS, TAILS)
+            weights = {k: v for k, v in start.weights().items() if not k.startswith(networks_own)}
+            fill_module(self.model, weights, start.folder)
         self.average = WeightAverage(self.model)
         self.rate = RateControl(self._targets, speed=RATE_SPEED).to(plan.device)
         self.metrics = {
@@ -165,16 +168,9 @@ class EncoderStage(Stage):
             with torch.no_grad():
                 targets = network.outputs(wanted[:OUTPUT_CROPS])
             outputs = network.outputs(found[:OUTPUT_CROPS].float())
-            # Tails of constants or of integers tell nothing of the features.
             if any(value.requires_grad for value in outputs.values()):
                 terms[f"{name}/outputs"] = output_error(outputs, targets)
         return terms
-
-
-def model_weights(start: Finished) -> dict[str, Tensor]:
-    """Return the weights of the model itself; a package holds those of its networks, too."""
-    start.require_network(NETWORK)
-    return {k: v for k, v in start.weights().items() if not k.startswith((FRONTS, TAILS))}
 
 
 def _learning_rate(name: str) -> float:

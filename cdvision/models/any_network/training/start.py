@@ -1,22 +1,33 @@
-"""A head start: latents begin as the best linear code of all networks' features together."""
+"""A head start: latents begin as the best linear code of all networks' features together.
+
+The best, in the metric of what the networks' outputs depend on. One that passes no gradient, an
+ONNX file, cannot be asked for that: its plain variance counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.fit.examples import Batch
 from cdvision.fit.network import SplitNetwork
-from cdvision.fit.regression import start_from_regression
-from cdvision.models.any_network.network import AnyNetworkModel, Gather
-from cdvision.models.any_network.training.metric import NetworkMetric
+from cdvision.fit.stage import start_from_regression
+from cdvision.models.any_network.network import AnyNetworkModel, Gather, metric_block
 from cdvision.networks.scales import QUALITIES
+from cdvision.package.card import FeatureSpec
+from cdvision.training.feature_metric import (
+    PROBES,
+    block_moments,
+    blocks,
+    metric_root,
+    weighted_error,
+)
 from cdvision.training.hyper_start import start_hyper
 from cdvision.training.latent_start import (
     principal_components,
@@ -30,9 +41,55 @@ LATENT_UNIT = 2.0  # of the latents: it puts the weights before and behind them 
 HYPER_BATCHES = 4  # from which the hyper-latent is started
 SILENT = 1e-12  # variance of what never changes
 REGRESSION_CELLS = 20_000  # of latents, for each tap
+FLOOR = 0.1  # share of a plain identity: what no probe was sensitive to may matter elsewhere
 
 DrawCrops = Callable[[int, np.random.Generator], Tensor]
 """Gives so many crops (N, 3, S, S) of training photos, RGB in 0..255."""
+
+
+class NetworkMetric(nn.Module):
+    """The metric on one network's features: a block's error is ``|root @ difference|^2``."""
+
+    # (D, D), D the values of a block; scaled so that a code that sends nothing loses 1.
+    root: Tensor
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        super().__init__()
+        self.block = metric_block(spec)
+        self.register_buffer("root", torch.eye(spec.channels * self.block**2))
+
+    def measure(self, network: SplitNetwork, batches: Sequence[Tensor]) -> Tensor:
+        """Measure on images (N, 3, S, S); return the covariance of blocks (D, D), float64."""
+        probes = (self._probe(network, image) for image in batches for _ in range(PROBES))
+        covariance, moment = block_moments(probes)
+        # Where no gradient passes, every direction matters alike.
+        if not moment.any():
+            moment = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+        self.root.copy_(metric_root(covariance, moment, FLOOR))
+        return covariance
+
+    def error(self, found: Tensor, target: Tensor) -> Tensor:
+        """Mean weighted error of features (N, C, H / stride, W / stride)."""
+        return weighted_error(self.root, found, target, self.block)
+
+    def _probe(self, network: SplitNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return feature blocks, and the gradient there of a random projection of the outputs."""
+        features = network.features(image).requires_grad_(True)
+        gradient = torch.zeros_like(features)
+        parts = list(_projections(network.outputs(features)))
+        if parts:
+            (gradient,) = torch.autograd.grad(torch.stack(parts).sum(), features)
+        return blocks(features.detach(), self.block), blocks(gradient, self.block)
+
+
+def _projections(outputs: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """Project every output that passes gradients; each counts the same, whatever its size."""
+    for value in outputs.values():
+        if value.requires_grad:
+            plain = value.detach()
+            unit = (plain - plain.mean()).square().sum().sqrt().clamp_min(1e-12)
+            # Of random sums, the mean square of the gradient is that of all outputs added up.
+            yield (value * torch.randn_like(plain)).sum() / unit
 
 
 @torch.no_grad()
