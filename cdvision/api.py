@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdvision.model import Model
-from cdvision.model import load as load
+from cdvision.model import Model, load
 from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint
-from cdvision.package.registry import list_models as list_models
-from cdvision.stream import inspect as inspect
 from cdvision.stream import read_stream
 from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-    from PIL.Image import Image
+    from numpy.typing import NDArray
 
     from cdvision.fit.report import FitReport
     from cdvision.photo import ImageLike
@@ -103,15 +99,6 @@ def attributes(bits: bytes, *, all_attributes: bool = False, model: ModelLike = 
 def reconstruct(bits: bytes, *, model: ModelLike = None) -> NDArray[np.uint8]:
     """Rebuild a picture (H, W, 3) RGB, where a model can; see ``Stream.reconstruct``."""
     return open(bits, model=model).reconstruct()
-
-
-def crop_face(
-    image: Image | NDArray[np.uint8], landmarks: ArrayLike | None = None, size: int = 128
-) -> NDArray[np.uint8]:
-    """Cut out and align a face for the models of faces; see ``cdvision.face_crop.crop_face``."""
-    from cdvision.face_crop import crop_face as crop
-
-    return crop(image, landmarks, size)
 
 
 def fit(

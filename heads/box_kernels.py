@@ -156,17 +156,9 @@ def _overlap(box: Floats, other: Floats, iou: np.float32) -> bool:
     " float32, float32, float32, float32, float32, int64)"
 )
 def distinct_boxes(
-    sums: Floats,
-    cells: Floats,
-    cell_of: Integers,
-    class_of: Integers,
-    width: float,
-    height: float,
-    across: float,
-    down: float,
-    iou: np.float32,
-    most: int,
-) -> tuple[Integers, Floats, Floats]:
+    sums: Floats, cells: Floats, cell_of: Integers, class_of: Integers, width: float,
+    height: float, across: float, down: float, iou: np.float32, most: int,
+) -> tuple[Integers, Floats, Floats]:  # fmt: skip
     """Decode candidates, best first, and drop what overlaps a better box of its class.
 
     Args:

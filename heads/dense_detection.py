@@ -95,8 +95,8 @@ def detect_from_dense(
     scores, distances = (np.ascontiguousarray(a, np.float32) for a in (scores, distances))
     cell, class_id, found, logits = best_candidates(scores, distances, confidence, _CANDIDATES)
     sums, threshold = weight_sums(logits), largest_below(iou)
-    across, down = (s / c for s, c in zip(source_size, content_size, strict=True))
-    frame = *check_image_size(content_size), across, down
+    content = check_image_size(content_size)
+    frame = *content, source_size[0] / content[0], source_size[1] / content[1]
     kept, boxes, scaled = distinct_boxes(
         sums, cells, cell, class_id, *frame, threshold, max_detections
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,17 +49,12 @@ OFFSETS = tuple(
 PARTS = ("hyper", "first", "squeeze", "second")
 
 
-@dataclass(frozen=True)
-class Board:
-    """Where the cells of a map belong; places count row by row.
+class Board(NamedTuple):
+    """Where the cells of a map belong; places count row by row."""
 
-    odd: places of the first pass, (n,). even: those of the second, (m,). neighbours: for every
-    even cell the positions within ``odd`` of its neighbours, (m, 12); n where there is none.
-    """
-
-    odd: Places
-    even: Places
-    neighbours: Places
+    odd: Places  # (n,) of the first pass
+    even: Places  # (m,) of the second
+    neighbours: Places  # (m, 12) positions within ``odd`` of an even cell's; n where there is none
 
 
 @lru_cache(maxsize=16)

@@ -188,17 +188,9 @@ def _planes_of(
     " float32, int64)"
 )
 def convolve(
-    x: Array,
-    matrix: Array,
-    bias: Array,
-    kernel: int,
-    height: int,
-    width: int,
-    scale: float,
-    low: float,
-    high: float,
-    upsample: int,
-) -> Array:
+    x: Array, matrix: Array, bias: Array, kernel: int, height: int, width: int,
+    scale: float, low: float, high: float, upsample: int,
+) -> Array:  # fmt: skip
     """Convolve, scale by a power of two, floor, clip, and shuffle pixels.
 
     Args:
@@ -249,14 +241,9 @@ def _positions(settings: NDArray[np.int64], height: int, width: int) -> NDArray[
     " int64, int64, int64)"
 )
 def chain_to_planes(
-    z: NDArray[np.int32],
-    weights: Array,
-    biases: Array,
-    settings: NDArray[np.int64],
-    quality: int,
-    height: int,
-    width: int,
-) -> NDArray[np.uint8]:
+    z: NDArray[np.int32], weights: Array, biases: Array, settings: NDArray[np.int64],
+    quality: int, height: int, width: int,
+) -> NDArray[np.uint8]:  # fmt: skip
     """Run a chain of layers on ``z`` (channels, h, w) to (out, height, width).
 
     Of each layer only what the top left of the output needs is computed.

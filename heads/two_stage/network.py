@@ -175,18 +175,16 @@ def build_two_stage_detector(
 
     Args:
         classes: number of object classes, background not counted.
-        channels: channels of every stage, finest first.
-        strides: stride of every stage.
+        channels: of every stage, finest first.
+        strides: of every stage.
         out_channels: channels of every pyramid level.
-        representation: width of the box head's two layers; most weights are here,
-            49 x out_channels x representation of them.
+        representation: width of the box head's two layers, where most weights are.
         mask_channels: widths of the mask head's 3x3 convolutions, or None for no masks.
         extra_level: add a max-pooled level for large objects, which only the proposals use.
         anchor_sizes: one anchor size a level, in pixels of the network input.
         proposals_per_level: proposals before suppression, at inference (2000 when training).
         proposals: proposals that reach the box head, at inference (2000 when training).
-        settings: further keyword arguments of torchvision's `RoIHeads`, such as
-            ``batch_size_per_image``.
+        settings: further keyword arguments of torchvision's `RoIHeads`.
 
     Raises:
         ModelError: numbers of channels, strides and anchor sizes do not fit together.
