@@ -121,22 +121,19 @@ def fit(
     ``stream.features(NAME)`` and ``stream.dense(NAME)``, NAME being the folder's.
 
     Args:
-        network: a PyTorch module, a pair of modules (front, tail), or what ``cdvision fit
-            --network`` takes: ``"torchvision:resnet50"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``,
+        network: a PyTorch module, a pair of modules (front, tail), or the text after ``cdvision fit
+            --network``: ``"torchvision:resnet50"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``,
             ``"FILE.onnx"``.
         split: name of the module (or ONNX tensor) whose output the tap is to give.
         images: folders or tars of photos, without labels.
         out: folder of the tap; started again with the same arguments, a stopped run goes on.
         model: whose streams.
         weights: a file, or a name that torchvision or timm knows.
-        mean: of the network's input; where None what is known of it, else ImageNet's.
+        mean: of the network's input; where None those known of it, else ImageNet's.
         std: as ``mean``.
         range: value of white in the network's input; 1 where None.
         order: ``"rgb"`` or ``"bgr"``.
         options: fields of ``FitOptions``: ``minutes``, ``size``, ``tune_tail``, ``device`` ...
-
-    Raises:
-        CdvisionError: something does not fit; the message says what to do.
     """
     from cdvision.fit.fitting import fit_tap
     from cdvision.fit.options import FitOptions

@@ -23,6 +23,10 @@ def crop_face(
 ) -> NDArray[np.uint8]:
     """Return a face cut out, turned upright and resized to (size, size, 3) RGB.
 
+    >>> from PIL import Image
+    >>> crop_face(Image.new("RGB", (300, 200)), size=64).shape
+    (64, 64, 3)
+
     The cut follows CelebA-HQ: a square along the eyes, whose side is four times the eyes' distance
     or 3.6 times that of eyes and mouth, whichever is greater. Where it leaves the picture, the
     picture's edge is repeated.
@@ -34,14 +38,9 @@ def crop_face(
         size: side of the result in pixels.
 
     Raises:
-        ImageError: another number of points, a point that is not a number, or eyes and mouth in
-            one place.
+        ImageError: landmarks that are not five finite points, or eyes and mouth in one place.
 
     Source: Karras et al., "Progressive Growing of GANs", ICLR 2018, appendix C.
-
-    >>> from PIL import Image
-    >>> crop_face(Image.new("RGB", (300, 200)), size=64).shape
-    (64, 64, 3)
     """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     picture = picture.convert("RGB")

@@ -26,16 +26,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class FittedPhoto:
-    """A photo inside a network input.
+    """A photo inside a network input."""
 
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB; the photo at the top left, padding at right and bottom.
-        source_size: (width, height) of the photo as it came.
-        window: (S, S, 3) uint8 RGB, its central square, where the model takes a second look.
-    """
-
+    # (H, W, 3) uint8 RGB; the photo at the top left, padding at right and bottom.
     pixels: NDArray[np.uint8]
-    source_size: Size
+    source_size: Size  # (width, height) of the photo as it came
+    # (S, S, 3) uint8 RGB, its central square, where the model takes a second look.
     window: NDArray[np.uint8] | None = None
 
 

@@ -151,11 +151,7 @@ class Coder(ABC):
     ) -> Latents:
         """Return the latents of ``layers`` (all that have arrived where None) and of their needs.
 
-        Args:
-            bodies: of the layers that have arrived, by id.
-            quality: counts from 0.
-            shapes: of all latents.
-            layers: ids.
+        ``bodies`` are by the layers' ids; ``shapes`` are of all latents.
 
         Raises:
             BitstreamError: a layer has not arrived, or its bytes are no such latents.

@@ -79,19 +79,14 @@ def board_of(height: int, width: int) -> Board:
 class ContextNetwork:
     """Hyper-latent and first pass to table indices.
 
-    Args:
-        hyper: ``z`` to features of every cell.
-        first: features of an odd cell to its indices.
-        squeeze: magnitudes of an odd cell's symbols to what its neighbours are told.
-        second: features of an even cell, then what its twelve neighbours tell, to its indices.
-
     Raises:
         ModelError: the chains do not fit each other, or see more than one cell where they must not.
     """
 
-    hyper: IntegerNetwork
-    first: IntegerNetwork
-    squeeze: IntegerNetwork
+    hyper: IntegerNetwork  # ``z`` to features of every cell
+    first: IntegerNetwork  # features of an odd cell to its indices
+    squeeze: IntegerNetwork  # magnitudes of an odd cell's symbols to what its neighbours are told
+    # Features of an even cell, then what its twelve neighbours tell, to its indices.
     second: IntegerNetwork
 
     def __post_init__(self) -> None:
