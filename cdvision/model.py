@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.analysis import BATCH_SIZE, AnalysisResult, StreamItems, analyze_streams
+from cdvision.analysis import BATCH_SIZE, AnalysisResult, Analyzer, StreamItems
 from cdvision.engines import create_engine
 from cdvision.entropy.coder import Latents
 from cdvision.errors import BitstreamError, CdvisionError, ImageError, ModelError, UnsupportedTask
@@ -203,7 +203,7 @@ class Model:
         ``detect`` and ``classify``; ``ordered=False`` for results as they come; ``workers``,
         batches at once.
         """
-        return analyze_streams(self, streams, tasks, batch_size, **options)
+        return Analyzer(self, tasks, batch_size=batch_size, **options)(streams)
 
     def no_task_message(self, task: str) -> str:
         """Say that this model cannot answer a task, and what it can."""

@@ -96,7 +96,9 @@ class Lightness:
 
 def answer_lightness(question: Question) -> Lightness:
     level = float(question.dense["level"][0]) * question.options["gain"]
-    return Lightness(level, question.layers == 2)
+    if question.options["inverted"]:
+        level = 255 - level
+    return Lightness(round(level, question.options["digits"]), question.layers == 2)
 
 
 class LightnessScoring:
@@ -120,7 +122,12 @@ TASK = table.Task(
     "Tell how bright a picture is, from its stream.",
     "toy_family:Lightness",
     "lightness",
-    (table.TaskOption("gain", 1.0, "What the level is multiplied by.", 0, 10),),
+    (
+        table.TaskOption("gain", 1.0, "What the level is multiplied by.", 0, 10),
+        table.TaskOption("digits", 3, "Digits behind the point.", 0),
+        table.TaskOption("inverted", False, "Tell darkness instead."),
+        table.TaskOption("alone", False, "Not for batches.", batched=False),
+    ),
     table.Column("lightness", "lightness", {"level": "float", "sure": "boolean"}),
     scoring={"table": "toy_family:LightnessScoring"},
     example={"lightness": [{"level": 101.5, "sure": True}]},

@@ -63,15 +63,21 @@ class OutputFiles:
     def write(self, item: InputFile, data: bytes) -> Path:
         """Write the result of one input, whole or not at all, and return its path."""
         path = self.check(item)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part-{os.getpid()}")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, data)
         self._written[path.resolve()] = item.name
         return path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Renaming within a folder is atomic: nobody sees half a file, whenever we are stopped.
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def stream_outputs(

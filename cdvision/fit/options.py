@@ -46,13 +46,9 @@ class FitOptions(PlanOptions):
     @staticmethod
     def fast_at_bf16(device: torch.device) -> bool:
         """Tell whether a device multiplies bfloat16 faster than float32."""
-        return fast_at_bf16(device)
+        import torch
 
-
-def fast_at_bf16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 faster than float32."""
-    import torch
-
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_amx_tile_supported())
+        if device.type == "cuda":
+            return bool(torch.cuda.is_bf16_supported())
+        # CPUs without tiles (AMX) emulate what convolutions need of bfloat16, and are slower at it.
+        return bool(torch.cpu._is_amx_tile_supported())

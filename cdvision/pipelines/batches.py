@@ -121,6 +121,7 @@ class PhotoEncoder:
             return {**row, "error": str(error)}
 
     def _schema(self) -> pa.Schema:
+        # Named, as a batch of failures alone would make a column of nulls: another type.
         pa = self._pa
         fields = {"key": pa.string(), "stream": pa.binary(), "photo_bytes": pa.int64()}
         return pa.schema([*fields.items(), ("error", pa.string())])

@@ -18,7 +18,8 @@ from cdvision.stream.parser import DEFAULT_LIMITS, decode_header
 from cdvision.tasks import tasks
 
 WARM_UP_SIZE = (224, 224, 3)
-FINGERPRINT_OFFSET = 5
+FINGERPRINT_OFFSET = 5  # behind the magic, the format's version and the codec
+SENDER_FIGURES = ("multiply_adds", "milliseconds", "measured_on")
 
 
 class ServedModels:
@@ -110,12 +111,7 @@ def _describe(model: Model) -> dict[str, Any]:
         "description": card.description,
         "tasks": list(card.tasks),
         "senders": [
-            {
-                "name": name,
-                "multiply_adds": sender.multiply_adds,
-                "milliseconds": sender.milliseconds,
-                "measured_on": sender.measured_on,
-            }
+            {"name": name, **{figure: getattr(sender, figure) for figure in SENDER_FIGURES}}
             for name, sender in card.senders.items()
         ],
         "qualities": card.qualities,

@@ -38,18 +38,13 @@ LAYERS = ("basic", "middle", "enhanced")
 class StyleLayersCoder(LayeredCoder):
     """Latents (rows, symbols) of every layer to one body each, and back.
 
-    Args:
-        tables: what symbols are coded with; a table of one symbol costs nothing.
-        fixed: for the first layers, the table of every symbol, (qualities, rows, symbols) uint16.
-        transformer: chooses the tables of the layers that follow; then one layer is fixed.
-
     Raises:
         ModelError: the parts do not fit each other.
     """
 
-    tables: SymbolTables
-    fixed: tuple[Index, ...]
-    transformer: ScaleTransformer | None = None
+    tables: SymbolTables  # what symbols are coded with; a table of one symbol costs nothing
+    fixed: tuple[Index, ...]  # (qualities, rows, symbols): tables of the first layers' symbols
+    transformer: ScaleTransformer | None = None  # chooses those of all layers behind one fixed
     qualities: int = field(init=False)
     layers: ClassVar[tuple[LayerSpec, ...]] = tuple(
         LayerSpec(place, (name,), needs=tuple(range(place))) for place, name in enumerate(LAYERS)
@@ -67,6 +62,7 @@ class StyleLayersCoder(LayeredCoder):
             self._check_transformer(self.transformer)
         if len(self._shapes()) != len(LAYERS):
             raise ModelError(f"style layers: expected three layers, found {len(self._shapes())}")
+        # Checked once here: no stream can then ask for a table that is not there.
         highest = max(int(f.max()) for f in self.fixed)
         if self.transformer is not None:
             highest = max(highest, self.transformer.highest)
@@ -99,13 +95,11 @@ class StyleLayersCoder(LayeredCoder):
         return dict.fromkeys(LAYERS, symbol_range(self.tables))
 
     def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
-        code(..., self._index(layer, known, quality), self.tables)
-
-    def _index(self, layer: int, known: Latents, quality: int) -> NDArray[np.integer]:
         if self.transformer is None or layer == 0:
-            index: NDArray[np.integer] = self.fixed[layer][quality]
-            return index
-        return self.transformer([known[name] for name in LAYERS[:layer]], quality)
+            code(..., self.fixed[layer][quality], self.tables)
+        else:
+            index = self.transformer([known[name] for name in LAYERS[:layer]], quality)
+            code(..., index, self.tables)
 
     def canonical_parts(self) -> list[bytes]:
         """Serialise everything that decides which bits mean which latents."""
@@ -150,6 +144,7 @@ class StyleLayersCoder(LayeredCoder):
 
 def _canonical_bytes(name: str, array: NDArray[np.generic]) -> bytes:
     """Serialise an array with its name, type and shape, little-endian."""
+    # The same bytes on machines of either byte order.
     kind = array.dtype.newbyteorder("<")
     head = f"{name} {kind.kind}{kind.itemsize} {array.shape}".encode()
     return joined_bytes([head, array.astype(kind).tobytes()])

@@ -1,10 +1,12 @@
-"""The networks that an encoder is to serve: what a command line says of them, and themselves."""
+"""The networks that an encoder is for: what a command line says of them, and themselves."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +22,26 @@ from cdvision.package.tap import NAME, check_tap_name
 
 EXPECTED = "--serve: expected NAME=NETWORK@SPLIT, such as mine=torchvision:resnet50@layer2"
 PROBE_SIDE = 64  # pixels of the picture by which a network is known again
-PROBE_TOLERANCE = 0.02
-
+PROBE_TOLERANCE = 0.02  # engines and machines differ by less, other weights by more
 REPORT_FILE = "report.json"
 
 
-def parse_serve(texts: Sequence[str]) -> dict[str, NetworkRequest]:
+def parse_networks(texts: Sequence[str]) -> dict[str, NetworkRequest]:
     """Read ``NAME=NETWORK@SPLIT``; the name may be left out, and the split of two parts.
 
-    >>> parse_serve(["mine=net.py:make@layer2"])["mine"].split
+    >>> parse_networks(["mine=net.py:make@layer2"])["mine"].split
     'layer2'
-    >>> list(parse_serve(["torchvision:resnet50@layer2", "det/yolo.onnx@/neck/out"]))
+    >>> list(parse_networks(["torchvision:resnet50@layer2", "det/yolo.onnx@/neck/out"]))
     ['resnet50', 'yolo']
 
-    Raises:
-        CdvisionError: there is no network, two have one name, or a name cannot be one.
+    Raises CdvisionError where there is no network, two have one name, or a name cannot be one.
     """
     if not texts:
         raise CdvisionError(f"{EXPECTED}, found no network to serve")
     requests: dict[str, NetworkRequest] = {}
     for text in texts:
         name, equals, rest = text.partition("=")
+        # A path may hold an equals sign, too: what is before it is then no name.
         if not equals or not NAME.fullmatch(name):
             name, rest = "", text
         source, at, split = rest.rpartition("@")
@@ -49,7 +50,16 @@ def parse_serve(texts: Sequence[str]) -> dict[str, NetworkRequest]:
         if not source:
             raise CdvisionError(f"{EXPECTED}, found {text!r}")
         name = name or _name_of(source)
-        _check_name(name, requests)
+        if name in requests:
+            raise CdvisionError(
+                f"--serve: two networks are called {name!r}: give each a name of its own, NAME=..."
+            )
+        check_tap_name(name)
+        # Networks are entries of a ModuleDict, which refuses the names of its own methods.
+        if hasattr(nn.ModuleDict, name):
+            raise CdvisionError(
+                f"--serve: {name!r} cannot be a network's name: take another, NAME=..."
+            )
         requests[name] = NetworkRequest(source, split or None)
     return requests
 
@@ -60,74 +70,35 @@ def _name_of(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(last).stem if "." in last else last).strip("-_")
 
 
-def _check_name(name: str, requests: Mapping[str, NetworkRequest]) -> None:
-    if name in requests:
-        raise CdvisionError(
-            f"--serve: two networks are called {name!r}: give each a name of its own, NAME=..."
-        )
-    check_tap_name(name)
-    if hasattr(nn.ModuleDict, name):
-        raise CdvisionError(f"--serve: {name!r} cannot be a network's name: take another, NAME=...")
-
-
-def with_settings(
-    requests: Mapping[str, NetworkRequest], field: str, texts: Sequence[tuple[str, Any]]
-) -> dict[str, NetworkRequest]:
-    """Set one field of requests, from (name, value) pairs.
-
-    Args:
-        requests: by name.
-        field: ``weights``, ``mean``, ``std``, ``range`` or ``order``.
-        texts: an empty name stands for the only network.
-
-    Raises:
-        CdvisionError: no network is called so, or several might be meant.
-    """
-    found = dict(requests)
-    for name, value in texts:
-        if not name and len(found) > 1:
-            raise CdvisionError(
-                f"--{field}: say which network is meant, NAME={value}: {', '.join(found)}"
-            )
-        name = name or next(iter(found))
-        if name not in found:
-            raise CdvisionError(f"--{field}: no network is called {name!r}: {', '.join(found)}")
-        found[name] = replace(found[name], **{field: value})
-    return found
-
-
 def open_networks(
     requests: Mapping[str, NetworkRequest], device: torch.device
 ) -> dict[str, SplitNetwork]:
     """Build, fill and split every network; raises CdvisionError that names the one at fault."""
     networks = {}
     for name, request in requests.items():
-        try:
+        with _errors_of(name):
             networks[name] = find_network(request, device)
-        except CdvisionError as error:
-            raise CdvisionError(_as_served(str(error), name)) from error
     return networks
 
 
-def feature_specs(
-    networks: Mapping[str, SplitNetwork], device: torch.device
-) -> dict[str, FeatureSpec]:
+def feature_specs(networks: Mapping[str, SplitNetwork]) -> dict[str, FeatureSpec]:
     """Return channels and stride of every network's features; raises CdvisionError."""
     specs = {}
     for name, network in networks.items():
-        try:
-            specs[name] = network.feature_spec(PHOTO_INPUT.multiple, device)
-        except CdvisionError as error:
-            raise CdvisionError(_as_served(str(error), name)) from error
+        with _errors_of(name):
+            specs[name] = network.feature_spec(PHOTO_INPUT.multiple)
     return specs
 
 
-def _as_served(message: str, name: str) -> str:
-    """Say a message of ``cdvision fit`` in the words of this command."""
-    for option in ("--network: ", "--split: ", "--weights: "):
-        if message.startswith(option):
-            return f"--serve {name}: {message.removeprefix(option)}"
-    return f"--serve {name}: {message.replace('--network', '--serve')}"
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Say what ``cdvision fit`` would say of a network in the words of this command."""
+    try:
+        yield
+    except CdvisionError as error:
+        message = re.sub("^--(network|split|weights): ", "", str(error))
+        message = message.replace("--network", "--serve")
+        raise CdvisionError(f"--serve {name}: {message}") from error
 
 
 def describe_networks(
@@ -136,31 +107,23 @@ def describe_networks(
     """Return, as JSON values, what finds the networks again and tells whether they are the same."""
     return {
         name: {
-            "request": {k: _plain(v) for k, v in asdict(requests[name]).items()},
+            "request": json.loads(json.dumps(asdict(requests[name]), default=str)),
             "facts": network.facts,
-            "pixels": network.pixels.to_dict(),
+            "pixels": asdict(network.pixels),
             "probe": _probe(network),
         }
         for name, network in networks.items()
     }
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
 def networks_again(described: Mapping[str, Any]) -> dict[str, SplitNetwork]:
-    """Open, on the CPU, the networks that a run served.
-
-    Raises:
-        CdvisionError: one cannot be found, or is another than it was.
-    """
+    """Open, on the CPU, the networks of a run; raises CdvisionError where one is another now."""
     requests = {}
     for name, values in described.items():
-        request: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values["request"].items()
-        }
-        requests[name] = NetworkRequest(**request)
+        # JSON made lists of mean and spread.
+        told = values["request"].items()
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told}
+        requests[name] = NetworkRequest(**fields)
     networks = open_networks(requests, torch.device("cpu"))
     for name, network in networks.items():
         wanted, found = described[name]["probe"], _probe(network)
@@ -174,6 +137,7 @@ def networks_again(described: Mapping[str, Any]) -> dict[str, SplitNetwork]:
 
 def _probe(network: SplitNetwork) -> list[float]:
     """Describe a network by its features of one picture: mean magnitude and energy."""
+    # Smooth noise has structure at every scale; numpy draws the same on every machine.
     rng = np.random.default_rng(0)
     noise = torch.from_numpy(rng.uniform(0, 255, (1, 3, 8, 8)).astype(np.float32))
     image = nn.functional.interpolate(noise, size=(PROBE_SIDE, PROBE_SIDE), mode="bilinear")
