@@ -28,20 +28,18 @@ if TYPE_CHECKING:
     from cdvision.api import (
         attributes,
         classify,
-        crop_face,
         detect,
         encode,
         fit,
-        inspect,
-        list_models,
-        load,
         open,
         reconstruct,
         segment,
     )
-    from cdvision.model import Model
+    from cdvision.face_crop import crop_face
+    from cdvision.model import Model, load
+    from cdvision.package.registry import list_models
     from cdvision.results import Attributes, Classification, Detections
-    from cdvision.stream import StreamLimits
+    from cdvision.stream import StreamLimits, inspect
     from cdvision.stream_answers import Stream
 
 __all__ = [
@@ -74,9 +72,11 @@ __all__ = [
 
 # Modules of the names that are not the façade's.
 _HOMES = {
-    "Model": "cdvision.model",
+    **dict.fromkeys(("Model", "load"), "cdvision.model"),
     "Stream": "cdvision.stream_answers",
-    "StreamLimits": "cdvision.stream",
+    **dict.fromkeys(("StreamLimits", "inspect"), "cdvision.stream"),
+    "crop_face": "cdvision.face_crop",
+    "list_models": "cdvision.package.registry",
     **dict.fromkeys(("Attributes", "Classification", "Detections"), "cdvision.results"),
 }
 

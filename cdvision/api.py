@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdvision.model import Model
-from cdvision.model import load as load
+from cdvision.model import Model, load
 from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint
-from cdvision.package.registry import list_models as list_models
-from cdvision.stream import inspect as inspect
 from cdvision.stream import read_stream
 from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-    from PIL.Image import Image
+    from numpy.typing import NDArray
 
     from cdvision.fit.report import FitReport
     from cdvision.photo import ImageLike
@@ -105,15 +101,6 @@ def reconstruct(bits: bytes, *, model: ModelLike = None) -> NDArray[np.uint8]:
     return open(bits, model=model).reconstruct()
 
 
-def crop_face(
-    image: Image | NDArray[np.uint8], landmarks: ArrayLike | None = None, size: int = 128
-) -> NDArray[np.uint8]:
-    """Cut out and align a face for the models of faces; see ``cdvision.face_crop.crop_face``."""
-    from cdvision.face_crop import crop_face as crop
-
-    return crop(image, landmarks, size)
-
-
 def fit(
     network: Any,
     split: str | None = None,
@@ -134,22 +121,19 @@ def fit(
     ``stream.features(NAME)`` and ``stream.dense(NAME)``, NAME being the folder's.
 
     Args:
-        network: a PyTorch module, a pair of modules (front, tail), or what ``cdvision fit
-            --network`` takes: ``"torchvision:resnet50"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``,
+        network: a PyTorch module, a pair of modules (front, tail), or the text after ``cdvision fit
+            --network``: ``"torchvision:resnet50"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``,
             ``"FILE.onnx"``.
         split: name of the module (or ONNX tensor) whose output the tap is to give.
         images: folders or tars of photos, without labels.
         out: folder of the tap; started again with the same arguments, a stopped run goes on.
         model: whose streams.
         weights: a file, or a name that torchvision or timm knows.
-        mean: of the network's input; where None what is known of it, else ImageNet's.
+        mean: of the network's input; where None those known of it, else ImageNet's.
         std: as ``mean``.
         range: value of white in the network's input; 1 where None.
         order: ``"rgb"`` or ``"bgr"``.
         options: fields of ``FitOptions``: ``minutes``, ``size``, ``tune_tail``, ``device`` ...
-
-    Raises:
-        CdvisionError: something does not fit; the message says what to do.
     """
     from cdvision.fit.fitting import fit_tap
     from cdvision.fit.options import FitOptions

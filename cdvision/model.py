@@ -198,14 +198,10 @@ class Model:
     ) -> Iterator[AnalysisResult]:
         """Answer several tasks for many streams, in order; a bad stream yields its error.
 
-        Batches run side by side; streams are read only as results are taken. See ``Analyzer``.
-
-        Args:
-            streams: bytes of streams, or (key, bytes) pairs.
-            tasks: any of the card's tasks.
-            batch_size: streams of one input size that the engine takes at once.
-            options: ``confidence`` and ``top``, as for ``detect`` and ``classify``;
-                ``ordered=False`` for results as they come; ``workers``, batches at once.
+        Batches of streams of one input size run side by side; streams, bytes or (key, bytes) pairs,
+        are read only as results are taken. Options are ``confidence`` and ``top``, as for
+        ``detect`` and ``classify``; ``ordered=False`` for results as they come; ``workers``,
+        batches at once.
         """
         return Analyzer(self, tasks, batch_size=batch_size, **options)(streams)
 

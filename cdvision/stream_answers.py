@@ -74,9 +74,6 @@ class Stream:
             int32 arrays by the names that the model's card gives them: of `small` ``descriptor``
             (D,), ``symbols`` (C, H / stride, W / stride) and ``hyper`` (C_z, ...), of `hsc`
             ``base`` and ``detail``. What has not arrived is not there.
-
-        Raises:
-            BitstreamError: no layer has arrived, or one's bytes are no such latents.
         """
         coder = self.model.package.coder
         return self._decoded(coder.layers_in_order(self._layers))
@@ -182,12 +179,9 @@ class Stream:
     def attributes(self, *, all_attributes: bool = False) -> Attributes:
         """Tell the attributes of a face, from as many layers as have arrived.
 
-        Args:
-            all_attributes: also those that judge a person, or that a picture tells badly; the
-                report is limited to plainly visible ones otherwise.
-
-        Returns:
-            A calibrated probability for each, and whether the attribute counts as present.
+        Each has a calibrated probability, and whether it counts as present. Told are those that are
+        plainly visible; ``all_attributes`` adds those that judge a person, or that a picture tells
+        badly.
         """
         found: Attributes = self.ask("attributes", all_attributes=all_attributes)
         return found

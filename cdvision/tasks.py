@@ -19,25 +19,15 @@ from cdvision.errors import CdvisionError, UnsupportedTask
 
 @dataclass(frozen=True)
 class TaskOption:
-    """One option of a question.
+    """One option of a question."""
 
-    Attributes:
-        name: of the argument; the command line writes ``_`` as ``-``.
-        default: its value where it is left out; its type is the option's.
-        help: one line.
-        low: least value.
-        high: greatest value; None for no limit.
-        batched: whether ``analyze``, the command line and the service take it too.
-        aliases: other names of it on the command line.
-    """
-
-    name: str
-    default: float | int | bool
-    help: str
-    low: float | None = None
-    high: float | None = None
-    batched: bool = True
-    aliases: tuple[str, ...] = ()
+    name: str  # of the argument; the command line writes ``_`` as ``-``
+    default: float | int | bool  # its value where it is left out; its type is the option's
+    help: str  # one line
+    low: float | None = None  # least value
+    high: float | None = None  # greatest value; None for no limit
+    batched: bool = True  # whether ``analyze``, the command line and the service take it too
+    aliases: tuple[str, ...] = ()  # other names of it on the command line
 
     def check(self, value: Any) -> None:
         """Refuse a value of another kind or out of range; raises CdvisionError."""
@@ -70,35 +60,27 @@ class Column:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question.
+    """One kind of question."""
 
-    Attributes:
-        name: of the task, of its command, and of its path in the service.
-        summary: one line, as a command tells it.
-        result: "module:Class" of its answers, which offer ``to_dict``, ``to_rows``, ``__len__`` and
-            ``__str__``.
-        answer: name under which an analysis keeps the answer; tasks that share one answer the same
-            question, the first of them the more fully.
-        options: what a question may say.
-        column: of tables of results; None where answers do not go into tables.
-        drawable: whether an answer can be drawn on a photo.
-        thorough: options under which every graph of the task is run, for recording its inputs.
-        measured: options under which `cdvision eval` asks.
-        scoring: for each kind of labels that `cdvision eval` takes, "module:name" of the scoring;
-            one of the kind ``table`` is given the rows of a csv.
-        example: an answer as JSON, for the service's contract.
-    """
-
-    name: str
-    summary: str
+    name: str  # of the task, of its command, and of its path in the service
+    summary: str  # one line, as a command tells it
+    # "module:Class" of its answers, which offer ``to_dict``, ``to_rows``, ``__len__`` and
+    # ``__str__``.
     result: str
+    # Name under which an analysis keeps the answer; tasks that share one answer the same question,
+    # the first of them the more fully.
     answer: str
-    options: tuple[TaskOption, ...] = ()
-    column: Column | None = None
-    drawable: bool = False
+    options: tuple[TaskOption, ...] = ()  # what a question may say
+    column: Column | None = None  # of tables of results; None where answers do not go into tables
+    drawable: bool = False  # whether an answer can be drawn on a photo
+    # Options under which every graph of the task is run, for recording its inputs.
     thorough: Mapping[str, Any] = field(default_factory=dict)
+    # Options under which `cdvision eval` asks.
     measured: Mapping[str, Any] = field(default_factory=dict)
+    # For each kind of labels that `cdvision eval` takes, "module:name" of the scoring; one of the
+    # kind ``table`` is given the rows of a csv.
     scoring: Mapping[str, str] = field(default_factory=dict)
+    # An answer as JSON, for the service's contract.
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -24,22 +24,16 @@ TABLES = ("scale", "bias", "threshold")
 class AttributeCalibration:
     """How logits become probabilities, for each number of layers that have arrived.
 
-    Attributes:
-        scale: (layers, K): a probability is the sigmoid of scale * logit + bias.
-        bias: (layers, K).
-        threshold: (layers, K): probability from which an attribute counts as present.
-        report: names that an answer holds unless all are asked for.
-
     Raises:
         ModelError: the tables do not have one shape, or are not finite.
 
     Source of the calibration: Platt, "Probabilistic outputs for support vector machines", 1999.
     """
 
-    scale: Table
-    bias: Table
-    threshold: Table
-    report: tuple[str, ...]
+    scale: Table  # (layers, K): a probability is the sigmoid of scale * logit + bias
+    bias: Table  # (layers, K)
+    threshold: Table  # (layers, K): probability from which an attribute counts as present
+    report: tuple[str, ...]  # names that an answer holds unless all are asked for
 
     def __post_init__(self) -> None:
         tables = (self.scale, self.bias, self.threshold)
@@ -81,14 +75,10 @@ def attributes_from_logits(
     layers: int,
     all_attributes: bool = False,
 ) -> Attributes:
-    """Return the attributes of one face, of ``logits`` (K,) float32 of K ``names``.
+    """Return the attributes of one face, of K logits (float32) and their names.
 
-    Args:
-        logits: of the attributes.
-        names: of the attributes.
-        calibration: of the model.
-        layers: how many layers of the stream they come from, 1 or more.
-        all_attributes: those of ``calibration.report`` otherwise.
+    ``layers`` is how many layers of the stream they come from, 1 or more. Without
+    ``all_attributes`` only those of ``calibration.report`` are told.
 
     Raises:
         ResultError: logits of another shape or dtype, or not finite.

@@ -99,15 +99,9 @@ def best_candidates(
 ) -> tuple[Integers, Integers, Floats, Floats]:
     """Pick the best pairs as ``top_candidates`` does, with their cells' logits.
 
-    Args:
-        scores: (M, classes).
-        distances: (M, 32) logits, 8 for each side of a box.
-        confidence: scores must be larger than this.
-        limit: at most this many pairs are kept.
-
-    Returns:
-        Cell, class and score of each pair, (K,), and (4 K, 8) logits, a side a row, from which
-        the row's largest is subtracted.
+    Scores are (M, classes); distances (M, 32) logits, 8 for each side of a box. The answer is
+    cell, class and score of each pair, (K,), and (4 K, 8) logits, a side a row, from which the
+    row's largest is subtracted.
     """
     cell_of, class_of, score_of = _above(scores, confidence)
     order = _best_first(score_of)[:limit]
@@ -156,30 +150,16 @@ def _overlap(box: Floats, other: Floats, iou: np.float32) -> bool:
     " float32, float32, float32, float32, float32, int64)"
 )
 def distinct_boxes(
-    sums: Floats,
-    cells: Floats,
-    cell_of: Integers,
-    class_of: Integers,
-    width: float,
-    height: float,
-    across: float,
-    down: float,
-    iou: np.float32,
-    most: int,
-) -> tuple[Integers, Floats, Floats]:
+    sums: Floats, cells: Floats, cell_of: Integers, class_of: Integers, width: float,
+    height: float, across: float, down: float, iou: np.float32, most: int,
+) -> tuple[Integers, Floats, Floats]:  # fmt: skip
     """Decode candidates, best first, and drop what overlaps a better box of its class.
 
-    Args:
-        sums: (4 K, 2): of each side, the sum of its bins' weights, and of weight times bin.
-        cells: (M, 3), see ``cell_grid``.
-        cell_of: (K,) the candidates' cells.
-        class_of: (K,) their classes.
-        width: of the content, to which boxes are clipped.
-        height: of the content.
-        across: pixels of the source over one of the content, along the width.
-        down: the same along the height.
-        iou: boxes whose intersection over union is larger overlap.
-        most: at most this many boxes are kept.
+    ``sums`` (4 K, 2) are, of each side, the sum of its bins' weights, and of weight times bin;
+    ``cell_of`` and ``class_of`` (K,) are the candidates' cells, rows of ``cells`` (M, 3), and
+    classes. Boxes are clipped to ``width`` x ``height`` of the content; ``across`` and ``down``
+    are pixels of the source over one of the content. Boxes overlap whose intersection over union
+    is larger than ``iou``; ``most`` are kept.
 
     Returns:
         Which candidates are kept, (n,), and their boxes (n, 4) in the input and in the source.

@@ -24,16 +24,11 @@ def answer_classes(question: Question) -> Classification:
 def classification_from_logits(
     logits: NDArray[np.float32], class_names: Sequence[str], *, top: int = 5
 ) -> Classification:
-    """Take the softmax of one image's logits and keep the best classes.
+    """Take the softmax of one image's logits (C,) float32 and keep the ``top`` best classes.
 
     >>> logits = np.array([0.0, 3.0, 1.0], dtype=np.float32)
     >>> classification_from_logits(logits, ["cat", "dog", "owl"], top=2)
     Classification(dog 0.844, owl 0.114)
-
-    Args:
-        logits: (C,) float32.
-        class_names: C names.
-        top: how many classes to keep; more than C gives all.
 
     Raises:
         ResultError: logits of another shape or dtype, or not finite, or `top` below 1.

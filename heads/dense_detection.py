@@ -64,20 +64,13 @@ def detect_from_dense(
     max_detections: int = 100,
     masks: MaskOutputs | None = None,
 ) -> Detections:
-    """Find the boxes of one image in what its dense head gave.
+    """Find the boxes of one image in the outputs of its dense head.
 
-    Args:
-        scores: (M, classes) float32 after the sigmoid, rows as in `cell_grid`.
-        distances: (M, 32) float32 logits, see `decode_boxes`.
-        input_size: (width, height) of the network input.
-        content_size: (width, height) of the scaled image, at the top left of the input; the rest
-            is padding, and boxes are clipped to the content.
-        source_size: (width, height) of the source image, to whose pixels boxes are scaled.
-        class_names: one name per column of `scores`.
-        confidence: scores must be larger than this.
-        iou: overlap from which the weaker of two boxes of a class is dropped.
-        max_detections: at most this many boxes.
-        masks: what a mask branch gave; each detection then has a mask.
+    Scores (M, classes) float32 come after the sigmoid, rows as in `cell_grid`; distances (M, 32)
+    float32 are logits, see `decode_boxes`. Sizes are (width, height) of the network input, of the
+    scaled image at its top left, to which boxes are clipped, and of the source image, to whose
+    pixels they are scaled. Of two boxes of a class that overlap by ``iou`` the weaker is dropped.
+    With ``masks`` each detection has a mask.
 
     Raises:
         ResultError: the arrays do not have the shapes that `input_size` and `class_names` imply.
@@ -95,8 +88,8 @@ def detect_from_dense(
     scores, distances = (np.ascontiguousarray(a, np.float32) for a in (scores, distances))
     cell, class_id, found, logits = best_candidates(scores, distances, confidence, _CANDIDATES)
     sums, threshold = weight_sums(logits), largest_below(iou)
-    across, down = (s / c for s, c in zip(source_size, content_size, strict=True))
-    frame = *check_image_size(content_size), across, down
+    content = check_image_size(content_size)
+    frame = *content, source_size[0] / content[0], source_size[1] / content[1]
     kept, boxes, scaled = distinct_boxes(
         sums, cells, cell, class_id, *frame, threshold, max_detections
     )

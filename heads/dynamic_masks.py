@@ -33,7 +33,7 @@ def dynamic_masks(
     content_size: Size,
     source_size: Size,
 ) -> tuple[Rle, ...]:
-    """Return the mask of each object, inside its box.
+    """Return the mask of each object, inside its box: K COCO run-length masks of the source's size.
 
     Args:
         prototypes: (12, H / 4, W / 4) float32 of the network input.
@@ -44,9 +44,6 @@ def dynamic_masks(
         boxes: (K, 4) float32 left, top, right, bottom in pixels of the network input.
         content_size: (width, height) of the scaled image, at the top left of the input.
         source_size: (width, height) of the source image.
-
-    Returns:
-        K COCO run-length masks of the source image's size.
 
     Raises:
         ResultError: an array has another shape or type.

@@ -38,12 +38,9 @@ LAST_STD = 0.01
 class MaskHead(nn.Module):
     """Prototypes from the finer levels, coefficients from the detection head's embeddings.
 
-    Args:
-        features: channels of the map at the split point, at 1/8.
-        channels: channels of every pyramid level and of every embedding.
-        levels: number of pyramid levels; prototypes are made of the first three.
-        width: channels of the branch.
-        hidden: units between an embedding and its coefficients.
+    The map at the split point, at 1/8, has ``features`` channels, every pyramid level and every
+    embedding ``channels``. The branch has ``width`` channels, and ``hidden`` units between an
+    embedding and its coefficients. Prototypes are made of the first three levels.
     """
 
     def __init__(

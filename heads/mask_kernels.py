@@ -62,14 +62,10 @@ def lines_of_object(
 ) -> Floats:
     """Return an object's logits (columns, rows) at columns between the window's cells.
 
-    Args:
-        maps: (12, H, W) prototypes.
-        network: (129,), see ``dynamic_masks``.
-        corner: (row, column) of the maps at which the window begins.
-        across: (w,) places of the window's columns in the box.
-        down: (h,) places of its rows.
-        cells: (columns,) the window's column on the far side of which each column lies.
-        shares: (columns,) its share of the next one.
+    The window begins at ``corner`` (row, column) of ``maps`` (12, H, W); ``across`` (w,) and
+    ``down`` (h,) are the places of its columns and rows in the box, and ``network`` (129,) is as
+    in ``dynamic_masks``. ``cells`` are the window's columns on the far side of which each column
+    lies, ``shares`` its share of the next one.
     """
     logits = _logits(maps, network, corner, across, down)
     rows, width = logits.shape

@@ -32,30 +32,18 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Question:
-    """One question about one stream, and what its tail has computed.
+    """One question about one stream, and what its tail has computed."""
 
-    Attributes:
-        task: its name.
-        options: of the task, every one filled in.
-        dense: the tail's dense outputs, without a batch axis.
-        settings: what the card says of the tail's head.
-        class_names: of the tail, in the order of its outputs.
-        layers: how many layers of the stream the tail was answered from.
-        input_size: (width, height) of the network input.
-        content_size: (width, height) of the photo in it, at the top left.
-        source_size: (width, height) of the photo.
-        run: runs another graph of the tail, ``"box"`` say, on named arrays.
-    """
-
-    task: str
-    options: Mapping[str, Any]
-    dense: Arrays
-    settings: Mapping[str, Any]
-    class_names: Sequence[str]
-    layers: int
-    input_size: Size
-    content_size: Size
-    source_size: Size
+    task: str  # its name
+    options: Mapping[str, Any]  # of the task, every one filled in
+    dense: Arrays  # the tail's dense outputs, without a batch axis
+    settings: Mapping[str, Any]  # what the card says of the tail's head
+    class_names: Sequence[str]  # of the tail, in the order of its outputs
+    layers: int  # how many layers of the stream the tail was answered from
+    input_size: Size  # (width, height) of the network input
+    content_size: Size  # (width, height) of the photo in it, at the top left
+    source_size: Size  # (width, height) of the photo
+    # Runs another graph of the tail, ``"box"`` say, on named arrays.
     run: Callable[[str, Arrays], Arrays]
 
 

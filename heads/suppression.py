@@ -22,14 +22,8 @@ def top_candidates(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pick the best (cell, class) pairs above a confidence; a cell may give several classes.
 
-    Args:
-        scores: (M, C) float32.
-        confidence: scores must be larger than this.
-        limit: at most this many pairs are kept, the best.
-
-    Returns:
-        Two (K,) int64 arrays, cell and class of each pair, by descending score; equal scores keep
-        the order of their cells.
+    At most ``limit`` pairs of ``scores`` (M, C) float32 are kept. The answer is two (K,) int64
+    arrays, cell and class, by descending score; equal scores keep the order of their cells.
     """
     check_array("scores", scores, shape=("m", "c"), dtype=np.float32)
     flat = scores.ravel()
@@ -54,16 +48,9 @@ def suppress_overlaps(
     >>> suppress_overlaps(boxes, scores, np.array([0, 0, 1]))
     array([0, 2])
 
-    Args:
-        boxes: (N, 4) float32 left, top, right, bottom.
-        scores: (N,) float32.
-        class_ids: (N,) int64.
-        iou: boxes whose intersection over union is larger than this overlap.
-        max_detections: at most this many boxes are kept.
-
-    Returns:
-        (K,) int64 indices of the kept boxes by descending score, as
-        `torchvision.ops.batched_nms` gives them.
+    Boxes (N, 4) and scores (N,) are float32, classes (N,) int64. Boxes whose intersection over
+    union is larger than ``iou`` overlap. The answer is (K,) int64 indices by descending score, as
+    `torchvision.ops.batched_nms` gives them.
     """
     check_array("boxes", boxes, shape=("n", 4), dtype=np.float32)
     check_array("scores", scores, shape=(len(boxes),), dtype=np.float32)

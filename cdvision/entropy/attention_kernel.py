@@ -25,14 +25,10 @@ def attend(
 ) -> None:
     """Write to ``attended`` (T, width) what each token finds among the first ``known`` ones.
 
-    Args:
-        projected: (T, 3 * width) integers held in float32: queries, keys, values.
-        known: tokens that are keys, at least 1.
-        heads: see ``IntegerBlock``, as for ``shift``.
-        shift: bits dropped from scores, at least 1.
-        exponents: weight of a key by how far its score lies below the query's best; the last
-            entry stands for all greater distances. The first is above 0.
-        attended: the result.
+    ``projected`` (T, 3 * width) are integers held in float32: queries, keys, values. See
+    ``IntegerBlock`` for ``heads`` and ``shift``. ``exponents`` are weights of a key by how far its
+    score lies below the query's best; the last entry stands for all greater distances, the first
+    is above 0.
     """
     tokens, width = attended.shape
     size, farthest = width // heads, np.int64(len(exponents) - 1)

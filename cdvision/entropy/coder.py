@@ -53,17 +53,11 @@ class EncodedLayer(NamedTuple):
 
 
 class Coder(ABC):
-    """Latents of one image to a body a layer, and back; qualities count from 0.
+    """Latents of one image to a body a layer, and back; qualities count from 0."""
 
-    Attributes:
-        layers: what the streams consist of, each behind those that it needs.
-        compact: whether its streams have the short header.
-        qualities: number of qualities.
-    """
-
-    layers: ClassVar[tuple[LayerSpec, ...]]
-    compact: ClassVar[bool] = False
-    qualities: int
+    layers: ClassVar[tuple[LayerSpec, ...]]  # each behind those that it needs
+    compact: ClassVar[bool] = False  # whether streams have the short header
+    qualities: int  # how many there are
 
     @abstractmethod
     def encode_layer(
@@ -157,11 +151,7 @@ class Coder(ABC):
     ) -> Latents:
         """Return the latents of ``layers`` (all that have arrived where None) and of their needs.
 
-        Args:
-            bodies: of the layers that have arrived, by id.
-            quality: counts from 0.
-            shapes: of all latents.
-            layers: ids.
+        ``bodies`` are by the layers' ids; ``shapes`` are of all latents.
 
         Raises:
             BitstreamError: a layer has not arrived, or its bytes are no such latents.

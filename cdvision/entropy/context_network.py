@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,17 +49,12 @@ OFFSETS = tuple(
 PARTS = ("hyper", "first", "squeeze", "second")
 
 
-@dataclass(frozen=True)
-class Board:
-    """Where the cells of a map belong; places count row by row.
+class Board(NamedTuple):
+    """Where the cells of a map belong; places count row by row."""
 
-    odd: places of the first pass, (n,). even: those of the second, (m,). neighbours: for every
-    even cell the positions within ``odd`` of its neighbours, (m, 12); n where there is none.
-    """
-
-    odd: Places
-    even: Places
-    neighbours: Places
+    odd: Places  # (n,) of the first pass
+    even: Places  # (m,) of the second
+    neighbours: Places  # (m, 12) positions within ``odd`` of an even cell's; n where there is none
 
 
 @lru_cache(maxsize=16)
@@ -83,19 +79,14 @@ def board_of(height: int, width: int) -> Board:
 class ContextNetwork:
     """Hyper-latent and first pass to table indices.
 
-    Args:
-        hyper: ``z`` to features of every cell.
-        first: features of an odd cell to its indices.
-        squeeze: magnitudes of an odd cell's symbols to what its neighbours are told.
-        second: features of an even cell, then what its twelve neighbours tell, to its indices.
-
     Raises:
         ModelError: the chains do not fit each other, or see more than one cell where they must not.
     """
 
-    hyper: IntegerNetwork
-    first: IntegerNetwork
-    squeeze: IntegerNetwork
+    hyper: IntegerNetwork  # ``z`` to features of every cell
+    first: IntegerNetwork  # features of an odd cell to its indices
+    squeeze: IntegerNetwork  # magnitudes of an odd cell's symbols to what its neighbours are told
+    # Features of an even cell, then what its twelve neighbours tell, to its indices.
     second: IntegerNetwork
 
     def __post_init__(self) -> None:

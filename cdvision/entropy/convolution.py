@@ -188,31 +188,15 @@ def _planes_of(
     " float32, int64)"
 )
 def convolve(
-    x: Array,
-    matrix: Array,
-    bias: Array,
-    kernel: int,
-    height: int,
-    width: int,
-    scale: float,
-    low: float,
-    high: float,
-    upsample: int,
-) -> Array:
+    x: Array, matrix: Array, bias: Array, kernel: int, height: int, width: int,
+    scale: float, low: float, high: float, upsample: int,
+) -> Array:  # fmt: skip
     """Convolve, scale by a power of two, floor, clip, and shuffle pixels.
 
-    Args:
-        x: (h, w, channels) integers held in float32.
-        matrix: (kernel * kernel * channels, upsample^2 * out) weights, kernel rows outermost; rows
-            and columns of the shuffle before the output channels.
-        bias: (upsample^2 * out,) added to every sum.
-        kernel: side of the kernel; the convolution is "same".
-        height: rows of sums that are computed, from the top.
-        width: columns of sums that are computed, from the left.
-        scale: a power of two, so that the product is exact.
-        low: least output.
-        high: greatest output.
-        upsample: factor of the shuffle.
+    ``x`` (h, w, channels) are integers held in float32. ``matrix`` has weights (kernel * kernel *
+    channels, upsample^2 * out), kernel rows outermost; rows and columns of the shuffle stand before
+    the output channels, as in ``bias``. The convolution is "same"; ``height`` x ``width`` sums are
+    computed, from the top left. ``scale`` is a power of two, so that the product is exact.
 
     Returns:
         (upsample * height, upsample * width, out) integers held in float32.
@@ -249,26 +233,14 @@ def _positions(settings: NDArray[np.int64], height: int, width: int) -> NDArray[
     " int64, int64, int64)"
 )
 def chain_to_planes(
-    z: NDArray[np.int32],
-    weights: Array,
-    biases: Array,
-    settings: NDArray[np.int64],
-    quality: int,
-    height: int,
-    width: int,
-) -> NDArray[np.uint8]:
+    z: NDArray[np.int32], weights: Array, biases: Array, settings: NDArray[np.int64],
+    quality: int, height: int, width: int,
+) -> NDArray[np.uint8]:  # fmt: skip
     """Run a chain of layers on ``z`` (channels, h, w) to (out, height, width).
 
-    Of each layer only what the top left of the output needs is computed.
-
-    Args:
-        z: the inputs.
-        weights: the layers' matrices (see ``convolve``), one behind the other.
-        biases: (qualities, ...) the layers' biases, one behind the other.
-        settings: (layers, 7): sums, kernel, upsample, shift, low, high, rows of the matrix.
-        quality: row of ``biases``.
-        height: rows of the output.
-        width: columns of the output.
+    Of each layer only what the top left of the output needs is computed. ``weights`` are the
+    layers' matrices (see ``convolve``), one behind the other, ``biases`` (qualities, ...) likewise.
+    A row of ``settings`` is a layer's sums, kernel, upsample, shift, low, high, rows of the matrix.
     """
     x, positions, last = _channels_last(z), _positions(settings, height, width), len(settings) - 1
     from_weight, from_bias = 0, 0

@@ -56,25 +56,18 @@ def exponent_table(octave: int = 16, largest: int = 1024) -> NDArray[np.uint16]:
 class IntegerBlock:
     """One transformer block; its tokens attend to the first ones only, those that are known.
 
-    Args:
-        project_in: tokens to queries, keys and values, 3 * width channels within [-127, 127].
-        project_out: what heads found to an addition to the tokens.
-        expand: tokens to hidden channels.
-        contract: those to an addition to the tokens.
-        heads: their number divides the width.
-        shift: bits dropped from scores.
-        exponents: weight of a key by distance of its score from the best, decreasing.
-
     Raises:
         ModelError: the parts do not fit each other, or some sum could stop being exact.
     """
 
+    # Tokens to queries, keys and values, 3 * width channels within [-127, 127].
     project_in: IntegerLayer
-    project_out: IntegerLayer
-    expand: IntegerLayer
-    contract: IntegerLayer
-    heads: int
-    shift: int
+    project_out: IntegerLayer  # what heads found to an addition to the tokens
+    expand: IntegerLayer  # tokens to hidden channels
+    contract: IntegerLayer  # those to an addition to the tokens
+    heads: int  # their number divides the width
+    shift: int  # bits dropped from scores
+    # Weight of a key by distance of its score from the best, decreasing.
     exponents: NDArray[np.uint16]
 
     def __post_init__(self) -> None:

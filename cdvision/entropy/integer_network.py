@@ -37,24 +37,18 @@ class IntegerLayer:
 
     ``out = clip((sum(w * x) + b[quality] + 2^(shift-1)) >> shift, low, high)``
 
-    Args:
-        weight: (out, channels, kernel, kernel) int8; odd kernel up to 7, "same" zero padding.
-        bias: (qualities, out) int32; one row where the bias does not depend on the quality.
-        shift: bits dropped after the sum, 1 to 16.
-        low: least output.
-        high: greatest output.
-        upsample: pixel-shuffle factor applied at the end.
-
     Raises:
         ModelError: the parameters are not such a layer.
     """
 
+    # (out, channels, kernel, kernel) int8; odd kernel up to 7, "same" zero padding.
     weight: NDArray[np.int8]
+    # (qualities, out) int32; one row where the bias does not depend on the quality.
     bias: NDArray[np.int32]
-    shift: int
-    low: int
-    high: int
-    upsample: int = 1
+    shift: int  # bits dropped after the sum, 1 to 16
+    low: int  # least output
+    high: int  # greatest output
+    upsample: int = 1  # pixel-shuffle factor applied at the end
 
     def __post_init__(self) -> None:
         weight, bias = self.weight, self.bias
@@ -141,17 +135,13 @@ class IntegerLayer:
 class IntegerNetwork:
     """A chain of integer layers from a hyper-latent to table indices.
 
-    Args:
-        layers: in order.
-        bound: the inputs lie in [-bound, bound].
-
     Raises:
         ModelError: some sum could reach 2^24 and stop being exact, the layers do not fit each
             other, or the outputs do not fit into bytes.
     """
 
-    layers: tuple[IntegerLayer, ...]
-    bound: int
+    layers: tuple[IntegerLayer, ...]  # in order
+    bound: int  # the inputs lie in [-bound, bound]
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.layers) <= MAX_LAYERS or not 1 <= self.bound <= MAX_BOUND:

@@ -92,11 +92,8 @@ def compiled_inside(*, fuse: bool = False) -> Callable[[Function], Function]:
     Loading takes some 10 ms for each function with a signature of its own, cached or not, and
     nothing for these. Not for calls across files: numba's cache would miss a change there.
     """
-
-    def compile_function(function: Function) -> Function:
-        return cast(Function, njit(**_options(fuse))(function))
-
-    return compile_function
+    decorator: Callable[[Function], Function] = njit(**_options(fuse))
+    return decorator
 
 
 def _options(fuse: bool) -> dict[str, Any]:

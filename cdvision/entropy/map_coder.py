@@ -42,25 +42,19 @@ class MapCoder(Coder, Generic[Network]):
 
     h' and w' are h and w over ``network.upsample``, rounded up.
 
-    Args:
-        symbol_tables: one table a scale index; index 0 is skipped.
-        hyper_tables: one table for each (quality, channel of ``hyper``), qualities outermost; their
-            symbols lie within the network's bound, and none has an escape.
-        network: integer network that gives the scale indices.
-        qualities: number of qualities.
-        channels: channels of the symbols.
-
     Raises:
         ModelError: the parts do not fit each other.
     """
 
     layers: ClassVar[tuple[LayerSpec, ...]] = (LayerSpec(0, (SYMBOLS, HYPER)),)
 
-    symbol_tables: SymbolTables
+    symbol_tables: SymbolTables  # one table a scale index; index 0 is skipped
+    # One table for each (quality, channel of ``hyper``), qualities outermost; their symbols lie
+    # within the network's bound, and none has an escape.
     hyper_tables: SymbolTables
-    network: Network
-    qualities: int
-    channels: int
+    network: Network  # integer network that gives the scale indices
+    qualities: int  # number of qualities
+    channels: int  # channels of the symbols
 
     def __post_init__(self) -> None:
         fits = self.network.channels == self.channels

@@ -41,18 +41,14 @@ class SymbolTables:
     A table of one symbol with the frequency 2^12 is *skip*: coding it leaves the coder's state
     unchanged, bit for bit, so it costs nothing at all.
 
-    Args:
-        low: first symbol of each table, (T,) int16, at least -127.
-        high: last symbol of each table, (T,) int16, at most 127.
-        frequencies: flat uint16; for each table in turn its high - low + 1 symbol frequencies,
-            each at least 1, then that of its escape, 0 where the table has none.
-
     Raises:
         ModelError: the arrays are not such tables.
     """
 
-    low: NDArray[np.int16]
-    high: NDArray[np.int16]
+    low: NDArray[np.int16]  # first symbol of each table, (T,) int16, at least -127
+    high: NDArray[np.int16]  # last symbol of each table, (T,) int16, at most 127
+    # Flat uint16; for each table in turn its high - low + 1 symbol frequencies, each at least 1,
+    # then that of its escape, 0 where the table has none.
     frequencies: NDArray[np.uint16]
 
     def __post_init__(self) -> None:
@@ -187,12 +183,9 @@ def tables_from_probabilities(
     >>> tables.frequencies
     array([1024, 2048, 1024,    0], dtype=uint16)
 
-    Args:
-        probabilities: of the symbols ``low`` to ``low + W - 1``. What a row lacks to 1 is the
-            mass of everything outside.
-        low: symbol of the first column, the same for all rows.
-        escape: whether values outside can be coded. Without an escape the range is exhaustive
-            (an encoder that clips) and every row keeps all of its symbols.
+    Rows are of the symbols ``low`` to ``low + W - 1``; what a row lacks to 1 is the mass of
+    everything outside. Without ``escape`` the range is exhaustive (an encoder that clips) and
+    every row keeps all of its symbols.
     """
     rows = np.asarray(probabilities, np.float64)
     if rows.ndim != 2 or not np.isfinite(rows).all() or (rows < 0).any():

@@ -16,24 +16,16 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """One of the named arrays of integers in a stream: its layer, its shape and its range.
+    """One of the named arrays of integers in a stream: its layer, its shape and its range."""
 
-    Attributes:
-        layer: id.
-        channels: length of the first axis.
-        stride: of a map, whose other axes are those of the network input over this, rounded up;
-            None where the shape does not depend on the image.
-        sides: the other axes where they are fixed.
-        low: least integer.
-        high: greatest integer.
-    """
-
-    layer: int
-    channels: int
+    layer: int  # id
+    channels: int  # length of the first axis
+    # Of a map, whose other axes are those of the network input over this, rounded up; None where
+    # the shape does not depend on the image.
     stride: int | None = None
-    sides: tuple[int, ...] = ()
-    low: int = 0
-    high: int = 0
+    sides: tuple[int, ...] = ()  # the other axes where they are fixed
+    low: int = 0  # least integer
+    high: int = 0  # greatest integer
 
     def shape(self, size: Size) -> tuple[int, ...]:
         """Return the array's shape for a network input of (width, height) pixels."""
@@ -57,27 +49,19 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class TailSpec:
-    """One task network: its features, its tasks, and the names of its classes.
+    """One task network: its features, its tasks, and the names of its classes."""
 
-    Attributes:
-        tasks: names of tasks that it answers.
-        features: at its split point.
-        classes: name of its list of classes.
-        description: for readers.
-        head: how dense outputs become answers, a name among ``cdvision.heads.registry``.
-        settings: what that kind of head has to know, as JSON values.
-        layers: ids of the layers that it is answered from, in the order of the stream.
-        least_layers: how many of them have to be there; the others make the answer better.
-    """
-
-    tasks: tuple[str, ...]
-    features: FeatureSpec
-    classes: str
-    description: str = ""
+    tasks: tuple[str, ...]  # names of tasks that it answers
+    features: FeatureSpec  # at its split point
+    classes: str  # name of its list of classes
+    description: str = ""  # for readers
+    # How dense outputs become answers, a name among ``cdvision.heads.registry``.
     head: str = "distribution"
+    # What that kind of head has to know, as JSON values.
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # Ids of the layers that it is answered from, in the order of the stream.
     layers: tuple[int, ...] = (0,)
-    least_layers: int = 1
+    least_layers: int = 1  # how many of them have to be there; the others make the answer better
 
 
 @dataclass(frozen=True)
@@ -124,28 +108,19 @@ class WindowSpec:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How an image becomes a network input.
+    """How an image becomes a network input."""
 
-    Attributes:
-        size: long side of the network input where the photo is at least as large, pixels.
-        multiple: both sides are padded to a multiple of this.
-        max_size: longest side that a stream may ask for; bounds a receiver's memory.
-        padding: RGB colour of the padding.
-        least_size: smaller photos are enlarged to this long side; those between are not.
-        fit: ``pad`` keeps the whole photo and its aspect, ``square`` takes its central square.
-        least_score: photos whose ``score``, an output of the encoder's graph, is lower are not
-            what the model is for; None where it takes any.
-        window: the sender's second look at the photo, where it has one.
-    """
-
-    size: int
-    multiple: int
-    max_size: int
-    padding: tuple[int, int, int]
-    least_size: int = 224
+    size: int  # long side of the network input where the photo is at least as large, pixels
+    multiple: int  # both sides are padded to a multiple of this
+    max_size: int  # longest side that a stream may ask for; bounds a receiver's memory
+    padding: tuple[int, int, int]  # RGB colour of the padding
+    least_size: int = 224  # smaller photos are enlarged to this long side; those between are not
+    # ``pad`` keeps the whole photo and its aspect, ``square`` takes its central square.
     fit: str = "pad"
+    # Photos whose ``score``, an output of the encoder's graph, is lower are not what the model is
+    # for; None where it takes any.
     least_score: float | None = None
-    window: WindowSpec | None = None
+    window: WindowSpec | None = None  # the sender's second look at the photo, where it has one
 
 
 # How models of photos take theirs.

@@ -36,20 +36,17 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Family:
-    """Where the parts of a family are; each is named as "module:name" and imported when needed.
+    """Where the parts of a family are; each is named as "module:name" and imported when needed."""
 
-    Attributes:
-        graphs: for each network that a card may name, the module of its dense graphs.
-        commands: for each group of the command line (``train``, ``bench``), its commands.
-        builders: for each stage whose runs ``cdvision train package`` takes, what builds a package.
-        costs: for each name that ``cdvision models --cost`` takes, the table of its parts.
-        uncompressed: for each network that a card may name, its uncompressed task networks.
-    """
-
+    # For each network that a card may name, the module of its dense graphs.
     graphs: Mapping[str, str] = field(default_factory=dict)
+    # For each group of the command line (``train``, ``bench``), its commands.
     commands: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # For each stage whose runs ``cdvision train package`` takes, what builds a package.
     builders: Mapping[str, str] = field(default_factory=dict)
+    # For each name that ``cdvision models --cost`` takes, the table of its parts.
     costs: Mapping[str, str] = field(default_factory=dict)
+    # For each network that a card may name, its uncompressed task networks.
     uncompressed: Mapping[str, str] = field(default_factory=dict)
 
 

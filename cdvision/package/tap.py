@@ -30,31 +30,20 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class TapCard:
-    """The values of ``tap.json``.
+    """The values of ``tap.json``."""
 
-    Attributes:
-        name: of the tap; ``Stream.features`` and ``Stream.dense`` are asked with it.
-        model: name of the model whose streams it reads.
-        fingerprint: of that model: of no other model's streams could it make sense.
-        features: at the network's split point.
-        network: where the network came from, its split point and its weights.
-        outputs: names of the network's outputs in ``answer.NAME``; empty without that graph.
-        preprocessing: how pixels enter the network.
-        training: how the tap was fitted.
-        metrics: measured figures, one entry a quality, and the photos that they are of.
-        files: SHA-256 of every file beside.
-    """
-
-    name: str
-    model: str
-    fingerprint: str
-    features: FeatureSpec
-    network: Mapping[str, Any]
+    name: str  # of the tap; ``Stream.features`` and ``Stream.dense`` are asked with it
+    model: str  # name of the model whose streams it reads
+    fingerprint: str  # of that model: of no other model's streams could it make sense
+    features: FeatureSpec  # at the network's split point
+    network: Mapping[str, Any]  # where the network came from, its split point and its weights
+    # Names of the network's outputs in ``answer.NAME``; empty without that graph.
     outputs: tuple[str, ...]
-    preprocessing: Mapping[str, Any]
-    training: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]  # how pixels enter the network
+    training: Mapping[str, Any]  # how the tap was fitted
+    # Measured figures, one entry a quality, and the photos that they are of.
     metrics: Mapping[str, Any]
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of every file beside
     format: int = TAP_FORMAT
 
     def to_json(self) -> str:
@@ -108,11 +97,7 @@ def check_tap_name(name: str) -> None:
 
 
 def load_with_taps(name: str | Path, taps: Sequence[str | Path] = ()) -> ModelPackage:
-    """Load a package and attach taps to it.
-
-    Args:
-        name: a model's name or folder, or the folder of a tap, which names its model.
-        taps: folders of taps.
+    """Load a package, by a model's name or folder or by a tap's folder, and attach taps to it.
 
     Raises:
         ModelError: no such model or tap, one is damaged, or a tap belongs to another model.

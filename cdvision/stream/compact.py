@@ -40,19 +40,12 @@ WIDTH, HEIGHT, INPUT_WIDTH, INPUT_HEIGHT = PICTURE[:4]
 
 @dataclass(frozen=True)
 class Form:
-    """What the form byte says.
+    """What the form byte says."""
 
-    Args:
-        quality: 1 to 8.
-        layers: number of layers, 1 to 8.
-        other_source: the source's width and height are written.
-        other_height: the network input's height is written.
-    """
-
-    quality: int
-    layers: int
-    other_source: bool
-    other_height: bool
+    quality: int  # 1 to 8
+    layers: int  # number of layers, 1 to 8
+    other_source: bool  # the source's width and height are written
+    other_height: bool  # the network input's height is written
 
     @classmethod
     def of(cls, header: StreamHeader) -> Form:

@@ -42,19 +42,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class ParsedStream:
-    """A stream taken apart.
+    """A stream taken apart."""
 
-    Args:
-        header: as written; its layer table also lists the layers that a truncation cut off.
-        layers: the intact layers, in order.
-        complete: every layer of the header's table is in ``layers``.
-        size: bytes of the stream, header and checksums included: what a rate must count.
-    """
-
+    # As written; its layer table also lists the layers that a truncation cut off.
     header: StreamHeader
-    layers: tuple[Layer, ...]
-    complete: bool
-    size: int
+    layers: tuple[Layer, ...]  # the intact layers, in order
+    complete: bool  # every layer of the header's table is in ``layers``
+    size: int  # bytes of the stream, header and checksums included: what a rate must count
 
 
 def write_stream(
@@ -112,13 +106,8 @@ def read_stream(
 ) -> ParsedStream:
     """Take a stream, whole or cut, apart.
 
-    A layer that is cut is dropped, with all behind it, and ``complete`` is False.
-
-    Args:
-        data: the bytes of one stream.
-        limits: what to refuse before it costs anything.
-        on_damage: what a layer does whose checksum disagrees with its body: ``"raise"``, or
-            ``"drop"`` it with all behind it, as if the stream had been cut there.
+    A layer that is cut is dropped, with all behind it, and ``complete`` is False. So is a layer
+    whose checksum disagrees with its body where ``on_damage`` is ``"drop"``, not ``"raise"``.
 
     Raises:
         BitstreamError: a damaged or cut header, a damaged layer, a limit exceeded, or bytes

@@ -47,27 +47,21 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """Everything a stream says before its first layer.
+    """Everything a stream says before its first layer; sizes are in pixels.
 
-    Args:
-        codec: number of the entropy codec that wrote the layers.
-        fingerprint: four bytes that name the entropy tables of the model.
-        width, height: the source image, in pixels.
-        input_width, input_height: what the network saw, in pixels, multiples of 8.
-        quality: the rate knob, 1 (smallest) to 255.
-        layers: the layers that were written, in order; a truncated stream holds fewer of them.
-        version: the format version; 2 is the compact form.
+    ``width`` and ``height`` are the source's; those of the network input are multiples of 8. The
+    layers are those that were written, in order; a truncated stream holds fewer of them.
     """
 
     codec: int
-    fingerprint: bytes
+    fingerprint: bytes  # four bytes that name the entropy tables of the model
     width: int
     height: int
     input_width: int
     input_height: int
-    quality: int
+    quality: int  # the rate knob, 1 (smallest) to 255
     layers: tuple[LayerEntry, ...]
-    version: int = FORMAT_VERSION
+    version: int = FORMAT_VERSION  # 2 is the compact form
 
     @property
     def checksums(self) -> Checksums:

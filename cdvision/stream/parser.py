@@ -37,17 +37,11 @@ from cdvision.stream.varint import decode_varint
 
 @dataclass(frozen=True)
 class StreamLimits:
-    """The largest stream a reader accepts; raise a limit to read more from a source you trust.
+    """The largest stream a reader accepts; raise a limit to read more from a source you trust."""
 
-    Args:
-        max_pixels: of the source image, and of the network input.
-        max_layers: lines of the layer table.
-        max_layer_bytes: one layer's payload, checksum included.
-    """
-
-    max_pixels: int = 2**26
-    max_layers: int = 16
-    max_layer_bytes: int = 2**26
+    max_pixels: int = 2**26  # of the source image, and of the network input
+    max_layers: int = 16  # lines of the layer table
+    max_layer_bytes: int = 2**26  # one layer's payload, checksum included
 
 
 DEFAULT_LIMITS = StreamLimits()

@@ -21,8 +21,7 @@ def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Floa
     >>> cell_anchors([32], [0.5, 1.0]).astype(int).tolist()
     [[-23, -11, 23, 11], [-16, -16, 16, 16]]
 
-    Returns:
-        (ratios x sizes, 4) float32 left, top, right, bottom, rounded to whole pixels.
+    They are (ratios x sizes, 4) float32, rounded to whole pixels.
 
     Source: Ren et al., "Faster R-CNN", NeurIPS 2015.
     """
@@ -37,14 +36,10 @@ def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Floa
 def anchors_at(
     places: NDArray[np.int64], anchors: Floats, grid: tuple[int, int], input_size: tuple[int, int]
 ) -> Floats:
-    """Return the anchors of some places of one pyramid level, (K, 4).
+    """Return the anchors (K, 4) with the numbers ``places`` (K,) of one pyramid level.
 
-    Args:
-        places: (K,) numbers of anchors, row by row, in a row cell by cell, in a cell in the order
-            of `anchors`.
-        anchors: (A, 4) float32 from `cell_anchors`.
-        grid: (rows, columns) of the level.
-        input_size: (width, height) of the network input.
+    Numbers go row by row, in a row cell by cell, in a cell in the order of ``anchors``. Sizes are
+    (rows, columns) of the level's grid, and (width, height) of the network input.
     """
     rows, columns = grid
     cell, number = np.divmod(places, len(anchors))

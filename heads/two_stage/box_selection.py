@@ -18,17 +18,11 @@ _LEAST_SIDE = 1e-2  # pixels
 
 
 class BoxLimits(NamedTuple):
-    """How boxes are chosen.
+    """How boxes are chosen."""
 
-    Attributes:
-        confidence: scores must be larger than this.
-        iou: boxes of one class whose intersection over union is larger than this overlap.
-        max_detections: at most this many boxes are kept.
-    """
-
-    confidence: float
-    iou: float
-    max_detections: int
+    confidence: float  # scores must be larger than this
+    iou: float  # boxes of one class whose intersection over union is larger than this overlap
+    max_detections: int  # at most this many boxes are kept
 
 
 class SelectedBoxes(NamedTuple):
@@ -56,9 +50,6 @@ def select_boxes(
         config: box weights.
         content_size: (width, height) in which boxes end.
         limits: how boxes are chosen.
-
-    Raises:
-        ResultError: arrays of other shapes.
 
     Source: Ren et al., "Faster R-CNN", NeurIPS 2015, as torchvision computes it.
     """

@@ -64,14 +64,14 @@ def detect_two_stage(
             logits. Neither is run on no region.
         dense: one image's ``pyramid<k>`` (C, h, w), ``objectness<k>`` (A, h, w) and ``deltas<k>``
             (4 A, h, w), float32.
-        config: what the detector was built with.
+        config: of the detector.
         input_size: (width, height) of the network input.
         content_size: (width, height) of the photo in it, at the top left.
         source_size: (width, height) of the source image, to whose pixels boxes are scaled.
         class_names: one a class, background not counted.
-        confidence: scores must be larger than this.
-        iou: overlap from which the weaker of two boxes of a class is dropped.
-        max_detections: at most this many boxes.
+        confidence: see ``BoxLimits``, as for the next two.
+        iou: of boxes that overlap.
+        max_detections: most boxes.
         masks: also return a mask for every box.
 
     Raises:

@@ -20,16 +20,10 @@ _BORDER = 1  # empty cells around a map, so that masks fade out at the edge of a
 def paste_masks(
     probabilities: Floats, boxes: Floats, image_size: tuple[int, int], *, threshold: float = 0.5
 ) -> tuple[Rle, ...]:
-    """Lay every map over its box and encode what lies above a threshold.
+    """Lay every map over its box and encode what is more probable than a threshold.
 
-    Args:
-        probabilities: (K, m, m) float32 in [0, 1].
-        boxes: (K, 4) float32 in pixels of the image.
-        image_size: (width, height) of the image.
-        threshold: foreground is what is more probable than this.
-
-    Returns:
-        K COCO run-length masks, the pixels that `torchvision`'s `paste_masks_in_image` sets.
+    Of ``probabilities`` (K, m, m) float32 and ``boxes`` (K, 4) float32 in pixels of the image come
+    K COCO run-length masks: the pixels that torchvision's `paste_masks_in_image` sets.
 
     Source: He et al., "Mask R-CNN", ICCV 2017, inference.
     """

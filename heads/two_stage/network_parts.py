@@ -50,13 +50,8 @@ def two_stage_heads(
 ) -> RoIHeads:
     """Build the box head and perhaps the mask head, with the settings of the papers.
 
-    Args:
-        outputs: number of classes, background counted.
-        levels: number of pyramid levels that regions are pooled from.
-        channels: channels of every pyramid level.
-        representation: width of the box head's two layers.
-        mask_channels: widths of the mask head's convolutions, or None for no masks.
-        settings: keyword arguments of torchvision's `RoIHeads` that differ from the papers'.
+    Arguments are those of `build_two_stage_detector`, but ``outputs`` counts the background, and
+    ``levels`` are those that regions are pooled from.
     """
     names = [str(number) for number in range(levels)]
     heads = RoIHeads(

@@ -33,20 +33,14 @@ def propose_regions(
     input_size: Size,
     content_size: Size,
 ) -> Floats:
-    """Return the regions that are worth a look, best first.
+    """Return the regions that are worth a look, (K, 4) float32 boxes in the input, best first.
 
     Args:
         dense: for every level k, ``objectness<k>`` (A, h, w) float32 logits and ``deltas<k>``
             (4 A, h, w) float32.
-        config: anchors, numbers and thresholds.
+        config: anchors, numbers and thresholds; K is at most ``config.proposals``.
         input_size: (width, height) of the network input.
         content_size: (width, height) of the photo in it, where regions end.
-
-    Returns:
-        (K, 4) float32 boxes in pixels of the network input, K at most ``config.proposals``.
-
-    Raises:
-        ResultError: maps of other shapes.
 
     Source: Ren et al., "Faster R-CNN", NeurIPS 2015, as torchvision computes it.
     """

@@ -43,9 +43,6 @@ def pool_regions(
     Returns:
         (K, C, cells, cells) float32, as `torchvision.ops.MultiScaleRoIAlign` gives it.
 
-    Raises:
-        ResultError: a map or the boxes have another shape or dtype.
-
     Source: He et al., "Mask R-CNN", ICCV 2017; levels after Lin et al., "Feature Pyramid
     Networks", CVPR 2017, equation 1.
     """
