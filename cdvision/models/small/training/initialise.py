@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cdvision.models.small.nanodet import COARSE_CHANNELS, FINE_CHANNELS
 from cdvision.models.small.network import Small
-from cdvision.models.small.training.distillation import Teacher
-from cdvision.models.small.training.sensitivity import Sensitivity
+from cdvision.models.small.training.distillation import Sensitivity, Teacher
 from cdvision.networks.initial_weights import load_mobilenet_embedding
 from cdvision.networks.latent_model import LATENT_CHANNELS
 from cdvision.training.feature_metric import blocks
