@@ -15,7 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape  # noqa: E402
 from cdvision.models.any_network.training import stage as encoder_stage  # noqa: E402
-from cdvision.models.any_network.training.metric import _projections  # noqa: E402
+from cdvision.models.any_network.training.start import _projections  # noqa: E402
 from cdvision.models.dicm.backbones import TINY, TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
 from cdvision.models.dicm.training import stage1_redundancy, stage2_joint, stage3_codec  # noqa: E402
@@ -60,8 +60,8 @@ from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage  # noqa: E402
 from cdvision.models.faces.widths import tiny_widths  # noqa: E402
 from cdvision.models.small.network import Small  # noqa: E402
+from cdvision.models.small.training.map_stage import parameter_groups  # noqa: E402
 from cdvision.models.small.training.options import MapOptions  # noqa: E402
-from cdvision.models.small.training.recipe import parameter_groups  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.learning_rates import group_by_rate  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank  # noqa: E402
