@@ -10,7 +10,6 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import compose, version_converter
-from onnxscript import ir
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -138,10 +137,12 @@ def merge_answer(tap: Path, tail: onnx.ModelProto, path: Path) -> tuple[str, ...
         outputs=["features", *(value.name for value in second.graph.output)],
     )
     # The network's outputs get their own names back, wherever these are used.
-    renamed = ir.from_proto(joined)
-    for value in renamed.graph.outputs:
-        value.name = (value.name or "").removeprefix(TAIL_PREFIX)
-    joined = ir.to_proto(renamed)
+    for value in joined.graph.output:
+        plain = value.name.removeprefix(TAIL_PREFIX)
+        for node in joined.graph.node:
+            for names_used in (node.input, node.output):
+                names_used[:] = [plain if one == value.name else one for one in names_used]
+        value.name = plain
     onnx.checker.check_model(joined)
     path.write_bytes(joined.SerializeToString())
     return names

@@ -20,6 +20,7 @@ from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
 from cdvision.fit.network import SplitNetwork, TorchNetwork
 from cdvision.fit.onnx_network import OnnxNetwork
+from cdvision.fit.report import REPORT_FILE
 from cdvision.fit.resuming import explained_full_disk
 from cdvision.fit.tap_builder import (
     export_checked,
@@ -36,7 +37,7 @@ from cdvision.models.any_network.graphs import (
 )
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
 from cdvision.models.any_network.onnx_front import prepend_fronts
-from cdvision.models.any_network.user_networks import REPORT_FILE, networks_again
+from cdvision.models.any_network.user_networks import networks_again
 from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import PHOTO_INPUT, ModelCard, TailSpec

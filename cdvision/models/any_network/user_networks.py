@@ -22,7 +22,6 @@ from cdvision.package.tap import NAME, check_tap_name
 EXPECTED = "--serve: expected NAME=NETWORK@SPLIT, such as mine=torchvision:resnet50@layer2"
 PROBE_SIDE = 64  # pixels of the picture by which a network is known again
 PROBE_TOLERANCE = 0.02  # for the rounding of other machines
-REPORT_FILE = "report.json"
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 

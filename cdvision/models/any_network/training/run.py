@@ -24,7 +24,7 @@ from cdvision.errors import CdvisionError
 from cdvision.fit.measure import FigureSums, QualityFigures, held_out_images
 from cdvision.fit.network import SplitNetwork
 from cdvision.fit.photos import PhotoFile, find_photos, hold_out, photo_bank
-from cdvision.fit.report import left_out_line, length_line
+from cdvision.fit.report import REPORT_FILE, left_out_line, length_line
 from cdvision.fit.resuming import check_run, explained_full_disk
 from cdvision.fit.sources import NetworkRequest
 from cdvision.fit.streams import image_tensor, stream_size
@@ -34,7 +34,6 @@ from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
 from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.models.any_network.training.stage import EncoderStage
 from cdvision.models.any_network.user_networks import (
-    REPORT_FILE,
     describe_networks,
     feature_specs,
     open_networks,
