@@ -55,8 +55,9 @@ def dataclass_options(**parts: Part) -> Callable[[Command], Command]:
                 given[name] = _made(part, {f.name: values[f.name] for f in described[name]})
             return command(**given)
 
+        # click notes each option on the function, the last one first.
         for field in reversed(by_name.values()):
-            _option(field)(filled)  # click notes it on the function
+            _option(field)(filled)
         return filled  # type: ignore[return-value]
 
     return decorate
@@ -79,7 +80,7 @@ def _made(part: Part, values: dict[str, Any]) -> CheckedOptions:
 
 
 def _read(field: OptionField, value: Any) -> Any:
-    """Return a choice as the dataclass has it, which need not be text."""
+    # A choice is text on the command line, but need not be in the dataclass.
     return {str(choice): choice for choice in field.choices}.get(value, value)
 
 
@@ -92,6 +93,7 @@ def _option(field: OptionField) -> Callable[[Callable[..., Any]], Callable[..., 
         default = str(field.default) if field.choices else field.default
         shown = field.default is not False and field.default != ()
         common |= {"default": default, "show_default": shown}
+    # A flag that is on, or that must be chosen, needs a way to be switched off.
     if field.kind is bool:
         pair = name if field.default is False else f"{name}/--no-{name.removeprefix('--')}"
         return click.option(pair, field.name, is_flag=True, **{"default": None, **common})

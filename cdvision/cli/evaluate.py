@@ -114,7 +114,7 @@ def evaluate(
 
         own = PackageWithoutCodec(model)
         records.append(pixel_record(data, own, size=size, cache=kept))
-    # What the codec costs is known only beside the uncompressed row, the last.
+    # What the codec loses is known only where a row without it was measured.
     records = with_losses(records, data.draws)
     click.echo(format_records(records))
     if attributes_of(records[-1]):
@@ -124,7 +124,7 @@ def evaluate(
 
 
 def _check_files(source: Path, out: Path | None, plot: Path | None) -> None:
-    """Refuse what cannot be written, before anything is measured."""
+    # Before anything is measured, which may take hours.
     for path, suffix, option in ((out, ".json", "-o"), (plot, ".svg", "--plot")):
         if path is not None and path.suffix != suffix:
             raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
@@ -136,25 +136,27 @@ def _check_files(source: Path, out: Path | None, plot: Path | None) -> None:
 def _write_files(
     records: Sequence[dict[str, Any]], out: Path | None, plot: Path | None, title: str
 ) -> None:
-    from cdvision.evaluation.records import records_to_csv, strict_json
+    from cdvision.evaluation.records import (
+        FIGURES,
+        curves_of,
+        main_figure,
+        records_to_csv,
+        strict_json,
+        uncompressed_figure,
+    )
 
     if out is not None:
         write_whole(out, strict_json(records).encode())
         write_whole(out.with_suffix(".csv"), records_to_csv(records).encode())
     if plot is not None:
+        from cdvision.evaluation.plot import write_plot
+
         plot.parent.mkdir(parents=True, exist_ok=True)
-        _draw(plot, records, title)
-
-
-def _draw(path: Path, records: Sequence[dict[str, Any]], title: str) -> None:
-    from cdvision.evaluation.plot import write_plot
-    from cdvision.evaluation.records import FIGURES, curves_of, main_figure, uncompressed_figure
-
-    label = FIGURES[main_figure(records[0])]
-    if records[0].get("resamples"):
-        label += ", bars: 95 % interval"
-    reference = uncompressed_figure(records)
-    write_plot(path, curves_of(records), title=title, y_label=label, reference=reference)
+        label = FIGURES[main_figure(records[0])]
+        if records[0].get("resamples"):
+            label += ", bars: 95 % interval"
+        reference = uncompressed_figure(records)
+        write_plot(plot, curves_of(records), title=title, y_label=label, reference=reference)
 
 
 def _chosen_qualities(qualities: tuple[int, ...] | None, most: int) -> Sequence[int]:

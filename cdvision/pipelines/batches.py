@@ -56,7 +56,8 @@ class StreamPredictor:
             load(model, device=device, threads=threads),
             tasks,
             batch_size=batch_size,
-            workers=2 if device != "cpu" else 1,  # on a GPU one batch is decoded meanwhile
+            # On a GPU one batch is decoded while the other is computed.
+            workers=2 if device != "cpu" else 1,
             **options,
         )
 
@@ -90,7 +91,7 @@ class PhotoEncoder:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        self._pa = import_optional("pyarrow", "a table of streams")
+        import_optional("pyarrow", "a table of streams")  # refused at once, not in the first batch
         self._model = load(model, device=device, threads=threads)
         self._quality, self._size, self._column, self._key = quality, size, column, key
 
@@ -98,21 +99,19 @@ class PhotoEncoder:
         """Return one row for each row, in order."""
         names = column_values(batch, self._key)
         photos = column_values(batch, self._column)
-        rows = [self._row(str(name), photo) for name, photo in zip(names, photos, strict=True)]
-        return self._pa.Table.from_pylist(rows, schema=self._schema())
-
-    def _row(self, name: str, photo: bytes) -> dict[str, Any]:
-        row: dict[str, Any] = {"key": name, "photo_bytes": len(photo)}
-        try:
-            return {**row, "stream": self._model.encode(photo, self._quality, size=self._size)}
-        except CdvisionError as error:
-            return {**row, "error": str(error)}
-
-    def _schema(self) -> pa.Schema:
-        # Named, as a batch of failures alone would make a column of nulls: another type.
-        pa = self._pa
-        fields = {"key": pa.string(), "stream": pa.binary(), "photo_bytes": pa.int64()}
-        return pa.schema([*fields.items(), ("error", pa.string())])
+        rows = []
+        for name, photo in zip(names, photos, strict=True):
+            row: dict[str, Any] = {"key": str(name), "photo_bytes": len(photo)}
+            try:
+                row["stream"] = self._model.encode(photo, self._quality, size=self._size)
+            except CdvisionError as error:
+                row["error"] = str(error)
+            rows.append(row)
+        # Types are named: a batch of failures alone would make a column of nulls, another type.
+        types = {"key": "string", "stream": "binary", "photo_bytes": "int64", "error": "string"}
+        pa = import_optional("pyarrow", "a table of streams")
+        schema = pa.schema([(name, pa.type_for_alias(word)) for name, word in types.items()])
+        return pa.Table.from_pylist(rows, schema=schema)
 
 
 def column_values(batch: Batch, name: str) -> list[Any]:

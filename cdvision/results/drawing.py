@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cdvision.errors import ImageError
 from cdvision.photo import ImageLike, read_photo
-from cdvision.results.class_colours import Colour, class_colour, text_colour
-from cdvision.results.label_layout import Box, place_label
+from cdvision.results.labels import Box, Colour, class_colour, place_label, text_colour
 from cdvision.results.masks import decode_mask
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ def draw_detections(
     # read_photo may return the caller's own image, which is not to be drawn on
     canvas = upright.copy() if upright is image else upright
     across, down = _scale_to(canvas.size, detections.image_size)
+    # The surest box is drawn last, on top.
     by_confidence = sorted(detections, key=lambda box: box.confidence)
     canvas = _with_masks(canvas, by_confidence)
     corners = [_scaled(box, across, down) for box in by_confidence]
