@@ -58,6 +58,7 @@ def analyze(
     from cdvision.pipelines.sources import read_sources
     from cdvision.pipelines.text_sinks import json_line
 
+    # What was not given is left to the defaults of analyze.
     options = {name: value for name, value in given.items() if value is not None}
     streams = read_sources(sources, column=column, key=key)
     tasks = tasks or ("detect",)

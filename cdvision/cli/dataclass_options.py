@@ -37,12 +37,9 @@ EXISTING = click.Path(exists=True, path_type=Path)
 
 
 def dataclass_options(**parts: Part) -> Callable[[Command], Command]:
-    """Give a command the options of dataclasses, and the filled dataclasses as arguments.
+    """Give a command the options of dataclasses, and the filled dataclasses as its arguments.
 
-    A field that two dataclasses have is one option, which both get.
-
-    Args:
-        parts: argument of the command -> options dataclass, or one with defaults of the command.
+    A part may be one with defaults of the command. A field that two have is one option for both.
     """
     described = {name: _fields_of(part) for name, part in parts.items()}
     by_name = {field.name: field for fields in described.values() for field in fields}

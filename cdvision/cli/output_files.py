@@ -36,17 +36,11 @@ class OutputFiles:
         self._read = {item.path.resolve() for item in inputs if item.path is not None}
         self._written: dict[Path, str] = {}
 
-    def path(self, item: InputFile) -> Path:
-        """Return where the result of one input belongs."""
-        if self._file is not None:
-            return self._file
-        if self._folder is not None:
-            return self._folder / item.relative.with_suffix(self._suffix)
-        return (item.path or item.relative).with_suffix(self._suffix)
-
     def check(self, item: InputFile) -> Path:
-        """Return `path(item)`, or raise OutputError where writing there would lose something."""
-        path = self.path(item)
+        """Return where a result belongs; raises OutputError where that would lose something."""
+        beside = item.path or item.relative
+        place = beside if self._folder is None else self._folder / item.relative
+        path = self._file or place.with_suffix(self._suffix)
         # Two names may be one file: links and ".." are followed before they are compared.
         resolved = path.resolve()
         if resolved in self._read:

@@ -33,9 +33,6 @@ class StreamPredictor:
         threads: threads of the engine; 1 because a cluster gives each actor its own core.
         batch_size: streams of one input size that the engine takes at once.
         options: of the tasks, such as ``confidence`` and ``top``.
-
-    Raises:
-        CdvisionError: the model cannot be loaded or cannot answer; pyarrow is missing.
     """
 
     def __init__(
@@ -69,7 +66,11 @@ class StreamPredictor:
         contents = column_values(batch, self._column)
         keys = range(len(contents)) if self._key is None else column_values(batch, self._key)
         for key, content in zip(keys, contents, strict=True):
-            yield (str(key), stream_bytes(content))
+            # What is no stream becomes an error record, as a damaged stream does.
+            found = type(content).__name__
+            is_stream = isinstance(content, (bytes, bytearray, memoryview))
+            wrong = CdvisionError(f"expected a stream's bytes, found {found}")
+            yield str(key), bytes(content) if is_stream else wrong
 
 
 class PhotoEncoder:
@@ -121,10 +122,3 @@ def column_values(batch: Batch, name: str) -> list[Any]:
         raise CdvisionError(f"expected a column {name!r}, found: {', '.join(map(str, names))}")
     values: Any = batch[name]
     return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
-
-
-def stream_bytes(content: object) -> bytes | CdvisionError:
-    """Return the bytes in a cell, or an error that says what is there instead."""
-    if isinstance(content, (bytes, bytearray, memoryview)):
-        return bytes(content)
-    return CdvisionError(f"expected a stream's bytes, found {type(content).__name__}")

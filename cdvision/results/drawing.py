@@ -27,17 +27,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def draw_detections(
     image: ImageLike, detections: Detections, *, caption: str | None = None
 ) -> Image.Image:
-    """Draw on a copy of the image, the surest boxes on top.
+    """Draw on a copy of the image, the surest boxes on top; see ``Detections.draw``.
 
-    Args:
-        image: the picture or a scaled copy of it, as a path, the bytes of an image file, a PIL
-            image or (H, W, 3) uint8; turned upright by its EXIF orientation first.
-        detections: what to draw; an image of another scale gets scaled boxes.
-        caption: text for a strip below the picture, for example ``"2,143 bytes · quality 4"``;
-            the result is higher by this strip.
-
-    Raises:
-        ImageError: the image has another aspect ratio than the one that was analysed.
+    The image is turned upright by its EXIF orientation first; at another scale boxes are scaled,
+    another aspect ratio is an ImageError. A caption makes the result higher by its strip.
     """
     upright = read_photo(image)
     # read_photo may return the caller's own image, which is not to be drawn on

@@ -59,21 +59,14 @@ def _luminance(colour: Colour) -> float:
 def place_label(
     label: tuple[int, int], box: Box, picture: tuple[int, int], taken: list[Box]
 ) -> Box:
-    """Choose the place of one label; if every place covers another label, the least covered.
+    """Return (left, top, right, bottom) of one label, inside the picture wherever it fits into it.
 
     >>> place_label((40, 10), (20, 30, 90, 90), (100, 100), [])
     (20, 20, 60, 30)
     >>> place_label((40, 10), (20, 4, 90, 90), (100, 100), [])
     (20, 4, 60, 14)
 
-    Args:
-        label: (width, height) of the label.
-        box: the box it names.
-        picture: (width, height) of the picture.
-        taken: places of other labels.
-
-    Returns:
-        left, top, right, bottom; inside the picture wherever the label fits into it.
+    ``label`` and ``picture`` are (width, height); ``taken`` are the places of other labels.
     """
     # min takes the first of equals: the best place that covers the least of other labels.
     places = list(_candidates(label, box, picture))

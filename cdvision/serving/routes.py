@@ -96,7 +96,6 @@ def _parameter(option: TaskOption) -> Parameter:
 
 
 def _describe(task: Task) -> dict[str, Any]:
-    """Return what ``/v1/tasks`` tells of a task."""
     return {
         "name": task.name,
         "summary": task.summary,
