@@ -30,10 +30,7 @@ ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key")
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """Return the ASGI application of a service; its graphs load when it starts.
-
-    Raises ModelError for a package that is missing or damaged, EngineError for an engine or device.
-    """
+    """Return the ASGI application; raises ModelError or EngineError where a model cannot be loaded."""
     service = Service(settings)
     app = FastAPI(
         title="cdvision",

@@ -55,11 +55,7 @@ class ServedModels:
         return self._models[name]
 
     def for_stream(self, bits: bytes, name: str | None) -> tuple[Model, StreamHeader]:
-        """Return the model to ask about a stream, and the stream's header.
-
-        Raises BitstreamError where the header is damaged or its model not served, ServiceError
-        (404) where no model of that name is.
-        """
+        """Return a stream's model and header; raises BitstreamError, or ServiceError (404) for a name."""
         # Only the header is read here: the layers are decoded in the batch.
         header, _ = decode_header(memoryview(bits), DEFAULT_LIMITS)
         if name is not None:
