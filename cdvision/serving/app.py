@@ -30,7 +30,7 @@ ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key")
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """Return the ASGI application; raises ModelError or EngineError where a model cannot be loaded."""
+    """Return the ASGI application; raises ModelError or EngineError where a model cannot load."""
     service = Service(settings)
     app = FastAPI(
         title="cdvision",

@@ -55,7 +55,7 @@ class ServedModels:
         return self._models[name]
 
     def for_stream(self, bits: bytes, name: str | None) -> tuple[Model, StreamHeader]:
-        """Return a stream's model and header; raises BitstreamError, or ServiceError (404) for a name."""
+        """Return a stream's model and header; raises BitstreamError, or ServiceError (404)."""
         # Only the header is read here: the layers are decoded in the batch.
         header, _ = decode_header(memoryview(bits), DEFAULT_LIMITS)
         if name is not None:
