@@ -10,8 +10,7 @@ from PIL import Image
 
 from cdvision.errors import ImageError
 from cdvision.results import Detections
-from cdvision.results.class_colours import class_colour, contrast, text_colour
-from cdvision.results.label_layout import place_label
+from cdvision.results.labels import class_colour, contrast, place_label, text_colour
 from cdvision.results.masks import encode_mask
 
 

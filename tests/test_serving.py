@@ -565,6 +565,7 @@ def test_the_benchmark_finds_no_fault(server: Server, streams: list[bytes]) -> N
 
 def test_serve_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "cdvision.serving.app")
     done = CliRunner().invoke(command_line, ["serve"])
     assert done.exit_code == 2
     assert "pip install 'cdvision[serve]'" in done.stderr

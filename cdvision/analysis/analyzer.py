@@ -28,11 +28,7 @@ class Analyzer:
         source ─ headers ─ buckets ─▶ worker: entropy decoding ─ engine ─ post-processing ─▶ results
         (the caller's thread)         worker: the same, of another batch
 
-    Whoever takes the results drives it: the source is read in the caller's thread, only as far as
-    the workers need, so that a slow consumer stops everything and a million streams take no more
-    memory than a thousand. Entropy decoding of one batch overlaps with the networks of the other,
-    as both release Python's lock. When the iterator is closed or an exception passes, batches that
-    have not started are dropped, those under way end, and no thread stays.
+    Whoever takes the results drives it: a slow consumer stops everything.
 
     >>> import cdvision, numpy as np
     >>> model = cdvision.load("small")
@@ -45,8 +41,7 @@ class Analyzer:
         model: a loaded model.
         tasks: any of the card's tasks but ``reconstruct``.
         batch_size: streams of one input size that the engine takes at once.
-        workers: batches that run at once. Where None, as many as there are cores (8 at most), each
-            with one thread of the engine; one, with all threads, for a list of a single batch.
+        workers: batches that run at once; see ``choose_workers`` where None.
         ordered: False lets results leave as they come; their ``index`` and ``key`` say whose.
         options: of the tasks, such as ``confidence`` and ``top``.
 
@@ -91,13 +86,18 @@ class Analyzer:
         def submit(entries: Sequence[Entry]) -> Future[list[AnalysisResult]]:
             return pool.submit(answer_batch, model, entries, self.questions)
 
-        # One batch more than workers: none of them waits while the caller looks at results.
+        # Entropy decoding of one batch overlaps with the networks of another: both release
+        # Python's lock. One batch more than workers: none waits while the caller looks at results.
         schedule = Schedule(submit, self.batch_size, workers + 1, ordered=self.ordered)
         try:
+            # The source is read here, only as far as the workers need: a million streams take no
+            # more memory than a thousand.
             for index, item in enumerate(streams):
                 yield from schedule.add(open_entry(model, index, item))
             yield from schedule.finish()
         finally:
+            # When the iterator is closed, batches that have not started are dropped, those under
+            # way end, and no thread stays.
             pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -63,8 +63,10 @@ def answer_batch(
     """Answer for streams of one input size, in their order; what fails yields its error."""
     failed: dict[int, CdvisionError] = {}
     tails = model.card.graphs_for(questions.tasks)
+    # Streams are decoded one by one, as entropy coding gains nothing from a batch ...
     for entry in entries:
         _attempt(partial(_decode, tails), [entry], failed)
+    # ... and share each run of the engine, which does.
     for tail, graph in tails.items():
         left = [entry for entry in entries if entry.blank.index not in failed]
         if left:
@@ -77,13 +79,14 @@ def _attempt(
     entries: Sequence[Entry],
     failed: dict[int, CdvisionError],
 ) -> None:
-    """Call on all at once; where that fails, on each alone, to find out whose fault it is."""
+    """Call on all at once; where that fails, on each alone."""
     try:
         action([entry.stream for entry in entries if entry.stream is not None])
     except CdvisionError as error:
         if len(entries) == 1:
             failed[entries[0].blank.index] = error
             return
+        # Whose fault it is shows one by one; the others have their answers.
         for entry in entries:
             _attempt(action, [entry], failed)
 

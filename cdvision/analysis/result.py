@@ -11,12 +11,10 @@ from cdvision.errors import CdvisionError
 if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections
 
+# Bytes of one stream, or why a source could not read them.
 Content: TypeAlias = bytes | bytearray | memoryview | CdvisionError
-"""Bytes of one stream, or why a source could not read them."""
-
+# A stream alone, or with the key that its result will carry.
 StreamItem: TypeAlias = Content | tuple[str | int, Content]
-"""A stream alone, or with the key that its result will carry."""
-
 StreamItems: TypeAlias = Iterable[StreamItem]
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cdvision.cli.command_line import BAD_INPUT
 from cdvision.cli.model_options import ChosenModel, count_option, model_options
+from cdvision.cli.printer import with_progress
 from cdvision.cli.task_options import TaskCommand, batched_options, task_choice
 from cdvision.tasks import tasks as all_tasks
-
-if TYPE_CHECKING:
-    from cdvision.analysis import AnalysisResult
 
 STDOUT = "-"
 
@@ -62,6 +58,7 @@ def analyze(
     from cdvision.pipelines.sources import read_sources
     from cdvision.pipelines.text_sinks import json_line
 
+    # What was not given is left to the defaults of analyze.
     options = {name: value for name, value in given.items() if value is not None}
     streams = read_sources(sources, column=column, key=key)
     tasks = tasks or ("detect",)
@@ -73,18 +70,9 @@ def analyze(
             click.echo(json_line(result))
     else:
         with Sink(Path(target), force=force) as sink:
-            for result in _with_progress(results):
+            for result in with_progress(results, "stream"):
                 sink.write(result)
         failed = sink.written.errors
         click.echo(f"{sink.written.results:,} results, {failed:,} errors: {target}", err=True)
     if failed:
         raise click.exceptions.Exit(BAD_INPUT)
-
-
-def _with_progress(results: Iterator[AnalysisResult]) -> Iterable[AnalysisResult]:
-    if not sys.stderr.isatty():
-        return results
-    from tqdm import tqdm
-
-    shown: Iterable[AnalysisResult] = tqdm(results, unit="stream", leave=False, dynamic_ncols=True)
-    return shown

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -18,6 +19,7 @@ from cdvision.version import __version__
 BAD_INPUT = 2
 INTERRUPTED = 130
 
+# Name -> "module:command" below ``cdvision.cli``, and the command's line in `cdvision --help`.
 COMMANDS = {
     "encode": ("streams:encode", "Turn images into streams."),
     "reconstruct": ("streams:reconstruct", "Rebuild pictures, where a model can."),
@@ -31,7 +33,6 @@ COMMANDS = {
     "export": ("export:export", "Write a model for other runtimes: ONNX, TensorRT, Triton."),
     "bench": ("bench:bench", "Time the parts, plot rate and accuracy, or fuzz the decoder."),
 }
-"""Name -> "module:command" below ``cdvision.cli``, and the command's line in `cdvision --help`."""
 
 
 def command_lines() -> dict[str, str]:
@@ -39,6 +40,17 @@ def command_lines() -> dict[str, str]:
     lines = {name: line for name, (_, line) in COMMANDS.items()}
     asked = {task.name: task.summary for task in tasks().values()}
     return {"encode": lines["encode"], **asked, **lines}
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Turn an import that fails inside into one line that says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise CdvisionError(
+            f"{what} needs {error.name}: install it with `pip install 'cdvision[{extra}]'`"
+        ) from error
 
 
 class LazyGroup(click.Group):
@@ -63,7 +75,8 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(command_lines().items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the command; an interrupt is one line too (click would print an empty one first)."""
+        """Call the command; an interrupt is one line too."""
+        # Here, before click's own main sees it: that would print an empty line first.
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):
@@ -71,10 +84,8 @@ class LazyGroup(click.Group):
             ctx.exit(INTERRUPTED)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
-        """Run one command and exit: 0 done, 2 bad input or usage, 130 interrupted.
-
-        Whatever goes wrong with the input is one line on stderr; a traceback is a bug of ours.
-        """
+        """Run one command and exit: 0 done, 2 bad input or usage, 130 interrupted."""
+        # Not standalone: whatever is wrong with the input is one line of ours on stderr.
         extra["standalone_mode"] = False
         try:
             code = super().main(args, *rest, **extra)

@@ -37,12 +37,9 @@ EXISTING = click.Path(exists=True, path_type=Path)
 
 
 def dataclass_options(**parts: Part) -> Callable[[Command], Command]:
-    """Give a command the options of dataclasses, and the filled dataclasses as arguments.
+    """Give a command the options of dataclasses, and the filled dataclasses as its arguments.
 
-    A field that two dataclasses have is one option, which both get.
-
-    Args:
-        parts: argument of the command -> options dataclass, or one with defaults of the command.
+    A part may be one with defaults of the command. A field that two have is one option for both.
     """
     described = {name: _fields_of(part) for name, part in parts.items()}
     by_name = {field.name: field for fields in described.values() for field in fields}
@@ -55,8 +52,9 @@ def dataclass_options(**parts: Part) -> Callable[[Command], Command]:
                 given[name] = _made(part, {f.name: values[f.name] for f in described[name]})
             return command(**given)
 
+        # click notes each option on the function, the last one first.
         for field in reversed(by_name.values()):
-            _option(field)(filled)  # click notes it on the function
+            _option(field)(filled)
         return filled  # type: ignore[return-value]
 
     return decorate
@@ -79,7 +77,7 @@ def _made(part: Part, values: dict[str, Any]) -> CheckedOptions:
 
 
 def _read(field: OptionField, value: Any) -> Any:
-    """Return a choice as the dataclass has it, which need not be text."""
+    # A choice is text on the command line, but need not be in the dataclass.
     return {str(choice): choice for choice in field.choices}.get(value, value)
 
 
@@ -92,6 +90,7 @@ def _option(field: OptionField) -> Callable[[Callable[..., Any]], Callable[..., 
         default = str(field.default) if field.choices else field.default
         shown = field.default is not False and field.default != ()
         common |= {"default": default, "show_default": shown}
+    # A flag that is on, or that must be chosen, needs a way to be switched off.
     if field.kind is bool:
         pair = name if field.default is False else f"{name}/--no-{name.removeprefix('--')}"
         return click.option(pair, field.name, is_flag=True, **{"default": None, **common})

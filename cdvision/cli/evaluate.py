@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ from cdvision.cli.output_files import OutputError, write_whole
 
 if TYPE_CHECKING:
     from cdvision import Model
-    from cdvision.evaluation.answer_cache import CacheFolder
-    from cdvision.evaluation.curve import LabelledSet
 
     _QualityType = click.ParamType[tuple[int, ...]]
 else:
@@ -107,14 +105,10 @@ def evaluate(
         raise click.UsageError(f"--initial-weights: those networks do not {data.task}.")
     kept = None if no_cache else CacheFolder(cache or default_cache_folder(), digest)
     records = stream_curve(model, data, measured, layers=layers, size=size, cache=kept)
-    if initial_weights is not None:
-        records.append(_reference_record(model, initial_weights, data, size, kept))
-    if pixels:
-        from cdvision.evaluation.package_without_codec import PackageWithoutCodec
-
-        own = PackageWithoutCodec(model)
-        records.append(pixel_record(data, own, size=size, cache=kept))
-    # What the codec costs is known only beside the uncompressed row, the last.
+    with tempfile.TemporaryDirectory() as folder:
+        for networks in _pixel_networks(model, initial_weights, pixels, Path(folder)):
+            records.append(pixel_record(data, networks, size=size, cache=kept))
+    # What the codec loses is known only where a row without it was measured.
     records = with_losses(records, data.draws)
     click.echo(format_records(records))
     if attributes_of(records[-1]):
@@ -124,7 +118,7 @@ def evaluate(
 
 
 def _check_files(source: Path, out: Path | None, plot: Path | None) -> None:
-    """Refuse what cannot be written, before anything is measured."""
+    # Before anything is measured, which may take hours.
     for path, suffix, option in ((out, ".json", "-o"), (plot, ".svg", "--plot")):
         if path is not None and path.suffix != suffix:
             raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
@@ -136,25 +130,20 @@ def _check_files(source: Path, out: Path | None, plot: Path | None) -> None:
 def _write_files(
     records: Sequence[dict[str, Any]], out: Path | None, plot: Path | None, title: str
 ) -> None:
-    from cdvision.evaluation.records import records_to_csv, strict_json
+    from cdvision.evaluation import records as told
 
     if out is not None:
-        write_whole(out, strict_json(records).encode())
-        write_whole(out.with_suffix(".csv"), records_to_csv(records).encode())
+        write_whole(out, told.strict_json(records).encode())
+        write_whole(out.with_suffix(".csv"), told.records_to_csv(records).encode())
     if plot is not None:
+        from cdvision.evaluation.plot import write_plot
+
         plot.parent.mkdir(parents=True, exist_ok=True)
-        _draw(plot, records, title)
-
-
-def _draw(path: Path, records: Sequence[dict[str, Any]], title: str) -> None:
-    from cdvision.evaluation.plot import write_plot
-    from cdvision.evaluation.records import FIGURES, curves_of, main_figure, uncompressed_figure
-
-    label = FIGURES[main_figure(records[0])]
-    if records[0].get("resamples"):
-        label += ", bars: 95 % interval"
-    reference = uncompressed_figure(records)
-    write_plot(path, curves_of(records), title=title, y_label=label, reference=reference)
+        label = told.FIGURES[told.main_figure(records[0])]
+        if records[0].get("resamples"):
+            label += ", bars: 95 % interval"
+        reference = told.uncompressed_figure(records)
+        write_plot(plot, told.curves_of(records), title=title, y_label=label, reference=reference)
 
 
 def _chosen_qualities(qualities: tuple[int, ...] | None, most: int) -> Sequence[int]:
@@ -166,16 +155,13 @@ def _chosen_qualities(qualities: tuple[int, ...] | None, most: int) -> Sequence[
     return qualities
 
 
-def _reference_record(
-    model: Model,
-    initial_weights: Path,
-    data: LabelledSet,
-    size: int | None,
-    cache: CacheFolder | None,
-) -> dict[str, Any]:
-    from cdvision.evaluation.curve import pixel_record
-    from cdvision.evaluation.pixel_networks import uncompressed_networks
+def _pixel_networks(model: Model, weights: Path | None, own: bool, folder: Path) -> Iterator[Any]:
+    """Yield the networks that look at pixels instead of streams."""
+    if weights is not None:
+        from cdvision.evaluation.pixel_networks import uncompressed_networks
 
-    with tempfile.TemporaryDirectory() as folder:
-        reference = uncompressed_networks(model.package, initial_weights, Path(folder))
-        return pixel_record(data, reference, size=size, cache=cache)
+        yield uncompressed_networks(model.package, weights, folder)
+    if own:
+        from cdvision.evaluation.package_without_codec import PackageWithoutCodec
+
+        yield PackageWithoutCodec(model)

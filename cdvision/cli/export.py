@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cdvision
+from cdvision.cli.command_line import needs_extra
 from cdvision.cli.model_options import FOLDER, Decorator, count_option, report_as_json
-from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
     from cdvision import Model
@@ -122,10 +122,6 @@ def _photos(options: dict[str, Any]) -> dict[str, Sequence[Path]]:
 
 
 def _part(module: str) -> Any:
-    """Import a part of cdvision.export; the package onnx comes with the extra."""
-    try:
+    """Import a part of cdvision.export; most need the package onnx."""
+    with needs_extra("export", "this export"):
         return importlib.import_module(f"cdvision.export.{module}")
-    except ImportError as error:
-        raise CdvisionError(
-            f"this export needs {error.name}: install it with `pip install 'cdvision[export]'`"
-        ) from error

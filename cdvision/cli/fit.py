@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from cdvision.cli.command_line import needs_extra
 from cdvision.cli.dataclass_options import EXISTING, dataclass_options
 from cdvision.cli.model_options import report_as_json
 from cdvision.cli.training_options import SPLIT_TABLE, read_splits
-from cdvision.errors import CdvisionError
 from cdvision.fit.options import FitOptions
 
 
@@ -25,10 +25,6 @@ def triple(value: str) -> tuple[float, ...]:
     if len(numbers) not in (1, 3):
         raise click.BadParameter(f"expected one number or three, found {value!r}")
     return numbers if len(numbers) == 3 else numbers * 3
-
-
-def _triple(_: Any, __: Any, value: str | None) -> tuple[float, ...] | None:
-    return None if value is None else triple(value)
 
 
 @click.command()
@@ -55,8 +51,8 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[float, ...] | None:
 @click.option("--name", help="Name of the tap (default: the folder's).")
 @dataclass_options(options=FitOptions)
 @click.option("--fp32", is_flag=True, help="The same as --no-bf16.")
-@click.option("--mean", callback=_triple, metavar="R,G,B", help="Of the network's input.")
-@click.option("--std", callback=_triple, metavar="R,G,B", help="Of the network's input.")
+@click.option("--mean", type=triple, metavar="R,G,B", help="Of the network's input.")
+@click.option("--std", type=triple, metavar="R,G,B", help="Of the network's input.")
 @click.option("--range", type=float, help="White in the network's input: 1 (default) or 255.")
 @click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Of its channels (default: rgb).")
 @report_as_json
@@ -79,13 +75,9 @@ def fit(
     The encoder and every stored stream stay as they are. Needs no labels. Stopped and started
     again with the same options, it goes on. The report stands in OUT/report.json.
     """
-    try:
+    with needs_extra("train", "fitting"):
         from cdvision.fit.fitting import fit_tap
         from cdvision.fit.sources import NetworkRequest
-    except ImportError as error:
-        raise CdvisionError(
-            f"fitting needs {error.name}: install it with `pip install 'cdvision[train]'`"
-        ) from error
     try:
         report = fit_tap(
             NetworkRequest(network, split, weights, **pixels),

@@ -45,16 +45,17 @@ class InputFile:
             return False
         if suffix in IMAGE_SUFFIXES:
             return True
+        # AVIF and HEIC begin with the length of their first box, then its name.
         return data.startswith(_IMAGE_STARTS) or data[4:8] == b"ftyp"
 
 
 def expand_inputs(arguments: Sequence[str], suffixes: Sequence[str]) -> list[InputFile]:
     """Return the inputs that the arguments name, each once, in a stable order.
 
-    A folder is searched to the bottom for `suffixes`; a file that is named is taken whatever its
-    suffix. What does not exist stays in the list and fails when it is read, so that one bad name
-    does not keep the others from being read.
+    A folder is searched to the bottom for `suffixes`; a file that is named is always taken.
     """
+    # What does not exist stays in the list and fails when it is read: one bad name does not keep
+    # the others from being read.
     found: dict[str, InputFile] = {}
     for argument in arguments:
         for item in _expand(argument, suffixes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -66,25 +65,19 @@ class LabelledData(CheckedOptions):
         if len(self._given()) != 1:
             options = ", ".join(f"--{name}" for name in SOURCES)
             raise CdvisionError(f"Expected exactly one of {options}.")
-        of_rows = self.classes or self.attributes or self.table
-        rules = {
-            "Expected --images, the folder or tar of the photos, except with --folder, which holds "
-            "them itself.": (self.images is None) == (self.folder is not None),
-            "--where chooses rows of --classes, --attributes or --table.": (
-                not self.where or of_rows is not None
-            ),
-            "--table goes with --task, which says who reads its columns.": (
-                (self.table is None) == (self.task is None)
-            ),
-            "--label names a column of --classes.": self.label is None or self.classes is not None,
-            "--iou-type segm needs --coco with masks.": (
-                self.iou_type == "bbox" or self.coco is not None
-            ),
-            "--where: expected COLUMN=VALUE.": all("=" in condition for condition in self.where),
-        }
-        for message, kept in rules.items():
-            if not kept:
-                raise CdvisionError(message)
+        if (self.images is None) != (self.folder is not None):
+            raise CdvisionError("Expected --images, the folder or tar of the photos, except "
+                                "with --folder, which holds them itself.")  # fmt: skip
+        if self.where and self.classes is None and self.attributes is None and self.table is None:
+            raise CdvisionError("--where chooses rows of --classes, --attributes or --table.")
+        if (self.table is None) != (self.task is None):
+            raise CdvisionError("--table goes with --task, which says who reads its columns.")
+        if self.label is not None and self.classes is None:
+            raise CdvisionError("--label names a column of --classes.")
+        if self.iou_type == "segm" and self.coco is None:
+            raise CdvisionError("--iou-type segm needs --coco with masks.")
+        if not all("=" in condition for condition in self.where):
+            raise CdvisionError("--where: expected COLUMN=VALUE.")
 
     @property
     def source(self) -> Path:
@@ -133,8 +126,12 @@ class LabelledData(CheckedOptions):
             photos, table = labelled.attribute_photos(self.attributes, images, where=where)
             return photos, AttributeScoring(table)
         if self.table is not None:
+            scoring = find_task(self.measured_task).scoring
+            if "table" not in scoring:
+                message = f"nothing scores {self.measured_task} by the columns of a csv."
+                raise click.UsageError(f"--table: {message}")
             photos, rows = labelled.table_photos(self.table, images, where=where)
-            return photos, _table_scoring(self.measured_task)(rows)
+            return photos, imported(scoring["table"])(rows)
         tail = model.card.tail_for(self.measured_task) or ""
         names = model.package.classes[model.card.tails[tail].classes]
         if self.folder is not None:
@@ -162,15 +159,6 @@ class LabelledData(CheckedOptions):
         if self.iou_type == "segm":
             labels = labels.with_masks()
         return coco_photos(labels, images), CocoScoring(labels, self.iou_type)
-
-
-def _table_scoring(task: str) -> Callable[[list[dict[str, str]]], Scoring]:
-    """Return what scores a task by the rows of a csv."""
-    scoring = find_task(task).scoring
-    if "table" not in scoring:
-        raise click.UsageError(f"--table: nothing scores {task} by the columns of a csv.")
-    made: Callable[[list[dict[str, str]]], Scoring] = imported(scoring["table"])
-    return made
 
 
 data_options = dataclass_options(labels=LabelledData)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cdvision
-from cdvision.errors import ModelError
+from cdvision.cli.command_line import needs_extra
 
 if TYPE_CHECKING:
     from cdvision.package.registry import ModelInfo
@@ -35,12 +35,8 @@ def models(as_json: bool, cost: str | None) -> None:
 
 def _record(info: ModelInfo) -> dict[str, Any]:
     return {
-        "name": info.name,
-        "description": info.description,
-        "tasks": list(info.tasks),
-        "size_bytes": info.size_bytes,
+        **vars(info),
         "path": str(info.path),
-        "input_size": info.input_size,
         "senders": {
             name: {figure: getattr(sender, figure) for figure in SENDER_FIGURES}
             for name, sender in info.senders.items()
@@ -66,13 +62,8 @@ def _lines(info: ModelInfo) -> Iterator[str]:
 
 def _print_costs(network: str, as_json: bool) -> None:
     """Print parameters (millions) and multiply-adds (billions) of a network, part by part."""
-    try:
+    with needs_extra("torch", "--cost, which runs the networks,"):
         from cdvision.networks.cost import cost_table
-    except ImportError as error:
-        raise ModelError(
-            "--cost runs the networks and needs PyTorch: "
-            "install it with `pip install 'cdvision[torch]'`"
-        ) from error
     parts = cost_table(network)
     if as_json:
         for part in parts:

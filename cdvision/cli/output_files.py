@@ -36,17 +36,12 @@ class OutputFiles:
         self._read = {item.path.resolve() for item in inputs if item.path is not None}
         self._written: dict[Path, str] = {}
 
-    def path(self, item: InputFile) -> Path:
-        """Return where the result of one input belongs."""
-        if self._file is not None:
-            return self._file
-        if self._folder is not None:
-            return self._folder / item.relative.with_suffix(self._suffix)
-        return (item.path or item.relative).with_suffix(self._suffix)
-
     def check(self, item: InputFile) -> Path:
-        """Return `path(item)`, or raise OutputError where writing there would lose something."""
-        path = self.path(item)
+        """Return where a result belongs; raises OutputError where that would lose something."""
+        beside = item.path or item.relative
+        place = beside if self._folder is None else self._folder / item.relative
+        path = self._file or place.with_suffix(self._suffix)
+        # Two names may be one file: links and ".." are followed before they are compared.
         resolved = path.resolve()
         if resolved in self._read:
             raise OutputError(f"{path} is itself an input, and inputs are never overwritten")
@@ -79,11 +74,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def stream_outputs(
     inputs: Sequence[InputFile], output: str | None, *, force: bool
 ) -> OutputFiles | None:
-    """Read `-o` of `encode`: a file, a folder, or `None` for stdout.
-
-    It names a folder where it is one, ends with a slash, lacks the suffix `.cdv`, or has to hold
-    more than one stream.
-    """
+    """Read `-o` of `encode`: a file, a folder, or `None` for stdout."""
     if output == STDIN or (output is None and [item.path for item in inputs] == [None]):
         if len(inputs) > 1:
             raise click.UsageError("stdout takes one stream; use -o FOLDER for several images.")
@@ -91,6 +82,7 @@ def stream_outputs(
     if output is None:
         return OutputFiles(inputs, suffix=".cdv", force=force)
     path = Path(output)
+    # It names a folder where it is one, ends with a slash, or lacks the suffix of a stream.
     if path.is_dir() or output.endswith(("/", os.sep)) or path.suffix.lower() != ".cdv":
         return OutputFiles(inputs, suffix=".cdv", folder=path, force=force)
     if len(inputs) > 1:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from typing import Any, TypeVar
 
 import click
 
 from cdvision.cli.command_line import BAD_INPUT
 from cdvision.cli.input_files import InputFile
 from cdvision.errors import CdvisionError, EngineError, ModelError
+
+Item = TypeVar("Item")
 
 
 class Printer:
@@ -29,15 +31,18 @@ class Printer:
     def failure(self, name: str, error: CdvisionError | OSError) -> None:
         """Print one bad input; the command will exit with 2."""
         self.failed += 1
-        _write(f"cdvision: {name}: {_reason(error)}", to_stderr=True)
+        # an OSError's own text has its number and the path too, which stands here already
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        _write(f"cdvision: {name}: {' '.join(told.split())}", to_stderr=True)
 
     def each(self, inputs: Sequence[InputFile], action: Callable[[InputFile], None]) -> None:
         """Call `action` on every input; report bad ones, go on, exit with 2 at the end."""
-        for item in _with_progress(inputs):
+        for item in with_progress(inputs, "file"):
             try:
                 action(item)
             except (BrokenPipeError, EngineError, ModelError):
-                raise  # no input is to blame, and the next one would fail in the same way
+                # No input is to blame, and the next one would fail in the same way.
+                raise
             except (CdvisionError, OSError) as error:
                 self.failure(item.name, error)
         if self.failed:
@@ -49,21 +54,19 @@ def indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _reason(error: CdvisionError | OSError) -> str:
-    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(message.split())
-
-
-def _with_progress(inputs: Sequence[InputFile]) -> Any:
-    if len(inputs) < 2 or not sys.stderr.isatty():
-        return inputs
+def with_progress(items: Iterable[Item], unit: str) -> Iterable[Item]:
+    """Return the items, with a progress bar where there are several and a person watches."""
+    single = isinstance(items, Sized) and len(items) < 2
+    if single or not sys.stderr.isatty():
+        return items
     from tqdm import tqdm
 
-    return tqdm(inputs, file=sys.stderr, unit="file", leave=False, dynamic_ncols=True)
+    shown: Iterable[Item] = tqdm(items, unit=unit, leave=False, dynamic_ncols=True)
+    return shown
 
 
 def _write(line: str, *, to_stderr: bool) -> None:
-    """Write a line above the progress bar where there is one; flush, for readers in a pipe."""
+    # Above the progress bar where there is one; click.echo flushes, for readers in a pipe.
     stream = sys.stderr if to_stderr else sys.stdout
     if "tqdm" in sys.modules and stream.isatty():
         from tqdm import tqdm

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from typing import Any
 
 import click
 
+from cdvision.cli.command_line import needs_extra
 from cdvision.cli.model_options import ENGINES, count_option
 from cdvision.errors import CdvisionError
 
@@ -58,9 +60,11 @@ def serve(host: str, port: int, **how: Any) -> None:
 
     Logs are JSON lines on stderr, without payloads. SIGTERM and Ctrl-C let requests at work end.
     """
-    uvicorn = _require_extra()
-    from cdvision.serving.app import create_app
-    from cdvision.serving.request_log import log_config
+    with needs_extra("serve", "serve"):
+        import uvicorn
+
+        from cdvision.serving.app import create_app
+        from cdvision.serving.request_log import log_config
 
     app = create_app(_settings(**how))
     with _bound(host, port) as listening:
@@ -75,22 +79,9 @@ def serve(host: str, port: int, **how: Any) -> None:
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends a server
+        # Ctrl-C is how one ends a server: no error, and nothing to say.
+        with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
-
-
-def _require_extra() -> Any:
-    """Return uvicorn, or say what to install."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise CdvisionError(
-            f"serve needs {error.name}: install it with `pip install 'cdvision[serve]'`"
-        ) from error
-    return uvicorn
 
 
 def _settings(
@@ -100,6 +91,7 @@ def _settings(
 
     if models:
         others["models"] = models
+    # People think in mebibytes and milliseconds, the service in bytes and seconds.
     return ServiceSettings(
         max_body_bytes=max(1, round(max_body_mib * MEBIBYTE)),
         batch_window=batch_window_ms / 1000,
@@ -108,14 +100,10 @@ def _settings(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Listen before the models load, so that a port in use is told at once."""
+    # Bound before the models load, so that a port in use is told at once.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        listening.close()
-        raise CdvisionError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listening
+        reason = os.strerror(error.errno) if error.errno is not None else str(error)
+        raise CdvisionError(f"cannot listen on {host}:{port}: {reason}") from error

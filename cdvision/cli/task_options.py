@@ -26,6 +26,7 @@ class TaskCommand(click.Command):
 
 def batched_options(tasks: Iterable[Task]) -> list[click.Option]:
     """Return what tasks can be asked with in batches, each name once."""
+    # The last of a name wins on the command line; each task checks the value by its own.
     named = {option.name: option for task in tasks for option in task.options if option.batched}
     return [_click_option(option) for option in named.values()]
 
@@ -47,7 +48,8 @@ def _click_option(option: TaskOption) -> click.Option:
             show_default=True,
             help=option.help,
         )
-    if option.default:  # there has to be a way to switch it off
+    # A flag that is on needs a way to be switched off.
+    if option.default:
         flags = [f"{flag}/--no-{flag[2:]}" for flag in flags]
     return click.Option(
         [*flags, option.name], is_flag=True, default=option.default, help=option.help

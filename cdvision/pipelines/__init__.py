@@ -3,5 +3,3 @@
 ``sources`` reads streams from folders, globs, tars and Parquet; ``sinks`` writes results;
 ``schema`` is the one table layout that all of them share; ``ray`` and ``spark`` run on clusters.
 """
-
-from __future__ import annotations

@@ -33,9 +33,6 @@ class StreamPredictor:
         threads: threads of the engine; 1 because a cluster gives each actor its own core.
         batch_size: streams of one input size that the engine takes at once.
         options: of the tasks, such as ``confidence`` and ``top``.
-
-    Raises:
-        CdvisionError: the model cannot be loaded or cannot answer; pyarrow is missing.
     """
 
     def __init__(
@@ -56,7 +53,8 @@ class StreamPredictor:
             load(model, device=device, threads=threads),
             tasks,
             batch_size=batch_size,
-            workers=2 if device != "cpu" else 1,  # on a GPU one batch is decoded meanwhile
+            # On a GPU one batch is decoded while the other is computed.
+            workers=2 if device != "cpu" else 1,
             **options,
         )
 
@@ -68,7 +66,11 @@ class StreamPredictor:
         contents = column_values(batch, self._column)
         keys = range(len(contents)) if self._key is None else column_values(batch, self._key)
         for key, content in zip(keys, contents, strict=True):
-            yield (str(key), stream_bytes(content))
+            # What is no stream becomes an error record, as a damaged stream does.
+            found = type(content).__name__
+            is_stream = isinstance(content, (bytes, bytearray, memoryview))
+            wrong = CdvisionError(f"expected a stream's bytes, found {found}")
+            yield str(key), bytes(content) if is_stream else wrong
 
 
 class PhotoEncoder:
@@ -90,7 +92,7 @@ class PhotoEncoder:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        self._pa = import_optional("pyarrow", "a table of streams")
+        import_optional("pyarrow", "a table of streams")  # refused at once, not in the first batch
         self._model = load(model, device=device, threads=threads)
         self._quality, self._size, self._column, self._key = quality, size, column, key
 
@@ -98,21 +100,19 @@ class PhotoEncoder:
         """Return one row for each row, in order."""
         names = column_values(batch, self._key)
         photos = column_values(batch, self._column)
-        rows = [self._row(str(name), photo) for name, photo in zip(names, photos, strict=True)]
-        return self._pa.Table.from_pylist(rows, schema=self._schema())
-
-    def _row(self, name: str, photo: bytes) -> dict[str, Any]:
-        row: dict[str, Any] = {"key": name, "photo_bytes": len(photo)}
-        try:
-            return {**row, "stream": self._model.encode(photo, self._quality, size=self._size)}
-        except CdvisionError as error:
-            return {**row, "error": str(error)}
-
-    def _schema(self) -> pa.Schema:
-        # Named, as a batch of failures alone would make a column of nulls: another type.
-        pa = self._pa
-        fields = {"key": pa.string(), "stream": pa.binary(), "photo_bytes": pa.int64()}
-        return pa.schema([*fields.items(), ("error", pa.string())])
+        rows = []
+        for name, photo in zip(names, photos, strict=True):
+            row: dict[str, Any] = {"key": str(name), "photo_bytes": len(photo)}
+            try:
+                row["stream"] = self._model.encode(photo, self._quality, size=self._size)
+            except CdvisionError as error:
+                row["error"] = str(error)
+            rows.append(row)
+        # Types are named: a batch of failures alone would make a column of nulls, another type.
+        types = {"key": "string", "stream": "binary", "photo_bytes": "int64", "error": "string"}
+        pa = import_optional("pyarrow", "a table of streams")
+        schema = pa.schema([(name, pa.type_for_alias(word)) for name, word in types.items()])
+        return pa.Table.from_pylist(rows, schema=schema)
 
 
 def column_values(batch: Batch, name: str) -> list[Any]:
@@ -122,10 +122,3 @@ def column_values(batch: Batch, name: str) -> list[Any]:
         raise CdvisionError(f"expected a column {name!r}, found: {', '.join(map(str, names))}")
     values: Any = batch[name]
     return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
-
-
-def stream_bytes(content: object) -> bytes | CdvisionError:
-    """Return the bytes in a cell, or an error that says what is there instead."""
-    if isinstance(content, (bytes, bytearray, memoryview)):
-        return bytes(content)
-    return CdvisionError(f"expected a stream's bytes, found {type(content).__name__}")

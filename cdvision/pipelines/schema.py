@@ -76,7 +76,8 @@ def result_row(result: AnalysisResult) -> Row:
     row |= {"key": result.name, "index": result.index, "bytes": result.size}
     row["width"], row["height"] = result.image_size or (None, None)
     for answer, column in answer_columns().items():
-        if answer in result.answers:  # answers of one kind share a column
+        # Answers of one kind share a column.
+        if answer in result.answers:
             row[column.name] = [*(row[column.name] or ()), *result.answers[answer].to_rows()]
     if result.error is not None:
         row["error"] = str(result.error)

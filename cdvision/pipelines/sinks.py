@@ -145,9 +145,6 @@ def supervision_detections(
     """Yield (name, ``supervision.Detections``) for each answer that offers it, for trackers, zones.
 
     A failed stream has no boxes, and its error in ``metadata["error"]``.
-
-    Raises:
-        CdvisionError: supervision is not installed, or no answer can be converted.
     """
     for result in results:
         if result.error is None:

@@ -26,16 +26,10 @@ ROWS = 256  # of Parquet, in memory at once
 def read_sources(
     sources: Iterable[str | Path], *, column: str = STREAM_COLUMN, key: str = KEY_COLUMN
 ) -> Iterator[Keyed]:
-    """Yield the streams of several places, one place after the other.
+    """Yield the streams of several places: folders, globs, tars, Parquet files, single streams.
 
-    Args:
-        sources: folders (searched to the bottom), globs, ``.tar`` or ``.parquet`` files, streams.
-        column: column of a Parquet file that holds the streams.
-        key: column of a Parquet file that names them; the row's number where there is none.
-
-    Raises:
-        CdvisionError: a place does not exist, a folder or glob finds no stream, or a container
-            cannot be read.
+    A Parquet file has the streams in ``column``, names in ``key`` (or the rows' numbers). Raises
+    CdvisionError for a place that is not there, holds no stream, or cannot be read.
     """
     for source in sources:
         yield from read_source(source, column=column, key=key)

@@ -29,11 +29,7 @@ Frames = Iterator["pd.DataFrame"]
 
 
 def spark_predictor(**arguments: Any) -> Callable[[Frames], Frames]:
-    """Return the function for ``mapInPandas``; ``spark_schema`` goes with it.
-
-    Args:
-        arguments: of ``StreamPredictor``: ``model``, ``tasks``, ``column``, ``key`` ...
-    """
+    """Return the function for ``mapInPandas``, with arguments of ``StreamPredictor``."""
     # Spark sends the function to its workers: what it holds must be hashable and small.
     settled = tuple(
         (name, tuple(value) if isinstance(value, list) else value)

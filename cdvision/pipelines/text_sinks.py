@@ -79,32 +79,28 @@ class CsvWriter(TextWriter):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._csv = csv.DictWriter(self._file, csv_header(), restval="")
+        self._columns = answer_columns()
+        fields = [name for column in self._columns.values() for name in _csv_entry(column.fields)]
+        # Entries of different tasks share names: each stands in the header once.
+        header = dict.fromkeys([*CSV_FIRST, *fields, "error"])
+        self._csv = csv.DictWriter(self._file, list(header), restval="")
         self._csv.writeheader()
 
     def write(self, result: AnalysisResult) -> None:
         """Write the lines of one result."""
         common = {"key": result.name, "index": result.index}
-        self._csv.writerows({**line, **common} for line in csv_lines(result))
+        self._csv.writerows({**line, **common} for line in self._lines(result))
 
-
-def csv_header() -> list[str]:
-    """Return the names at the top of a CSV file, those of all tasks' columns among them."""
-    fields = [name for column in answer_columns().values() for name in _csv_entry(column.fields)]
-    return list(dict.fromkeys([*CSV_FIRST, *fields, "error"]))
-
-
-def csv_lines(result: AnalysisResult) -> list[dict[str, Any]]:
-    """Return the lines of one result, without its key."""
-    if result.error is not None:
-        return [{"kind": "error", "error": str(result.error)}]
-    return [
-        {**_csv_entry(entry), "kind": column.kind}
-        for answer, column in answer_columns().items()
-        if answer in result.answers
-        for entry in result.answers[answer].to_rows()
-        if entry.get("present", True)
-    ] or [{"kind": "nothing"}]
+    def _lines(self, result: AnalysisResult) -> list[dict[str, Any]]:
+        if result.error is not None:
+            return [{"kind": "error", "error": str(result.error)}]
+        return [
+            {**_csv_entry(entry), "kind": column.kind}
+            for answer, column in self._columns.items()
+            if answer in result.answers
+            for entry in result.answers[answer].to_rows()
+            if entry.get("present", True)
+        ] or [{"kind": "nothing"}]
 
 
 def _csv_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,8 +115,7 @@ def _csv_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 class CocoWriter(TextWriter):
     """COCO results, as ``pycocotools`` loads them; errors go to a file beside it.
 
-    The image id is the number at the end of a key's stem (``000000000139.cdv``: 139), or the
-    stream's index where there is none. Categories have COCO's own numbers, with their gaps.
+    Categories have COCO's own numbers, with their gaps.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,6 +142,7 @@ class CocoWriter(TextWriter):
         super().close()
 
     def _image_id(self, result: AnalysisResult) -> int:
+        # COCO names photos by their numbers, 000000000139.jpg; elsewhere the index has to do.
         number = LAST_NUMBER.search(Path(result.name).stem)
         image_id = int(number[1]) if number else result.index
         if image_id in self._seen:

@@ -104,17 +104,12 @@ class AnswerRows(Generic[Row]):
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, limit: int = 20) -> str:
-    """Align columns: the first to the left, all others to the right.
+    """Align columns, the first to the left; rows beyond the limit are counted in one last line.
 
     >>> print(text_table(["class", "score"], [["cat", "0.91"], ["zebra", "0.07"]]))
     class  score
     cat     0.91
     zebra   0.07
-
-    Args:
-        header: one title per column.
-        rows: the cells, as many per row as the header has.
-        limit: rows shown; the rest is counted in one last line.
     """
     shown = [header, *rows[:limit]]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]

@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cdvision.errors import ImageError
 from cdvision.photo import ImageLike, read_photo
-from cdvision.results.class_colours import Colour, class_colour, text_colour
-from cdvision.results.label_layout import Box, place_label
+from cdvision.results.labels import Box, Colour, class_colour, place_label, text_colour
 from cdvision.results.masks import decode_mask
 
 if TYPE_CHECKING:
@@ -28,22 +27,16 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def draw_detections(
     image: ImageLike, detections: Detections, *, caption: str | None = None
 ) -> Image.Image:
-    """Draw on a copy of the image, the surest boxes on top.
+    """Draw on a copy of the image, the surest boxes on top; see ``Detections.draw``.
 
-    Args:
-        image: the picture or a scaled copy of it, as a path, the bytes of an image file, a PIL
-            image or (H, W, 3) uint8; turned upright by its EXIF orientation first.
-        detections: what to draw; an image of another scale gets scaled boxes.
-        caption: text for a strip below the picture, for example ``"2,143 bytes · quality 4"``;
-            the result is higher by this strip.
-
-    Raises:
-        ImageError: the image has another aspect ratio than the one that was analysed.
+    The image is turned upright by its EXIF orientation first; at another scale boxes are scaled,
+    another aspect ratio is an ImageError. A caption makes the result higher by its strip.
     """
     upright = read_photo(image)
     # read_photo may return the caller's own image, which is not to be drawn on
     canvas = upright.copy() if upright is image else upright
     across, down = _scale_to(canvas.size, detections.image_size)
+    # The surest box is drawn last, on top.
     by_confidence = sorted(detections, key=lambda box: box.confidence)
     canvas = _with_masks(canvas, by_confidence)
     corners = [_scaled(box, across, down) for box in by_confidence]

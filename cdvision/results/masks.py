@@ -25,15 +25,12 @@ class Rle(TypedDict):
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> Rle:
-    """Encode one dense mask.
+    """Encode one dense (height, width) bool mask, both at least 1.
 
     >>> mask = np.zeros((4, 5), dtype=bool)
     >>> mask[1:3, 2:4] = True
     >>> encode_mask(mask)
     {'size': [4, 5], 'counts': b'92203'}
-
-    Args:
-        mask: (height, width) bool, both at least 1.
     """
     check_array("mask", mask, shape=("h", "w"), dtype=np.bool_)
     if mask.size == 0:

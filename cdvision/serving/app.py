@@ -30,17 +30,15 @@ ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key")
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """Return the ASGI application of a service; its graphs load when it starts.
-
-    Raises ModelError for a package that is missing or damaged, EngineError for an engine or device.
-    """
+    """Return the ASGI application; raises ModelError or EngineError where a model cannot load."""
     service = Service(settings)
     app = FastAPI(
         title="cdvision",
         version=__version__,
         description=DESCRIPTION,
         lifespan=_lifespan,
-        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        # FastAPI's own pages load scripts from elsewhere
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
@@ -56,6 +54,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
+    # In the background: the health paths answer while the models load.
     starting = asyncio.create_task(service.start())
     yield
     await starting
@@ -115,7 +114,7 @@ def _content_security_policy(page: str) -> str:
 
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
-    """Wrap the app; what is added last meets a request first."""
+    # What is added last meets a request first: even what the gate refuses is logged.
     settings = service.settings
     app.add_middleware(Gate, settings=settings, ready=lambda: service.ready)
     if settings.cors_origins:

@@ -6,8 +6,6 @@
     answer() ─┼▶ queue ─ wait for the window ─ group by question ─ thread: Model.analyze
     answer() ─┘                                                        │
        ▲────────────────────────── future of each stream ──────────────┘
-
-While one batch runs, the next one gathers: the busier the service, the larger its batches.
 """
 
 from __future__ import annotations
@@ -91,6 +89,7 @@ class Batcher:
             jobs = [await self._queue.get()]
             # The window begins when a stream arrives: what waited behind a run goes at once.
             await asyncio.sleep(max(0.0, jobs[0].arrived + self._window - perf_counter()))
+            # While a batch ran, the next one gathered: the busier the service, the larger they are.
             while len(jobs) < self._max_batch and not self._queue.empty():
                 jobs.append(self._queue.get_nowait())
             try:
@@ -138,13 +137,14 @@ def _batches(jobs: Sequence[WaitingStream], max_batch: int) -> Iterator[list[Wai
 
 
 def _answer_batch(question: Question, streams: Sequence[bytes]) -> list[AnalysisResult | Exception]:
-    """Answer a batch; where that fails as a whole, each alone, so that one cannot hurt others."""
+    """Answer a batch; where that fails as a whole, each alone."""
     try:
         # Shared out to the cores: small runs side by side beat one large run on all of them.
         batch_size = -(-len(streams) // usable_cores())  # rounded up
         options = dict(question.options)
         return list(question.model.analyze(streams, (question.task,), batch_size, **options))
-    except Exception as error:  # of the engine, for example: whose fault it is shows one by one
+    except Exception as error:
+        # Of the engine, say: whose fault it is shows one by one, so that none can hurt others.
         if len(streams) == 1:
             return [error]
         return [outcome for bits in streams for outcome in _answer_batch(question, [bits])]

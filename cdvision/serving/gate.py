@@ -79,6 +79,7 @@ class Gate:
 
     def _bounded(self, receive: Receive) -> Receive:
         """Count what arrives: a chunked body does not announce its length."""
+        # What is over the limit is not read further: the client notices by the closed connection.
         seen = 0
 
         async def bounded() -> Message:

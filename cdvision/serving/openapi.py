@@ -32,28 +32,27 @@ _ERRORS = {
 
 
 def describe_body(media_type: str) -> JsonObject:
-    """Return the part of an operation that tells of its body: raw bytes, or files in a form."""
+    """Return what tells of an operation's body: raw bytes, or files in a form."""
     content = {media_type: {"schema": _BINARY}, "multipart/form-data": {"schema": _FILES}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def json_responses(example: Mapping[str, Any], description: str) -> Responses:
     """Return the responses of an operation that answers with JSON."""
-    return {200: {"description": description, "content": _json(example)}, **_refusals()}
+    return {200: {"description": description, "content": _json(example)}, **_REFUSALS}
 
 
 def stream_responses() -> Responses:
     """Return the responses of an operation that answers with a stream, or JSON on request."""
     stream = {"application/octet-stream": {"schema": _BINARY}, **_json(_ENCODED)}
-    return {200: {"description": "The stream.", "content": stream}, **_refusals()}
-
-
-def _refusals() -> Responses:
-    return {
-        status: {"description": description, "content": _json(example)}
-        for status, (description, example) in _ERRORS.items()
-    }
+    return {200: {"description": "The stream.", "content": stream}, **_REFUSALS}
 
 
 def _json(example: Mapping[str, Any]) -> JsonObject:
     return {"application/json": {"schema": {"type": "object"}, "example": dict(example)}}
+
+
+_REFUSALS: Responses = {
+    status: {"description": description, "content": _json(example)}
+    for status, (description, example) in _ERRORS.items()
+}

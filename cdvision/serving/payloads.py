@@ -49,12 +49,7 @@ def service_of(request: Request) -> Service:
 
 
 async def read_body(request: Request, settings: ServiceSettings) -> RequestBody:
-    """Read a body within its time.
-
-    Raises:
-        ServiceError: 408 it takes too long, 413 it is too large, 400 it is no multipart form or
-            the client left.
-    """
+    """Read a body within its time; raises ServiceError (400, 408 or 413) where that fails."""
     multipart = request.headers.get("content-type", "").lower().startswith(MULTIPART)
     try:
         # A client that sends a byte now and then would hold its place for ever.

@@ -89,14 +89,13 @@ def _parameter(option: TaskOption) -> Parameter:
         description=option.help,
         ge=option.low,
         le=MOST if kind is int and option.high is None else option.high,
-        # NaN passes every comparison of a range the wrong way round
+        # a NaN is neither too low nor too high
         allow_inf_nan=False if kind is float else None,
     )
     return Parameter(option.name, Parameter.KEYWORD_ONLY, annotation=kind, default=query)
 
 
 def _describe(task: Task) -> dict[str, Any]:
-    """Return what ``/v1/tasks`` tells of a task."""
     return {
         "name": task.name,
         "summary": task.summary,

@@ -55,11 +55,8 @@ class ServedModels:
         return self._models[name]
 
     def for_stream(self, bits: bytes, name: str | None) -> tuple[Model, StreamHeader]:
-        """Return the model to ask about a stream, and the stream's header.
-
-        Raises BitstreamError where the header is damaged or its model not served, ServiceError
-        (404) where no model of that name is.
-        """
+        """Return a stream's model and header; raises BitstreamError, or ServiceError (404)."""
+        # Only the header is read here: the layers are decoded in the batch.
         header, _ = decode_header(memoryview(bits), DEFAULT_LIMITS)
         if name is not None:
             return self.named(name), header
@@ -82,23 +79,19 @@ class ServedModels:
             raise UnsupportedTask(f"no model served here has the task {task!r} ({known})")
 
     def warm_up(self) -> None:
-        """Open every graph and compile the entropy coder before the first request waits for it."""
+        """Open every graph and compile the entropy coder."""
+        # The first call of each takes seconds, which no request should wait for.
         for model in self._models.values():
             bits = model.encode(np.zeros(WARM_UP_SIZE, np.uint8), check=False)
-            for task in _served_tasks(model):
-                for streams in ([bits], [bits, bits]):  # alone, and side by side
-                    for _ in model.analyze(streams, tasks=(task,), batch_size=1):
-                        pass
+            for task in tasks().values():
+                # Only tasks with answers for tables have a path here.
+                if task.in_tables and task.name in model.card.tasks:
+                    for streams in ([bits], [bits, bits]):  # alone, and side by side
+                        list(model.analyze(streams, (task.name,), 1))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what ``/v1/models`` tells, the default model first."""
         return [_describe(model) for model in self._models.values()]
-
-
-def _served_tasks(model: Model) -> list[str]:
-    """Return the names of the tasks that have a path here and that a model answers."""
-    able = model.card.tasks
-    return [task.name for task in tasks().values() if task.in_tables and task.name in able]
 
 
 def _describe(model: Model) -> dict[str, Any]:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 from typing import Any, TypeVar
 
+from cdvision.errors import ImageError
+from cdvision.evaluation.rivals import RIVALS, missing, shrink
+from cdvision.model import Model
+from cdvision.photo import read_photo
 from cdvision.serving.batching import Batcher, Question
 from cdvision.serving.metrics import Metrics
-from cdvision.serving.photos import check_format, picture_codec_sizes
 from cdvision.serving.request_log import log
 from cdvision.serving.served_models import ServedModels
 from cdvision.serving.settings import ServiceSettings
 from cdvision.tasks import Task
 
 Value = TypeVar("Value")
+
+# What cameras and browsers write. Pillow knows forty more, one of which starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "MPO")
+# The default of each codec's own tool: libjpeg, cwebp, libheif. A person sees no damage there.
+USUAL_QUALITIES = {"hevc": 50, "webp": 75, "jpeg": 75}
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,8 @@ class Service:
         """Load every graph, then be ready; runs beside the server, which already tells so."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._photos, self.models.warm_up)
-        except Exception:  # nobody awaits this before the end: the log and /health/live tell
+        except Exception:
+            # Nobody awaits this before the end: the log and /health/live tell.
             log.exception("the models cannot be loaded")
             self.failed = True
             return
@@ -69,7 +81,8 @@ class Service:
         """
         self.models.check_task(task.name, model)
         chosen, header = self.models.for_stream(stream, model)
-        chosen.tail_for(task.name)  # refuses a stream of a model that lacks what another has
+        # Refuses a stream of a model that lacks what another has.
+        chosen.tail_for(task.name)
         question = Question(chosen, task.name, tuple(sorted(options.items())))
         pixels = header.input_width * header.input_height
         reply = await self._batcher.answer(question, stream, pixels)
@@ -93,7 +106,7 @@ class Service:
     async def picture_codec_sizes(self, photo: bytes, model: str | None) -> JsonAnswer:
         """Return the bytes of the same picture in picture codecs; raises CdvisionError."""
         chosen = self.models.named(model)
-        sizes, took = await self._in_photo_thread(lambda: picture_codec_sizes(photo, chosen))
+        sizes, took = await self._in_photo_thread(lambda: measure_picture_codecs(photo, chosen))
         return JsonAnswer(sizes, took=took)
 
     async def _in_photo_thread(self, work: Callable[[], Value]) -> tuple[Value, float]:
@@ -101,3 +114,39 @@ class Service:
         begin = perf_counter()
         value = await asyncio.get_running_loop().run_in_executor(self._photos, work)
         return value, perf_counter() - begin
+
+
+def check_format(photo: bytes) -> None:
+    """Raise ImageError unless the bytes begin like a file of one of ``FORMATS``."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            # How many pixels are too many is the model's to say, when it reads the photo.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            Image.open(io.BytesIO(photo), formats=FORMATS).close()
+    except Exception as error:  # Pillow's readers raise a family without a common base
+        known = ", ".join(FORMATS)
+        raise ImageError(f"photo: expected an image file ({known}), found none") from error
+
+
+def measure_picture_codecs(photo: bytes, model: Model) -> dict[str, Any]:
+    """Return the bytes of the same picture, as many pixels as the stream's, in picture codecs.
+
+    A codec that is not installed is left out. Qualities are each tool's default
+    (``USUAL_QUALITIES``), not matched to each other: it is what people send.
+    """
+    check_format(photo)
+    picture = shrink(read_photo(photo), model.card.input.size)
+    codecs = []
+    for name, quality in USUAL_QUALITIES.items():
+        if _installed(name):
+            size = len(RIVALS[name].encode(picture, quality))
+            title = RIVALS[name].title
+            codecs.append({"name": name, "title": title, "quality": quality, "bytes": size})
+    return {"width": picture.width, "height": picture.height, "codecs": codecs}
+
+
+@cache
+def _installed(name: str) -> bool:
+    return missing(RIVALS[name]) is None

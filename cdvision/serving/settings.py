@@ -42,6 +42,7 @@ class ServiceSettings:
     max_batch: int = 16
     batch_window: float = 0.004
     body_seconds: float = 30.0
+    # repr would put the key into logs and tracebacks
     api_key: str | None = field(default=None, repr=False)
     cors_origins: tuple[str, ...] = ()
 

@@ -1,9 +1,11 @@
-"""A stable colour for every class, far from those of the classes next to it."""
+"""Labels of boxes: a colour for every class, and a place off the labels that stand already."""
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Iterator
 
+Box = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
 
 _BLACK: Colour = (0, 0, 0)
@@ -52,3 +54,43 @@ def _luminance(colour: Colour) -> float:
     )
     # The eye takes most of its brightness from green, and little from blue.
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def place_label(
+    label: tuple[int, int], box: Box, picture: tuple[int, int], taken: list[Box]
+) -> Box:
+    """Return (left, top, right, bottom) of one label, inside the picture wherever it fits into it.
+
+    >>> place_label((40, 10), (20, 30, 90, 90), (100, 100), [])
+    (20, 20, 60, 30)
+    >>> place_label((40, 10), (20, 4, 90, 90), (100, 100), [])
+    (20, 4, 60, 14)
+
+    ``label`` and ``picture`` are (width, height); ``taken`` are the places of other labels.
+    """
+    # min takes the first of equals: the best place that covers the least of other labels.
+    places = list(_candidates(label, box, picture))
+    return min(places, key=lambda place: sum(_shared_area(place, other) for other in taken))
+
+
+def _candidates(label: tuple[int, int], box: Box, picture: tuple[int, int]) -> Iterator[Box]:
+    # Best first: above the box, inside its top, below it, inside its bottom; left, then right.
+    width, height = label
+    left, top, right, bottom = box
+    tops = [top, bottom, bottom - height]
+    # Above the box is best, where the picture has room there.
+    if top >= height:
+        tops.insert(0, top - height)
+    for side in (left, right - width):
+        for wanted in tops:
+            # Moved back inside, where a place would reach over the picture's border.
+            x = max(0, min(side, picture[0] - width))
+            y = max(0, min(wanted, picture[1] - height))
+            yield x, y, x + width, y + height
+
+
+def _shared_area(first: Box, second: Box) -> int:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    # Rectangles that lie apart have a negative width or height in common.
+    return max(width, 0) * max(height, 0)
