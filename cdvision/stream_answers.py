@@ -145,15 +145,12 @@ class Stream:
     def detect(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
     ) -> Detections:
-        """Detect objects.
+        """Detect objects; boxes are in pixels of the source image, best first.
 
         Args:
             confidence: least confidence that is returned, 0 to 1.
             iou: boxes of one class that overlap a better one by more are dropped.
             max_detections: the best so many are returned.
-
-        Returns:
-            Boxes in pixels of the source image, best first.
         """
         options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
         found: Detections = self.ask("detect", **options)
