@@ -27,9 +27,14 @@ from cdvision.evaluation.picture_distance import PictureJudge  # noqa: E402
 from cdvision.evaluation.picture_distance.metric_weights import WEIGHTS_FILE  # noqa: E402
 from cdvision.evaluation.picture_distance.picture_metrics import PictureMetrics  # noqa: E402
 from cdvision.evaluation.rivals import RIVALS  # noqa: E402
-from cdvision.models.faces.bench.facts import best_of  # noqa: E402
-from cdvision.models.faces.bench.figures import ATTRIBUTES, Figure, count_wins, envelope  # noqa: E402
-from cdvision.models.faces.bench.measure import FaceBenchmark  # noqa: E402
+from cdvision.models.faces.bench.figures import (  # noqa: E402
+    ATTRIBUTES,
+    Figure,
+    best_of,
+    count_wins,
+    envelope,
+)
+from cdvision.models.faces.bench.measure import FaceBenchmark, attribute_times  # noqa: E402
 from cdvision.models.faces.bench.paths import original, pixel_path, rival_paths, stream_paths  # noqa: E402
 from cdvision.models.faces.bench.pixel_classifier import (  # noqa: E402
     PixelClassifier,
@@ -37,7 +42,6 @@ from cdvision.models.faces.bench.pixel_classifier import (  # noqa: E402
     present_in,
 )
 from cdvision.models.faces.bench.report import write_face_report  # noqa: E402
-from cdvision.models.faces.bench.speed import attribute_times  # noqa: E402
 from cdvision.models.faces.network import load_face_weights  # noqa: E402
 from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
 from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
@@ -154,7 +158,7 @@ def test_a_face_of_more_pixels_is_averaged() -> None:
 def test_times_are_of_streams_cut_to_their_layers(
     face_model: cdvision.Model, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdvision.models.faces.bench.speed.ROUNDS", 2)
+    monkeypatch.setattr("cdvision.models.faces.bench.measure.ROUNDS", 2)
     photos, _ = attribute_photos(data / "labels.csv", data, where={"split": "val"})
     one, two = attribute_times(face_model, photos.limited(2), [1, 2])
     whole = [face_model.encode(photo.data) for photo in photos.limited(2)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.fit.cut import cut_network  # noqa: E402
 from cdvision.fit.fitting import fit_tap  # noqa: E402
-from cdvision.fit.network import PixelFormat, PixelNormaliser, named_outputs  # noqa: E402
+from cdvision.fit.network import NamedOutputs, PixelFormat, PixelNormaliser  # noqa: E402
 from cdvision.fit.options import FitOptions  # noqa: E402
 from cdvision.fit.sources import NetworkRequest, find_network, split_torch  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
@@ -55,12 +55,12 @@ def test_code_that_depends_on_values_asks_for_two_parts() -> None:
 
 
 def test_outputs_have_names() -> None:
-    one = torch.zeros(1)
-    assert list(named_outputs(one)) == ["output"]
-    assert list(named_outputs((one, one))) == ["output0", "output1"]
-    assert list(named_outputs({"out": one})) == ["out"]
+    one, named = torch.zeros(1), NamedOutputs(nn.Identity())
+    assert list(named(one)) == ["output"]
+    assert list(named((one, one))) == ["output0", "output1"]
+    assert list(named({"out": one})) == ["out"]
     with pytest.raises(CdvisionError, match="output is a str"):
-        named_outputs("text")
+        named("text")
 
 
 def test_strides_that_do_not_divide_the_input_are_refused() -> None:

@@ -32,8 +32,8 @@ from cdvision.models.small.training import masks  # noqa: E402
 from cdvision.models.small.training.distillation import (  # noqa: E402
     DetectionTarget,
     detection_loss,
+    weighted_sum,
 )
-from cdvision.models.small.training.map_stage import weighted_sum  # noqa: E402
 from cdvision.models.small.training.mask_examples import (  # noqa: E402
     SAMPLES,
     _matches,

@@ -15,7 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape  # noqa: E402
 from cdvision.models.any_network.training import stage as encoder_stage  # noqa: E402
-from cdvision.models.any_network.training.metric import _projections  # noqa: E402
+from cdvision.models.any_network.training.start import _projections  # noqa: E402
 from cdvision.models.dicm.backbones import TINY, TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
 from cdvision.models.dicm.training import stage1_redundancy, stage2_joint, stage3_codec  # noqa: E402
@@ -60,8 +60,8 @@ from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage  # noqa: E402
 from cdvision.models.faces.widths import tiny_widths  # noqa: E402
 from cdvision.models.small.network import Small  # noqa: E402
+from cdvision.models.small.training.map_stage import parameter_groups  # noqa: E402
 from cdvision.models.small.training.options import MapOptions  # noqa: E402
-from cdvision.models.small.training.recipe import parameter_groups  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.learning_rates import group_by_rate  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank  # noqa: E402
@@ -238,14 +238,18 @@ def test_groups_of_heads() -> None:
     check(rates(frozen.network, frozen.optimizer.param_groups), {"x.": 2.5e-2, "tail.": None})
 
 
-def test_tasks_are_drawn_by_their_shares() -> None:
+def test_tasks_are_drawn_by_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     re = tiny_re()
     tasks: Any = {
         name: ClassificationTask(StandardisedLinear(nn.Linear(32, 2)), None, ("a", "b"), share)  # type: ignore[arg-type]
         for name, share in (("rare", 0.2), ("usual", 0.6))
     }
-    stage = HeadsStage(re.tail, PixelFeatures(re.front), tasks, PLAN)
-    stage._classify = lambda task, rng: {"classes": torch.ones(()), "loss_more": torch.ones(())}  # type: ignore[method-assign]
+    stage = HeadsStage(re.tail, PixelFeatures(re.front), tasks, PLAN, HeadsOptions())
+    monkeypatch.setattr(
+        ClassificationTask,
+        "losses",
+        lambda task, stage, rng: {"classes": torch.ones(()), "loss_more": torch.ones(())},
+    )
     drawn = []
     for seed in range(400):
         loss, terms = stage.loss(np.random.default_rng(seed), 0.0)
@@ -356,7 +360,7 @@ def test_codes_of_the_second_half_are_of_mirrored_faces(bank: FaceBank, codes: F
 
 
 def test_features_are_compared_with_the_generators_own(bank: FaceBank) -> None:
-    stage = InversionStage(fresh(), bank, bank, PLAN, tune_generator=True)
+    stage = InversionStage(fresh(), bank, bank, PLAN, options=InversionOptions(tune_generator=True))
     codes = stage.networks.encoder(bank.images[:2].float())
     _, error = stage._picture(codes, "feature")
     assert error is not None

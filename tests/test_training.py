@@ -29,13 +29,13 @@ from cdvision.models.small.nanodet_weights import load_nanodet  # noqa: E402
 from cdvision.models.small.network import Small, pack, unpack  # noqa: E402
 from cdvision.models.small.training.descriptor import compute_descriptor  # noqa: E402
 from cdvision.models.small.training.distillation import (  # noqa: E402
+    WEIGHTS,
     DetectionTarget,
     Teacher,
     detection_loss,
 )
-from cdvision.models.small.training.map_stage import MapStage, weighted_sum  # noqa: E402
+from cdvision.models.small.training.map_stage import FROZEN, MapStage, weighted_sum  # noqa: E402
 from cdvision.models.small.training.receiver import RATES, ReceiverStage  # noqa: E402
-from cdvision.models.small.training.recipe import FROZEN, WEIGHTS  # noqa: E402
 from cdvision.networks import initial_weights  # noqa: E402
 from cdvision.networks.initial_weights import load_mobilenet, load_mobilenet_embedding  # noqa: E402
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail  # noqa: E402

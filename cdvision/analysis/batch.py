@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of every stream.
-
-    Attributes:
-        tasks: among those of the model's card.
-        options: of the tasks; each task is asked with those that it takes.
-    """
+    """What is asked of every stream; each task is asked with those options that it takes."""
 
     tasks: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -65,13 +60,7 @@ def open_entry(model: Model, index: int, item: StreamItem) -> Entry:
 def answer_batch(
     model: Model, entries: Sequence[Entry], questions: Questions
 ) -> list[AnalysisResult]:
-    """Answer for streams of one input size, in their order; what fails yields its error.
-
-    Args:
-        model: the one that the streams were opened with.
-        entries: of one input size, all with a stream.
-        questions: what is asked.
-    """
+    """Answer for streams of one input size, in their order; what fails yields its error."""
     failed: dict[int, CdvisionError] = {}
     tails = model.card.graphs_for(questions.tasks)
     for entry in entries:

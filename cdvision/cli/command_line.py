@@ -92,12 +92,7 @@ class LazyGroup(click.Group):
 
 
 class FamilyGroup(click.Group):
-    """A group with commands of its own, and with those of the families.
-
-    Args:
-        group: key of the families' ``commands``.
-        options: of ``click.Group``.
-    """
+    """A group of commands of its own, and of those that families add under the same name."""
 
     def __init__(self, *args: Any, group: str, **options: Any) -> None:
         super().__init__(*args, **options)

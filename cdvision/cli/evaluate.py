@@ -26,11 +26,7 @@ else:
 
 
 class QualityList(_QualityType):
-    """Qualities (or layers) such as ``1-8`` or ``1,4,8``, as a sorted tuple.
-
-    Args:
-        noun: what is counted.
-    """
+    """Qualities (or another noun) such as ``1-8`` or ``1,4,8``, as a sorted tuple."""
 
     name = "LIST"
 

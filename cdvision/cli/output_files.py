@@ -17,14 +17,10 @@ class OutputError(CdvisionError):
 
 
 class OutputFiles:
-    """Maps inputs to the files that their results are written to.
+    """Maps inputs, none of which is ever written to, to the files of their results.
 
-    Args:
-        inputs: everything that the command reads; none of it is ever written to.
-        suffix: suffix of the results, with the dot.
-        folder: where results go, under their relative names; `None`: beside each input.
-        file: the one file that the one result goes to; wins over `folder`.
-        force: replace files that exist.
+    Results go to the one ``file``, or below ``folder`` under their relative names, or else beside
+    each input; ``force`` replaces what exists.
     """
 
     def __init__(

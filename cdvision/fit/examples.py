@@ -1,9 +1,8 @@
 """What a tap learns from: dequantised latents beside the features of the same photo, in memory.
 
-Encoder and network run once a photo, not once a step. Where the examples of all photos do not fit
-into memory, they are made window by window: each window is learned from for some passes, while
-another thread makes the next one. Which photos make a window, and what is drawn from it, depends on
-seed and step alone: a run that was stopped goes on as if it had not been.
+Encoder and network run once a photo, not once a step. Examples that do not fit into memory are made
+window by window: each is learned from for some passes, while another thread makes the next. What is
+drawn depends on seed and step alone: a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -123,7 +122,6 @@ class Window:
         # Crops of one batch are of one size: photos that are smaller are padded behind.
         beyond = (0, side - columns, 0, side - rows)
         y = F.pad(latents[:, top : top + rows, left : left + columns], beyond)
-        # The same place in the features, whose cells are `scale` to a latent.
         first, last = round(scale * top), round(scale * (top + rows))
         start, stop = round(scale * left), round(scale * (left + columns))
         cut = example.features[:, first:last, start:stop]
@@ -153,7 +151,6 @@ class ExampleSource:
         made = [first, *(maker.make(file) for file in files[1:SAMPLE])]
         seconds_each = (time.perf_counter() - started) / max(1, len(made) - 1)
         sample = [example for example in made if example is not None]
-        # Whether no feature is below 0, as behind a ReLU.
         self.positive = bool(sample) and min(float(e.features.min()) for e in sample) >= 0
         room = free_memory() if memory is None else memory
         self._count = photos_that_fit(sample, len(files), room)
@@ -181,8 +178,7 @@ class ExampleSource:
 
     def _make_window(self, number: int, visible: bool) -> Window:
         """Make one window; a bar is shown where somebody waits for it."""
-        # The next photos of an order that changes with every round. They follow from the number
-        # alone: a resumed run needs no window before it.
+        # Its photos follow from its number alone: a resumed run needs no window before it.
         first, chosen = number * self._count, list[PhotoFile]()
         while len(chosen) < self._count:
             turn, start = divmod(first + len(chosen), len(self._files))

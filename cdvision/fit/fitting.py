@@ -36,7 +36,6 @@ from cdvision.training.run_folder import LOG, read_record
 from cdvision.training.stage_run import run_stage
 
 RUN = "run"  # folder of checkpoint and log inside the tap's
-MEGABYTE = 2**20
 
 
 def fit_tap(
@@ -52,10 +51,8 @@ def fit_tap(
 ) -> FitReport:
     """Fit a tap, or go on where an interrupted run stopped, and write its folder.
 
-    ``images`` are folders or tars of photos without labels, of which those are left out that
-    ``splits`` does not call ``train``. The tap has the folder's name where ``name`` is None.
-    ``say`` is told what is about to happen, and how long it should take. Raises CdvisionError that
-    says what to do where something does not fit, or the disk is full.
+    Of the photos in ``images``, folders or tars, those are left out that ``splits`` does not call
+    ``train``. ``say`` is told what is about to happen. Raises CdvisionError that says what to do.
     """
     options = options or FitOptions()
     name = name or out.resolve().name
@@ -76,7 +73,7 @@ def fit_tap(
     reader = StreamReader(package, plan.device, options.size)
     features = network.feature_spec(package.card.input.multiple)
     maker = ExampleMaker(reader, network, options.seed)
-    room = None if options.memory is None else options.memory * MEGABYTE
+    room = None if options.memory is None else options.memory * 2**20
     source = ExampleSource(maker, training, plan.batch, options.seed, room)
     shape = replace(
         tap_shape(reader.source, features, options),

@@ -49,7 +49,6 @@ class FigureSums:
         self._bytes, self._error, self._cosine, self._same_top1 = torch.zeros(
             4, qualities, dtype=torch.float64
         )
-        # Of each channel at the split point, as soon as the first features tell their number.
         self._sum, self._square = torch.zeros(2, 1, dtype=torch.float64)
         self._cells = self.photos = 0
         self._outputs_are_vectors = True

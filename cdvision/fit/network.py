@@ -180,22 +180,18 @@ class NamedOutputs(nn.Module):
         self.network = network
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Map features to outputs by name."""
-        return named_outputs(self.network(features))
-
-
-def named_outputs(value: Any) -> dict[str, Tensor]:
-    """Name what a network returned: ``output``, ``output0`` and on, or the keys of its dict."""
-    if isinstance(value, Mapping):
-        named = {str(name): part for name, part in value.items()}
-    elif isinstance(value, (tuple, list)):
-        named = {f"{OUTPUT}{place}": part for place, part in enumerate(value)}
-    else:
-        named = {OUTPUT: value}
-    for name, part in named.items():
-        if not isinstance(part, Tensor):
-            raise CdvisionError(
-                f"the network's {name} is a {type(part).__name__}: expected tensors, alone, in a "
-                "tuple or in a dict"
-            )
-    return named
+        """Map features to ``output``, to ``output0`` and on, or to what the keys of a dict say."""
+        value: Any = self.network(features)
+        if isinstance(value, Mapping):
+            named = {str(name): part for name, part in value.items()}
+        elif isinstance(value, (tuple, list)):
+            named = {f"{OUTPUT}{place}": part for place, part in enumerate(value)}
+        else:
+            named = {OUTPUT: value}
+        for name, part in named.items():
+            if not isinstance(part, Tensor):
+                raise CdvisionError(
+                    f"the network's {name} is a {type(part).__name__}: expected tensors, alone, "
+                    "in a tuple or in a dict"
+                )
+        return named

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cdvision.training.checked_options import Count, Range
-from cdvision.training.plan_options import PlanOptions
+from cdvision.training.plan import PlanOptions
 
 if TYPE_CHECKING:
     import torch

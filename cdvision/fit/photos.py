@@ -47,7 +47,6 @@ class PhotoFile:
         try:
             image = read_photo(self.read())
         except (ImageError, OSError) as error:
-            # The file is named beside the reason: "image bytes" would name nothing.
             raise ImageError(str(error).removeprefix("image bytes: ")) from error
         if min(image.size) < LEAST_SIDE:
             size = " x ".join(map(str, image.size))

@@ -96,8 +96,8 @@ def _find(request: NetworkRequest) -> FoundNetwork:
     source = request.source
     if not isinstance(source, (str, Path)):
         named = source if isinstance(source, nn.Module) else source[0]
-        # A copy: what is fitted to is frozen, moved and rounded.
-        return FoundNetwork(copy.deepcopy(source), type(named).__name__)
+        kept = copy.deepcopy(source)  # what is fitted to is frozen, moved and rounded
+        return FoundNetwork(kept, type(named).__name__)
     kind, _, name = str(source).partition(":")
     if kind == "torchvision" and name:
         return _torchvision(request, name)
@@ -137,8 +137,7 @@ def _torchvision_pixels(weights: Any) -> PixelFormat:
     """Read mean and spread from the transforms that torchvision gives with weights."""
     preset = weights.transforms()
     if not hasattr(preset, "mean"):
-        # Detectors normalise inside the network.
-        return PixelFormat(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return PixelFormat(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # detectors: in the network
     return PixelFormat(mean=tuple(preset.mean), std=tuple(preset.std))
 
 

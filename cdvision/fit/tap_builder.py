@@ -1,7 +1,4 @@
-"""Writes the folder of a fitted tap: weights, graphs, parity, card.
-
-Needs the ``train`` extra; using a tap needs neither PyTorch nor the user's network.
-"""
+"""Writes the folder of a fitted tap: weights, graphs, parity, card."""
 
 from __future__ import annotations
 
@@ -98,9 +95,8 @@ def write_answer(
 ) -> tuple[tuple[str, ...], str]:
     """Write the graph from latents to a network's outputs, where that can be done.
 
-    A ``tail`` that reads so many ``features`` is joined to the graph ``tap`` where it is ONNX; of a
-    module and the names of its outputs, ``graph`` makes the whole. Returns the names of the
-    outputs, and why there are none, if so.
+    A ``tail`` in ONNX is joined to the graph ``tap``; of a module and the names of its outputs,
+    ``graph`` makes the whole. Returns these names, and why there are none, if so.
     """
     try:
         if isinstance(tail, onnx.ModelProto):

@@ -1,8 +1,7 @@
 """The one table layout of results: the same columns and types whatever was asked or found.
 
-A row is a stream. Each ``Column`` of the table of tasks (``boxes``, ``classes`` ...) is a list of
-structs: null where that was not asked for or where the stream failed, empty where nothing was
-found. ``error`` is null where all went well.
+A row is a stream; a ``Column`` of the table of tasks is a list of structs: null where it was not
+asked for or the stream failed, empty where nothing was found.
 """
 
 from __future__ import annotations

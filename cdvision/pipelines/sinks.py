@@ -1,8 +1,6 @@
 """Where results go: JSON lines, CSV, Parquet, COCO json, or ``supervision``.
 
-A sink is written to as results come and holds little in memory. Its file appears under its name
-when all is written, whole; where something goes wrong on the way, nothing appears and what was
-there before stays.
+A file appears under its name when all is written, whole, or else not at all.
 """
 
 from __future__ import annotations

@@ -159,11 +159,7 @@ class CocoWriter(TextWriter):
 
 
 def answers_with(method: str, result: AnalysisResult) -> list[Any]:
-    """Return the answers of a result that offer a method, ``"to_coco"`` say.
-
-    Raises:
-        CdvisionError: none does; the message names the tasks whose answers do.
-    """
+    """Return the answers of a result that offer a method; raises CdvisionError where none does."""
     found = [answer for answer in result.answers.values() if hasattr(answer, method)]
     if not found:
         able = [task.name for task in tasks().values() if hasattr(imported(task.result), method)]

@@ -24,11 +24,13 @@ class AnswerRows(Generic[Row]):
         COLUMNS: shape and dtype of each array; all have the length of the first.
         ROW: what one row is, its fields in the order of the columns.
         KEY: name of the rows in ``to_dict``.
+        DIGITS: of real numbers in ``to_dict``.
     """
 
     COLUMNS: ClassVar[Mapping[str, tuple[tuple[int | str, ...], type[np.generic]]]]
     ROW: ClassVar[type[Any]]
     KEY: ClassVar[str]
+    DIGITS: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         for name, (shape, dtype) in self.COLUMNS.items():
@@ -51,8 +53,15 @@ class AnswerRows(Generic[Row]):
         return all(np.array_equal(own[name], others[name]) for name in own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values, numbers rounded."""
-        raise NotImplementedError
+        """Return plain Python values, real numbers rounded."""
+        rows = [
+            {
+                name: round(value, self.DIGITS) if isinstance(value, float) else value
+                for name, value in row.items()
+            }
+            for row in self.to_rows()
+        ]
+        return {self.KEY: rows}
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return the rows as entries of a table, unrounded."""

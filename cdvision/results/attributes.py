@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +76,3 @@ class Attributes(AnswerRows[Attribute]):
     def __str__(self) -> str:
         rows = [[a.name, f"{a.probability:.1%}", "yes" if a.present else ""] for a in self]
         return text_table(["attribute", "probability", ""], rows, limit=len(rows))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, probabilities with four digits."""
-        rows = [{**a._asdict(), "probability": round(a.probability, 4)} for a in self]
-        return {"attributes": rows}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class Classification(AnswerRows[ClassProbability]):
     probability: NDArray[np.float32]
 
     KEY: ClassVar = "classes"
+    DIGITS: ClassVar = 5
     ROW: ClassVar = ClassProbability
     COLUMNS: ClassVar = {
         "class_id": (("k",), np.int64),
@@ -78,8 +79,3 @@ class Classification(AnswerRows[ClassProbability]):
         if len(self) == 0:
             raise ResultError("best needs at least one class, but this Classification is empty")
         return next(iter(self))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values, probabilities rounded to 5 digits."""
-        rows = [{**row._asdict(), "probability": round(row.probability, 5)} for row in self]
-        return {"classes": rows}

@@ -124,10 +124,18 @@ class Detections(AnswerRows[Detection]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values: boxes rounded to 0.01 pixel, confidences to 4 digits."""
-        return {
-            "image_size": list(self.image_size),
-            "detections": [_box_to_dict(box) for box in self],
-        }
+        rows = []
+        for box in self:
+            row: dict[str, Any] = {
+                "xyxy": [round(side, 2) for side in box.xyxy],
+                "confidence": round(box.confidence, self.DIGITS),
+                "class_id": box.class_id,
+                "class_name": box.class_name,
+            }
+            if box.mask is not None:
+                row["mask"] = connectors.plain_mask(box.mask)
+            rows.append(row)
+        return {"image_size": list(self.image_size), "detections": rows}
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return the boxes as entries of a table, unrounded; ``mask`` is a string of runs."""
@@ -210,15 +218,3 @@ def _check_masks(masks: object, count: int, image_size: tuple[int, int]) -> None
                 f"mask {number} must have size {expected} and counts in bytes, but got size "
                 f"{mask['size']} and counts in {type(mask['counts']).__name__}"
             )
-
-
-def _box_to_dict(box: Detection) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "xyxy": [round(side, 2) for side in box.xyxy],
-        "confidence": round(box.confidence, 4),
-        "class_id": box.class_id,
-        "class_name": box.class_name,
-    }
-    if box.mask is not None:
-        values["mask"] = connectors.plain_mask(box.mask)
-    return values

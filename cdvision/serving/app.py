@@ -30,14 +30,9 @@ ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key")
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """Return the ASGI application of a service; its models load when it starts.
+    """Return the ASGI application of a service; its graphs load when it starts.
 
-    Args:
-        settings: limits, models and who may call.
-
-    Raises:
-        ModelError: a model is missing or damaged.
-        EngineError: the engine or device is not available.
+    Raises ModelError for a package that is missing or damaged, EngineError for an engine or device.
     """
     service = Service(settings)
     app = FastAPI(

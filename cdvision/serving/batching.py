@@ -29,10 +29,7 @@ from cdvision.serving.metrics import Metrics
 class Question:
     """What is asked of a stream; streams with equal questions can share a batch.
 
-    Attributes:
-        model: that answers.
-        task: its name.
-        options: of the task: sorted pairs of name and value, so that questions can be compared.
+    Options are sorted pairs of name and value, so that questions can be compared.
     """
 
     model: Model
@@ -63,10 +60,7 @@ class WaitingStream:
 class Batcher:
     """Gathers streams and runs them in one worker thread.
 
-    Args:
-        metrics: where batches are counted.
-        max_batch: streams that share a run at most.
-        window: seconds that the first stream of a batch waits for others.
+    At most ``max_batch`` share a run; the first of them waits ``window`` seconds for others.
     """
 
     def __init__(self, metrics: Metrics, *, max_batch: int, window: float) -> None:
@@ -87,13 +81,7 @@ class Batcher:
         self._thread.shutdown(wait=True)
 
     async def answer(self, question: Question, bits: bytes, pixels: int) -> Reply:
-        """Answer one stream.
-
-        Args:
-            question: what to ask of it.
-            bits: the stream.
-            pixels: of its network input; a batch has no more of them than a full one usually has.
-        """
+        """Answer one stream of so many pixels of network input: they bound a batch."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         await self._queue.put(WaitingStream(question, bits, pixels, perf_counter(), future))
         return await future

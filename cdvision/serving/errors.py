@@ -17,13 +17,7 @@ JsonObject = dict[str, Any]
 
 
 class ServiceError(CdvisionError):
-    """A request that the service refuses for a reason of its own.
-
-    Args:
-        status: HTTP status, 4xx or 503.
-        message: one line for people.
-        headers: further headers, such as ``Retry-After``.
-    """
+    """A request that the service refuses for a reason of its own, with status and headers."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)

@@ -68,13 +68,7 @@ class _Traffic:
 
 
 class RequestLog:
-    """ASGI middleware that counts and logs requests.
-
-    Args:
-        app: what answers the requests.
-        metrics: where they are counted.
-        paths: the service's paths; all others share one label.
-    """
+    """ASGI middleware that counts and logs requests, those to ``paths`` under their own labels."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Collection[str]) -> None:
         self._app, self._metrics, self._paths = app, metrics, frozenset(paths)

@@ -30,15 +30,7 @@ class JsonAnswer:
 
 
 class Service:
-    """What the routes call.
-
-    Args:
-        settings: limits and models.
-
-    Raises:
-        ModelError: a model is missing or damaged.
-        EngineError: the engine or device is not available.
-    """
+    """What the routes call; raises ModelError or EngineError where a model cannot be loaded."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings, self.metrics = settings, Metrics()
@@ -70,13 +62,7 @@ class Service:
     async def answer(
         self, task: Task, options: Mapping[str, Any], stream: bytes, model: str | None
     ) -> JsonAnswer:
-        """Answer one stream.
-
-        Args:
-            task: what is asked.
-            options: of the task.
-            stream: its bytes.
-            model: name of the model; the one that wrote the stream where None.
+        """Answer one stream, by the model that wrote it where None is named.
 
         Raises:
             CdvisionError: the stream is damaged, the model not served, or the task not its own.
@@ -94,13 +80,7 @@ class Service:
     async def encode(self, photo: bytes, model: str | None, **how: Any) -> tuple[bytes, float]:
         """Return the stream of an image file, and the seconds that it took.
 
-        Args:
-            photo: bytes of the file.
-            model: name of the model; the first where None.
-            how: ``quality``, ``size`` and ``sender``, as of ``Model.encode``.
-
-        Raises:
-            CdvisionError: no such model is served, or it refuses the photo or an argument.
+        ``how`` is as of ``Model.encode``; raises CdvisionError as that does, or for no such model.
         """
         chosen = self.models.named(model)
 

@@ -1,8 +1,4 @@
-"""The dense graphs of a model for networks of its user's own.
-
-The graphs that hold a user's network are made of its own code when the package is written, and
-lie there as ONNX. From the weights alone only the taps can be built again.
-"""
+"""The dense graphs of a model for any networks; from weights alone only the taps can be built."""
 
 from __future__ import annotations
 
@@ -116,7 +112,6 @@ class ReceiverGraph(nn.Module):
         self, model: AnyNetworkModel, name: str, tail: nn.Module | None, outputs: tuple[str, ...]
     ) -> None:
         super().__init__()
-        # Parts have the names that the package's weights have for them.
         self.dequantiser = model.dequantiser
         self.taps = nn.ModuleDict({name: model.tap(name)})
         self.tails = nn.ModuleDict({} if tail is None else {name: tail})

@@ -77,8 +77,7 @@ class Gather(nn.Module):
         super().__init__()
         across = max(1, LATENT_STRIDE // spec.stride)
         self.block = metric_block(spec)
-        # Where a whole latent's cells are too many to mix at once, blocks are mixed one by one,
-        # and what they kept is put side by side.
+        # Where a latent's cells are too many to mix at once, smaller blocks are mixed one by one.
         self._rest = across // self.block
         self._repeat = max(1, spec.stride // LATENT_STRIDE)
         inputs = spec.channels * self.block**2

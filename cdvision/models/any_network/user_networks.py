@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +21,10 @@ from cdvision.package.tap import NAME, check_tap_name
 
 EXPECTED = "--serve: expected NAME=NETWORK@SPLIT, such as mine=torchvision:resnet50@layer2"
 PROBE_SIDE = 64  # pixels of the picture by which a network is known again
-PROBE_TOLERANCE = 0.02  # engines and machines differ by less, other weights by more
+PROBE_TOLERANCE = 0.02  # for the rounding of other machines
 REPORT_FILE = "report.json"
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def parse_networks(texts: Sequence[str]) -> dict[str, NetworkRequest]:
@@ -74,31 +75,25 @@ def open_networks(
     requests: Mapping[str, NetworkRequest], device: torch.device
 ) -> dict[str, SplitNetwork]:
     """Build, fill and split every network; raises CdvisionError that names the one at fault."""
-    networks = {}
-    for name, request in requests.items():
-        with _errors_of(name):
-            networks[name] = find_network(request, device)
-    return networks
+    return _for_each(requests, lambda request: find_network(request, device))
 
 
 def feature_specs(networks: Mapping[str, SplitNetwork]) -> dict[str, FeatureSpec]:
     """Return channels and stride of every network's features; raises CdvisionError."""
-    specs = {}
-    for name, network in networks.items():
-        with _errors_of(name):
-            specs[name] = network.feature_spec(PHOTO_INPUT.multiple)
-    return specs
+    return _for_each(networks, lambda network: network.feature_spec(PHOTO_INPUT.multiple))
 
 
-@contextmanager
-def _errors_of(name: str) -> Iterator[None]:
+def _for_each(given: Mapping[str, Given], make: Callable[[Given], Made]) -> dict[str, Made]:
     """Say what ``cdvision fit`` would say of a network in the words of this command."""
-    try:
-        yield
-    except CdvisionError as error:
-        message = re.sub("^--(network|split|weights): ", "", str(error))
-        message = message.replace("--network", "--serve")
-        raise CdvisionError(f"--serve {name}: {message}") from error
+    made = {}
+    for name, one in given.items():
+        try:
+            made[name] = make(one)
+        except CdvisionError as error:
+            message = re.sub("^--(network|split|weights): ", "", str(error))
+            message = message.replace("--network", "--serve")
+            raise CdvisionError(f"--serve {name}: {message}") from error
+    return made
 
 
 def describe_networks(

@@ -20,8 +20,6 @@ from torch.nn import functional as F
 
 from cdvision.models.dicm.backbones import PAPER, DicmWidths
 
-WIDTH = 384
-HEADS = 6
 EXPANSION = 4
 SLOPE = 0.2
 SIDES = (7, 5, 5)  # of the tables of relative positions at 1/16, 1/32, 1/64
@@ -48,8 +46,10 @@ class RelativePosition(nn.Module):
 
     def offsets(self, height: int, width: int, device: torch.device) -> Tensor:
         """Return the row of the table (T, T) of every query and key, T = height * width."""
-        row = torch.arange(height, device=device).repeat_interleave(width)
-        column = torch.arange(width, device=device).repeat(height)
+        rows, columns = (torch.arange(extent, device=device) for extent in (height, width))
+        # Expanded, not repeated: graphs of repeated rows failed at other sizes than the exported.
+        row = rows[:, None].expand(height, width).flatten()
+        column = columns[None, :].expand(height, width).flatten()
         down = row[None, :] - row[:, None]
         right = column[None, :] - column[:, None]
         index = (down + self.radius) * (2 * self.radius + 1) + right + self.radius
@@ -61,7 +61,7 @@ class RelativePosition(nn.Module):
 class SparseAttention(nn.Module):
     """Multi-head attention to the ``keep`` highest scores of each query."""
 
-    def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
+    def __init__(self, side: int, width: int = PAPER.tokens, heads: int = PAPER.heads) -> None:
         super().__init__()
         self.heads = heads
         self.project_in = nn.Linear(width, 3 * width, bias=False)
@@ -96,7 +96,7 @@ def _strongest(scores: Tensor, keep: int) -> Tensor:
 class TransformerBlock(nn.Module):
     """Pre-norm block: x + attention(LN x), then x + MLP(LN x), on a map of ``width`` channels."""
 
-    def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
+    def __init__(self, side: int, width: int = PAPER.tokens, heads: int = PAPER.heads) -> None:
         super().__init__()
         hidden = EXPANSION * width
         self.norm = nn.LayerNorm(width)

@@ -91,15 +91,6 @@ class SentRows(NamedTuple):
     bits: Tensor  # (N, layers), of the symbols that are really sent
 
 
-class _QuantisedLayer(NamedTuple):
-    """One layer on its way through the quantiser; bits are (N,)."""
-
-    residual: Tensor
-    symbols: Tensor
-    noisy_bits: Tensor
-    bits: Tensor
-
-
 class StyleLayers(FaceCodec):
     """W+ rows to integers (N, rows, symbols) in layers, and back; F is not sent."""
 
@@ -186,28 +177,26 @@ class StyleLayers(FaceCodec):
             return self._send(rows.float(), quality, round_straight_through)
 
     def _send(self, rows: Tensor, quality: Tensor, rounding: Rounding) -> SentRows:
-        steps: list[_QuantisedLayer] = []
+        steps: list[tuple[Tensor, ...]] = []
         values: list[Tensor] = []
         told: list[Tensor] = []
         after: list[Tensor] = []
         for y in self.analyse(rows):
             # Both ends predict from decoded layers, so what was rounded off before is known.
             mean = told[0] if told else torch.zeros_like(y)
-            steps.append(self._quantise(y - mean, [s.symbols for s in steps], quality, rounding))
-            values = self.received(values, steps[-1].symbols, mean, quality)
+            earlier = [symbols for symbols, *_ in steps]
+            steps.append(self._quantise(y - mean, earlier, quality, rounding))
+            values = self.received(values, steps[-1][0], mean, quality)
             told = self.means(values, quality)
             after.append(self._rows([*values, *told]))
-        return SentRows(
-            tuple(after),
-            tuple(step.symbols for step in steps),
-            tuple(step.residual for step in steps),
-            torch.stack([step.noisy_bits for step in steps], dim=1),
-            torch.stack([step.bits for step in steps], dim=1),
-        )
+        symbols, residuals, noisy_bits, bits = zip(*steps, strict=True)
+        noisy, sent = torch.stack(noisy_bits, dim=1), torch.stack(bits, dim=1)
+        return SentRows(tuple(after), symbols, residuals, noisy, sent)
 
     def _quantise(
         self, deviation: Tensor, earlier: Sequence[Tensor], quality: Tensor, rounding: Rounding
-    ) -> _QuantisedLayer:
+    ) -> tuple[Tensor, ...]:
+        """Return the symbols of a layer, the same before rounding, and noisy and real bits (N,)."""
         layer = len(earlier)
         residual = deviation * torch.exp(self.log_gain[layer])[quality]
         index = self.index(earlier, quality)
@@ -216,7 +205,7 @@ class StyleLayers(FaceCodec):
         # Uniform noise stands for rounding, which has no gradient.
         noisy = gaussian_bits(add_uniform_noise(residual), scale)
         bits = gaussian_bits(symbols, scale) * (index > 0)
-        return _QuantisedLayer(residual, symbols, noisy.flatten(1).sum(1), bits.flatten(1).sum(1))
+        return symbols, residual, noisy.flatten(1).sum(1), bits.flatten(1).sum(1)
 
     def index(self, earlier: Sequence[Tensor], quality: Tensor) -> Tensor:
         """Return the scale index (N, rows, symbols) of the layer after the ``earlier`` symbols."""

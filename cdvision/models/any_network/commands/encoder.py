@@ -36,7 +36,6 @@ class EncoderRun(RunOptions):
     """How long, how much and where an encoder trains."""
 
     minutes: Weight = 60.0
-    # The users' networks are frozen, as in a fit: what the taps take decides.
     fast_at_bf16 = staticmethod(FitOptions.fast_at_bf16)
 
 

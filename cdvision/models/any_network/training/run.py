@@ -77,10 +77,9 @@ def train_encoder(
 ) -> list[NetworkFigures]:
     """Train an encoder for networks, or go on where an interrupted run stopped, and measure it.
 
-    ``sources`` are folders or tars of photos without labels, of which those are left out that
-    ``splits`` does not call ``train``. ``start`` is a run or package of the same networks to go on
-    from, with the whole schedule anew. ``say`` is told what is about to happen. Raises
-    CdvisionError that says what to do where something does not fit, or the disk is full.
+    Of the photos in ``sources``, folders or tars, those are left out that ``splits`` does not call
+    ``train``. ``start`` is a run or package of the same networks to go on from, with the whole
+    schedule anew. ``say`` is told what is about to happen. Raises CdvisionError.
     """
     options = options or EncoderOptions()
     networks = open_networks(requests, plan.device)
@@ -154,8 +153,7 @@ def measure_networks(
     device: torch.device,
 ) -> list[NetworkFigures]:
     """Measure a trained model on held-out photos, with streams as a sender would write them."""
-    # Tables are built on the CPU; the model itself stays where it is.
-    coder = build_coder(copy.deepcopy(model.eval()).cpu())
+    coder = build_coder(copy.deepcopy(model.eval()).cpu())  # the model stays where it is
     levels = torch.arange(QUALITIES, device=device)
     sums = {name: FigureSums(QUALITIES) for name in networks}
     for photo in (fit_photo(image, PHOTO_INPUT) for image in held_out_images(files)):
@@ -187,7 +185,6 @@ def figures_table(figures: Sequence[NetworkFigures]) -> str:
     width = max(18, *(len(one.network) for one in figures))
     heads = "".join(f"  {one.network:>{width}}" for one in figures)
     lines = [f"quality  bytes{heads}   (explained variance, {figures[0].photos} photos held out)"]
-    # One stream is for all networks: its bytes are the same in all columns.
     for rows in zip(*(one.qualities for one in figures), strict=True):
         values = "".join(f"  {row.explained_variance:>{width}.3f}" for row in rows)
         lines.append(f"{rows[0].quality:>7}  {rows[0].bytes:>5.0f}{values}")

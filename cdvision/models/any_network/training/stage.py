@@ -151,7 +151,6 @@ class EncoderStage(Stage):
         weighted = []
         for term, value in terms.items():
             name, part = term.split("/")
-            # Features have all the weight of a network without outputs that pass gradients.
             outputs = OUTPUT_SHARE if f"{name}/outputs" in terms else 0.0
             weighted.append(each * (outputs if part == "outputs" else 1 - outputs) * value)
         return torch.stack(weighted).sum()

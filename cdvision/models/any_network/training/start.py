@@ -114,8 +114,7 @@ def start_latents(
     samples = torch.cat([batch.movedim(1, -1).flatten(0, 2) for batch in gathered]).double()
     mean = samples.mean(0)
     covariance = (samples - mean).T @ (samples - mean) / len(samples)
-    # All that a network brings is in the metric of its outputs: of such features, principal
-    # components lose least of all that is to be answered.
+    # Features are in the metric of their outputs: principal components lose least of the answers.
     variance, basis = principal_components(covariance, model.shape.channels)
     # Where the networks bring fewer directions than there are latents, the others are silent.
     missing = model.shape.channels - len(variance)

@@ -95,11 +95,13 @@ class StyleLayersCoder(LayeredCoder):
         return dict.fromkeys(LAYERS, symbol_range(self.tables))
 
     def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
+        code(..., self._index(layer, known, quality), self.tables)
+
+    def _index(self, layer: int, known: Latents, quality: int) -> NDArray[np.integer]:
         if self.transformer is None or layer == 0:
-            code(..., self.fixed[layer][quality], self.tables)
-        else:
-            index = self.transformer([known[name] for name in LAYERS[:layer]], quality)
-            code(..., index, self.tables)
+            index: NDArray[np.integer] = self.fixed[layer][quality]
+            return index
+        return self.transformer([known[name] for name in LAYERS[:layer]], quality)
 
     def canonical_parts(self) -> list[bytes]:
         """Serialise everything that decides which bits mean which latents."""

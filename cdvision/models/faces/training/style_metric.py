@@ -1,7 +1,7 @@
 """Which directions of a face's style rows its picture and its attributes depend on.
 
 Most directions of W+ hardly show. Weighted by how much the answers move, bits go where they count;
-see ``cdvision.models.small.training.sensitivity`` for what that is worth in photos.
+see ``cdvision.models.small.training.distillation`` for what that is worth in photos.
 """
 
 from __future__ import annotations
