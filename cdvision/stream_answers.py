@@ -68,12 +68,10 @@ class Stream:
         return content_size(self.source_size, self.input_size, spec.multiple)
 
     def latents(self) -> Latents:
-        """Entropy-decode every layer that has arrived.
+        """Entropy-decode every layer that has arrived, to int32 arrays by their names on the card.
 
-        Returns:
-            int32 arrays by the names that the model's card gives them: of `small` ``descriptor``
-            (D,), ``symbols`` (C, H / stride, W / stride) and ``hyper`` (C_z, ...), of `hsc`
-            ``base`` and ``detail``. What has not arrived is not there.
+        Of `small` these are ``descriptor`` (D,), ``symbols`` (C, H / stride, W / stride) and
+        ``hyper`` (C_z, ...), of `hsc` ``base`` and ``detail``.
         """
         coder = self.model.package.coder
         return self._decoded(coder.layers_in_order(self._layers))
