@@ -64,9 +64,7 @@ def encode(
 def open(bits: bytes, *, model: ModelLike = None) -> Stream:
     """Open a stream to ask several questions; the work behind them is shared.
 
-    Args:
-        bits: a stream.
-        model: the model that wrote it; found by the stream's fingerprint where None.
+    The model that wrote it is found by the stream's fingerprint where ``model`` is None.
 
     Raises:
         BitstreamError: the bytes are no stream of an installed model.

@@ -68,12 +68,10 @@ class Stream:
         return content_size(self.source_size, self.input_size, spec.multiple)
 
     def latents(self) -> Latents:
-        """Entropy-decode every layer that has arrived.
+        """Entropy-decode every layer that has arrived, to int32 arrays by their names on the card.
 
-        Returns:
-            int32 arrays by the names that the model's card gives them: of `small` ``descriptor``
-            (D,), ``symbols`` (C, H / stride, W / stride) and ``hyper`` (C_z, ...), of `hsc`
-            ``base`` and ``detail``. What has not arrived is not there.
+        Of `small` these are ``descriptor`` (D,), ``symbols`` (C, H / stride, W / stride) and
+        ``hyper`` (C_z, ...), of `hsc` ``base`` and ``detail``.
         """
         coder = self.model.package.coder
         return self._decoded(coder.layers_in_order(self._layers))
@@ -145,15 +143,12 @@ class Stream:
     def detect(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
     ) -> Detections:
-        """Detect objects.
+        """Detect objects; boxes are in pixels of the source image, best first.
 
         Args:
             confidence: least confidence that is returned, 0 to 1.
             iou: boxes of one class that overlap a better one by more are dropped.
             max_detections: the best so many are returned.
-
-        Returns:
-            Boxes in pixels of the source image, best first.
         """
         options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
         found: Detections = self.ask("detect", **options)

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from cdvision.package.card import TailSpec
 from cdvision.photo import Size
 
-Matrices = dict[str, NDArray[Any]]
 
-
-def pooling_inputs(tail: TailSpec, content: Size, network: Size) -> Matrices:
+def pooling_inputs(tail: TailSpec, content: Size, network: Size) -> dict[str, NDArray[Any]]:
     """Return what a tail's graphs take beside the latents, with a batch axis of one.
 
     ``content`` and ``network`` are (width, height) of the photo and of the network input, pixels.

@@ -63,12 +63,8 @@ class MaskHead(nn.Module):
         """Return codes (N, 64, M) of all cells, control (N, 129, 65), prototypes (N, 12, H/4, W/4).
 
         Control is a constant: weights and bias that turn a code into coefficients. Who has chosen
-        five cells of thousands does it for five.
-
-        Args:
-            features: (N, features, H/8, W/8).
-            pyramid: maps at 1/8, 1/16, 1/32 and 1/64.
-            embeddings: what ``DistributionHead.embeddings`` gives of them.
+        five cells of thousands does it for five. Features are at 1/8, the pyramid at 1/8 to 1/64;
+        embeddings are those that ``DistributionHead.embeddings`` gives of them.
         """
         weight, bias = self.control.weight, self.control.bias
         control = torch.cat([weight, bias[:, None]], dim=1).expand(len(features), -1, -1)

@@ -220,7 +220,7 @@ def test_what_numba_cannot_cache_still_compiles() -> None:
 
 def test_a_torn_compile_cache_is_harmless(tmp_path: Path) -> None:
     code = (
-        "import numpy as np, cdvision.entropy as e, cdvision.entropy.rans as r;"
+        "import numpy as np, cdvision.entropy.tables as e, cdvision.entropy.rans as r;"
         "t = e.gaussian_tables([0.1, 1.0]); s = np.array([1, 90, -1]); i = np.ones(3, int);"
         "print(r.decode_latents(r.encode_latents(s, i, t), i, t).tolist())"
     )

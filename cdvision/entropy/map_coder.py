@@ -121,8 +121,8 @@ class MapCoder(Coder, Generic[Network]):
     ) -> float:
         """Return the ideal code length of the map under the integer tables."""
         hyper = latents[HYPER]
-        hyper_index = self._hyper_index(hyper.shape, quality)
-        return self.hyper_tables.estimate_bits(hyper, hyper_index) + sum(
+        index = self._hyper_index(hyper.shape, quality)
+        return self.hyper_tables.estimate_bits(hyper, index) + sum(
             self.symbol_tables.estimate_bits(symbols, index)
             for symbols, index in self._passes(latents[SYMBOLS], hyper, quality)
         )
