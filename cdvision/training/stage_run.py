@@ -22,14 +22,15 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError
-from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
 from cdvision.training.plan import Plan, Progress
 from cdvision.training.run_folder import (
     CHECKPOINT,
     RECORD,
     WEIGHTS,
     append_log,
+    load_checkpoint,
     read_record,
+    save_checkpoint,
     write_record,
     write_result,
 )
@@ -50,12 +51,8 @@ def run_stage(
 ) -> nn.Module:
     """Train, or resume, until the plan's time is spent; return the result.
 
-    Args:
-        stage: what to train.
-        out: folder of the run. In the end it holds ``weights.safetensors`` (parameters in half
-            precision), ``training.json``, ``log.jsonl`` and the checkpoint.
-        plan: how long and where.
-        facts: what ``training.json`` keeps beside the stage's own record.
+    In the end ``out`` holds ``weights.safetensors`` (parameters in half precision), ``log.jsonl``,
+    the checkpoint and ``training.json``, which keeps the facts and the stage's own record.
 
     Raises:
         KeyboardInterrupt: the run was interrupted; its checkpoint is written.

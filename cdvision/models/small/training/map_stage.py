@@ -30,9 +30,14 @@ from cdvision.training.finished import Finished, fill_module
 from cdvision.training.learning_rates import codec_rate, group_by_rate
 from cdvision.training.photo_bank import PhotoBank, count_photos, draw_batch
 from cdvision.training.plan import Plan
-from cdvision.training.prices import measure_prices, recorded_prices, restore_prices
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.rate_control import TARGET_BYTES, RateControl
+from cdvision.training.rate_control import (
+    TARGET_BYTES,
+    RateControl,
+    measure_prices,
+    recorded_prices,
+    restore_prices,
+)
 from cdvision.training.stage import Stage
 from cdvision.training.transmission import Transmission, transmit
 from cdvision.training.weight_average import MEMORY, WeightAverage
