@@ -16,7 +16,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.training import tensor_files  # noqa: E402
 from cdvision.training.plan import Progress  # noqa: E402
-from cdvision.training.run_folder import (  # noqa: E402  # noqa: E402
+from cdvision.training.run_folder import (  # noqa: E402
     RECORD,
     WEIGHTS,
     load_checkpoint,

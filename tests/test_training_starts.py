@@ -34,7 +34,7 @@ from cdvision.package.loader import WEIGHTS_FILE  # noqa: E402
 from cdvision.training.finished import Finished, fill_module, open_finished  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank  # noqa: E402
 from cdvision.training.plan import Plan  # noqa: E402
-from cdvision.training.rate_control import (  # noqa: E402  # noqa: E402
+from cdvision.training.rate_control import (  # noqa: E402
     REFERENCE_PIXELS,
     RateControl,
     measure_prices,

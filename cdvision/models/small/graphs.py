@@ -32,7 +32,7 @@ def graphs(model: Small) -> dict[str, Graph]:
     descriptor: Axes = {"descriptor": ("batch", ELEMENTS), "quality": ("batch",)}
     scales, dense = ("features", "fine"), ("scores", "distances")
     tables: list[tuple[str, nn.Module, Axes, tuple[str, ...], tuple[torch.dtype, ...]]] = [
-        ("encoder", EncoderGraph(model), {**pixels, "quality": ("batch",)},
+        ("encoder", MapEncoderGraph(model), {**pixels, "quality": ("batch",)},
          ("symbols", "hyper"), (uint8, int64)),
         ("descriptor", DescriptorGraph(model), window, ("descriptor",), (uint8, int64)),
         (f"tap.{DETECTOR}", DetectorTapGraph(model), latents, scales, (int32, int32, int64)),
@@ -59,7 +59,7 @@ def latents_decoder(model: Small) -> tuple[nn.Module, FeatureSpec]:
     return model.dequantiser, FeatureSpec(LATENT_CHANNELS, 16)
 
 
-class EncoderGraph(nn.Module):
+class MapEncoderGraph(nn.Module):
     """uint8 image and quality to the map's latents."""
 
     def __init__(self, model: Small) -> None:
@@ -107,12 +107,10 @@ class DetectorTapGraph(nn.Module):
         return features.coarse, features.fine
 
 
+# Tap and tail are one graph and not two: a second session would bring threads of its own, and the
+# idle ones of the first still spin when the second wants the cores (2 ms of 10 on two cores).
 class DetectorGraph(DetectorTapGraph):
-    """Integer latents to features and dense detections.
-
-    One graph and not two: a second session would bring threads of its own, and the idle ones
-    of the first still spin when the second wants the cores (2 ms of 10 on two cores).
-    """
+    """Integer latents to features and dense detections."""
 
     def __init__(self, model: Small) -> None:
         super().__init__(model)
@@ -171,8 +169,8 @@ class ClassifierGraph(ClassifierTapGraph):
 class ReferenceGraph(nn.Module):
     """The detector on pixels, front and tail in one graph: what `bench speed` times us against.
 
-    It holds the package's own weights, so its speed is that of the uncompressed network, to the
-    operation, while its accuracy is not (stage 3 and the tail have learned to suit the code).
+    Its speed is that of the uncompressed network, to the operation; its accuracy is not, as stage 3
+    and the tail have learned to suit the code.
     """
 
     def __init__(self, model: Small) -> None:

@@ -35,11 +35,7 @@ CLASSIFIER_SIDE, CLASSIFIER_RESIZE = 224, 256
 class PublishedNetworks:
     """Runs the task networks on pixels in ONNX Runtime, as a user without a codec would.
 
-    Args:
-        package: gives preprocessing and class names.
-        graphs: folder with ``nanodet_plus_m.onnx`` and ``mobilenet_v2.onnx``, whole networks from
-            uint8 pixels, as ``write_graphs`` makes them.
-        threads: threads inside a run; ONNX Runtime's default where None.
+    The package gives preprocessing and class names; ``graphs`` is the folder of ``write_graphs``.
     """
 
     def __init__(self, package: ModelPackage, graphs: Path, *, threads: int | None = None) -> None:
