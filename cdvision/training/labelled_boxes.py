@@ -26,19 +26,12 @@ FLIP = 0.5
 
 @dataclass(frozen=True)
 class BoxedPhoto:
-    """One photo and what is on it.
+    """One photo and the n objects on it."""
 
-    Attributes:
-        pixels: uint8 (3, H, W).
-        boxes: float32 (n, 4), left, top, right, bottom in pixels.
-        labels: int64 (n,) from 1, in the order of the set's class names.
-        masks: run-length mask of each object, or None where the set has none.
-    """
-
-    pixels: Tensor
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: Sequence[Rle | None]
+    pixels: Tensor  # uint8 (3, H, W)
+    boxes: NDArray[np.float32]  # (n, 4), left, top, right, bottom in pixels
+    labels: NDArray[np.int64]  # (n,) from 1, in the order of the set's class names
+    masks: Sequence[Rle | None]  # run-length, or None where the set has none
 
 
 class BoxedPhotos(NamedTuple):
@@ -51,13 +44,12 @@ class BoxedPhotos(NamedTuple):
 class LabelledBatch(NamedTuple):
     """Network inputs and targets as torchvision's detectors want them.
 
-    ``images`` is (N, 3, H, W) float32 0..255; ``sizes`` are (height, width) of the content;
-    targets hold ``boxes`` (n, 4), ``labels`` (n,), ``masks`` (n, H, W) uint8 and ``masked`` (n,)
+    Targets hold ``boxes`` (n, 4), ``labels`` (n,), ``masks`` (n, H, W) uint8 and ``masked`` (n,)
     bool: which objects have a mask at all.
     """
 
-    images: Tensor
-    sizes: list[tuple[int, int]]
+    images: Tensor  # (N, 3, H, W) float32 0..255
+    sizes: list[tuple[int, int]]  # height and width of the content
     targets: list[dict[str, Tensor]]
 
 

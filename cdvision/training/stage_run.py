@@ -59,7 +59,8 @@ def run_stage(
         CdvisionError: the disk is full, or the checkpoint is another run's.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for optimizer in _players(stage):
+    # A step overwrites ``lr`` by its share of the base, which is kept beside it.
+    for optimizer in filter(None, (stage.opponent, stage.optimizer)):
         for group in optimizer.param_groups:
             group.setdefault("base_rate", group["lr"])
     progress = Progress()
@@ -73,11 +74,6 @@ def run_stage(
     write_result(stage.result(), out)
     write_record(stage, out, plan, progress, facts or {})
     return stage.result()
-
-
-def _players(stage: Stage) -> list[Optimizer]:
-    """Return the optimisers in the order in which they move."""
-    return [stage.optimizer] if stage.opponent is None else [stage.opponent, stage.optimizer]
 
 
 def _save(stage: Stage, out: Path, progress: Progress) -> None:

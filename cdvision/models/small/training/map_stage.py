@@ -75,12 +75,7 @@ class DistilledStage(Stage):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds, and what a run that goes on from here needs."""
-        return {
-            "model": self.model,
-            "average": self.average,
-            "rate": self.rate,
-            "sensitivity": self.sensitivity,
-        }
+        return {name: getattr(self, name) for name in ("model", "average", "rate", "sensitivity")}
 
     def result(self) -> nn.Module:
         """Return the averaged model."""
@@ -178,6 +173,7 @@ class MapStage(DistilledStage):
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode a batch at random qualities and compare what the detector gets of it."""
+        # Every image has a quality of its own: a step learns several rates at once.
         image = self.draw_crops(rng)
         drawn = torch.from_numpy(rng.integers(QUALITIES, size=len(image)))
         quality = drawn.to(self.plan.device)

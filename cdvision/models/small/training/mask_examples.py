@@ -28,31 +28,22 @@ LEAST_OVERLAP = 0.5  # of a cell's box with the object's
 
 
 class MaskExample(NamedTuple):
-    """One batch to learn from, with P cells that found an object.
+    """One batch to learn from, with P cells that found an object."""
 
-    Attributes:
-        features: (N, 116, H/8, W/8).
-        pyramid: maps at 1/8, 1/16 and 1/32.
-        cells: embeddings (p, 96) of the cells, a level each; P cells in all.
-        image: (P,) int64, which picture of the batch.
-        boxes: (P, 4) the cells' own boxes in pixels.
-        masks: (P, 32, 32) the object's mask at points spread over the box, 0 ... 1.
-    """
-
-    features: Tensor
-    pyramid: tuple[Tensor, ...]
-    cells: list[Tensor]
-    image: Tensor
-    boxes: Tensor
-    masks: Tensor
+    features: Tensor  # (N, 116, H/8, W/8)
+    pyramid: tuple[Tensor, ...]  # maps at 1/8, 1/16 and 1/32
+    cells: list[Tensor]  # embeddings (p, 96) of the cells, a level each; P cells in all
+    image: Tensor  # (P,) int64, which picture of the batch
+    boxes: Tensor  # (P, 4) the cells' own boxes in pixels
+    masks: Tensor  # (P, 32, 32) the object's mask at points spread over the box, 0 ... 1
 
 
 class _Found(NamedTuple):
-    """Cells that found objects: of which picture, which cell, and the object's number there."""
+    """Cells that found objects, each (P,) int64."""
 
-    image: Tensor
+    image: Tensor  # of which picture
     cell: Tensor
-    number: Tensor
+    number: Tensor  # of the object in the picture
 
 
 def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> DetectorFeatures:
