@@ -17,7 +17,7 @@ from cdvision.models.faces.training import face_bank  # noqa: E402
 from cdvision.models.faces.training.fit_score import _square  # noqa: E402
 from cdvision.models.small.training.descriptor import _crop  # noqa: E402
 from cdvision.models.small.training.receiver import QUALITY_SHARES, draw_quality  # noqa: E402
-from cdvision.training.labelled_boxes import LabelledPhoto, _place, _visible  # noqa: E402
+from cdvision.training.labelled_boxes import BoxedPhoto, _place, _visible  # noqa: E402
 from cdvision.training.labelled_classes import ClassBank  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank, draw_batch, plan_for  # noqa: E402
 
@@ -105,7 +105,7 @@ def test_objects_that_a_crop_leaves_a_quarter_of_are_targets() -> None:
 
 def test_photos_are_scaled_around_the_canvas_and_boxes_follow() -> None:
     whole = np.array([[0, 0, 200, 100]], np.float32)
-    photo = LabelledPhoto(torch.zeros(3, 100, 200, dtype=torch.uint8), whole, np.array([1]), [None])
+    photo = BoxedPhoto(torch.zeros(3, 100, 200, dtype=torch.uint8), whole, np.array([1]), [None])
     rng, heights = np.random.default_rng(0), []
     for _ in range(200):
         _, (height, width), target = _place(photo, (64, 128), rng, False)
@@ -122,7 +122,7 @@ def test_boxes_are_cut_and_mirrored_as_pixels_are() -> None:
     pixels = torch.zeros(3, 100, 200, dtype=torch.uint8)
     pixels[:, 20:60, 30:90] = 200
     box = np.array([[30, 20, 90, 60]], np.float32)
-    photo = LabelledPhoto(pixels, box, np.array([1]), [None])
+    photo = BoxedPhoto(pixels, box, np.array([1]), [None])
     rng, seen = np.random.default_rng(0), 0
     for _ in range(40):
         image, (height, width), target = _place(photo, (64, 128), rng, False)

@@ -15,13 +15,16 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from cdvision.training import tensor_files  # noqa: E402
-from cdvision.training.checkpoint import (  # noqa: E402
+from cdvision.training.plan import Progress  # noqa: E402
+from cdvision.training.run_folder import (  # noqa: E402
+    RECORD,
+    WEIGHTS,
     load_checkpoint,
     read_progress,
+    read_record,
     save_checkpoint,
+    write_result,
 )
-from cdvision.training.plan import Progress  # noqa: E402
-from cdvision.training.run_folder import RECORD, WEIGHTS, read_record, write_result  # noqa: E402
 from cdvision.training.tensor_files import (  # noqa: E402
     PART_BYTES,
     is_written,

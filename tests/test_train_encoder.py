@@ -40,8 +40,7 @@ from cdvision.models.any_network.user_networks import (  # noqa: E402
 )
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.finished import Finished  # noqa: E402
-from cdvision.training.prices import recorded_prices  # noqa: E402
-from cdvision.training.rate_control import TARGET_BYTES  # noqa: E402
+from cdvision.training.rate_control import TARGET_BYTES, recorded_prices  # noqa: E402
 from cdvision.training.stage_run import Plan, run_stage  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -33,18 +33,19 @@ from cdvision.models.small.training.distillation import (  # noqa: E402
     DetectionTarget,
     Teacher,
     detection_loss,
+    weighted_sum,
 )
-from cdvision.models.small.training.map_stage import FROZEN, MapStage, weighted_sum  # noqa: E402
+from cdvision.models.small.training.map_stage import FROZEN, MapStage  # noqa: E402
 from cdvision.models.small.training.receiver import RATES, ReceiverStage  # noqa: E402
 from cdvision.networks import initial_weights  # noqa: E402
 from cdvision.networks.initial_weights import load_mobilenet, load_mobilenet_embedding  # noqa: E402
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail  # noqa: E402
 from cdvision.networks.quantisation import gaussian_bits  # noqa: E402
 from cdvision.networks.scales import scale_of  # noqa: E402
-from cdvision.training.checkpoint import read_progress, save_checkpoint  # noqa: E402
 from cdvision.training.finished import open_finished  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank, plan_for, read_photos  # noqa: E402
 from cdvision.training.plan import Plan, Progress  # noqa: E402
+from cdvision.training.run_folder import read_progress, save_checkpoint  # noqa: E402
 from cdvision.training.stage import Stage  # noqa: E402
 from cdvision.training.stage_run import run_stage  # noqa: E402
 from cdvision.training.tensor_files import read_tensors  # noqa: E402
@@ -206,6 +207,7 @@ def bare(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = builder.PackageFacts(names, json.loads((run / "training.json").read_text()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builder, "graph_modules", lambda network, model: {})
+        patch.setattr(builder, "count_multiply_adds", lambda path, inputs: 1)
         small_builder.build_small(run / "weights.safetensors", folder, facts)
     return folder
 

@@ -34,13 +34,14 @@ from cdvision.package.loader import WEIGHTS_FILE  # noqa: E402
 from cdvision.training.finished import Finished, fill_module, open_finished  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank  # noqa: E402
 from cdvision.training.plan import Plan  # noqa: E402
-from cdvision.training.prices import (  # noqa: E402
+from cdvision.training.rate_control import (  # noqa: E402
+    REFERENCE_PIXELS,
+    RateControl,
     measure_prices,
     recorded_prices,
     restore_prices,
     start_prices,
 )
-from cdvision.training.rate_control import REFERENCE_PIXELS, RateControl  # noqa: E402
 from cdvision.training.stage_run import run_stage  # noqa: E402
 
 PACKAGES = Path(__file__).parent / "packages"

@@ -12,9 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cdvision.errors import CdvisionError
-from cdvision.training.checkpoint import read_progress
 from cdvision.training.plan import Progress
-from cdvision.training.run_folder import CHECKPOINT
+from cdvision.training.run_folder import CHECKPOINT, read_progress
 from cdvision.training.tensor_files import is_written
 
 OPTIONS = "options.json"

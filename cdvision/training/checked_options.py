@@ -27,19 +27,12 @@ MANY = -1  # number of values of ``tuple[X, ...]``
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be, or each number of a tuple.
-
-    Attributes:
-        low: the least, or what it must exceed where ``above``.
-        high: the most; any where None.
-        above: ``low`` itself is refused.
-        rising: the numbers of a tuple must rise.
-    """
+    """What a number may be, or each number of a tuple."""
 
     low: float
-    high: float | None = None
-    above: bool = False
-    rising: bool = False
+    high: float | None = None  # any where None
+    above: bool = False  # ``low`` itself is refused
+    rising: bool = False  # the numbers of a tuple must rise
 
     def __contains__(self, value: Any) -> bool:
         """Tell whether a number, or a tuple of them, is allowed; NaN never is."""
@@ -58,8 +51,8 @@ class Range:
 Count = Annotated[int, Range(1)]
 Weight = Annotated[float, Range(0)]
 Rate = Annotated[float, Range(0, above=True)]
+# What quality 1 and quality 8 aim at; the others lie between, in equal ratios.
 Ends = Annotated[tuple[float, float], Range(0, above=True, rising=True)]
-"""What quality 1 and quality 8 aim at; the others lie between, in equal ratios."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +66,16 @@ class CheckedOptions:
 
 @dataclass(frozen=True)
 class OptionField:
-    """One field of an options dataclass, as its annotation and its docstring describe it.
-
-    Attributes:
-        name: of the field.
-        kind: bool, int, float, str or Path: what one value is.
-        count: number of values: 1, that of a fixed tuple, or ``MANY``.
-        choices: the values allowed; any where empty.
-        range: of the numbers; any where None.
-        optional: None is allowed.
-        default: ``dataclasses.MISSING`` where there is none.
-        help: its entry under ``Attributes:``.
-    """
+    """One field of an options dataclass, as its annotation and its docstring describe it."""
 
     name: str
-    kind: type
-    count: int
-    choices: tuple[Any, ...]
-    range: Range | None
-    optional: bool
-    default: Any
-    help: str
+    kind: type  # of one value: bool, int, float, str or Path
+    count: int  # of values: 1, that of a fixed tuple, or ``MANY``
+    choices: tuple[Any, ...]  # the values allowed; any where empty
+    range: Range | None  # of the numbers; any where None
+    optional: bool  # None is allowed
+    default: Any  # ``dataclasses.MISSING`` where there is none
+    help: str  # its entry under ``Attributes:``
 
     def check(self, value: Any) -> None:
         """Raise CdvisionError where the field does not allow a value."""

@@ -24,17 +24,11 @@ from cdvision.training.tensor_files import is_written, read_tensors
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run or a model package.
-
-    Attributes:
-        folder: where it is.
-        record: how it was trained; a package's, with its ``package`` and ``fingerprint``.
-        card: of a package; None for a run.
-    """
+    """A finished run or a model package."""
 
     folder: Path
-    record: dict[str, Any]
-    card: ModelCard | None = None
+    record: dict[str, Any]  # how it was trained; a package's has its name and fingerprint too
+    card: ModelCard | None = None  # of a package
 
     @property
     def weights_path(self) -> Path:

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from cdvision.networks.context import PHASES
 from cdvision.networks.hyper import HyperAnalysis
-from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
+from cdvision.networks.integer_hyper import IntegerHyperDecoder
 from cdvision.networks.latent_model import HYPER_CELL, LatentModel
 from cdvision.networks.quantisation import gaussian_bits
 from cdvision.networks.scales import INDEX_STEP, LOWEST_SCALE, QUALITIES, SCALE_LEVELS
+from cdvision.training.latent_start import bias_of
 
 CROP = 3  # hyper-latents across the crops that are measured
 GROUPS = 6  # of neighbouring latent channels, which fall in energy together
@@ -32,12 +33,10 @@ MIDDLE = 60.0  # of the activations' range 0 to 127
 
 @torch.no_grad()
 def start_hyper(model: LatentModel, features: Sequence[Tensor]) -> None:
-    """Set the hyper-analysis and the integer hyper-decoder.
+    """Set the hyper-analysis and the integer hyper-decoder of a model, in place.
 
-    Args:
-        model: changed in place; its encoder up to the latents must be initialised already.
-        features: batches of the map that its analysis reads, from which centres and slopes are
-            measured.
+    Its encoder up to the latents must be initialised already. Centres and slopes are measured on
+    ``features``, batches of the map that its analysis reads.
     """
     crops = _crops(model, features)
     analysis, decoder = model.encoder.hyper_analysis, model.hyper_decoder
@@ -45,7 +44,9 @@ def start_hyper(model: LatentModel, features: Sequence[Tensor]) -> None:
     _start_analysis(analysis, groups)
     scaled, z = _observe(model, crops)
     centre = z.mean((0, 2, 3))
-    _bias(_conv(analysis, 3))[:GROUPS] -= centre
+    # Centred, ``z`` uses both halves of its range, and zero means the usual energy.
+    bias_of(_convolutions(analysis)[-1])[:GROUPS] -= centre
+    # A hyper-latent covers 4x4 places of the latents.
     around = (z - centre[:, None, None]).repeat_interleave(4, 2).repeat_interleave(4, 3)
     _start_decoder(decoder, _slopes(scaled, around, groups), groups)
     _start_indices(model, crops)
@@ -54,6 +55,7 @@ def start_hyper(model: LatentModel, features: Sequence[Tensor]) -> None:
 def _group_matrix(model: LatentModel) -> Tensor:
     """(GROUPS, channels): each row averages the magnitudes of one group of channels."""
     channels = model.encoder.log_gain.shape[1]
+    # Latents stand in the order of their variance, so neighbours have energies that are alike.
     owner = torch.arange(channels) * GROUPS // channels
     members = (owner[None] == torch.arange(GROUPS)[:, None]).float()
     return (members / members.sum(1, keepdim=True)).to(model.encoder.log_gain.device)
@@ -61,23 +63,22 @@ def _group_matrix(model: LatentModel) -> Tensor:
 
 def _start_analysis(analysis: HyperAnalysis, groups: Tensor) -> None:
     """Group means of log-magnitudes, averaged twice over 3x3 places, then scaled."""
-    channels = groups.shape[1]
-    first = _conv(analysis, 0)
-    first.weight[:GROUPS] = 0
-    first.weight[:GROUPS, :channels, 0, 0] = groups
-    _bias(first)[:GROUPS] = 0
-    for position in (1, 2):
-        conv = _conv(analysis, position)
-        conv.weight[:GROUPS] = 0
-        _bias(conv)[:GROUPS] = 0
-        for group in range(GROUPS):
-            conv.weight[group, group] = 1 / 9
-    last = _conv(analysis, 3)
+    own = range(GROUPS)
+    first, *middle, last = _convolutions(analysis)
     last.weight.mul_(0.1)  # what is not set by hand begins as zeros and finds its own use
-    last.weight[:GROUPS] = 0
-    _bias(last).zero_()
-    for group in range(GROUPS):
-        last.weight[group, group] = Z_STEPS
+    bias_of(last).zero_()
+    for conv in (first, *middle, last):
+        conv.weight[:GROUPS] = 0
+        bias_of(conv)[:GROUPS] = 0
+    # Magnitudes are the first half of what the analysis reads, signed ones the second.
+    first.weight[:GROUPS, : groups.shape[1], 0, 0] = groups
+    for conv in middle:
+        conv.weight[own, own] = 1 / 9  # of 3x3 places
+    last.weight[own, own] = Z_STEPS
+
+
+def _convolutions(analysis: HyperAnalysis) -> list[nn.Conv2d]:
+    return [module for module in analysis.modules() if isinstance(module, nn.Conv2d)]
 
 
 def _start_decoder(decoder: IntegerHyperDecoder, slopes: Tensor, groups: Tensor) -> None:
@@ -92,6 +93,7 @@ def _start_decoder(decoder: IntegerHyperDecoder, slopes: Tensor, groups: Tensor)
             conv.weight[outputs, group, 1, 1] = gain
             conv.bias[outputs] = bias
     decoder.conv3.weight.zero_()
+    # The gain before made a unit of ``z`` several of activation.
     per_channel = (groups > 0).float().T * (slopes / ACTIVATION_STEPS)[None]
     decoder.conv3.weight[:, :GROUPS, 0, 0] = per_channel.repeat_interleave(PHASES, 0)
 
@@ -105,14 +107,16 @@ def _start_indices(model: LatentModel, crops: Tensor) -> None:
         z = torch.round(model.encoder.hyper_latents(scaled))
         sent = torch.ones_like(scaled, dtype=torch.bool)
         residual = model.dequantiser.quantise(scaled, z, quality, sent).residual
+        # The four phases of a 2x2 block are predicted differently well: each has its own scale.
         deviation = F.pixel_unshuffle(residual, 2).square().mean((0, 2, 3)).sqrt()
         index = torch.log(deviation / LOWEST_SCALE) / INDEX_STEP
+        # What the network already adds on average must not be added twice.
         shift = decoder.conv3.weight[:, :, 0, 0] @ decoder.hidden(z).mean((0, 2, 3))
         decoder.quality_bias[number] = index.clamp(0, SCALE_LEVELS - 1) - shift
 
 
 def _observe(model: LatentModel, crops: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled latents (N, C, 4h, 4w) and hyper-latents (N, GROUPS, h, w), at a middle quality."""
+    """Return latents (N, C, 4h, 4w) and hyper-latents (N, GROUPS, h, w) at a middle quality."""
     quality = torch.full((len(crops),), MIDDLE_QUALITY, device=crops.device)
     scaled = model.encoder.scaled_analysis(crops, quality)
     z: Tensor = model.encoder.hyper_analysis(scaled)
@@ -130,6 +134,7 @@ def _slopes(scaled: Tensor, z: Tensor, groups: Tensor) -> Tensor:
     """Search, for each group, the indices per unit of ``z`` that code its latents best."""
     symbols, slopes = torch.round(scaled), []
     deviation = scaled.square().mean((0, 2, 3), keepdim=True).sqrt()
+    # 0 to 4 indices a unit: the bits have no gradient in a rounded index, so they are tried out.
     candidates = [0.25 * step for step in range(17)]
     for group, members in enumerate(groups > 0):
         bits = [
@@ -143,19 +148,6 @@ def _slopes(scaled: Tensor, z: Tensor, groups: Tensor) -> Tensor:
 def _bits(symbols: Tensor, deviation: Tensor, shift: Tensor) -> float:
     """Bits of a group whose scales are shifted by some indices, its best common shift included."""
     scale = deviation * torch.exp(INDEX_STEP * shift)
+    # Biases set the level later; only how scales differ from place to place is compared here.
     common = (scale.square().mean() / deviation.square().mean()).sqrt()
     return float(gaussian_bits(symbols, (scale / common).clamp_min(LOWEST_SCALE)).sum())
-
-
-def _conv(analysis: HyperAnalysis, position: int) -> nn.Conv2d:
-    layer = analysis.layers[position]
-    conv = layer[0] if isinstance(layer, nn.Sequential) else layer
-    if not isinstance(conv, nn.Conv2d):
-        raise TypeError(type(conv).__name__)
-    return conv
-
-
-def _bias(conv: nn.Conv2d | IntegerConv2d) -> Tensor:
-    if conv.bias is None:
-        raise ValueError("expected a bias")
-    return conv.bias

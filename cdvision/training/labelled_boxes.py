@@ -25,53 +25,40 @@ FLIP = 0.5
 
 
 @dataclass(frozen=True)
-class LabelledPhoto:
-    """One photo and what is on it.
+class BoxedPhoto:
+    """One photo and the n objects on it."""
 
-    Attributes:
-        pixels: uint8 (3, H, W).
-        boxes: float32 (n, 4), left, top, right, bottom in pixels.
-        labels: int64 (n,) from 1, in the order of the set's class names.
-        masks: run-length mask of each object, or None where the set has none.
-    """
-
-    pixels: Tensor
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: Sequence[Rle | None]
+    pixels: Tensor  # uint8 (3, H, W)
+    boxes: NDArray[np.float32]  # (n, 4), left, top, right, bottom in pixels
+    labels: NDArray[np.int64]  # (n,) from 1, in the order of the set's class names
+    masks: Sequence[Rle | None]  # run-length, or None where the set has none
 
 
-@dataclass(frozen=True)
-class LabelledSet:
+class BoxedPhotos(NamedTuple):
     """Photos and the names of their classes, label 1 first."""
 
-    photos: Sequence[LabelledPhoto]
+    photos: Sequence[BoxedPhoto]
     classes: tuple[str, ...]
 
 
 class LabelledBatch(NamedTuple):
     """Network inputs and targets as torchvision's detectors want them.
 
-    ``images`` is (N, 3, H, W) float32 0..255; ``sizes`` are (height, width) of the content;
-    targets hold ``boxes`` (n, 4), ``labels`` (n,), ``masks`` (n, H, W) uint8 and ``masked`` (n,)
+    Targets hold ``boxes`` (n, 4), ``labels`` (n,), ``masks`` (n, H, W) uint8 and ``masked`` (n,)
     bool: which objects have a mask at all.
     """
 
-    images: Tensor
-    sizes: list[tuple[int, int]]
+    images: Tensor  # (N, 3, H, W) float32 0..255
+    sizes: list[tuple[int, int]]  # height and width of the content
     targets: list[dict[str, Tensor]]
 
 
-def read_labelled(labels: Path, sources: Sequence[Path]) -> LabelledSet:
+def read_labelled(labels: Path, sources: Sequence[Path]) -> BoxedPhotos:
     """Read a COCO-format json and the photos that it names.
 
     Classes become 1, 2, … in the order of their ids. Crowds are left out, and so are objects
-    marked ``ignore`` and boxes without area.
-
-    Args:
-        labels: the json.
-        sources: folders or tars of the photos, which stay decoded in memory (about 1.5 GB for
-            5,000 photos of 384 x 256).
+    marked ``ignore`` and boxes without area. The photos, of folders or tars, stay decoded in
+    memory (about 1.5 GB for 5,000 photos of 384 x 256).
 
     Raises:
         CdvisionError: the json is not in COCO's format, or no photo of it was found.
@@ -90,23 +77,18 @@ def read_labelled(labels: Path, sources: Sequence[Path]) -> LabelledSet:
         _photo(pixels, objects.get(names[name], []))
         for name, pixels in read_named_photos(sources, names, of=labels)
     ]
-    return LabelledSet(photos, tuple(category["name"] for category in categories))
+    return BoxedPhotos(photos, tuple(category["name"] for category in categories))
 
 
 class LabelledBank:
     """Draws batches from labelled photos, landscape and portrait apart: less padding to compute.
 
-    Args:
-        photos: the set.
-        short: pixels of a network input's short side, a multiple of 64.
-        long: pixels of its long side, a multiple of 64.
-        device: where batches go.
-        with_masks: decode masks too.
+    ``short`` and ``long`` are the sides of a network input in pixels, multiples of 64.
     """
 
     def __init__(
         self,
-        photos: Sequence[LabelledPhoto],
+        photos: Sequence[BoxedPhoto],
         *,
         short: int,
         long: int,
@@ -118,7 +100,9 @@ class LabelledBank:
                 f"network inputs: expected sides that are multiples of 64, found {short} x {long}"
             )
         self.short, self.long, self.device, self.with_masks = short, long, device, with_masks
-        self.landscape, self.portrait = _by_shape(photos)
+        wide = [photo.pixels.shape[2] >= photo.pixels.shape[1] for photo in photos]
+        self.landscape = [photo for photo, lies in zip(photos, wide, strict=True) if lies]
+        self.portrait = [photo for photo, lies in zip(photos, wide, strict=True) if not lies]
 
     def batch(self, size: int, rng: np.random.Generator) -> LabelledBatch:
         """Draw ``size`` photos of one orientation, scaled, flipped and cropped at random."""
@@ -144,9 +128,9 @@ def _objects(content: dict[str, Any], number: dict[int, int]) -> dict[int, list[
     return objects
 
 
-def _photo(pixels: Tensor, objects: list[dict[str, Any]]) -> LabelledPhoto:
+def _photo(pixels: Tensor, objects: list[dict[str, Any]]) -> BoxedPhoto:
     xywh = np.array([o["bbox"] for o in objects], dtype=np.float32).reshape(-1, 4)
-    return LabelledPhoto(
+    return BoxedPhoto(
         pixels=pixels,
         boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
         labels=np.array([o["label"] for o in objects], dtype=np.int64),
@@ -155,8 +139,7 @@ def _photo(pixels: Tensor, objects: list[dict[str, Any]]) -> LabelledPhoto:
 
 
 def _rle(segmentation: Any) -> Rle | None:
-    """Return a run-length mask, compressed; polygons are no masks here."""
-    if not isinstance(segmentation, dict):
+    if not isinstance(segmentation, dict):  # polygons are no masks here
         return None
     counts = segmentation["counts"]
     text = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
@@ -164,19 +147,12 @@ def _rle(segmentation: Any) -> Rle | None:
     return Rle(size=list(segmentation["size"]), counts=text)
 
 
-def _by_shape(
-    photos: Sequence[LabelledPhoto],
-) -> tuple[list[LabelledPhoto], list[LabelledPhoto]]:
-    wide = [p for p in photos if p.pixels.shape[2] >= p.pixels.shape[1]]
-    tall = [p for p in photos if p.pixels.shape[2] < p.pixels.shape[1]]
-    return wide, tall
-
-
 def _place(
-    photo: LabelledPhoto, canvas: tuple[int, int], rng: np.random.Generator, with_masks: bool
+    photo: BoxedPhoto, canvas: tuple[int, int], rng: np.random.Generator, with_masks: bool
 ) -> tuple[Tensor, tuple[int, int], dict[str, Tensor]]:
     """Put a photo on a canvas at a random scale: what exceeds it is cropped, the rest padded."""
     source = photo.pixels.shape[1:]
+    # At factor 1 the photo just covers the canvas's short side.
     factor = rng.uniform(*SCALES) * min(canvas) / min(source)
     scaled = max(1, round(source[0] * factor)), max(1, round(source[1] * factor))
     top, left = (int(rng.integers(max(0, s - c) + 1)) for s, c in zip(scaled, canvas, strict=True))
@@ -189,6 +165,7 @@ def _place(
         whole[..., : content[0], : content[1]] = part.flip(3) if flipped else part
         return whole
 
+    # Boxes go the way of the pixels: scaled, moved by the crop, mirrored inside the content.
     boxes = photo.boxes * np.tile([scaled[1] / source[1], scaled[0] / source[0]], 2)
     boxes -= np.tile([left, top], 2)
     if flipped:
@@ -201,6 +178,7 @@ def _place(
     }
     if with_masks:
         dense, known = _dense([photo.masks[i] for i in np.flatnonzero(kept).tolist()], source)
+        # Masks are resized as pixels are, then cut at one half: edges move with those they outline.
         target["masks"] = (cut(dense, torch.zeros(1, 1, 1, 1))[0] > 0.5).to(torch.uint8)
         target["masked"] = known
     image = cut(photo.pixels[None].float(), torch.tensor(PADDING).float().view(1, 3, 1, 1))
@@ -214,6 +192,7 @@ def _visible(
     height, width = content
     clipped = np.clip(boxes, 0, np.array([width, height, width, height]))
     sides, before = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
+    # By area, not by side: a person cut at the waist is still one, a sliver at the edge is not.
     kept = (sides.min(1, initial=np.inf) >= 2) & (
         sides.prod(1) >= LEAST_VISIBLE * np.maximum(before.prod(1), 1e-6)
     )
@@ -221,7 +200,7 @@ def _visible(
 
 
 def _dense(masks: Sequence[Rle | None], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(1, n, H, W) float32 masks, and which objects have one (n,)."""
+    """Decode to (1, n, H, W) float32, and tell which objects have a mask (n,)."""
     dense = np.zeros((1, len(masks), *size), dtype=np.float32)
     for row, mask in enumerate(masks):
         if mask is not None:
@@ -230,6 +209,6 @@ def _dense(masks: Sequence[Rle | None], size: Sequence[int]) -> tuple[Tensor, Te
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if maps.shape[1] == 0:
+    if maps.shape[1] == 0:  # a photo without objects; ``interpolate`` refuses no channels
         return maps.new_zeros(*maps.shape[:2], *size)
     return F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=True)

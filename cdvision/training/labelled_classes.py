@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +12,6 @@ from torch import Tensor
 
 from cdvision.errors import CdvisionError
 from cdvision.training.photo_bank import CropPlan, PhotoBank, read_named_photos
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """Class of each file, made contiguous, and the name of each class."""
-
-    labels: Mapping[str, int]
-    classes: tuple[str, ...]
-
-
-def read_class_table(table: Path, *, column: str = "imagenet_class") -> ClassTable:
-    """Read a csv with columns ``file``, the class column and (optionally) ``split``.
-
-    Rows without a class, or whose split is not ``train``, are left out. Classes become 0, 1, … in
-    sorted order, numbers by value.
-    """
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "file" not in rows[0] or column not in rows[0]:
-        found = ", ".join(rows[0]) if rows else "no row"
-        raise CdvisionError(f"{table}: expected columns file and {column}, found {found}")
-    named = {
-        row["file"]: row[column]
-        for row in rows
-        if row[column] and row.get("split", "train") == "train"
-    }
-    classes = sorted(set(named.values()), key=lambda c: (int(c) if c.isdigit() else 0, c))
-    number = {name: n for n, name in enumerate(classes)}
-    return ClassTable({file: number[name] for file, name in named.items()}, tuple(classes))
 
 
 class ClassBank:
@@ -62,12 +32,39 @@ class ClassBank:
 
 
 def read_class_bank(
-    table_path: Path, sources: Sequence[Path], *, side: int, device: torch.device, column: str
+    table: Path, sources: Sequence[Path], *, side: int, device: torch.device, column: str
 ) -> tuple[ClassBank, tuple[str, ...]]:
-    """Decode the photos that a table names; return them and the names of their classes."""
-    table = read_class_table(table_path, column=column)
+    """Decode the photos that a table names; return them and the names of their classes.
+
+    Args:
+        table: csv with columns ``file``, the class column and (optionally) ``split``. Rows without
+            a class, or whose split is not ``train``, are left out.
+        sources: folders or tars of the photos.
+        side: of the crops, pixels.
+        device: where the photos are kept.
+        column: of the class. Classes become 0, 1, … in sorted order, numbers by value.
+
+    Raises:
+        CdvisionError: a column is missing, or none of the photos is there.
+    """
+    classes_of = _read_classes(table, column)
+    classes = sorted(set(classes_of.values()), key=lambda c: (int(c) if c.isdigit() else 0, c))
     photos, labels = [], []
-    for name, photo in read_named_photos(sources, table.labels, of=table_path):
+    for name, photo in read_named_photos(sources, classes_of, of=table):
         photos.append(photo.to(device))
-        labels.append(table.labels[name])
-    return ClassBank(photos, labels, side), table.classes
+        labels.append(classes.index(classes_of[name]))
+    return ClassBank(photos, labels, side), tuple(classes)
+
+
+def _read_classes(table: Path, column: str) -> dict[str, str]:
+    """Return the class of each file that is trained on."""
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "file" not in rows[0] or column not in rows[0]:
+        found = ", ".join(rows[0]) if rows else "no row"
+        raise CdvisionError(f"{table}: expected columns file and {column}, found {found}")
+    return {
+        row["file"]: row[column]
+        for row in rows
+        if row[column] and row.get("split", "train") == "train"
+    }

@@ -20,7 +20,8 @@ def principal_components(covariance: Tensor, count: int) -> tuple[Tensor, Tensor
     return variance.flip(0)[:count], basis.flip(1)[:, :count]
 
 
-def _bias(conv: nn.Conv2d) -> Tensor:
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Return the biases (out,) of a convolution; raises ValueError where it has none."""
     if conv.bias is None:
         raise ValueError("expected a convolution with a bias")
     return conv.bias
@@ -29,17 +30,15 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 def set_linear(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     """Fill a 1x1 convolution with weights (out, in) and biases (out,)."""
     conv.weight.copy_(weight[:, :, None, None])
-    _bias(conv).copy_(bias)
+    bias_of(conv).copy_(bias)
 
 
 def start_gains(model: LatentModel, variance: Tensor, targets: Sequence[float]) -> None:
     """Choose one gain a quality, by the bytes that its symbols would take.
 
-    Args:
-        model: changed in place.
-        variance: (C,) of each latent.
-        targets: bytes of a reference photo at each quality.
+    ``variance`` (C,) is of each latent, ``targets`` are bytes of a reference photo.
     """
+    # A target is of the whole map, a gain is found for the bits of one cell.
     cells = REFERENCE_PIXELS / LATENT_STRIDE**2
     gains = [gain_for(variance.sqrt(), 8 * target / cells) for target in targets]
     log_gain = torch.log(torch.tensor(gains)).to(variance)[:, None].expand(-1, len(variance))
@@ -51,6 +50,7 @@ def gain_for(deviation: Tensor, bits: float) -> float:
     """Bisect for the gain at which rounded Gaussians of these deviations take ``bits`` in all."""
     low, high = 1e-3, 1e3
     for _ in range(40):
+        # Halves the ratio and not the difference: gains span six powers of ten.
         middle = math.sqrt(low * high)
         low, high = (middle, high) if _entropy(deviation * middle) < bits else (low, middle)
     return low
@@ -59,6 +59,7 @@ def gain_for(deviation: Tensor, bits: float) -> float:
 def _entropy(deviation: Tensor) -> float:
     """Bits of one rounded value of each deviation, added up."""
     symbols = torch.arange(-200, 201, device=deviation.device)[:, None].to(deviation)
+    # ``2^-bits`` is a symbol's probability: its mean length is the entropy.
     bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp_min(0.05))
     return float((torch.exp2(-bits) * bits).sum())
 
@@ -67,9 +68,8 @@ def _entropy(deviation: Tensor) -> float:
 def start_prediction(model: LatentModel, features: Sequence[Tensor]) -> None:
     """Set the strength of the spatial prediction by regression on rounded neighbours.
 
-    Args:
-        model: changed in place; its encoder up to the latents must be initialised already.
-        features: batches of the map that its analysis reads.
+    The encoder up to the latents must be initialised already; ``features`` are batches of the map
+    that its analysis reads.
     """
     for quality in range(QUALITIES):
         found = [_rounded_neighbours(model, batch, quality) for batch in features]
@@ -78,6 +78,7 @@ def start_prediction(model: LatentModel, features: Sequence[Tensor]) -> None:
         ):
             product = sum((latents * means[part]).sum((0, 2, 3)) for latents, means in found)
             energy = sum(means[part].square().sum((0, 2, 3)) for _, means in found)
+            # The 1 pulls channels whose symbols are nearly all zero towards no prediction.
             module.strength[quality] = product / (energy + 1.0)
 
 
@@ -88,10 +89,9 @@ def _rounded_neighbours(
     levels = torch.full((len(features),), quality, device=features.device)
     scaled = model.encoder.scaled_analysis(features, levels)
     rounded = torch.round(scaled)
-    left, right, up, down = slice(None, -2), slice(2, None), slice(None, -2), slice(2, None)
-    inside = slice(1, -1)
-    direct = [(up, inside), (down, inside), (inside, left), (inside, right)]
-    diagonal = [(up, left), (up, right), (down, left), (down, right)]
+    before, inside, behind = slice(None, -2), slice(1, -1), slice(2, None)
+    direct = [(before, inside), (behind, inside), (inside, before), (inside, behind)]
+    diagonal = [(before, before), (before, behind), (behind, before), (behind, behind)]
     means = [
         sum((rounded[:, :, rows, columns] for rows, columns in group), torch.zeros(())) / 4
         for group in (direct, diagonal)

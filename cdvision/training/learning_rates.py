@@ -9,12 +9,7 @@ from torch import nn
 
 
 def group_by_rate(network: nn.Module, rate: Callable[[str], float]) -> list[dict[str, Any]]:
-    """Group the parameters that train by their learning rate, for an optimiser.
-
-    Args:
-        network: whose parameters; those that need no gradient are left out.
-        rate: learning rate of a parameter, by its name.
-    """
+    """Group the parameters that train by their learning rate, which ``rate`` tells by name."""
     rates: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

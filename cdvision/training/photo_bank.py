@@ -25,17 +25,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 @dataclass(frozen=True)
 class CropPlan:
-    """How batches are cut from one group of photos.
+    """How batches are cut from one group of photos."""
 
-    Attributes:
-        sides: crop sides in pixels, multiples of 32; one is drawn a batch.
-        least: the smallest crop, as a fraction of the photo's short side.
-        share: how often the group is drawn, relative to the others.
-    """
-
-    sides: Sequence[int]
-    least: float
-    share: float
+    sides: Sequence[int]  # of crops in pixels, multiples of 32; one is drawn a batch
+    least: float  # the smallest crop, as a fraction of the photo's short side
+    share: float  # how often the group is drawn, relative to the others
 
 
 class PhotoBank:
@@ -65,6 +59,7 @@ class PhotoBank:
         crop = photo[None, :, top : top + cut, left : left + cut].float()
         if rng.random() < 0.5:
             crop = crop.flip(3)
+        # Antialiased: without it, shrunken photos have edges that no camera makes.
         mode = {"mode": "bilinear", "align_corners": False, "antialias": True}
         return F.interpolate(crop, (side, side), **mode)  # type: ignore[arg-type]
 
@@ -81,24 +76,19 @@ def count_photos(banks: Sequence[PhotoBank]) -> int:
 
 
 def plan_for(photos: Sequence[Tensor]) -> CropPlan:
-    """Choose crops near the photos' own resolution: enlarging blurs, shrinking throws away.
-
-    Small sets are drawn more often than their share, or the run would hardly see them.
-    """
+    """Choose crops near the photos' own resolution: enlarging blurs, shrinking throws away."""
     short = statistics.median(min(photo.shape[1:]) for photo in photos)
     sides = (160, 192) if short < 200 else (192, 224, 256)
+    # The power draws small sets more often than their share, or a run would hardly see them.
     return CropPlan(sides=sides, least=0.7, share=len(photos) ** 0.6)
 
 
 def read_photos(
     source: Path, *, device: torch.device, splits: Mapping[str, str] | None = None
 ) -> list[Tensor]:
-    """Decode the training images of a folder or tar, in the order of their names.
+    """Decode the training images of a folder or tar to uint8 (3, H, W), in the order of names.
 
-    Args:
-        source: a folder (searched recursively) or a tar file.
-        device: where the uint8 (3, H, W) tensors are kept.
-        splits: split of some file names; a file whose split is not ``train`` is left out.
+    A file that ``splits`` gives another split than ``train`` is left out.
     """
     known = splits or {}
 
@@ -114,10 +104,7 @@ def read_named_photos(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield name and uint8 (3, H, W) of every photo that is named, in the sources' order.
 
-    Args:
-        sources: folders (searched recursively) or tars.
-        names: file names without folders.
-        of: the file that names them, for messages.
+    ``names`` are without folders; ``of`` is the file that names them, for messages.
 
     Raises:
         CdvisionError: a source is neither a folder nor a tar, or none of the photos is there.

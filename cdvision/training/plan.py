@@ -26,27 +26,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how much and where a stage trains.
+    """How long, how much and where a stage trains."""
 
-    Attributes:
-        minutes: length of the run; learning rates fall as a cosine over it.
-        steps: length in steps instead.
-        batch: photos a step.
-        device: where.
-        bf16: run networks under bfloat16 autocast.
-        warmup_steps: over which learning rates rise.
-        save_minutes: between checkpoints.
-        seed: of everything that is drawn.
-    """
-
-    minutes: float
-    batch: int
+    minutes: float  # learning rates fall as a cosine over them
+    batch: int  # photos a step
     device: torch.device
-    steps: int | None = None
-    bf16: bool = False
-    warmup_steps: int = 100
-    save_minutes: float = 5.0
-    seed: int = 0
+    steps: int | None = None  # length of the run, instead of minutes
+    bf16: bool = False  # run networks under bfloat16 autocast
+    warmup_steps: int = 100  # over which learning rates rise
+    save_minutes: float = 5.0  # between checkpoints
+    seed: int = 0  # of everything that is drawn
 
     def done(self, progress: Progress) -> float:
         """Return the share of the run that is over, 0..1; a run without length is over."""
@@ -122,11 +111,7 @@ class PlanOptions(LengthOptions):
 
 
 def usable_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is a GPU where there is one.
-
-    Raises:
-        CdvisionError: it cannot be used here.
-    """
+    """Return the device of a name, ``auto`` a GPU if there is one; raises CdvisionError."""
     import torch
 
     if name == "auto":

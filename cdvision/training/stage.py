@@ -11,13 +11,7 @@ from torch.optim import Optimizer
 
 
 class Stage(ABC):
-    """One stage of training.
-
-    Attributes:
-        name: of the stage.
-        optimizer: of what it trains.
-        opponent: optimiser of a second player, who moves first in every step (a discriminator).
-    """
+    """One stage of training; ``opponent`` is the optimiser of a second player, who moves first."""
 
     name: str
     optimizer: Optimizer
@@ -38,9 +32,7 @@ class Stage(ABC):
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one batch, and its terms for the log.
 
-        Args:
-            rng: the only source of what is drawn, beside torch's own generator.
-            done: share of the run that is over.
+        Draw from ``rng`` and torch's own generator only; ``done`` is the share of the run over.
         """
 
     def opponent_loss(

@@ -22,14 +22,15 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError
-from cdvision.training.checkpoint import load_checkpoint, save_checkpoint
 from cdvision.training.plan import Plan, Progress
 from cdvision.training.run_folder import (
     CHECKPOINT,
     RECORD,
     WEIGHTS,
     append_log,
+    load_checkpoint,
     read_record,
+    save_checkpoint,
     write_record,
     write_result,
 )
@@ -50,19 +51,16 @@ def run_stage(
 ) -> nn.Module:
     """Train, or resume, until the plan's time is spent; return the result.
 
-    Args:
-        stage: what to train.
-        out: folder of the run. In the end it holds ``weights.safetensors`` (parameters in half
-            precision), ``training.json``, ``log.jsonl`` and the checkpoint.
-        plan: how long and where.
-        facts: what ``training.json`` keeps beside the stage's own record.
+    In the end ``out`` holds ``weights.safetensors`` (parameters in half precision), ``log.jsonl``,
+    the checkpoint and ``training.json``, which keeps the facts and the stage's own record.
 
     Raises:
         KeyboardInterrupt: the run was interrupted; its checkpoint is written.
         CdvisionError: the disk is full, or the checkpoint is another run's.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for optimizer in _players(stage):
+    # A step overwrites ``lr`` by its share of the base, which is kept beside it.
+    for optimizer in filter(None, (stage.opponent, stage.optimizer)):
         for group in optimizer.param_groups:
             group.setdefault("base_rate", group["lr"])
     progress = Progress()
@@ -76,11 +74,6 @@ def run_stage(
     write_result(stage.result(), out)
     write_record(stage, out, plan, progress, facts or {})
     return stage.result()
-
-
-def _players(stage: Stage) -> list[Optimizer]:
-    """Return the optimisers in the order in which they move."""
-    return [stage.optimizer] if stage.opponent is None else [stage.opponent, stage.optimizer]
 
 
 def _save(stage: Stage, out: Path, progress: Progress) -> None:

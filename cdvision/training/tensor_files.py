@@ -93,6 +93,7 @@ def _names(path: Path, data: bytes) -> list[Path]:
     count = -(-len(data) // PART_BYTES)
     if count <= 1:
         return [path]
+    # As many digits as the count has: sorted names are the order of the parts.
     digits, checksum = len(str(count)), zlib.crc32(data)
     numbers = (f"{number:0{digits}}of{count}-{checksum:08x}" for number in range(1, count + 1))
     return [path.with_name(f"{path.name}.{number}") for number in numbers]

@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from cdvision.networks.latent_model import LatentModel
-from cdvision.networks.quantisation import (
-    add_uniform_noise,
-    gaussian_bits,
-    round_straight_through,
-)
+from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import HYPER_BOUND, scale_of
 
 
@@ -27,19 +23,19 @@ class Transmission(NamedTuple):
 def transmit(model: LatentModel, features: Tensor, quality: Tensor) -> Transmission:
     """Quantise as the encoder does, count the bits and dequantise.
 
-    Args:
-        model: whose latents.
-        features: the map that its analysis reads.
-        quality: (N,) int64, 0 to 7.
+    ``features`` are the map that the model's analysis reads, ``quality`` is (N,) int64, 0 to 7.
     """
     scaled = model.encoder.scaled_analysis(features, quality)
     z = model.encoder.hyper_latents(scaled)
     hyper = round_straight_through(z)
+    # Rounding has no gradient. What arrives is rounded, its gradient passed straight through; bits
+    # are counted with uniform noise, under which a Gaussian's code length is smooth.
     noisy = add_uniform_noise(z).clamp(-HYPER_BOUND - 0.5, HYPER_BOUND + 0.5)
     index = model.scale_index(hyper, quality, scaled)
     scale = scale_of(index)
     sent = index > 0  # the symbols that are skipped arrive as zero
     quantised = model.dequantiser.quantise(scaled, hyper, quality, sent, round_straight_through)
+    # The noisy rate counts skipped symbols too: else none would ever be sent again.
     noisy_bits = gaussian_bits(add_uniform_noise(quantised.residual), scale)
     bits = gaussian_bits(quantised.symbols, scale) * sent
     return Transmission(

@@ -13,16 +13,10 @@ MEMORY = 0.998  # share of the mean that a step leaves
 
 
 class WeightAverage(nn.Module, Generic[Network]):
-    """Follows a network, step by step; it looks back no further than there are steps.
+    """Follows a network, step by step; ``network`` is the mean, ``taken`` counts the steps.
 
-    Args:
-        network: what is followed; copied.
-        memory: share of the mean that a step leaves, 0..1: weights count half as much after
-            ``log 0.5 / log memory`` steps.
-
-    Attributes:
-        network: the mean.
-        taken: steps so far: a run that is resumed goes on where it was.
+    ``memory`` is the share of the mean that a step leaves, 0..1: weights count half as much after
+    ``log 0.5 / log memory`` steps.
     """
 
     taken: Tensor

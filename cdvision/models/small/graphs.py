@@ -17,6 +17,8 @@ from cdvision.networks.graphs import Axes, Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
 from cdvision.package.card import FeatureSpec
 
+DTYPES = {"image": torch.uint8, "window": torch.uint8, "quality": torch.int64}  # latents are int32
+
 
 def load(weights: Path) -> Small:
     """Build the network from safetensors."""
@@ -25,32 +27,28 @@ def load(weights: Path) -> Small:
 
 def graphs(model: Small) -> dict[str, Graph]:
     """Return every graph by name."""
-    int32, int64, uint8 = torch.int32, torch.int64, torch.uint8
     pixels: Axes = {"image": ("batch", "height", "width", 3)}
     window: Axes = {"window": ("batch", WINDOW, WINDOW, 3), "quality": ("batch",)}
     latents = map_axes((LATENT_CHANNELS, 16), (HYPER_CHANNELS, 64))
     descriptor: Axes = {"descriptor": ("batch", ELEMENTS), "quality": ("batch",)}
     scales, dense = ("features", "fine"), ("scores", "distances")
-    tables: list[tuple[str, nn.Module, Axes, tuple[str, ...], tuple[torch.dtype, ...]]] = [
-        ("encoder", EncoderGraph(model), {**pixels, "quality": ("batch",)},
-         ("symbols", "hyper"), (uint8, int64)),
-        ("descriptor", DescriptorGraph(model), window, ("descriptor",), (uint8, int64)),
-        (f"tap.{DETECTOR}", DetectorTapGraph(model), latents, scales, (int32, int32, int64)),
-        (f"tap.{CLASSIFIER}", ClassifierTapGraph(model), descriptor, ("features",), (int32, int64)),
-        (f"answer.{DETECTOR}", DetectorGraph(model), latents, (*scales, *dense),
-         (int32, int32, int64)),
-        (f"answer.{CLASSIFIER}", ClassifierGraph(model), descriptor, ("features", "logits"),
-         (int32, int64)),
-        (f"reference.{DETECTOR}", ReferenceGraph(model), pixels, dense, (uint8,)),
-    ]  # fmt: skip
+    table: dict[str, tuple[nn.Module, Axes, tuple[str, ...]]] = {
+        "encoder": (
+            MapEncoderGraph(model), {**pixels, "quality": ("batch",)}, ("symbols", "hyper")
+        ),
+        "descriptor": (DescriptorGraph(model), window, ("descriptor",)),
+        f"tap.{DETECTOR}": (DetectorTapGraph(model), latents, scales),
+        f"tap.{CLASSIFIER}": (ClassifierTapGraph(model), descriptor, ("features",)),
+        f"answer.{DETECTOR}": (DetectorGraph(model), latents, (*scales, *dense)),
+        f"answer.{CLASSIFIER}": (ClassifierGraph(model), descriptor, ("features", "logits")),
+        f"reference.{DETECTOR}": (ReferenceGraph(model), pixels, dense),
+    }  # fmt: skip
     if model.masks is not None:
-        tables.append(
-            (f"segment.{DETECTOR}", SegmenterGraph(model), latents,
-             (*scales, *dense, "codes", "control", "prototypes"), (int32, int32, int64))
-        )  # fmt: skip
+        outputs = (*scales, *dense, "codes", "control", "prototypes")
+        table[f"segment.{DETECTOR}"] = (SegmenterGraph(model), latents, outputs)
     return {
-        name: Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
-        for name, module, inputs, outputs, dtypes in tables
+        name: Graph(module.eval(), inputs, outputs, {k: DTYPES.get(k, torch.int32) for k in inputs})
+        for name, (module, inputs, outputs) in table.items()
     }
 
 
@@ -59,7 +57,7 @@ def latents_decoder(model: Small) -> tuple[nn.Module, FeatureSpec]:
     return model.dequantiser, FeatureSpec(LATENT_CHANNELS, 16)
 
 
-class EncoderGraph(nn.Module):
+class MapEncoderGraph(nn.Module):
     """uint8 image and quality to the map's latents."""
 
     def __init__(self, model: Small) -> None:
@@ -107,12 +105,10 @@ class DetectorTapGraph(nn.Module):
         return features.coarse, features.fine
 
 
+# Tap and tail are one graph and not two: a second session would bring threads of its own, and the
+# idle ones of the first still spin when the second wants the cores (2 ms of 10 on two cores).
 class DetectorGraph(DetectorTapGraph):
-    """Integer latents to features and dense detections.
-
-    One graph and not two: a second session would bring threads of its own, and the idle ones
-    of the first still spin when the second wants the cores (2 ms of 10 on two cores).
-    """
+    """Integer latents to features and dense detections."""
 
     def __init__(self, model: Small) -> None:
         super().__init__(model)
@@ -171,8 +167,8 @@ class ClassifierGraph(ClassifierTapGraph):
 class ReferenceGraph(nn.Module):
     """The detector on pixels, front and tail in one graph: what `bench speed` times us against.
 
-    It holds the package's own weights, so its speed is that of the uncompressed network, to the
-    operation, while its accuracy is not (stage 3 and the tail have learned to suit the code).
+    Its speed is that of the uncompressed network, to the operation; its accuracy is not, as stage 3
+    and the tail have learned to suit the code.
     """
 
     def __init__(self, model: Small) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,10 +35,8 @@ def add_mask_branch(package: Path, run: Path, out: Path) -> ModelCard:
     The entropy tables, the fingerprint and every weight that was there stay as they are; graphs
     that were there are not traced again, they only learn where their weights now lie.
 
-    Args:
-        package: the folder that the run was trained on.
-        run: folder of a finished run of `cdvision train masks`.
-        out: folder to write; must be new or empty.
+    The run is a finished one of `cdvision train masks` on this package; ``out`` must be new or
+    empty.
 
     Raises:
         ModelError: the run was trained on another package, or the graph differs from its module.
@@ -56,7 +53,12 @@ def add_mask_branch(package: Path, run: Path, out: Path) -> ModelCard:
     for name in source.card.files:
         if name.endswith(".onnx"):
             repoint_weights(out / name, out / WEIGHTS_FILE)
-    _check_graph(source.card.network, out)
+    path = out / f"{GRAPH}.onnx"
+    network = load_network(source.card.network, out / WEIGHTS_FILE)
+    graph = graph_modules(source.card.network, network)[GRAPH]
+    if not path.is_file():  # a package that had masks has the graph, with the new weights
+        export_graph(graph, path, out / WEIGHTS_FILE)
+    check_parity(graph, path)
     return _write_card(source.card, run, out)
 
 
@@ -70,23 +72,10 @@ def _joined_weights(package: ModelPackage, run: Path) -> dict[str, Tensor]:
     if not any(name.startswith("masks.") for name in trained):
         raise ModelError(f"{path}: expected a mask branch, found none")
     old = {k: v for k, v in load_file(package.weights_path).items() if not k.startswith("masks.")}
-    if not _holds(trained, old):
+    rest = {name for name in trained if not name.startswith("masks.")}
+    if rest != set(old) or not all(torch.equal(trained[name], old[name]) for name in old):
         raise ModelError(f"{path}: expected weights that were trained on {package.folder}")
     return trained
-
-
-def _holds(trained: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> bool:
-    others = {name for name in trained if not name.startswith("masks.")}
-    return others == set(old) and all(torch.equal(trained[k], v) for k, v in old.items())
-
-
-def _check_graph(network: str, folder: Path) -> None:
-    """Compare the branch's graph with its module; export it where the package had none."""
-    weights, path = folder / WEIGHTS_FILE, folder / f"{GRAPH}.onnx"
-    graph = graph_modules(network, load_network(network, weights))[GRAPH]
-    if not path.is_file():
-        export_graph(graph, path, weights)
-    check_parity(graph, path)
 
 
 def _write_card(card: ModelCard, run: Path, out: Path) -> ModelCard:

@@ -91,6 +91,7 @@ class GhostModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, out, H, W)."""
+        # The second half costs nine products a pixel and channel, not one for each channel.
         primary = self.primary(x)
         return torch.cat([primary, self.cheap(primary)], dim=1)
 
@@ -130,6 +131,7 @@ class GhostPAN(nn.Module):
 
     def forward(self, c8: Tensor, c16: Tensor, c32: Tensor) -> tuple[Tensor, ...]:
         """Return the maps at 1/8, 1/16, 1/32 and 1/64."""
+        # Down the pyramid for context, up again for place; 1/64 comes from both ends of 1/32.
         r8, r16, r32 = (reduce(c) for reduce, c in zip(self.reduce, (c8, c16, c32), strict=True))
         t16 = self.up16(torch.cat([_double(r32), r16], dim=1))
         p8 = self.up8(torch.cat([_double(t16), r8], dim=1))

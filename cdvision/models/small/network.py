@@ -49,17 +49,16 @@ class TwoScaleAnalysis(Analysis):
     """The analysis of packed features, which also reads them where they were not packed."""
 
     def of_scales(self, features: DetectorFeatures) -> Tensor:
-        """Return what ``forward`` returns of ``pack(features)``.
-
-        The same sums as a strided convolution at one scale and a plain one at the other: engines
-        spend 1.3 ms on the transposition that packing is.
-        """
+        """Return what ``forward`` returns of ``pack(features)``."""
+        # The same sums as a strided convolution at one scale and a plain one at the other: engines
+        # spend 1.3 ms on the transposition that packing is.
         hidden = self.squeeze.activation(_on_scales(self.squeeze.conv, features))
         y: Tensor = _on_scales(self.linear, features) + self.project(self.context(hidden))
         return y
 
 
 def _on_scales(conv: nn.Conv2d, features: DetectorFeatures) -> Tensor:
+    # A 1x1 weight over packed 2x2 blocks is a 2x2 kernel of stride 2 over the map itself.
     fine, coarse = torch.split(conv.weight, [4 * FINE_CHANNELS, COARSE_CHANNELS], dim=1)
     kernel = fine.reshape(len(fine), FINE_CHANNELS, 2, 2)
     # The margin meets no whole block; with it, exporters see that both maps have one size.
@@ -75,10 +74,8 @@ class SmallEncoder(LatentEncoder):
         self.front = NanoDetFront()
 
     def features(self, image: Tensor) -> Tensor:
-        """Return what the analysis reads, both scales packed: (N, 696, H/16, W/16).
-
-        Stage 2 is the detector's own; stage 3 has learned what the latents can carry.
-        """
+        """Return what the analysis reads, both scales packed: (N, 696, H/16, W/16)."""
+        # Stage 2 is the detector's own; stage 3 has learned what the latents can carry.
         return pack(self.front(image))
 
 
@@ -89,9 +86,9 @@ class DetectorTap(nn.Module):
 
         y (C)@1/16 ─ residual blocks ─┬─ 1x1 ─ shuffle x2 ─▶ fine 116@1/8
                                       └─ 1x1 ──────────────▶ coarse 232@1/16
-
-    Everything nonlinear happens at 1/16, where a weight costs a quarter of what it costs at 1/8.
     """
+
+    # Everything nonlinear happens at 1/16, where a weight costs a quarter of what it costs at 1/8.
 
     def __init__(self, channels: int, *, hidden: int = 256, blocks: int = 3) -> None:
         super().__init__()

@@ -35,22 +35,19 @@ CLASSIFIER_SIDE, CLASSIFIER_RESIZE = 224, 256
 class PublishedNetworks:
     """Runs the task networks on pixels in ONNX Runtime, as a user without a codec would.
 
-    Args:
-        package: gives preprocessing and class names.
-        graphs: folder with ``nanodet_plus_m.onnx`` and ``mobilenet_v2.onnx``, whole networks from
-            uint8 pixels, as ``write_graphs`` makes them.
-        threads: threads inside a run; ONNX Runtime's default where None.
+    The package gives preprocessing and class names; ``graphs`` is the folder of ``write_graphs``.
     """
 
-    def __init__(self, package: ModelPackage, graphs: Path, *, threads: int | None = None) -> None:
+    def __init__(self, package: ModelPackage, graphs: Path) -> None:
         self.package = package
-        options = ort.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self._sessions = {
-            name: ort.InferenceSession(str(_existing(graphs / f"{name}.onnx")), options)
-            for name in (DETECTOR, CLASSIFIER)
-        }
+        self._sessions = {}
+        for name in (DETECTOR, CLASSIFIER):
+            path = graphs / f"{name}.onnx"
+            if not path.is_file():
+                raise ModelError(
+                    f"{path} is missing: write it with `cdvision eval --initial-weights DIR`"
+                )
+            self._sessions[name] = ort.InferenceSession(str(path))
         # The graphs' own files change with every exporter, their answers do not.
         self._weights = {path.name: file_sha256(path) for path in graphs.glob("*.safetensors")}
 
@@ -129,6 +126,7 @@ def write_graphs(initial_weights: Path, folder: Path) -> dict[str, Path]:
     for name, (parts, outputs) in networks.items():
         module = WholeNetwork(*parts, scores="scores" in outputs).requires_grad_(False)
         weights = folder / f"{name}.safetensors"
+        # The graph is traced from rounded weights: it and the file beside it are then one network.
         state = {key: value.half().contiguous() for key, value in module.state_dict().items()}
         save_file(state, weights)
         module.load_state_dict({key: value.float() for key, value in state.items()})
@@ -136,9 +134,3 @@ def write_graphs(initial_weights: Path, folder: Path) -> dict[str, Path]:
         paths[name] = folder / f"{name}.onnx"
         export_graph(Graph(module, axes, outputs, {"image": torch.uint8}), paths[name], weights)
     return paths
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: write it with `cdvision eval --initial-weights DIR`")
-    return path

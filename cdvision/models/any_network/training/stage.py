@@ -19,8 +19,12 @@ from cdvision.training.finished import Finished, fill_module
 from cdvision.training.learning_rates import codec_rate, group_by_rate
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.plan import Plan
-from cdvision.training.prices import measure_prices, recorded_prices, restore_prices
-from cdvision.training.rate_control import RateControl
+from cdvision.training.rate_control import (
+    RateControl,
+    measure_prices,
+    recorded_prices,
+    restore_prices,
+)
 from cdvision.training.stage import Stage
 from cdvision.training.transmission import Transmission, transmit
 from cdvision.training.weight_average import WeightAverage

@@ -39,8 +39,7 @@ from cdvision.models.faces.training.perceptual import PerceptualLoss
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.learning_rates import factor_of, group_by_rate
 from cdvision.training.plan import Plan
-from cdvision.training.prices import start_prices
-from cdvision.training.rate_control import RateControl
+from cdvision.training.rate_control import RateControl, start_prices
 
 LEAPS = {
     "log_gain": 10.0, "log_rescale": 10.0, "prior": 10.0,

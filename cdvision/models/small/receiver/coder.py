@@ -40,15 +40,7 @@ MAX_ELEMENTS = 4096
 
 @dataclass(frozen=True, eq=False)
 class DescriptorCoder(LayeredCoder):
-    """A vector of integers to a body, by one table a quality and element.
-
-    Args:
-        tables: qualities outermost, without escapes.
-        qualities: number of qualities.
-
-    Raises:
-        ModelError: the tables do not fit the qualities.
-    """
+    """A vector of integers to a body, by one table a quality and element, qualities outermost."""
 
     layers: ClassVar[tuple[LayerSpec, ...]] = (LayerSpec(DESCRIPTOR_LAYER, (DESCRIPTOR,)),)
 
@@ -79,6 +71,7 @@ class DescriptorCoder(LayeredCoder):
         return {DESCRIPTOR: symbol_range(self.tables)}
 
     def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
+        # Tables stand in one row: those of a quality begin behind all of the qualities before.
         first = quality * self.elements
         code(..., np.arange(first, first + self.elements, dtype=np.uint16), self.tables)
 
@@ -103,18 +96,10 @@ class DescriptorCoder(LayeredCoder):
 
 @dataclass(frozen=True, eq=False)
 class DescribedMapCoder(Coder):
-    """Both layers' coders; qualities count from 0.
-
-    Args:
-        descriptor: of layer 0.
-        map: of layer 1.
-
-    Raises:
-        ModelError: their numbers of qualities differ.
-    """
+    """Both layers' coders; raises ModelError where their numbers of qualities differ."""
 
     layers: ClassVar[tuple[LayerSpec, ...]] = (
-        LayerSpec(DESCRIPTOR_LAYER, (DESCRIPTOR,)),
+        *DescriptorCoder.layers,
         LayerSpec(MAP_LAYER, (SYMBOLS, HYPER)),
     )
 

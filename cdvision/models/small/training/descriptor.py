@@ -33,14 +33,7 @@ LEAST_DEVIATION = 0.05  # of a symbol: below, it is zero anyway
 def compute_descriptor(
     model: Small, banks: Sequence[PhotoBank], device: torch.device, seed: int = 0
 ) -> int:
-    """Set all that codes the classifier's pooled features; return the number of photos used.
-
-    Args:
-        model: changed in place; its classifier stays as it is.
-        banks: groups of decoded photos.
-        device: where the classifier runs.
-        seed: of the photos and crops that are drawn.
-    """
+    """Set all that codes the classifier's pooled features; return the number of photos used."""
     embeddings = embed(model.descriptor.network.to(device), banks, device, seed)
     set_descriptor(model.to(device), embeddings, TARGET_BYTES)
     return len(embeddings)
@@ -50,14 +43,12 @@ def compute_descriptor(
 def embed(
     network: nn.Module, banks: Sequence[PhotoBank], device: torch.device, seed: int = 0
 ) -> Tensor:
-    """Return pooled features (n, 1280) of square crops, of ``MOST_PHOTOS`` at most.
-
-    Crops are not resampled, as they are not in use: a network sees other features of what is
-    blurred. Photos that are smaller than a crop are enlarged only where there are no others.
-    """
+    """Return pooled features (n, 1280) of square crops, of ``MOST_PHOTOS`` at most."""
     network.to(memory_format=torch.channels_last).eval()
     rng = np.random.default_rng(seed)
     photos = [photo for bank in banks for photo in bank.photos]
+    # Crops are not resampled: a network sees other features of what is blurred. Photos that are
+    # smaller than a crop are enlarged only where there are no others.
     large = [photo for photo in photos if min(photo.shape[1:]) >= WINDOW] or photos
     drawn = rng.permutation(len(large))[:MOST_PHOTOS]
     found = []
@@ -79,19 +70,19 @@ def _crop(photo: Tensor, rng: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def set_descriptor(model: Small, embeddings: Tensor, targets: Sequence[float]) -> None:
-    """Set the linear paths, the gains and the probabilities.
+    """Set linear paths, gains and probabilities by pooled features (n, 1280).
 
-    Args:
-        model: changed in place.
-        embeddings: (n, 1280) pooled features.
-        targets: bytes of a descriptor at each quality.
+    ``targets`` are bytes of a descriptor at each quality.
     """
-    samples, last = embeddings.double(), model.classifier_tail
+    samples = embeddings.double()
     mean = samples.mean(0)
     covariance = (samples - mean).T @ (samples - mean) / len(samples)
-    root = metric_root(covariance, fisher_information(last, embeddings), FLOOR).double()
+    root = metric_root(
+        covariance, fisher_information(model.classifier_tail, embeddings), FLOOR
+    ).double()
     elements = model.descriptor.project.out_features
     variance, basis = principal_components(root @ covariance @ root, elements)
+    # ``basis`` is orthogonal, ``root`` is not: the way back needs its inverse.
     analysis, synthesis = basis.T @ root, torch.linalg.solve(root, basis)
     _set_linear(model.descriptor.project, analysis, -analysis @ mean)
     _set_linear(model.classifier_tap.expand, synthesis, mean)
@@ -102,6 +93,7 @@ def fisher_information(last: nn.Linear, embeddings: Tensor) -> Tensor:
     """Second moment (1280, 1280) of the gradients of the classes' log-probabilities."""
     weight = last.weight.double()
     p = F.softmax(last(embeddings) / TEMPERATURE, dim=-1).double()
+    # The mean of ``diag p - p p^T`` over photos, without a matrix of all classes a photo.
     pooled = p @ weight
     return weight.T @ (p.mean(0)[:, None] * weight) - pooled.T @ pooled / len(p)
 

@@ -41,13 +41,8 @@ def start_small(
     Of all linear codes of the features' cells, the latents start as the one that costs the
     detector's answers least; training starts there instead of from noise.
 
-    Args:
-        model: changed in place.
-        teacher: the uncompressed detector.
-        sensitivity: the metric of its features, measured.
-        images: batches (N, 3, S, S) of RGB 0..255, some dozens of crops in all.
-        weights: folder of the initial weights, for the classifier.
-        few: those of the batches that set prediction and hyper-latent.
+    ``images`` are batches (N, 3, S, S) of RGB 0..255, some dozens of crops in all, of which
+    ``few`` set prediction and hyper-latent; the classifier comes from the folder ``weights``.
     """
     model.encoder.front.load_state_dict(teacher.front.state_dict())
     model.detector_tail.load_state_dict(teacher.tail.state_dict())

@@ -30,9 +30,14 @@ from cdvision.training.finished import Finished, fill_module
 from cdvision.training.learning_rates import codec_rate, group_by_rate
 from cdvision.training.photo_bank import PhotoBank, count_photos, draw_batch
 from cdvision.training.plan import Plan
-from cdvision.training.prices import measure_prices, recorded_prices, restore_prices
 from cdvision.training.protocols import channels_last, lay_out
-from cdvision.training.rate_control import TARGET_BYTES, RateControl
+from cdvision.training.rate_control import (
+    TARGET_BYTES,
+    RateControl,
+    measure_prices,
+    recorded_prices,
+    restore_prices,
+)
 from cdvision.training.stage import Stage
 from cdvision.training.transmission import Transmission, transmit
 from cdvision.training.weight_average import MEMORY, WeightAverage
@@ -70,12 +75,7 @@ class DistilledStage(Stage):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds, and what a run that goes on from here needs."""
-        return {
-            "model": self.model,
-            "average": self.average,
-            "rate": self.rate,
-            "sensitivity": self.sensitivity,
-        }
+        return {name: getattr(self, name) for name in ("model", "average", "rate", "sensitivity")}
 
     def result(self) -> nn.Module:
         """Return the averaged model."""
@@ -173,6 +173,7 @@ class MapStage(DistilledStage):
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode a batch at random qualities and compare what the detector gets of it."""
+        # Every image has a quality of its own: a step learns several rates at once.
         image = self.draw_crops(rng)
         drawn = torch.from_numpy(rng.integers(QUALITIES, size=len(image)))
         quality = drawn.to(self.plan.device)

@@ -17,66 +17,39 @@ from torch.nn import functional as F
 
 from cdvision.engines import Engine
 from cdvision.heads.distribution_boxes import cell_grid, decode_boxes
-from cdvision.models.small.nanodet import DenseDetections, DetectorFeatures
+from cdvision.models.small.nanodet import DetectorFeatures
 from cdvision.models.small.network import DETECTOR, Small
 from cdvision.models.small.training.receiver import draw_quality
-from cdvision.training.labelled_boxes import LabelledBank, LabelledBatch
+from cdvision.training.labelled_boxes import LabelledBank
 
 SAMPLES = 32  # a side: points in a box at which a mask is compared
 CELLS_PER_OBJECT = 3
 LEAST_OVERLAP = 0.5  # of a cell's box with the object's
 
 
-class Received(NamedTuple):
-    """What the receiver's frozen networks make of a batch.
-
-    ``features`` are the detector's, at both scales; ``pyramid`` and ``embeddings`` are maps of 96
-    channels a level, at 1/8 ... 1/64.
-    """
-
-    features: DetectorFeatures
-    pyramid: tuple[Tensor, ...]
-    embeddings: list[Tensor]
-    dense: DenseDetections
-
-
 class MaskExample(NamedTuple):
-    """One batch to learn from, with P cells that found an object.
+    """One batch to learn from, with P cells that found an object."""
 
-    Attributes:
-        features: (N, 116, H/8, W/8).
-        pyramid: maps at 1/8, 1/16 and 1/32.
-        cells: embeddings (p, 96) of the cells, a level each; P cells in all.
-        image: (P,) int64, which picture of the batch.
-        boxes: (P, 4) the cells' own boxes in pixels.
-        masks: (P, 32, 32) the object's mask at points spread over the box, 0 ... 1.
-    """
-
-    features: Tensor
-    pyramid: tuple[Tensor, ...]
-    cells: list[Tensor]
-    image: Tensor
-    boxes: Tensor
-    masks: Tensor
+    features: Tensor  # (N, 116, H/8, W/8)
+    pyramid: tuple[Tensor, ...]  # maps at 1/8, 1/16 and 1/32
+    cells: list[Tensor]  # embeddings (p, 96) of the cells, a level each; P cells in all
+    image: Tensor  # (P,) int64, which picture of the batch
+    boxes: Tensor  # (P, 4) the cells' own boxes in pixels
+    masks: Tensor  # (P, 32, 32) the object's mask at points spread over the box, 0 ... 1
 
 
 class _Found(NamedTuple):
-    """Cells that found objects: of which picture, which cell, and the object's number there."""
+    """Cells that found objects, each (P,) int64."""
 
-    image: Tensor
+    image: Tensor  # of which picture
     cell: Tensor
-    number: Tensor
+    number: Tensor  # of the object in the picture
 
 
 def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> DetectorFeatures:
-    """Send (N, 3, H, W) RGB 0..255 through streams; return the features that arrive.
+    """Send (N, 3, H, W) RGB 0..255 at qualities (N,), 0 to 7; return the features that arrive.
 
     The package's own graphs do it: the latents are those that its streams carry.
-
-    Args:
-        engine: of a package of `small`.
-        images: network inputs, H and W multiples of 32.
-        quality: (N,) of each one, 0 to 7.
     """
     pixels = images.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     latents = engine.run("encoder", {"image": pixels, "quality": quality})
@@ -86,59 +59,46 @@ def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> Detec
 
 
 @torch.no_grad()
-def read_features(model: Small, features: DetectorFeatures) -> Received:
-    """Run the detector's tail on features, with all that happens inside."""
-    tail = model.detector_tail
-    pyramid = tail.pyramid(features)
-    embeddings = tail.head.embeddings(pyramid)
-    return Received(features, pyramid, embeddings, DenseDetections(*tail.head.outputs(embeddings)))
-
-
 def draw_example(
     engine: Engine, model: Small, bank: LabelledBank, batch: int, rng: np.random.Generator
 ) -> MaskExample:
     """Draw photos and qualities, send them, and look which cells find objects with masks."""
     photos = bank.batch(batch, rng)
     features = receive(engine, photos.images, draw_quality(batch, rng).numpy())
-    return example_of(read_features(model, features), photos)
-
-
-@torch.no_grad()
-def example_of(received: Received, photos: LabelledBatch) -> MaskExample:
-    """Match the cells of a batch with its labelled objects."""
-    boxes = _cell_boxes(received.dense.distances, photos.images.shape[2:])
-    confidence = torch.sigmoid(received.dense.scores).amax(dim=2)
-    found = _joined(
-        [
-            _matches(number, boxes[number], confidence[number], target)
-            for number, target in enumerate(photos.targets)
-        ]
-    )
-    found = _by_cell(found)  # levels follow each other
+    tail = model.detector_tail
+    pyramid = tail.pyramid(features)
+    embeddings = tail.head.embeddings(pyramid)
+    scores, distances = tail.head.outputs(embeddings)
+    boxes = _cell_boxes(distances, photos.images.shape[2:])
+    found = _find(boxes, torch.sigmoid(scores).amax(dim=2), photos.targets)
     chosen = boxes[found.image, found.cell]
-    masks = [target["masks"] for target in photos.targets]
-    return MaskExample(
-        received.features.fine,
-        received.pyramid[:3],
-        _embeddings(received.embeddings, found),
-        found.image,
-        chosen,
-        _sampled_masks(masks, found, chosen),
-    )
+    masks = _sampled_masks([target["masks"] for target in photos.targets], found, chosen)
+    cells = _embeddings(embeddings, found)
+    return MaskExample(features.fine, pyramid[:3], cells, found.image, chosen, masks)
+
+
+def _find(boxes: Tensor, confidence: Tensor, targets: Sequence[dict[str, Tensor]]) -> _Found:
+    """Match the cells of a batch with its labelled objects, in the order of the cells."""
+    parts = [
+        _matches(number, boxes[number], confidence[number], target)
+        for number, target in enumerate(targets)
+    ]
+    image, cell, number = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    # Cells count through the levels: sorted, those of one level stand together.
+    order = torch.argsort(cell, stable=True)
+    return _Found(image[order], cell[order], number[order])
 
 
 def sample_in_boxes(maps: Tensor, image: Tensor, boxes: Tensor, *, stride: int) -> Tensor:
     """Sample maps (N, C, h, w) at 32 x 32 points of each box: (P, C, 32, 32).
 
-    Args:
-        maps: one a picture.
-        image: (P,) the picture of each box.
-        boxes: (P, 4) in pixels of the network input.
-        stride: pixels of a cell of the maps.
+    ``image`` (P,) is the picture of each box; ``boxes`` (P, 4) are in pixels of the network input,
+    of which a cell of the maps has ``stride``.
     """
     grid = _grid(boxes, maps.new_tensor([maps.shape[3], maps.shape[2]]) * stride)
     rows, parts = [torch.nonzero(image == n)[:, 0] for n in range(len(maps))], []
-    for number, own in enumerate(rows):  # not maps[image]: a copy of a map a box
+    # One picture at a time: ``maps[image]`` would copy a map for each box.
+    for number, own in enumerate(rows):
         points = grid[own].view(1, -1, SAMPLES, 2)
         part = F.grid_sample(
             maps[number : number + 1], points, padding_mode="border", align_corners=False
@@ -149,8 +109,10 @@ def sample_in_boxes(maps: Tensor, image: Tensor, boxes: Tensor, *, stride: int) 
 
 def _grid(boxes: Tensor, sides: Tensor) -> Tensor:
     """Return places in boxes (P, 32, 32, 2), x and y, where a map of ``sides`` spans -1 ... 1."""
+    # Centres of equal cells: no point lies on the edge, where the object ends.
     points = (torch.arange(SAMPLES, device=boxes.device) + 0.5) / SAMPLES
     low, extent = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
+    # ``grid_sample`` counts from -1 at the left edge of the map to 1 at its right one.
     x, y = (2 * (low + points[None, :, None] * extent) / sides - 1).unbind(2)
     across, down = x[:, None].expand(-1, SAMPLES, -1), y[:, :, None].expand(-1, -1, SAMPLES)
     return torch.stack([across, down], dim=3)
@@ -176,9 +138,11 @@ def _matches(number: int, boxes: Tensor, confidence: Tensor, target: dict[str, T
     cells, numbers = [], []
     for item in torch.nonzero(target["masked"])[:, 0].tolist():
         own = torch.nonzero((owner == item) & (best >= LEAST_OVERLAP))[:, 0]
+        # Sure and well placed at once: a sure cell with a poor box is a poor teacher.
         rank = torch.argsort(confidence[own] * best[own], descending=True)[:CELLS_PER_OBJECT]
         cells.append(own[rank])
         numbers.append(torch.full_like(own[rank], item))
+    # Photos without masks give empty columns, which ``cat`` would refuse to make of nothing.
     none = [torch.zeros(0, dtype=torch.int64, device=boxes.device)]
     cell = torch.cat(cells + none)
     return _Found(torch.full_like(cell, number), cell, torch.cat(numbers + none))
@@ -188,18 +152,10 @@ def _overlaps(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of boxes (M, 4) with (n, 4)."""
     low = torch.maximum(first[:, None, :2], second[:, :2])
     high = torch.minimum(first[:, None, 2:], second[:, 2:])
+    # Boxes that do not meet have a negative side: two of them would multiply to an area.
     shared = (high - low).clamp(min=0).prod(2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
     return shared / (areas[0][:, None] + areas[1] - shared).clamp(min=1e-6)
-
-
-def _joined(parts: Sequence[_Found]) -> _Found:
-    return _Found(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _by_cell(found: _Found) -> _Found:
-    order = torch.argsort(found.cell, stable=True)
-    return _Found(*(column[order] for column in found))
 
 
 def _embeddings(levels: Sequence[Tensor], found: _Found) -> list[Tensor]:
@@ -214,6 +170,8 @@ def _embeddings(levels: Sequence[Tensor], found: _Found) -> list[Tensor]:
 
 
 def _sampled_masks(masks: Sequence[Tensor], found: _Found, boxes: Tensor) -> Tensor:
+    """Sample each cell's mask in the cell's own box: the box that a receiver will have."""
+    # Objects of all pictures stand in one row; a picture's begin behind those before it.
     first = np.cumsum([0, *(len(m) for m in masks)])
     starts = torch.tensor(first[:-1], device=found.image.device)
     stacked = torch.cat(list(masks))[:, None].float()

@@ -20,7 +20,7 @@ from cdvision.models.small.graphs import load
 from cdvision.models.small.training.mask_examples import MaskExample, draw_example, sample_in_boxes
 from cdvision.models.small.training.options import MaskOptions
 from cdvision.package.loader import ModelPackage
-from cdvision.training.labelled_boxes import LabelledBank, LabelledPhoto
+from cdvision.training.labelled_boxes import BoxedPhoto, LabelledBank
 from cdvision.training.plan import Plan
 from cdvision.training.stage import Stage
 from cdvision.training.weight_average import WeightAverage
@@ -31,11 +31,7 @@ ROUND_BATCHES, ROUND_PASSES = 24, 4  # a round is drawn once and learned from so
 class MaskStage(Stage):
     """The mask branch on frozen streams.
 
-    Args:
-        start: a package of `small`, which gets a new mask branch where it has none.
-        banks: groups of photos with masks, see ``banks_with_masks``.
-        plan: how long and where.
-        options: the learning rate of the branch.
+    ``start`` gets a new branch where it has none; ``banks`` are those of ``banks_with_masks``.
     """
 
     name = "masks"
@@ -102,12 +98,14 @@ class MaskStage(Stage):
         if number + 1 not in self._rounds:
             following = self._pool.submit(self._drawn, number + 1)
             self._rounds = {number: self._rounds[number], number + 1: following}
+        # Every pass over a round takes its batches in another order.
         turn, place = divmod(place, ROUND_BATCHES)
         order = np.random.default_rng((self.plan.seed, number, turn)).permutation(ROUND_BATCHES)
         return self._rounds[number].result()[int(order[place])]
 
     def _drawn(self, number: int) -> list[MaskExample]:
         rng = np.random.default_rng((self.plan.seed, number))
+        # A power below 1: small sets are drawn more often than their share of the photos.
         shares = np.array([(len(b.landscape) + len(b.portrait)) ** 0.6 for b in self.banks])
         chosen = rng.choice(len(self.banks), size=ROUND_BATCHES, p=shares / shares.sum())
         return [
@@ -125,9 +123,11 @@ def mask_logits(prototypes: Tensor, coefficients: Tensor) -> Tensor:
     inputs = PROTOTYPES + PLACES
     sizes = [HIDDEN * inputs, HIDDEN, HIDDEN, 1]
     first, bias, last, offset = torch.split(coefficients, sizes, dim=1)
+    # A coefficient's place is known to its network: from -1 to 1 over the box, at cell centres.
     line = (torch.arange(side, device=prototypes.device) + 0.5) * 2 / side - 1
     places = torch.stack(torch.meshgrid(line, line, indexing="xy"))  # x, y
     known = torch.cat([prototypes, places.expand(count, -1, -1, -1)], dim=1).flatten(2)
+    # Each object has weights of its own: a batch of matrix products is one small network each.
     hidden = torch.baddbmm(bias[:, :, None], first.view(count, HIDDEN, inputs), known)
     logits = torch.baddbmm(offset[:, :, None], last[:, None], F.relu(hidden))
     return logits.view(count, side, side)
@@ -138,17 +138,18 @@ def mask_losses(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
     Source: Milletari et al., "V-Net", 3DV 2016, for the dice loss.
     """
-    if not len(logits):
-        zero = logits.sum()
-        return {"entropy": zero, "dice": zero}
+    if not len(logits):  # a sum of nothing still has a gradient, a mean of nothing is NaN
+        return {"entropy": logits.sum(), "dice": logits.sum()}
+    # Both are means over objects: points are as many in a small box as in a large one.
     entropy = F.binary_cross_entropy_with_logits(logits, masks)
     guess, truth = torch.sigmoid(logits).flatten(1), masks.flatten(1)
-    shared, total = (guess * truth).sum(1), guess.square().sum(1) + truth.square().sum(1)
+    shared = (guess * truth).sum(1)
+    total = guess.square().sum(1) + truth.square().sum(1)
     return {"entropy": entropy, "dice": (1 - 2 * shared / (total + 1e-3)).mean()}
 
 
 def banks_with_masks(
-    sets: Sequence[Sequence[LabelledPhoto]], *, short: int, long: int, device: torch.device
+    sets: Sequence[Sequence[BoxedPhoto]], *, short: int, long: int, device: torch.device
 ) -> list[LabelledBank]:
     """Keep the photos that have a mask; each set is drawn by a power of its size."""
     kept = [[p for p in photos if any(m is not None for m in p.masks)] for photos in sets]
