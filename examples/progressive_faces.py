@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import cdvision
-from cdvision.evaluation.label_table import read_rows
+from cdvision.evaluation.labelled import read_rows
 from cdvision.evaluation.photo_files import open_photo_files
 from cdvision.evaluation.picture_distance import psnr
 from cdvision.evaluation.rivals import RIVALS, missing

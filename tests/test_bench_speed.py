@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import cdvision
 from cdvision.bench import speed_parts as parts
 from cdvision.bench.cold_start import cold_starts, peak_memory
-from cdvision.bench.speed import RATIOS, SpeedReport, bench_speed, read_photos
+from cdvision.bench.speed import RATIOS, SpeedReport, bench_speed, format_speed, read_photos
 from cdvision.bench.speed_parts import (
     content_pixels,
     detect_in_files,
@@ -24,7 +24,6 @@ from cdvision.bench.speed_parts import (
     picture_file,
     rivals,
 )
-from cdvision.bench.speed_report import format_speed
 from cdvision.bench.timing import WARM_UPS, Spread, paired_times, pairwise_ratio, rotated
 from cdvision.cli import command_line
 from cdvision.errors import CdvisionError

@@ -18,8 +18,7 @@ from cdvision.errors import CdvisionError
 from cdvision.evaluation.bootstrap import bootstrap
 from cdvision.evaluation.coco_ap import CocoScoring
 from cdvision.evaluation.coco_labels import CocoLabels, read_coco_labels
-from cdvision.evaluation.voc_ap import VocScoring
-from cdvision.evaluation.voc_classes import COCO_TO_VOC, voc_class
+from cdvision.evaluation.voc_ap import COCO_TO_VOC, VocScoring, voc_class
 from cdvision.results import Detections
 from cdvision.results.masks import encode_mask
 

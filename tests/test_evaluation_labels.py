@@ -15,7 +15,6 @@ import pytest
 from cdvision.errors import CdvisionError
 from cdvision.evaluation import class_index
 from cdvision.evaluation.answer_formats import AttributeVerdict
-from cdvision.evaluation.attribute_ranking import AttributeRanking
 from cdvision.evaluation.attribute_scoring import AttributeScoring
 from cdvision.evaluation.class_index import ClassIndex
 from cdvision.evaluation.coco_labels import read_coco_labels
@@ -25,6 +24,7 @@ from cdvision.evaluation.labelled import (
     coco_photos,
     folder_photos,
 )
+from cdvision.evaluation.ranking import AttributeRanking
 
 NAMES = ("tench, Tinca tinca", "crane", "coffee mug", "crane", "sunglass", "sunglasses, shades")
 COCO: dict[str, Any] = {

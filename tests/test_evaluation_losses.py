@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cdvision.evaluation.bootstrap import Draws, bootstrap
-from cdvision.evaluation.losses import with_losses
-from cdvision.evaluation.records import format_records
+from cdvision.evaluation.records import format_records, with_losses
 
 PHOTOS = 200
 

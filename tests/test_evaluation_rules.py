@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cdvision.bench.cold_start import cold_starts
-from cdvision.bench.speed import Ratio, _batch, _part_times, _ratios
+from cdvision.bench.speed import Ratio, _bar, _batch, _part_times, _ratios
 from cdvision.bench.speed_parts import (
     DETECT,
     ENTROPY,
@@ -25,7 +25,6 @@ from cdvision.bench.speed_parts import (
     end_to_end,
     picture_file,
 )
-from cdvision.bench.speed_report import _bar
 from cdvision.bench.timing import Spread, paired_times
 from cdvision.errors import ImageError
 from cdvision.evaluation import vvc
@@ -34,13 +33,13 @@ from cdvision.evaluation.bootstrap import bootstrap, interval
 from cdvision.evaluation.curve import LabelledSet, pixel_record, stream_curve
 from cdvision.evaluation.labelled import LabelledPhoto
 from cdvision.evaluation.layers import LayerSender
-from cdvision.evaluation.losses import with_losses
 from cdvision.evaluation.ranking import (
     RankedDetections,
     area_under_curve,
     mean_over_classes,
     precision_at_recalls,
 )
+from cdvision.evaluation.records import with_losses
 from cdvision.evaluation.rival_curve import RivalPath, rival_paths, rival_record
 from cdvision.evaluation.rivals import RIVALS, PillowRival, shrink
 from cdvision.heads.content_pooling import pooling_inputs

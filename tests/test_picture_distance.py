@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.picture_distance import PictureJudge, ms_ssim, psnr
-from cdvision.evaluation.picture_distance.structural_similarity import STABLE, WEIGHTS
+from cdvision.evaluation.picture_distance.pixel_distance import STABLE, WEIGHTS
 
 Pictures = NDArray[np.uint8]
 

@@ -71,8 +71,7 @@ def speed(
     chosen: ChosenModel,
 ) -> None:
     """Time every part of the chain, beside JPEG, WebP, AVIF, HEVC and the uncompressed network."""
-    from cdvision.bench.speed import COLD_RUNS, bench_speed, read_photos
-    from cdvision.bench.speed_report import format_speed
+    from cdvision.bench.speed import COLD_RUNS, bench_speed, format_speed, read_photos
 
     report = bench_speed(
         chosen.loaded,

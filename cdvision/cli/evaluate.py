@@ -93,9 +93,13 @@ def evaluate(
     """
     from cdvision.evaluation.answer_cache import CacheFolder, default_cache_folder
     from cdvision.evaluation.curve import pixel_record, stream_curve
-    from cdvision.evaluation.losses import with_losses
     from cdvision.evaluation.pixel_networks import PixelNetworks
-    from cdvision.evaluation.records import attributes_of, format_attributes, format_records
+    from cdvision.evaluation.records import (
+        attributes_of,
+        format_attributes,
+        format_records,
+        with_losses,
+    )
 
     _check_files(labels.source, out, plot)
     model = chosen.loaded

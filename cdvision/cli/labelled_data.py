@@ -147,8 +147,7 @@ class LabelledData(CheckedOptions):
         from cdvision.evaluation.coco_ap import CocoScoring
         from cdvision.evaluation.coco_labels import read_coco_labels
         from cdvision.evaluation.labelled import coco_photos
-        from cdvision.evaluation.voc_ap import VocScoring
-        from cdvision.evaluation.voc_classes import voc_class
+        from cdvision.evaluation.voc_ap import VocScoring, voc_class
 
         labels = read_coco_labels(self.source)
         if self.voc is not None:

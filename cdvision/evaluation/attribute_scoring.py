@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.answer_formats import ATTRIBUTES, AttributeVerdict
-from cdvision.evaluation.attribute_ranking import AttributeRanking
 from cdvision.evaluation.bootstrap import Scorer
 from cdvision.evaluation.notices import listed, notice
-from cdvision.evaluation.ranking import mean_over_classes
+from cdvision.evaluation.ranking import AttributeRanking, mean_over_classes
 
 
 @dataclass(frozen=True)

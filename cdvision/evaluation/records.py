@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from cdvision.evaluation.bootstrap import Draws, interval
 from cdvision.evaluation.plot import Curve
 
 Record = Mapping[str, Any]
@@ -84,9 +85,9 @@ def _first(record: Record) -> str:
 def _cell(record: Record, name: str) -> str:
     if name not in record:
         return ""
-    interval = _interval(record, name)
+    ends_of = _interval(record, name)
     between = " to " if name.endswith("_loss") else "-"  # a loss may be a gain: below 0
-    ends = between.join(f"{end:.3f}" for end in interval or ())
+    ends = between.join(f"{end:.3f}" for end in ends_of or ())
     return f"{record[name]:.3f}" + (f" ({ends})" if ends else "")
 
 
@@ -136,7 +137,7 @@ def uncompressed_figure(records: Sequence[Record]) -> float | None:
 
 def _curve(codec: str, records: Sequence[Record]) -> Curve:
     name = main_figure(records[0])
-    intervals = [interval for record in records if (interval := _interval(record, name))]
+    intervals = [ends for record in records if (ends := _interval(record, name))]
     complete = len(intervals) == len(records)
     return Curve(
         codec,
@@ -145,3 +146,37 @@ def _curve(codec: str, records: Sequence[Record]) -> Curve:
         [low for low, _ in intervals] if complete else None,
         [high for _, high in intervals] if complete else None,
     )
+
+
+def with_losses(records: Sequence[dict[str, Any]], draws: Sequence[Draws]) -> list[dict[str, Any]]:
+    """Add ``NAME_loss``, ``_low`` and ``_high`` to every record of a stream.
+
+    NAME is the record's main figure. Records stay as they are where nothing was measured without a
+    codec, or not on the same photos.
+
+    Args:
+        records: one measurement each, all of one set.
+        draws: their drawn figures, in the same order.
+    """
+    # Both were drawn together, the same photos each time, so the interval of their difference is a
+    # fraction of each one's own: photos that are hard are hard for both.
+    references = [number for number, record in enumerate(records) if record["codec"] == "none"]
+    if not references:
+        return list(records)
+    reference, drawn = records[references[0]], draws[references[0]]
+    return [
+        record if record["codec"] == "none" else {**record, **_loss(reference, drawn, record, own)}
+        for record, own in zip(records, draws, strict=True)
+    ]
+
+
+def _loss(reference: Record, drawn: Draws, record: Record, own: Draws) -> dict[str, float]:
+    name = main_figure(record)
+    if "refused" in reference or "refused" in record or name not in reference:
+        return {}
+    loss = float(reference[name]) - float(record[name])
+    if name not in own:
+        return {f"{name}_loss": loss}
+    # Draw by draw, since entry r of both is of the same photos: what both miss cancels out.
+    low, high = interval(loss, drawn[name] - own[name])
+    return {f"{name}_loss": loss, f"{name}_loss_low": low, f"{name}_loss_high": high}

@@ -13,12 +13,22 @@ from cdvision.evaluation.answer_formats import DETECTIONS
 from cdvision.evaluation.bootstrap import Scorer
 from cdvision.evaluation.coco_labels import CocoLabels
 from cdvision.evaluation.ranking import RankedDetections, area_under_curve, mean_over_classes
-from cdvision.evaluation.voc_classes import voc_class
 
 if TYPE_CHECKING:
     from cdvision.results import Detections
 
 OVERLAP = 0.5
+RENAMED = {
+    "airplane": "aeroplane",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "couch": "sofa",
+    "tv": "tvmonitor",
+}
+ALIKE = "bicycle bird boat bottle bus car cat chair cow dog horse person sheep train"
+# COCO's name -> VOC's name; COCO's other sixty classes have no counterpart.
+COCO_TO_VOC = {**RENAMED, **{name: name for name in ALIKE.split()}}
 Boxes = NDArray[np.float64]
 
 
@@ -63,6 +73,15 @@ class VocScoring:
             return {"ap50": mean_over_classes([_precision(entry, weights) for entry in ranked])}
 
         return figures
+
+
+def voc_class(name: str) -> str | None:
+    """Return VOC's name of a class, or None: a truck, say, is no VOC class.
+
+    >>> voc_class("couch"), voc_class("tvmonitor"), voc_class("truck")
+    ('sofa', 'tvmonitor', None)
+    """
+    return COCO_TO_VOC.get(name, name if name in COCO_TO_VOC.values() else None)
 
 
 def _precision(ranked: RankedDetections, weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from cdvision.errors import CdvisionError, ModelError
 from cdvision.evaluation.picture_distance.feature_distance import dists, lpips
 from cdvision.evaluation.picture_distance.feature_networks import VGG16_CHANNELS, AlexNet, Vgg16
 from cdvision.evaluation.picture_distance.metric_weights import WEIGHTS_FILE, default_folder
-from cdvision.evaluation.picture_distance.pixel_error import Pictures
+from cdvision.evaluation.picture_distance.pixel_distance import Pictures
 from cdvision.package.loader import file_sha256
 
 LEAST_SIDE = 32  # pixels: AlexNet has nothing left of smaller ones

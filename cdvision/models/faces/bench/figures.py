@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.bench.bjontegaard import non_dominated
-from cdvision.evaluation.picture_distance.structural_similarity import scales
+from cdvision.evaluation.picture_distance.pixel_distance import scales
 from cdvision.evaluation.plot import Curve, write_plot
 from cdvision.evaluation.rivals import RIVALS
 from cdvision.models.faces.bench.paths import UNCOMPRESSED
