@@ -1,7 +1,6 @@
 """A package's graph as one ONNX model that needs no file beside it, and no PyTorch to make.
 
-The package keeps the weights of all its graphs in one half-precision file that they share. What
-leaves the package carries its own::
+::
 
     package graph ─ embed weights ─ fold constants ─ cast bytes first ─ name axes ─ describe
 """
@@ -53,7 +52,12 @@ def standalone_graph(
         fold_constants(model)  # the Cast behind each weight too
     _cast_bytes_first(model)
     _cast_bytes_last(model)
-    _name_axes(model, package, graph)
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        axes = named_axes(package.card, graph, value.name, axes_of(value))
+        for dim, axis in zip(dims, axes, strict=True):
+            if isinstance(axis, str):
+                dim.dim_param = axis
     _describe(model, package, graph)
     return model
 
@@ -67,14 +71,17 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Replace all nodes at once: removing one compares it with every node before it."""
+    """Replace all nodes of a graph."""
+    # At once: removing one compares it with every node before it. And by copies: the nodes given
+    # belong to the list that is emptied.
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
 
 
 def fold_constants(model: onnx.ModelProto) -> None:
-    """Compute what depends on weights alone: engines quantise and fuse only plain weights."""
+    """Compute what depends on weights alone."""
+    # Engines quantise and fuse plain weights only, not what a node makes of them.
     constants = {t.name: t for t in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}  # a node must give them
     kept = []
@@ -124,11 +131,9 @@ def _cast_bytes_first(model: onnx.ModelProto) -> None:
             continue
         name = f"{value.name}.float"
         for node in graph.node:
-            for place, read in enumerate(node.input):
-                if read == value.name:
-                    node.input[place] = name
-        cast = helper.make_node("Cast", [value.name], [name], to=TensorProto.FLOAT)
-        cast.name = f"cast_{value.name}"
+            node.input[:] = [name if read == value.name else read for read in node.input]
+        label = f"cast_{value.name}"
+        cast = helper.make_node("Cast", [value.name], [name], label, to=TensorProto.FLOAT)
         graph.node.insert(0, cast)
 
 
@@ -138,10 +143,10 @@ def _cast_bytes_last(model: onnx.ModelProto) -> None:
     readers = [name for node in model.graph.node for name in node.input]
     for value in model.graph.output:
         last = producers[value.name]
-        cast = producers.get(last.input[0]) if last.op_type == "Transpose" else None
-        if cast is None or cast.op_type != "Cast" or readers.count(cast.output[0]) != 1:
+        if value.type.tensor_type.elem_type != TensorProto.UINT8 or last.op_type != "Transpose":
             continue
-        if value.type.tensor_type.elem_type != TensorProto.UINT8:
+        cast = producers.get(last.input[0])
+        if cast is None or cast.op_type != "Cast" or readers.count(cast.output[0]) != 1:
             continue
         # float -> Cast -> Transpose -> bytes becomes float -> Transpose -> Cast -> bytes.
         last.input[0], last.output[0] = cast.input[0], f"{value.name}.float"
@@ -149,15 +154,6 @@ def _cast_bytes_last(model: onnx.ModelProto) -> None:
         moved = onnx.NodeProto.FromString(cast.SerializeToString())
         model.graph.node.remove(cast)
         model.graph.node.append(moved)  # nothing reads an output: it may come last
-
-
-def _name_axes(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None:
-    for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        axes = named_axes(package.card, graph, value.name, axes_of(value))
-        for dim, axis in zip(dims, axes, strict=True):
-            if isinstance(axis, str):
-                dim.dim_param = axis
 
 
 def axes_of(value: onnx.ValueInfoProto) -> Axes:

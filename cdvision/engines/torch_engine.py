@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from cdvision.engines import Arrays
 from cdvision.errors import EngineError, ModelError
-
-if TYPE_CHECKING:
-    from cdvision.package.loader import ModelPackage
+from cdvision.package.loader import WEIGHTS_FILE, ModelPackage
 
 try:
     import torch
@@ -36,7 +34,6 @@ class TorchEngine:
         self, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
     ) -> None:
         from cdvision.networks.graphs import graph_modules, load_network
-        from cdvision.package.loader import WEIGHTS_FILE
 
         if WEIGHTS_FILE not in package.card.files:
             raise EngineError(

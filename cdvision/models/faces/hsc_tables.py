@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cdvision.building.package_builder import symbol_tables
+from cdvision.building.map_tables import symbol_tables
 from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
 from cdvision.entropy.tables import SymbolTables
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec

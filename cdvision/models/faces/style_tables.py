@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cdvision.building.package_builder import symbol_tables
+from cdvision.building.map_tables import symbol_tables
 from cdvision.models.faces.receiver.style_layers import StyleLayersCoder
 from cdvision.models.faces.scale_transformer import build_scale_transformer
 from cdvision.models.faces.style_layers import StyleLayers
