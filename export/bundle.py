@@ -78,9 +78,9 @@ def write_receiver_bundle(
         )
     shutil.copyfile(CODE / "bundle_check.py", folder / "smoke_test.py")
     write_install(folder, install, ENGINE_REQUIREMENTS)
-    _write_readme(folder, "receiver_readme.md", model.name, options.precision)
-    placed = [replace(graph, file=f"{GRAPHS}/{graph.file}") for graph in graphs.graphs]
-    return _report(replace(graphs, target="jetson", graphs=tuple(placed), folder=folder))
+    placed = tuple(replace(graph, file=f"{GRAPHS}/{graph.file}") for graph in graphs.graphs)
+    report = replace(graphs, target="jetson", graphs=placed, folder=folder)
+    return _finished(report, "receiver_readme.md")
 
 
 def write_sender_bundle(
@@ -95,11 +95,10 @@ def write_sender_bundle(
     write_sender_package(model.package, folder / MODEL)
     shutil.copyfile(CODE / "bundle_send.py", folder / "send.py")
     write_install(folder, install)
-    _write_readme(folder, "sender_readme.md", model.name, "as in the package")
     report = ExportReport(
         model.name, "sender", "as in the package", "none: the package's own graph", 0, (), folder
     )
-    return _report(report)
+    return _finished(report, "sender_readme.md")
 
 
 def write_streams(
@@ -141,13 +140,10 @@ def _calibration_streams(model: Model, photos: Sequence[ImageLike], folder: Path
     ]
 
 
-def _write_readme(folder: Path, readme: str, name: str, precision: str) -> None:
+def _finished(report: ExportReport, readme: str) -> ExportReport:
+    """Write a bundle's ``README.md``, and ``report.json`` with the size of the whole."""
     template = Template((CODE / readme).read_text(encoding="utf-8"))
-    text = template.substitute(model=name, precision=precision)
-    (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def _report(report: ExportReport) -> ExportReport:
-    """Add the size of the whole bundle, and write ``report.json``."""
+    text = template.substitute(model=report.model, precision=report.precision)
+    (report.folder / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in report.folder.rglob("*") if path.is_file())
     return replace(report, notes={**report.notes, "bundle_bytes": size}).write()

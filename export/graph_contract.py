@@ -53,13 +53,9 @@ def tail_of(graph: str) -> str | None:
 
 
 def named_axes(card: ModelCard, graph: str, name: str, found: Sequence[str | int]) -> Axes:
-    """Name the dynamic axes of an input or output.
+    """Name the dynamic axes of a graph's input or output.
 
-    Args:
-        card: of the model.
-        graph: name of the graph, such as ``"encoder"`` or ``"answer.mobilenet_v2"``.
-        name: of the input or output.
-        found: its axes in the graph's file: integers where fixed, any text where dynamic.
+    ``found`` are its axes in the graph's file: integers where fixed, any text where dynamic.
     """
     known = _known_axes(card, graph).get(name, ())
     # Heads behind proposals take regions of one picture: their first axis is no batch.

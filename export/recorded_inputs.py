@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,8 +45,7 @@ def record_inputs(
 
     Args:
         model: on any engine; it is left as it was.
-        photos: paths, bytes, PIL images or arrays; a path that ends in ``.cdv`` is a stream, all
-            that a receiver without the encoder can take.
+        photos: paths, bytes, PIL images or arrays; a path that ends in ``.cdv`` is a stream.
         qualities: at which each photo is encoded; the smallest, the default and the largest
             where None.
     """
@@ -57,19 +56,14 @@ def record_inputs(
     model.engine = recorder
     try:
         for photo in photos:
-            for bits in _streams_of(model, photo, chosen):
-                _ask_everything(model, bits)
+            if isinstance(photo, Path) and photo.suffix.lower() == STREAM_SUFFIX:
+                _ask_everything(model, photo.read_bytes())
+                continue
+            for quality in chosen:
+                _ask_everything(model, model.encode(photo, quality))
     finally:
         model.engine = engine
     return recorder.recorded
-
-
-def _streams_of(model: Model, photo: ImageLike, qualities: Sequence[int]) -> Iterator[bytes]:
-    if isinstance(photo, Path) and photo.suffix.lower() == STREAM_SUFFIX:
-        yield photo.read_bytes()
-        return
-    for quality in qualities:
-        yield model.encode(photo, quality)
 
 
 def _ask_everything(model: Model, bits: bytes) -> None:

@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -32,13 +30,10 @@ def graph_names(package: ModelPackage) -> list[str]:
 def standalone_graph(
     package: ModelPackage, graph: str, *, half_weights: bool = False
 ) -> onnx.ModelProto:
-    """Return a graph with its weights inside.
+    """Return a package's graph with its weights inside.
 
-    Args:
-        package: where the graph lies.
-        graph: its name.
-        half_weights: keep weights as float16, each with a Cast to float32 behind it (half the
-            size, the same results); float32 weights otherwise.
+    Weights are float32, or with ``half_weights`` float16, each with a Cast to float32 behind it
+    (half the size, the same results).
 
     Raises:
         ModelError: the package has no such graph, or it cannot be read.
@@ -124,7 +119,8 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 
 def _cast_bytes_first(model: onnx.ModelProto) -> None:
-    """Make a Cast the only reader of a uint8 input: TensorRT takes bytes there and nowhere else."""
+    """Make a Cast the only reader of a uint8 input."""
+    # TensorRT takes bytes as inputs and outputs of the whole, and in no operator but Cast.
     graph = model.graph
     for value in graph.input:
         if value.type.tensor_type.elem_type != TensorProto.UINT8:
@@ -165,6 +161,12 @@ def axes_of(value: onnx.ValueInfoProto) -> Axes:
 def _describe(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None:
     """Record names and meanings in the metadata, where every ONNX viewer shows them."""
     card = package.card
+    values = {}
+    for kind, ends in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in ends:
+            dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+            axes = ", ".join(map(str, axes_of(value)))
+            values[f"{kind}.{value.name}"] = f"{dtype} ({axes}): {meaning(value.name)}"
     model.producer_name, model.producer_version = "cdvision", __version__
     model.doc_string = f"{card.name}: {graph}"
     helper.set_model_props(
@@ -176,17 +178,9 @@ def _describe(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None
             "cdvision.version": __version__,
             "cdvision.licence": card.licence,
             "cdvision.opset": str(opset_of(model)),
-            **dict(_described_values(model)),
+            **values,
         },
     )
-
-
-def _described_values(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
-    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
-        for value in values:
-            dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-            axes = ", ".join(map(str, axes_of(value)))
-            yield f"{kind}.{value.name}", f"{dtype} ({axes}): {meaning(value.name)}"
 
 
 def opset_of(model: onnx.ModelProto) -> int:

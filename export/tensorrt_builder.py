@@ -137,10 +137,9 @@ class _Builder:
         proto = typed_graph(self._run.model, graph, precision, calibration)
         path = write_graph(proto, self._folder / precision / f"{graph}.onnx")
         profile = self._options.shapes.profile(proto)
-        onnx_file = path.relative_to(self._folder)
         # A folder of its own: these plans are checked by nobody, and the engine finds none of them.
         plan = Path("trtexec") / f"{graph}-{precision}.plan"
-        self.planned.append(PlannedBuild(onnx_file, plan, profile))
+        self.planned.append(PlannedBuild(path.relative_to(self._folder), plan, profile))
         report = graph_report(proto, path, self._folder)
         if self._runtime is not None:
             return self._build(report, path, profile, self._runtime)
@@ -171,8 +170,10 @@ class _Builder:
         runs = self._runs_within(report.graph, profile)
         # How far INT8 is from float only accuracy tells: its engine must be the graph it is built
         # from. All others must be the package's own graph.
-        int8, package_graph = key.precision == "int8", partial(self._run.reference.run, key.graph)
-        reference = OnnxGraph(str(path)).run if int8 else package_graph
+        if key.precision == "int8":
+            reference = OnnxGraph(str(path)).run
+        else:
+            reference = partial(self._run.reference.run, key.graph)
         parity = largest_differences(engine, reference, runs)
         check(f"{key.model}: {key.graph}", parity, TOLERANCES[key.precision])
         apart = {name: item.relative for name, item in parity.items()}

@@ -17,6 +17,7 @@ from cdvision.building.multiply_adds import count_multiply_adds
 from cdvision.entropy.coder import Coder
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
+from cdvision.export.partial_package import write_card
 from cdvision.networks.graphs import graph_modules, load_network
 from cdvision.package.card import CARD_FILE, ModelCard, SenderSpec
 from cdvision.package.graph_names import QUALITY
@@ -73,13 +74,11 @@ def write_package(
         fingerprint=coder.fingerprint.hex(),
         training=facts.training,
         metrics=facts.metrics,
-        files={name: file_sha256(folder / name) for name in files},
         senders={
             name: _count_sender(sender, card, folder) for name, sender in card.senders.items()
         },
     )
-    (folder / CARD_FILE).write_text(finished.to_json(), encoding="utf-8")
-    return finished
+    return write_card(finished, folder, files)
 
 
 def _count_sender(sender: SenderSpec, card: ModelCard, folder: Path) -> SenderSpec:

@@ -67,12 +67,7 @@ class OnnxEngine:
 
 
 class OnnxGraph:
-    """One graph in ONNX Runtime.
-
-    Args:
-        source: path of an ONNX file, or its bytes.
-        threads: threads inside a run; ONNX Runtime's default (all cores) where None.
-        providers: that may run it, the best first.
+    """One graph in ONNX Runtime, from a path or bytes; ``providers`` may run it, the best first.
 
     Raises:
         EngineError: ONNX Runtime cannot open it.

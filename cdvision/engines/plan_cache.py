@@ -85,7 +85,7 @@ class PlanCache:
         self.folder = folder
 
     def store(self, key: PlanKey, plan: bytes, notes: Mapping[str, Any]) -> Path:
-        """Write a plan and its record; ``notes`` are JSON values, the parity for example."""
+        """Write a plan and its record with notes, JSON values such as the parity."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / key.file
         record = {
@@ -140,13 +140,13 @@ def _record_path(plan: Path) -> Path:
 def usable_plan(
     keys: list[PlanKey], wanted: Mapping[str, str], shapes: Mapping[str, Shape], *, build: str
 ) -> PlanKey:
-    """Choose the plan that was built last among those that fit.
+    """Choose the first plan that fits.
 
     Args:
         keys: of one graph, the newest first.
         wanted: ``model_sha256``, ``tensorrt`` and ``compute_capability`` of this machine.
         shapes: of the inputs.
-        build: the command that would build what is missing.
+        build: the command that would build a plan.
 
     Raises:
         EngineError: none fits; says what was built elsewhere, or for which shapes.

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 class TensorrtEngine:
     """Opens each graph's plan when it is first asked for; the one built last that fits.
 
-    Runs of several threads take turns, as a plan has one set of buffers; while one of them waits
-    for the GPU, the others decode: so ``Model.analyze`` overlaps two batches.
-
     Args:
         package: the model package.
         device: ``"cuda"``, or ``"cuda:1"`` for the second GPU.
@@ -58,6 +55,8 @@ class TensorrtEngine:
         }
         self._keys: dict[str, list[PlanKey]] = {}
         self._open: dict[str, OpenGraph] = {}
+        # A plan has one set of buffers, so threads take turns. While one waits for the GPU, others
+        # decode: so ``Model.analyze``, with two batches under way, keeps both busy.
         self._turn = Lock()
 
     def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
