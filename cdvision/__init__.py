@@ -28,20 +28,18 @@ if TYPE_CHECKING:
     from cdvision.api import (
         attributes,
         classify,
-        crop_face,
         detect,
         encode,
         fit,
-        inspect,
-        list_models,
-        load,
         open,
         reconstruct,
         segment,
     )
-    from cdvision.model import Model
+    from cdvision.face_crop import crop_face
+    from cdvision.model import Model, load
+    from cdvision.package.registry import list_models
     from cdvision.results import Attributes, Classification, Detections
-    from cdvision.stream import StreamLimits
+    from cdvision.stream import StreamLimits, inspect
     from cdvision.stream_answers import Stream
 
 __all__ = [
@@ -72,33 +70,22 @@ __all__ = [
     "segment",
 ]
 
+# Modules of the names that are not the façade's.
 _HOMES = {
-    "cdvision.api": (
-        "attributes",
-        "classify",
-        "crop_face",
-        "detect",
-        "encode",
-        "fit",
-        "inspect",
-        "list_models",
-        "load",
-        "open",
-        "reconstruct",
-        "segment",
-    ),
-    "cdvision.model": ("Model",),
-    "cdvision.stream_answers": ("Stream",),
-    "cdvision.results": ("Attributes", "Classification", "Detections"),
-    "cdvision.stream": ("StreamLimits",),
+    **dict.fromkeys(("Model", "load"), "cdvision.model"),
+    "Stream": "cdvision.stream_answers",
+    **dict.fromkeys(("StreamLimits", "inspect"), "cdvision.stream"),
+    "crop_face": "cdvision.face_crop",
+    "list_models": "cdvision.package.registry",
+    **dict.fromkeys(("Attributes", "Classification", "Detections"), "cdvision.results"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'cdvision' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
+    value = getattr(import_module(_HOMES.get(name, "cdvision.api")), name)
+    # Kept, so that the next access finds it without this function.
     globals()[name] = value
     return value
 

@@ -10,33 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cdvision.model import Model, load
-from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint, installed_models
-from cdvision.stream import inspect, read_stream
+from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint
+from cdvision.stream import read_stream
 from cdvision.stream_answers import Stream
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-    from PIL.Image import Image
+    from numpy.typing import NDArray
 
     from cdvision.fit.report import FitReport
-    from cdvision.package.registry import ModelInfo
     from cdvision.photo import ImageLike
     from cdvision.results import Attributes, Classification, Detections
-
-__all__ = [
-    "attributes",
-    "classify",
-    "crop_face",
-    "detect",
-    "encode",
-    "fit",
-    "inspect",
-    "list_models",
-    "load",
-    "open",
-    "reconstruct",
-    "segment",
-]
 
 ModelLike = Model | str | Path | None
 
@@ -62,13 +45,18 @@ def encode(
         image: path, bytes of an image file, PIL image or (H, W, 3) uint8 RGB array.
         quality: 1 (smallest) to 8; the model's default where None.
         model: a loaded model, a name or a folder; the default model where None.
-        size: long side of the network input in pixels; where None, the photo's own up to 416.
+        size: long side of the network input in pixels, a multiple of 32; where None, the photo's
+            own up to the model's (416). Larger finds smaller objects and costs more bytes.
         check: refuse what the model is not made for, such as a cat for a model of faces.
         tasks: leave out what only other tasks than these need; all of the model's where None.
-        sender: which of the model's senders encodes; its first where None.
+        sender: which of the model's senders encodes, its first where None; streams of all senders
+            are read by the same receiver.
 
     Raises:
-        ImageError: the image cannot be read, or is refused.
+        ImageError: the image cannot be read or is refused, or the model takes no such size.
+        UnsupportedTask: the model cannot answer one of the tasks.
+        CdvisionError: the quality is out of range, there is no task in ``tasks``, or the model has
+            no such sender.
     """
     return _model(model).encode(image, quality, size=size, check=check, tasks=tasks, sender=sender)
 
@@ -113,15 +101,6 @@ def reconstruct(bits: bytes, *, model: ModelLike = None) -> NDArray[np.uint8]:
     return open(bits, model=model).reconstruct()
 
 
-def crop_face(
-    image: Image | NDArray[np.uint8], landmarks: ArrayLike | None = None, size: int = 128
-) -> NDArray[np.uint8]:
-    """Cut out and align a face for the models of faces; see ``cdvision.face_crop.crop_face``."""
-    from cdvision.face_crop import crop_face as crop
-
-    return crop(image, landmarks, size)
-
-
 def fit(
     network: Any,
     split: str | None = None,
@@ -142,22 +121,19 @@ def fit(
     ``stream.features(NAME)`` and ``stream.dense(NAME)``, NAME being the folder's.
 
     Args:
-        network: a PyTorch module, a pair of modules (front, tail), or what ``cdvision fit
-            --network`` takes: ``"torchvision:resnet50"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``,
+        network: a PyTorch module, a pair of modules (front, tail), or the text after ``cdvision fit
+            --network``: ``"torchvision:resnet50"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``,
             ``"FILE.onnx"``.
         split: name of the module (or ONNX tensor) whose output the tap is to give.
         images: folders or tars of photos, without labels.
         out: folder of the tap; started again with the same arguments, a stopped run goes on.
         model: whose streams.
         weights: a file, or a name that torchvision or timm knows.
-        mean: of the network's input; where None what is known of it, else ImageNet's.
+        mean: of the network's input; where None those known of it, else ImageNet's.
         std: as ``mean``.
         range: value of white in the network's input; 1 where None.
         order: ``"rgb"`` or ``"bgr"``.
         options: fields of ``FitOptions``: ``minutes``, ``size``, ``tune_tail``, ``device`` ...
-
-    Raises:
-        CdvisionError: something does not fit; the message says what to do.
     """
     from cdvision.fit.fitting import fit_tap
     from cdvision.fit.options import FitOptions
@@ -167,11 +143,6 @@ def fit(
     sources = [images] if isinstance(images, (str, Path)) else images
     chosen = FitOptions(**options)
     return fit_tap(request, [Path(s) for s in sources], Path(out), model=model, options=chosen)
-
-
-def list_models() -> list[ModelInfo]:
-    """List the installed models."""
-    return installed_models()
 
 
 def _model(model: ModelLike) -> Model:

@@ -10,15 +10,22 @@ from PIL import Image
 
 from cdvision.errors import ImageError
 
-EYE_TO_EYE, EYE_TO_MOUTH = 4.0, 3.6  # the cut's side in these distances; the greater holds
-MOST = 8  # times the result's side: the resolution at which a large face is cut
-DOWN = 0.1  # of the eyes-to-mouth vector: the cut's centre lies below the middle of the eyes
+# The cut's side in these distances; the greater holds.
+EYE_TO_EYE, EYE_TO_MOUTH = 4.0, 3.6
+# Times the result's side: the resolution at which a large face is cut.
+MOST = 8
+# Of the eyes-to-mouth vector: the cut's centre lies below the middle of the eyes.
+DOWN = 0.1
 
 
 def crop_face(
     image: Image.Image | NDArray[np.uint8], landmarks: ArrayLike | None = None, size: int = 128
 ) -> NDArray[np.uint8]:
     """Return a face cut out, turned upright and resized to (size, size, 3) RGB.
+
+    >>> from PIL import Image
+    >>> crop_face(Image.new("RGB", (300, 200)), size=64).shape
+    (64, 64, 3)
 
     The cut follows CelebA-HQ: a square along the eyes, whose side is four times the eyes' distance
     or 3.6 times that of eyes and mouth, whichever is greater. Where it leaves the picture, the
@@ -31,43 +38,30 @@ def crop_face(
         size: side of the result in pixels.
 
     Raises:
-        ImageError: another number of points, a point that is not a number, or eyes and mouth in
-            one place.
+        ImageError: landmarks that are not five finite points, or eyes and mouth in one place.
 
     Source: Karras et al., "Progressive Growing of GANs", ICLR 2018, appendix C.
-
-    >>> from PIL import Image
-    >>> crop_face(Image.new("RGB", (300, 200)), size=64).shape
-    (64, 64, 3)
     """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     picture = picture.convert("RGB")
     if size < 1:
         raise ImageError(f"expected a size of at least one pixel, found {size}")
     if landmarks is None:
-        return _resized(_central_square(picture), size)
-    centre, right = _cut(_points(landmarks))
-    return _resized(_turned(picture, centre, right, size), size)
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.crop((left, top, left + side, top + side))
+    else:
+        square = _turned(picture, *_cut(np.asarray(landmarks, dtype=np.float64)), size)
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _central_square(picture: Image.Image) -> Image.Image:
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
-
-
-def _points(landmarks: ArrayLike) -> NDArray[np.float64]:
-    points = np.asarray(landmarks, dtype=np.float64)
+def _cut(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the cut's centre, and the vector from it to the middle of its right edge."""
     if points.shape != (5, 2) or not np.isfinite(points).all():
         raise ImageError(
             "landmarks of a face should be five finite points (x, y): eyes, nose and corners of "
             f"the mouth, found shape {points.shape}"
         )
-    return points
-
-
-def _cut(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cut's centre, and the vector from it to the middle of its right edge."""
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
     across, down = points[1] - points[0], mouth - eyes
     # The mean of both directions: one alone would follow every tilt of an eye or a corner.
@@ -103,8 +97,5 @@ def _margin(picture: Image.Image, corners: list[NDArray[Any]]) -> int:
         max(-corner.min(), corner[0] - picture.width, corner[1] - picture.height)
         for corner in corners
     )
+    # Two pixels more, because bicubic sampling reads that far beyond a place.
     return int(np.clip(np.ceil(outside) + 2, 2, 2 * max(picture.size)))
-
-
-def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))

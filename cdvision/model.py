@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.analysis import BATCH_SIZE, AnalysisResult, StreamItems, analyze_streams
+from cdvision.analysis import BATCH_SIZE, AnalysisResult, Analyzer, StreamItems
 from cdvision.engines import create_engine
 from cdvision.entropy.coder import Latents
 from cdvision.errors import BitstreamError, CdvisionError, ImageError, ModelError, UnsupportedTask
@@ -64,29 +64,11 @@ class Model:
         tasks: Sequence[str] | None = None,
         sender: str | None = None,
     ) -> bytes:
-        """Encode a photo into a stream.
-
-        Args:
-            image: path, bytes of an image file, PIL image or (H, W, 3) uint8 RGB array.
-            quality: 1 (smallest) to 8; the card's default where None.
-            size: long side of the network input in pixels, a multiple of 32. Where None, the
-                photo's own up to the card's (416). Larger finds smaller objects and costs more
-                bytes.
-            check: refuse what the model is not made for: a picture that a model of faces takes
-                for none.
-            tasks: leave out what only other tasks than these need, and the work for it; all tasks
-                of the card where None.
-            sender: which of the card's senders encodes; the first where None. Streams of all
-                senders are read by the same receiver.
-
-        Raises:
-            ImageError: the image cannot be read or is refused, or the size is not one that the
-                model takes.
-            UnsupportedTask: the model cannot answer one of the tasks.
-            CdvisionError: the quality is out of range, there is no task in ``tasks``, or the model
-                has no such sender.
-        """
-        quality, layers = self._checked_quality(quality), self._layers_for(tasks)
+        """Encode a photo into a stream; see ``cdvision.encode`` for arguments and errors."""
+        quality = self.card.default_quality if quality is None else quality
+        if not isinstance(quality, (int, np.integer)) or not 1 <= quality <= self.card.qualities:
+            raise CdvisionError(f"quality: expected 1 to {self.card.qualities}, found {quality!r}")
+        quality, layers = int(quality), self._layers_for(tasks)
         spec = self._sender(sender)
         fitted = fit_photo(read_photo(image), self.card.input, size)
         latents = self._run_sender(spec, fitted, quality, layers, check=check)
@@ -107,16 +89,13 @@ class Model:
     def encode_latents(
         self, photo: FittedPhoto, quality: int, *, sender: str | None = None
     ) -> Latents:
-        """Run a sender on a photo in its network input; return what a receiver will decode.
-
-        See ``Stream.latents``.
-        """
+        """Run a sender on a fitted photo; return the latents that a receiver will decode."""
         spec, layers = self._sender(sender), self._layers_for(None)
         latents = self._run_sender(spec, photo, quality, layers, check=False)
         return self.package.coder.received(latents, quality - 1)
 
     def picture_for(self, graph: SenderGraph, photo: FittedPhoto) -> NDArray[np.uint8]:
-        """Return what a graph of a sender looks at: (H, W, 3) uint8."""
+        """Return the picture (H, W, 3) uint8 that a graph of a sender reads."""
         if graph.picture == "image":
             return photo.pixels
         if photo.window is None:
@@ -161,17 +140,14 @@ class Model:
             if not layers.isdisjoint(graph.layers):
                 picture = {graph.picture: self.picture_for(graph, photo)[None]}
                 outputs |= self.engine.run(name, {**picture, QUALITY: level})
-        if check and self.card.input.least_score is not None:
-            self._check_score(float(outputs["score"][0]), self.card.input.least_score)
-        return {name: outputs[name][0] for name in self.card.latents_of(layers) if name in outputs}
-
-    def _check_score(self, score: float, least: float) -> None:
-        if score < least:
+        least = self.card.input.least_score
+        if check and least is not None and (score := float(outputs["score"][0])) < least:
             raise ImageError(
                 f"model {self.name!r} codes faces, and this picture does not look like one: "
                 f"expected a score of {least:.2f} or more, found {score:.2f}; cut the face out "
                 "first (cdvision.crop_face), or encode it all the same (check=False)"
             )
+        return {name: outputs[name][0] for name in self.card.latents_of(layers) if name in outputs}
 
     def open(self, bits: bytes | bytearray | memoryview) -> Stream:
         """Parse a stream for answering; entropy decoding waits until it is needed.
@@ -222,27 +198,17 @@ class Model:
     ) -> Iterator[AnalysisResult]:
         """Answer several tasks for many streams, in order; a bad stream yields its error.
 
-        Batches run side by side; streams are read only as results are taken. See ``Analyzer``.
-
-        Args:
-            streams: bytes of streams, or (key, bytes) pairs.
-            tasks: any of the card's tasks.
-            batch_size: streams of one input size that the engine takes at once.
-            options: ``confidence`` and ``top``, as for ``detect`` and ``classify``;
-                ``ordered=False`` for results as they come; ``workers``, batches at once.
+        Batches of streams of one input size run side by side; streams, bytes or (key, bytes) pairs,
+        are read only as results are taken. Options are ``confidence`` and ``top``, as for
+        ``detect`` and ``classify``; ``ordered=False`` for results as they come; ``workers``,
+        batches at once.
         """
-        return analyze_streams(self, streams, tasks, batch_size, **options)
+        return Analyzer(self, tasks, batch_size=batch_size, **options)(streams)
 
     def no_task_message(self, task: str) -> str:
         """Say that this model cannot answer a task, and what it can."""
         able = ", ".join(self.card.tasks) or f"give features of {', '.join(self.card.tails)}"
         return f"model {self.name!r} cannot {task}: it can {able}"
-
-    def _checked_quality(self, quality: int | None) -> int:
-        quality = self.card.default_quality if quality is None else quality
-        if not isinstance(quality, (int, np.integer)) or not 1 <= quality <= self.card.qualities:
-            raise CdvisionError(f"quality: expected 1 to {self.card.qualities}, found {quality!r}")
-        return int(quality)
 
 
 def load(

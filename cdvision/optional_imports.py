@@ -18,11 +18,7 @@ EXTRAS = {
 
 
 def import_optional(module: str, purpose: str) -> Any:
-    """Import a module of an extra.
-
-    Args:
-        module: dotted name, such as ``"pyarrow.parquet"``.
-        purpose: what needs it, for the message.
+    """Import a module of an extra, such as ``"pyarrow.parquet"``, for a purpose that messages name.
 
     Raises:
         CdvisionError: it cannot be imported; the message says what to install.

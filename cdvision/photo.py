@@ -26,16 +26,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class FittedPhoto:
-    """A photo inside a network input.
+    """A photo inside a network input."""
 
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB; the photo at the top left, padding at right and bottom.
-        source_size: (width, height) of the photo as it came.
-        window: (S, S, 3) uint8 RGB, its central square, where the model takes a second look.
-    """
-
+    # (H, W, 3) uint8 RGB; the photo at the top left, padding at right and bottom.
     pixels: NDArray[np.uint8]
-    source_size: Size
+    source_size: Size  # (width, height) of the photo as it came
+    # (S, S, 3) uint8 RGB, its central square, where the model takes a second look.
     window: NDArray[np.uint8] | None = None
 
 
@@ -76,11 +72,8 @@ def read_photo(image: ImageLike) -> Image:
 def fit_photo(photo: Image, spec: InputSpec, size: int | None = None) -> FittedPhoto:
     """Fit a photo into a network input: scaled where it has to be, padded, aspect kept.
 
-    Args:
-        photo: RGB image.
-        spec: the model's input.
-        size: long side of the network input, a multiple of ``spec.multiple``; the photo's working
-            size where None.
+    ``size`` is the long side of the network input, a multiple of ``spec.multiple``; the photo's
+    working size where None.
     """
     from PIL import Image
 
@@ -93,20 +86,21 @@ def fit_photo(photo: Image, spec: InputSpec, size: int | None = None) -> FittedP
     width, height = network_input(photo.size, spec, size)
     content = content_size(photo.size, (width, height), spec.multiple)
     scaled = photo.resize(content, Image.Resampling.BILINEAR)  # copies where nothing changes
-    pixels = _padded_pixels(np.asarray(scaled), (width, height), spec)
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[: content[1], : content[0]] = np.asarray(scaled)
+    pixels[content[1] :] = spec.padding
+    pixels[: content[1], content[0] :] = spec.padding
     window = None if spec.window is None else central_window(scaled, spec.window)
     return FittedPhoto(pixels, photo.size, window)
 
 
 def central_window(photo: Image, spec: WindowSpec) -> NDArray[np.uint8]:
-    """Return the central square of a photo as (side, side, 3) uint8.
-
-    Where it has about that many pixels, they are taken as they are: interpolating between them
-    blurs, and half a pixel of it costs a classifier 3 to 5 points of top-1.
-    """
+    """Return the central square of a photo as (side, side, 3) uint8."""
     from PIL import Image
 
     side = spec.crop * min(photo.size)
+    # Where it has about that many pixels, they are taken as they are: interpolating between them
+    # blurs, and half a pixel of it costs a classifier 3 to 5 points of top-1.
     close = abs(side - spec.side) <= WINDOW_TOLERANCE * spec.side
     if close and spec.side <= min(photo.size):
         side = spec.side
@@ -116,22 +110,11 @@ def central_window(photo: Image, spec: WindowSpec) -> NDArray[np.uint8]:
     return np.asarray(photo.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
-def _padded_pixels(content: NDArray[np.uint8], size: Size, spec: InputSpec) -> NDArray[np.uint8]:
-    pixels = np.empty((size[1], size[0], 3), np.uint8)
-    height, width = content.shape[:2]
-    pixels[:height, :width] = content
-    pixels[height:] = spec.padding
-    pixels[:height, width:] = spec.padding
-    return pixels
-
-
 def working_size(source: Size, spec: InputSpec) -> int:
-    """Return the long side of the network input that a photo of ``source`` gets by default.
-
-    A photo is shrunk to ``spec.size`` but not enlarged: made-up pixels cost bytes and tell
-    nothing, and resampling by a few percent alone costs a classifier 2 points of top-1. Only below
-    ``spec.least_size`` would there be too few cells for the networks to see a context.
-    """
+    """Return the long side of the network input that a photo of ``source`` gets by default."""
+    # Shrunk to spec.size but not enlarged: made-up pixels cost bytes and tell nothing, and
+    # resampling by a few percent alone costs a classifier 2 points of top-1. Only below
+    # spec.least_size would there be too few cells for the networks to see a context.
     return min(spec.size, max(spec.least_size, _padded(max(source), spec.multiple)))
 
 
@@ -148,11 +131,9 @@ def network_input(source: Size, spec: InputSpec, size: int) -> Size:
 
 
 def content_size(source: Size, network: Size, multiple: int = 32) -> Size:
-    """Return (width, height) of the photo inside its network input; sender and receiver agree.
-
-    A photo that only has to be padded to fit keeps its pixels as they are.
-    """
+    """Return (width, height) of the photo inside its network input; sender and receiver agree."""
     size = max(network)
+    # A photo that only has to be padded to fit keeps its pixels as they are.
     if _padded(max(source), multiple) == size:
         return source
     width, height = (_scaled(side, size, max(source)) for side in source)
@@ -164,7 +145,7 @@ def _padded(side: int, multiple: int) -> int:
 
 
 def _scaled(side: int, numerator: int, denominator: int) -> int:
-    """Scale and round half up, in integers: in floats, padding and content could round apart."""
+    # Rounds half up, in integers: in floats, padding and content could round apart.
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from cdvision.entropy.coder import Latents, arrived_body
 from cdvision.errors import BitstreamError, UnsupportedTask
 from cdvision.heads.content_pooling import pooling_inputs
-from cdvision.heads.registry import Asked, answer
+from cdvision.heads.registry import Question, answer
 from cdvision.package.graph_names import ANSWER, LAYER_COUNT, QUALITY, cheapest_graph
 from cdvision.photo import Size, content_size, network_input
 from cdvision.stream import ParsedStream, StreamHeader
@@ -28,6 +27,9 @@ Array = NDArray[Any]
 
 class Stream:
     """Answers from one stream; latents, features and dense outputs are computed at most once.
+
+    Every question raises UnsupportedTask where the model has no network for it, and BitstreamError
+    where the bytes of a layer that it needs are damaged or have not arrived.
 
     Attributes:
         header: sizes, quality, model fingerprint and layer table.
@@ -62,6 +64,7 @@ class Stream:
         spec = self.model.card.input
         if spec.fit == "square":
             return self.input_size
+        # Not in the stream: the receiver computes what the sender computed.
         return content_size(self.source_size, self.input_size, spec.multiple)
 
     def latents(self) -> Latents:
@@ -71,9 +74,6 @@ class Stream:
             int32 arrays by the names that the model's card gives them: of `small` ``descriptor``
             (D,), ``symbols`` (C, H / stride, W / stride) and ``hyper`` (C_z, ...), of `hsc`
             ``base`` and ``detail``. What has not arrived is not there.
-
-        Raises:
-            BitstreamError: no layer has arrived, or one's bytes are no such latents.
         """
         coder = self.model.package.coder
         return self._decoded(coder.layers_in_order(self._layers))
@@ -89,6 +89,7 @@ class Stream:
             BitstreamError: too few of them have arrived for an answer.
         """
         spec = self.model.card.tails[tail]
+        # Up to the first gap: a later layer is of no use without the ones before it.
         arrived = list(takewhile(self._layers.__contains__, spec.layers))
         for layer in spec.layers[: spec.least_layers]:
             arrived_body(self._layers, layer)
@@ -109,11 +110,7 @@ class Stream:
         return found
 
     def features(self, tail: str) -> Array:
-        """Return the features at one tail's split point, float32 (channels, h, w).
-
-        Args:
-            tail: a name among the card's tails, such as ``"mobilenet_v2"``.
-        """
+        """Return the features (channels, h, w) float32 at the split point of one of the tails."""
         if tail not in self.model.card.tails:
             known = ", ".join(self.model.card.tails)
             raise UnsupportedTask(f"model {self.model.name!r} has no tail {tail!r}: it has {known}")
@@ -126,28 +123,24 @@ class Stream:
         """Answer any task of the model, ``"detect"`` say, with its options; see ``cdvision.tasks``.
 
         Raises:
-            UnsupportedTask: the model cannot answer it.
             CdvisionError: an option that the task does not take, or that is out of range.
-            BitstreamError: a layer's bytes are damaged, or it has not arrived.
         """
-        asked = find_task(task).checked(options)
+        checked = find_task(task).checked(options)
         tail = self.tail_for(task)
         spec = self.model.card.tails[tail]
-        return answer(
-            spec.head,
-            Asked(
-                task=task,
-                options=asked,
-                dense=self._dense_for(task, tail),
-                settings=spec.settings,
-                class_names=self._class_names(tail),
-                layers=len(self.layers_for(tail)),
-                input_size=self.input_size,
-                content_size=self.content_size,
-                source_size=self.source_size,
-                run=partial(self._run_part, tail),
-            ),
+        question = Question(
+            task=task,
+            options=checked,
+            dense=self._dense_for(task, tail),
+            settings=spec.settings,
+            class_names=self.model.package.classes.get(spec.classes, ()),
+            layers=len(self.layers_for(tail)),
+            input_size=self.input_size,
+            content_size=self.content_size,
+            source_size=self.source_size,
+            run=lambda part, inputs: self.model.engine.run(f"{part}.{tail}", inputs),
         )
+        return answer(spec.head, question)
 
     def detect(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
@@ -161,10 +154,6 @@ class Stream:
 
         Returns:
             Boxes in pixels of the source image, best first.
-
-        Raises:
-            UnsupportedTask: the model has no detector.
-            BitstreamError: the layer's bytes are damaged.
         """
         options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
         found: Detections = self.ask("detect", **options)
@@ -173,54 +162,32 @@ class Stream:
     def segment(
         self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
     ) -> Detections:
-        """Detect objects with a mask each; arguments, units and errors are those of ``detect``.
+        """Detect objects with a mask each; arguments and units are those of ``detect``.
 
-        Whoever wants boxes too should ask for masks first: they bring the boxes with them.
-
-        Returns:
-            Boxes and, in ``mask``, run-length encoded masks of the source image's size.
+        Whoever wants boxes too should ask for masks first: they bring the boxes with them. Masks
+        are run-length encoded, of the source image's size.
         """
         options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
         found: Detections = self.ask("segment", **options)
         return found
 
     def classify(self, *, top: int = 5) -> Classification:
-        """Classify the photo's central square; returns the ``top`` most probable classes.
-
-        Raises:
-            UnsupportedTask: the model has no classifier.
-            BitstreamError: the layer's bytes are damaged.
-        """
+        """Classify the photo's central square; returns the ``top`` most probable classes."""
         found: Classification = self.ask("classify", top=top)
         return found
 
     def attributes(self, *, all_attributes: bool = False) -> Attributes:
         """Tell the attributes of a face, from as many layers as have arrived.
 
-        Args:
-            all_attributes: also those that judge a person, or that a picture tells badly; the
-                report is limited to plainly visible ones otherwise.
-
-        Returns:
-            A calibrated probability for each, and whether the attribute counts as present.
-
-        Raises:
-            UnsupportedTask: the model does not code faces.
-            BitstreamError: a layer's bytes are damaged.
+        Each has a calibrated probability, and whether it counts as present. Told are those that are
+        plainly visible; ``all_attributes`` adds those that judge a person, or that a picture tells
+        badly.
         """
         found: Attributes = self.ask("attributes", all_attributes=all_attributes)
         return found
 
     def reconstruct(self) -> Array:
-        """Rebuild a picture, the better the more layers have arrived.
-
-        Returns:
-            (H, W, 3) uint8 RGB of the network input's size.
-
-        Raises:
-            UnsupportedTask: the model answers questions only.
-            BitstreamError: a layer's bytes are damaged.
-        """
+        """Rebuild a picture (H, W, 3) uint8 RGB of the input's size, better with each layer."""
         picture: Array = self.ask("reconstruct")
         return picture
 
@@ -241,10 +208,6 @@ class Stream:
         chosen = cheapest_graph(self.model.card, graph, self.graph_inputs(tail))
         outputs = self.model.engine.run(*chosen)
         self.keep_outputs(tail, graph, {name: value[0] for name, value in outputs.items()})
-
-    def _run_part(self, tail: str, part: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        """Run a graph behind a tail's dense outputs, such as ``box.TAIL``."""
-        return self.model.engine.run(f"{part}.{tail}", inputs)
 
     def keep_outputs(self, tail: str, graph: str, outputs: dict[str, Array]) -> None:
         """Store what a graph computed for this stream: its features and its dense outputs."""
@@ -274,17 +237,11 @@ class Stream:
         inputs[QUALITY] = np.array([self.header.quality - 1], np.int64)
         return inputs | pooling_inputs(spec, self.content_size, self.input_size)
 
-    def _class_names(self, tail: str) -> tuple[str, ...]:
-        return self.model.package.classes.get(self.model.card.tails[tail].classes, ())
-
 
 def _check_input(header: StreamHeader, model: Model) -> None:
     """Refuse network inputs that no encoder writes, before anything of their size is made."""
-    spec = model.card.input
-    size, found = (
-        max(header.input_width, header.input_height),
-        (header.input_width, header.input_height),
-    )
+    spec, found = model.card.input, (header.input_width, header.input_height)
+    size = max(found)
     if size > spec.max_size or size % spec.multiple:
         expected: object = f"sides up to {spec.max_size}, multiples of {spec.multiple}"
         raise BitstreamError("network-input size", expected=expected, found=found)

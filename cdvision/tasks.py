@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from math import inf
 from typing import Any
 
 from cdvision.errors import CdvisionError, UnsupportedTask
@@ -18,53 +19,38 @@ from cdvision.errors import CdvisionError, UnsupportedTask
 
 @dataclass(frozen=True)
 class TaskOption:
-    """One thing that a question may say.
+    """One option of a question."""
 
-    Attributes:
-        name: of the argument; the command line writes ``_`` as ``-``.
-        default: what is asked where it is left out; its type is the option's.
-        help: one line.
-        low: least value.
-        high: greatest value; None for no limit.
-        batched: whether ``analyze``, the command line and the service take it too.
-        aliases: other names of it on the command line.
-    """
-
-    name: str
-    default: float | int | bool
-    help: str
-    low: float | None = None
-    high: float | None = None
-    batched: bool = True
-    aliases: tuple[str, ...] = ()
+    name: str  # of the argument; the command line writes ``_`` as ``-``
+    default: float | int | bool  # its value where it is left out; its type is the option's
+    help: str  # one line
+    low: float | None = None  # least value
+    high: float | None = None  # greatest value; None for no limit
+    batched: bool = True  # whether ``analyze``, the command line and the service take it too
+    aliases: tuple[str, ...] = ()  # other names of it on the command line
 
     def check(self, value: Any) -> None:
         """Refuse a value of another kind or out of range; raises CdvisionError."""
-        kind = type(self.default)
-        taken = isinstance(value, bool) if kind is bool else _is_number(value)
-        if not taken or (self.low is not None and not self.low <= value <= self._highest):
-            raise CdvisionError(f"{self.name}: expected {self._expected()}, found {value!r}")
-
-    @property
-    def _highest(self) -> float:
-        return float("inf") if self.high is None else self.high
-
-    def _expected(self) -> str:
         if isinstance(self.default, bool):
-            return "True or False"
-        if self.high is None:
-            return f"at least {self.low:g}" if self.low is not None else "a number"
-        return f"{self.low:g} to {self.high:g}"
+            fits, expected = isinstance(value, bool), "True or False"
+        else:
+            # numpy's numbers too, without loading numpy; a NaN fails every comparison.
+            fits = not isinstance(value, (bool, str)) and hasattr(value, "__float__")
+            expected = "a number"
+            if self.low is not None:
+                limit = f"at least {self.low:g}"
+                expected = limit if self.high is None else f"{self.low:g} to {self.high:g}"
+                fits = fits and self.low <= value <= (inf if self.high is None else self.high)
+        if not fits:
+            raise CdvisionError(f"{self.name}: expected {expected}, found {value!r}")
 
 
 @dataclass(frozen=True)
 class Column:
     """Where a task's answers stand in a table of results: a list of structs.
 
-    Attributes:
-        name: of the column.
-        kind: what one entry is, for lines of CSV.
-        fields: name of each field, to its type: ``float``, ``int``, ``string`` or ``boolean``.
+    Lines of CSV call one entry by its ``kind``. Each of the ``fields`` has a type: ``float``,
+    ``int``, ``string`` or ``boolean``.
     """
 
     name: str
@@ -74,35 +60,27 @@ class Column:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question.
+    """One kind of question."""
 
-    Attributes:
-        name: of the task, of its command, and of its path in the service.
-        summary: one line, as a command tells it.
-        result: "module:Class" of its answers, which offer ``to_dict``, ``to_rows``, ``__len__`` and
-            ``__str__``.
-        answer: name under which an analysis keeps the answer; tasks that share one answer the same
-            question, the first of them the more fully.
-        options: what a question may say.
-        column: of tables of results; None where answers do not go into tables.
-        drawable: whether an answer can be drawn on a photo.
-        thorough: options under which every graph of the task is run, for recording its inputs.
-        measured: options under which `cdvision eval` asks.
-        scoring: for each kind of labels that `cdvision eval` takes, "module:name" of the scoring;
-            one of the kind ``table`` is given the rows of a csv.
-        example: an answer as JSON, for the service's contract.
-    """
-
-    name: str
-    summary: str
+    name: str  # of the task, of its command, and of its path in the service
+    summary: str  # one line, as a command tells it
+    # "module:Class" of its answers, which offer ``to_dict``, ``to_rows``, ``__len__`` and
+    # ``__str__``.
     result: str
+    # Name under which an analysis keeps the answer; tasks that share one answer the same question,
+    # the first of them the more fully.
     answer: str
-    options: tuple[TaskOption, ...] = ()
-    column: Column | None = None
-    drawable: bool = False
+    options: tuple[TaskOption, ...] = ()  # what a question may say
+    column: Column | None = None  # of tables of results; None where answers do not go into tables
+    drawable: bool = False  # whether an answer can be drawn on a photo
+    # Options under which every graph of the task is run, for recording its inputs.
     thorough: Mapping[str, Any] = field(default_factory=dict)
+    # Options under which `cdvision eval` asks.
     measured: Mapping[str, Any] = field(default_factory=dict)
+    # For each kind of labels that `cdvision eval` takes, "module:name" of the scoring; one of the
+    # kind ``table`` is given the rows of a csv.
     scoring: Mapping[str, str] = field(default_factory=dict)
+    # An answer as JSON, for the service's contract.
     example: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -132,6 +110,9 @@ BOX_OPTIONS = (
     TaskOption("iou", 0.6, "Overlap from which a weaker box is dropped.", 0, 1, batched=False),
     TaskOption("max_detections", 100, "At most so many boxes.", 1, batched=False),
 )
+ALL_ATTRIBUTES = TaskOption(
+    "all_attributes", False, "All attributes, not only plain ones.", aliases=("all",)
+)
 BOXES = Column(
     "boxes",
     "box",
@@ -142,17 +123,21 @@ BOXES = Column(
         "mask": "string",
     },
 )
+CLASSES = Column(
+    "classes", "class", {"class_id": "int", "class_name": "string", "probability": "float"}
+)
+ATTRIBUTES = Column(
+    "attributes", "attribute", {"name": "string", "probability": "float", "present": "boolean"}
+)
 # A detector's precision-recall curve needs its weak boxes too; NanoDet's own evaluation uses 0.05.
 WEAK_BOXES = {"confidence": 0.05}
-_BOX = {
-    "xyxy": [14.2, 20.5, 310.0, 402.7],
-    "confidence": 0.91,
-    "class_id": 15,
-    "class_name": "cat",
-}
+_CORNERS = [14.2, 20.5, 310.0, 402.7]
+_BOX = {"xyxy": _CORNERS, "confidence": 0.91, "class_id": 15, "class_name": "cat"}
+_TOP = {"class_id": 285, "class_name": "Egyptian cat", "probability": 0.75}
 _MASK = {"size": [300, 451], "counts": "Xg51k800001O0"}
 _SCORES = "cdvision.evaluation"
 
+# The tasks by name; of those that share an answer, the fullest stands first.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -191,35 +176,18 @@ TASKS: dict[str, Task] = {
             "cdvision.results:Classification",
             "classification",
             (TaskOption("top", 5, "How many classes.", 1),),
-            Column(
-                "classes",
-                "class",
-                {"class_id": "int", "class_name": "string", "probability": "float"},
-            ),
+            CLASSES,
             measured={"top": 5},
             scoring=dict.fromkeys(("classes", "folder"), f"{_SCORES}.accuracy:TopScoring"),
-            example={
-                "classes": [{"class_id": 285, "class_name": "Egyptian cat", "probability": 0.75}]
-            },
+            example={"classes": [_TOP]},
         ),
         Task(
             "attributes",
             "Tell the attributes of a face, from its stream.",
             "cdvision.results:Attributes",
             "attributes",
-            (
-                TaskOption(
-                    "all_attributes",
-                    False,
-                    "All attributes, not only plain ones.",
-                    aliases=("all",),
-                ),
-            ),
-            Column(
-                "attributes",
-                "attribute",
-                {"name": "string", "probability": "float", "present": "boolean"},
-            ),
+            (ALL_ATTRIBUTES,),
+            ATTRIBUTES,
             measured={"all_attributes": True},
             scoring={"attributes": f"{_SCORES}.attribute_scoring:AttributeScoring"},
             example={"attributes": [{"name": "Smiling", "probability": 0.97, "present": True}]},
@@ -227,7 +195,6 @@ TASKS: dict[str, Task] = {
         Task("reconstruct", "Rebuild pictures, where a model can.", "numpy:ndarray", "picture"),
     )
 }
-"""The tasks by name; of those that share an answer, the fullest stands first."""
 
 
 def register_task(task: Task) -> None:
@@ -270,8 +237,3 @@ def answered_by(names: Iterable[str]) -> list[Task]:
 def _register_installed() -> None:
     for entry in entry_points(group="cdvision.tasks"):
         register_task(entry.load())
-
-
-def _is_number(value: Any) -> bool:
-    # numpy's numbers too, without loading numpy; a NaN fails every comparison behind this
-    return not isinstance(value, (bool, str)) and hasattr(value, "__float__")

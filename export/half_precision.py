@@ -45,6 +45,7 @@ class _Halver:
 
     def rewrite(self) -> None:
         """Rewrite all nodes in place."""
+        # In the order of computation, so that the forms of a node's inputs are known by then.
         for node in list(self._graph.node):
             if self._is_half(node):
                 self._halve(node)

@@ -86,4 +86,5 @@ def _write_weights(package: ModelPackage, path: Path, names: set[str]) -> None:
     stored = [WEIGHTS_FILE, PART_WEIGHTS_FILE]  # a part can be cut again
     source = next(name for name in stored if name in package.card.files)
     with safe_open(package.folder / source, framework="numpy") as tensors:
+        # Sorted: sets have no order, and the same package must give the same bytes.
         save_file({name: tensors.get_tensor(name) for name in sorted(names)}, path)

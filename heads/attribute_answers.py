@@ -14,20 +14,15 @@ from cdvision.results.attributes import Attributes
 from cdvision.results.checks import ResultError, check_array
 
 if TYPE_CHECKING:
-    from cdvision.heads.registry import Asked
+    from cdvision.heads.registry import Question
 
 Table = NDArray[np.float64]
+TABLES = ("scale", "bias", "threshold")
 
 
 @dataclass(frozen=True, eq=False)
 class AttributeCalibration:
     """How logits become probabilities, for each number of layers that have arrived.
-
-    Attributes:
-        scale: (layers, K): a probability is the sigmoid of scale * logit + bias.
-        bias: (layers, K).
-        threshold: (layers, K): probability from which an attribute counts as present.
-        report: names that an answer holds unless all are asked for.
 
     Raises:
         ModelError: the tables do not have one shape, or are not finite.
@@ -35,10 +30,10 @@ class AttributeCalibration:
     Source of the calibration: Platt, "Probabilistic outputs for support vector machines", 1999.
     """
 
-    scale: Table
-    bias: Table
-    threshold: Table
-    report: tuple[str, ...]
+    scale: Table  # (layers, K): a probability is the sigmoid of scale * logit + bias
+    bias: Table  # (layers, K)
+    threshold: Table  # (layers, K): probability from which an attribute counts as present
+    report: tuple[str, ...]  # names that an answer holds unless all are asked for
 
     def __post_init__(self) -> None:
         tables = (self.scale, self.bias, self.threshold)
@@ -49,29 +44,26 @@ class AttributeCalibration:
 
     def to_settings(self) -> dict[str, Any]:
         """Return JSON values for a card's ``settings``."""
-        tables = {name: getattr(self, name).tolist() for name in ("scale", "bias", "threshold")}
-        return {**tables, "report": list(self.report)}
+        return {**{name: getattr(self, name).tolist() for name in TABLES}, "report": [*self.report]}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> AttributeCalibration:
         """Read back what ``to_settings`` gave; raises ModelError."""
         try:
-            scale, bias, threshold = (
-                np.array(settings[name], np.float64) for name in ("scale", "bias", "threshold")
-            )
-            return cls(scale, bias, threshold, report=tuple(settings["report"]))
+            tables = {name: np.array(settings[name], np.float64) for name in TABLES}
+            return cls(**tables, report=tuple(settings["report"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"attribute calibration: cannot be read ({error})") from error
 
 
-def answer_attributes(asked: Asked) -> Attributes:
+def answer_attributes(question: Question) -> Attributes:
     """Answer `attributes`, from as many layers as have arrived."""
     return attributes_from_logits(
-        asked.dense["logits"],
-        asked.class_names,
-        calibration=AttributeCalibration.from_settings(asked.settings),
-        layers=asked.layers,
-        **asked.options,
+        question.dense["logits"],
+        question.class_names,
+        calibration=AttributeCalibration.from_settings(question.settings),
+        layers=question.layers,
+        **question.options,
     )
 
 
@@ -83,14 +75,10 @@ def attributes_from_logits(
     layers: int,
     all_attributes: bool = False,
 ) -> Attributes:
-    """Return the attributes of one face.
+    """Return the attributes of one face, of K logits (float32) and their names.
 
-    Args:
-        logits: (K,) float32.
-        names: K names.
-        calibration: of the model.
-        layers: how many layers of the stream they come from, 1 or more.
-        all_attributes: those of ``calibration.report`` otherwise.
+    ``layers`` is how many layers of the stream they come from, 1 or more. Without
+    ``all_attributes`` only those of ``calibration.report`` are told.
 
     Raises:
         ResultError: logits of another shape or dtype, or not finite.
@@ -98,8 +86,10 @@ def attributes_from_logits(
     check_array("logits", logits, shape=(len(names),), dtype=np.float32)
     if not np.isfinite(logits).all():
         raise ResultError("logits must be finite, but some are NaN or infinite")
+    # A calibration of fewer layers than have arrived uses its last: more layers, surer logits.
     row = min(layers, len(calibration.scale)) - 1
     strength = calibration.scale[row] * logits.astype(np.float64) + calibration.bias[row]
+    # Clipped, because the exponential of a large strength would overflow.
     probability = (1 / (1 + np.exp(-np.clip(strength, -60, 60)))).astype(np.float32)
     wanted = set(names if all_attributes else calibration.report)
     kept = np.array([place for place, name in enumerate(names) if name in wanted], np.int64)

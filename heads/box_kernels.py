@@ -30,9 +30,11 @@ def _above(scores: Floats, confidence: Number) -> tuple[Integers, Integers, Floa
     """
     cells, used, total = np.empty(len(scores), np.int64), 0, 0
     for cell in range(len(scores)):
-        row, found = scores[cell], np.int32(0)  # this form is vectorised
+        row, found = scores[cell], np.int32(0)
+        # A sum without a branch, and in int32: this form is vectorised.
         for class_id in range(len(row)):
             found += np.int32(row[class_id] > confidence)
+        # Written always, kept only if it has any: the next cell overwrites it otherwise.
         cells[used] = cell
         used += int(found > 0)
         total += int(found)
@@ -53,6 +55,7 @@ def _merge(
     """Merge two neighbouring parts of ``order``, each by descending score; the left one first."""
     left, right = start, middle
     for place in range(start, stop):
+        # Of equal scores the left one goes first: so the sort is stable.
         if left < middle and (right >= stop or scores[order[left]] >= scores[order[right]]):
             merged[place] = order[left]
             left += 1
@@ -65,6 +68,7 @@ def _merge(
 def _best_first(scores: Floats) -> Integers:
     """Return the order by descending score; equal scores keep theirs."""
     count, width = len(scores), 1
+    # Merge sort from parts of one upwards, between two arrays that swap roles.
     order, merged = np.arange(count), np.empty(count, np.int64)
     while width < count:
         for start in range(0, count, 2 * width):
@@ -95,15 +99,9 @@ def best_candidates(
 ) -> tuple[Integers, Integers, Floats, Floats]:
     """Pick the best pairs as ``top_candidates`` does, with their cells' logits.
 
-    Args:
-        scores: (M, classes).
-        distances: (M, 32) logits, 8 for each side of a box.
-        confidence: scores must be larger than this.
-        limit: at most this many pairs are kept.
-
-    Returns:
-        Cell, class and score of each pair, (K,), and (4 K, 8) logits, a side a row, from which
-        the row's largest is subtracted.
+    Scores are (M, classes); distances (M, 32) logits, 8 for each side of a box. The answer is
+    cell, class and score of each pair, (K,), and (4 K, 8) logits, a side a row, from which the
+    row's largest is subtracted.
     """
     cell_of, class_of, score_of = _above(scores, confidence)
     order = _best_first(score_of)[:limit]
@@ -129,6 +127,7 @@ def _clipped(value: Number, limit: Number) -> Number:
 def _write_box(box: Floats, sums: Floats, cell: Floats, width: Number, height: Number) -> None:
     """Write the clipped box of a cell (x, y, stride), of the sums of its four sides."""
     x, y, stride = cell[0], cell[1], cell[2]
+    # A side lies at the mean bin, weighted sum over sum, in strides; left and top move backwards.
     box[0] = _clipped(x - sums[0, 1] / sums[0, 0] * stride, width)
     box[1] = _clipped(y - sums[1, 1] / sums[1, 0] * stride, height)
     box[2] = _clipped(x + sums[2, 1] / sums[2, 0] * stride, width)
@@ -151,30 +150,16 @@ def _overlap(box: Floats, other: Floats, iou: np.float32) -> bool:
     " float32, float32, float32, float32, float32, int64)"
 )
 def distinct_boxes(
-    sums: Floats,
-    cells: Floats,
-    cell_of: Integers,
-    class_of: Integers,
-    width: float,
-    height: float,
-    across: float,
-    down: float,
-    iou: np.float32,
-    most: int,
-) -> tuple[Integers, Floats, Floats]:
+    sums: Floats, cells: Floats, cell_of: Integers, class_of: Integers, width: float,
+    height: float, across: float, down: float, iou: np.float32, most: int,
+) -> tuple[Integers, Floats, Floats]:  # fmt: skip
     """Decode candidates, best first, and drop what overlaps a better box of its class.
 
-    Args:
-        sums: (4 K, 2): of each side, the sum of its bins' weights, and of weight times bin.
-        cells: (M, 3), see ``cell_grid``.
-        cell_of: (K,) the candidates' cells.
-        class_of: (K,) their classes.
-        width: of the content, to which boxes are clipped.
-        height: of the content.
-        across: pixels of the source over one of the content, along the width.
-        down: the same along the height.
-        iou: boxes whose intersection over union is larger overlap.
-        most: at most this many boxes are kept.
+    ``sums`` (4 K, 2) are, of each side, the sum of its bins' weights, and of weight times bin;
+    ``cell_of`` and ``class_of`` (K,) are the candidates' cells, rows of ``cells`` (M, 3), and
+    classes. Boxes are clipped to ``width`` x ``height`` of the content; ``across`` and ``down``
+    are pixels of the source over one of the content. Boxes overlap whose intersection over union
+    is larger than ``iou``; ``most`` are kept.
 
     Returns:
         Which candidates are kept, (n,), and their boxes (n, 4) in the input and in the source.
@@ -185,6 +170,7 @@ def distinct_boxes(
         if count == most:
             break
         box, sides = boxes[count], sums[SIDES * rank : SIDES * (rank + 1)]
+        # Written to the next free place, and kept there only if nothing speaks against it.
         _write_box(box, sides, cells[cell_of[rank]], width, height)
         distinct = box[2] > box[0] and box[3] > box[1]
         for better in range(count):

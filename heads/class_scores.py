@@ -12,27 +12,23 @@ from cdvision.results.checks import ResultError, check_array
 from cdvision.results.classification import Classification
 
 if TYPE_CHECKING:
-    from cdvision.heads.registry import Asked
+    from cdvision.heads.registry import Question
 
 
-def answer_classes(asked: Asked) -> Classification:
+def answer_classes(question: Question) -> Classification:
     """Answer `classify`: the most probable classes of ``logits``."""
-    return classification_from_logits(asked.dense["logits"], asked.class_names, **asked.options)
+    logits, names = question.dense["logits"], question.class_names
+    return classification_from_logits(logits, names, **question.options)
 
 
 def classification_from_logits(
     logits: NDArray[np.float32], class_names: Sequence[str], *, top: int = 5
 ) -> Classification:
-    """Take the softmax of one image's logits and keep the best classes.
+    """Take the softmax of one image's logits (C,) float32 and keep the ``top`` best classes.
 
     >>> logits = np.array([0.0, 3.0, 1.0], dtype=np.float32)
     >>> classification_from_logits(logits, ["cat", "dog", "owl"], top=2)
     Classification(dog 0.844, owl 0.114)
-
-    Args:
-        logits: (C,) float32.
-        class_names: C names.
-        top: how many classes to keep; more than C gives all.
 
     Raises:
         ResultError: logits of another shape or dtype, or not finite, or `top` below 1.
@@ -42,7 +38,8 @@ def classification_from_logits(
         raise ResultError(f"top must be at least 1, but got {top}")
     if not np.isfinite(logits).all():
         raise ResultError("logits must be finite, but some are NaN or infinite")
-    # float64, so that probabilities sum to 1 as exactly as float32 can show it
+    # In float64, so that probabilities sum to 1 as exactly as float32 can show it; less the largest
+    # logit, so that no exponential overflows.
     weights = np.exp(logits.astype(np.float64) - logits.max())
     best = np.argsort(-logits, kind="stable")[:top]
     return Classification(

@@ -16,25 +16,15 @@ Matrices = dict[str, NDArray[Any]]
 def pooling_inputs(tail: TailSpec, content: Size, network: Size) -> Matrices:
     """Return what a tail's graphs take beside the latents, with a batch axis of one.
 
-    Args:
-        tail: of the card.
-        content: (width, height) of the photo inside the network input, pixels.
-        network: (width, height) of the network input, padding included.
+    ``content`` and ``network`` are (width, height) of the photo and of the network input, pixels.
     """
     stride = tail.settings.get("pool_stride")
-    return {} if stride is None else _averages(stride, content, network)
-
-
-def _averages(stride: int, content: Size, network: Size) -> Matrices:
-    """Weights of an average over the photo's cells: padding must not count."""
-    rows, columns = (
-        _shares(content[axis] / stride, network[axis] // stride)[None, None] for axis in (1, 0)
-    )
-    return {"rows": rows, "columns": columns}
-
-
-def _shares(extent: float, count: int) -> NDArray[np.float32]:
-    """Share of each of ``count`` cells in the stretch [0, extent): float32, they sum to 1."""
-    covered = np.clip(extent - np.arange(count), 0.0, 1.0)
-    shares: NDArray[np.float32] = (covered / covered.sum()).astype(np.float32)
-    return shares
+    if stride is None:
+        return {}
+    matrices = {}
+    for axis, name in ((1, "rows"), (0, "columns")):
+        # Each cell counts by the part of it that the photo covers: padding must not count.
+        places = np.arange(network[axis] // stride)
+        covered = np.clip(content[axis] / stride - places, 0.0, 1.0)
+        matrices[name] = (covered / covered.sum()).astype(np.float32)[None, None]
+    return matrices

@@ -17,7 +17,7 @@ from cdvision.results.detections import Detections
 from cdvision.results.masks import Rle
 
 if TYPE_CHECKING:
-    from cdvision.heads.registry import Asked
+    from cdvision.heads.registry import Question
 
 Size = tuple[int, int]
 
@@ -33,21 +33,21 @@ class MaskOutputs(NamedTuple):
     prototypes: NDArray[np.float32]  # (12, H / 4, W / 4)
 
 
-def answer_objects(asked: Asked) -> Detections:
+def answer_objects(question: Question) -> Detections:
     """Answer `detect` and `segment` from the outputs of a dense head."""
-    dense = asked.dense
+    dense = question.dense
     masks = None
-    if asked.task == "segment":
+    if question.task == "segment":
         masks = MaskOutputs(*(dense[name] for name in MaskOutputs._fields))
     return detect_from_dense(
         dense["scores"],
         dense["distances"],
-        input_size=asked.input_size,
-        content_size=asked.content_size,
-        source_size=asked.source_size,
-        class_names=asked.class_names,
+        input_size=question.input_size,
+        content_size=question.content_size,
+        source_size=question.source_size,
+        class_names=question.class_names,
         masks=masks,
-        **asked.options,
+        **question.options,
     )
 
 
@@ -64,20 +64,13 @@ def detect_from_dense(
     max_detections: int = 100,
     masks: MaskOutputs | None = None,
 ) -> Detections:
-    """Find the boxes of one image in what its dense head gave.
+    """Find the boxes of one image in the outputs of its dense head.
 
-    Args:
-        scores: (M, classes) float32 after the sigmoid, rows as in `cell_grid`.
-        distances: (M, 32) float32 logits, see `decode_boxes`.
-        input_size: (width, height) of the network input.
-        content_size: (width, height) of the scaled image, at the top left of the input; the rest
-            is padding, and boxes are clipped to the content.
-        source_size: (width, height) of the source image, to whose pixels boxes are scaled.
-        class_names: one name per column of `scores`.
-        confidence: scores must be larger than this.
-        iou: overlap from which the weaker of two boxes of a class is dropped.
-        max_detections: at most this many boxes.
-        masks: what a mask branch gave; each detection then has a mask.
+    Scores (M, classes) float32 come after the sigmoid, rows as in `cell_grid`; distances (M, 32)
+    float32 are logits, see `decode_boxes`. Sizes are (width, height) of the network input, of the
+    scaled image at its top left, to which boxes are clipped, and of the source image, to whose
+    pixels they are scaled. Of two boxes of a class that overlap by ``iou`` the weaker is dropped.
+    With ``masks`` each detection has a mask.
 
     Raises:
         ResultError: the arrays do not have the shapes that `input_size` and `class_names` imply.
@@ -90,24 +83,25 @@ def detect_from_dense(
         raise ResultError(f"max_detections must be at least 1, but got {max_detections}")
     from cdvision.heads.box_kernels import best_candidates, distinct_boxes  # numba
 
-    # The exponentials and their sums are numpy's: boxes are those of `decode_boxes` to the last bit
+    # The exponentials and their sums are numpy's: boxes are those of `decode_boxes` to the last
+    # bit.
     scores, distances = (np.ascontiguousarray(a, np.float32) for a in (scores, distances))
     cell, class_id, found, logits = best_candidates(scores, distances, confidence, _CANDIDATES)
     sums, threshold = weight_sums(logits), largest_below(iou)
-    frame = *check_image_size(content_size), *_scale(content_size, source_size)
+    content = check_image_size(content_size)
+    frame = *content, source_size[0] / content[0], source_size[1] / content[1]
     kept, boxes, scaled = distinct_boxes(
         sums, cells, cell, class_id, *frame, threshold, max_detections
     )
     cell, class_id = cell[kept], class_id[kept]
+    sizes = input_size, content_size, source_size
     return Detections(
         xyxy=scaled,
         confidence=found[kept],
         class_id=class_id,
         class_name=_name_array(tuple(class_names))[class_id],
         image_size=source_size,
-        mask=None
-        if masks is None
-        else _masks(masks, cell, boxes, (input_size, content_size, source_size)),
+        mask=None if masks is None else _masks(masks, cell, boxes, sizes),
     )
 
 
@@ -129,12 +123,8 @@ def _masks(
     check_array("codes", codes, shape=("c", cells), dtype=np.float32)
     check_array("control", control, shape=("k", len(codes) + 1), dtype=np.float32)
     check_array("prototypes", masks.prototypes, shape=("k", *expected), dtype=np.float32)
+    # ``control`` is a linear layer, its bias in the last column: run for the chosen cells only.
     coefficients = codes[:, cell].T @ control[:, :-1].T + control[:, -1]
     return dynamic_masks(
         masks.prototypes, coefficients, boxes, content_size=content, source_size=source
     )
-
-
-def _scale(content_size: Size, source_size: Size) -> tuple[float, float]:
-    (width, height), (source_width, source_height) = content_size, source_size
-    return source_width / width, source_height / height

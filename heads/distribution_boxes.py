@@ -18,24 +18,19 @@ SIDES, BINS = 4, 8
 
 # One matrix product gives a softmax's denominator and its mean bin.
 _SUM_AND_MEAN = np.stack([np.ones(BINS), np.arange(BINS)], axis=1).astype(np.float32)
-# left and top move against the axes
+# Left and top move against the axes.
 _DIRECTION = np.array([-1, -1, 1, 1], dtype=np.float32)
 
 
 @lru_cache(maxsize=64)
 def cell_grid(height: int, width: int, strides: tuple[int, ...] = STRIDES) -> NDArray[np.float32]:
-    """Return where each cell starts, and its stride.
+    """Return where each cell starts, and its stride: x, y, stride (M, 3) float32, read-only.
 
     >>> cell_grid(16, 24, (8, 16))[:, 0]
     array([ 0.,  8., 16.,  0.,  8., 16.,  0., 16.], dtype=float32)
 
-    Args:
-        height: of the network input, in pixels.
-        width: of the network input, in pixels.
-        strides: one map of ceil(height / s) x ceil(width / s) cells per stride, row by row.
-
-    Returns:
-        (M, 3) float32, read-only and cached: x, y, stride.
+    A network input of ``height`` x ``width`` pixels has one map of ceil(height / s) x
+    ceil(width / s) cells per stride s, row by row.
     """
     maps = []
     for stride in strides:
@@ -48,14 +43,10 @@ def cell_grid(height: int, width: int, strides: tuple[int, ...] = STRIDES) -> ND
 
 
 def decode_boxes(distances: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn distance distributions into boxes, one per cell.
+    """Turn distance distributions into boxes, one per cell, in pixels of the input, not clipped.
 
-    Args:
-        distances: (K, 32) float32 logits: left, top, right, bottom, with 8 bins each.
-        cells: (K, 3) float32, rows of `cell_grid`.
-
-    Returns:
-        (K, 4) float32 left, top, right, bottom in pixels of the network input, not clipped.
+    Distances (K, 32) float32 are logits of left, top, right and bottom, with 8 bins each; cells
+    (K, 3) are rows of `cell_grid`.
     """
     check_array("distances", distances, shape=("k", SIDES * BINS), dtype=np.float32)
     check_array("cells", cells, shape=(len(distances), 3), dtype=np.float32)

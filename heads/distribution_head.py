@@ -17,12 +17,7 @@ BINS = 8
 
 
 class DistributionHead(nn.Module):
-    """One light branch a pyramid level; classes and box sides share it.
-
-    Args:
-        channels: channels of every level.
-        classes: number of classes.
-        levels: number of pyramid levels.
+    """One light branch a pyramid level, all of ``channels``; classes and box sides share it.
 
     Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, in NanoDet-Plus' depth-wise form.
     """

@@ -31,18 +31,16 @@ from torch.nn import functional as F
 from cdvision.heads.dynamic_masks import COEFFICIENTS, HIDDEN, PLACES, PROTOTYPES
 from cdvision.networks.layers import ConvAct, ResidualBlock
 
-LAST_STD = 0.01  # all cells start with nearly the same network
+# So small that all cells start with nearly the same network.
+LAST_STD = 0.01
 
 
 class MaskHead(nn.Module):
     """Prototypes from the finer levels, coefficients from the detection head's embeddings.
 
-    Args:
-        features: channels of the map at the split point, at 1/8.
-        channels: channels of every pyramid level and of every embedding.
-        levels: number of pyramid levels; prototypes are made of the first three.
-        width: channels of the branch.
-        hidden: units between an embedding and its coefficients.
+    The map at the split point, at 1/8, has ``features`` channels, every pyramid level and every
+    embedding ``channels``. The branch has ``width`` channels, and ``hidden`` units between an
+    embedding and its coefficients. Prototypes are made of the first three levels.
     """
 
     def __init__(
@@ -78,11 +76,9 @@ class MaskHead(nn.Module):
 
     def prototypes(self, features: Tensor, pyramid: Sequence[Tensor]) -> Tensor:
         """Return the maps that all objects of a picture share."""
-        at8, *coarser = (
-            lateral(level)
-            for lateral, level in zip(self.laterals, (features, *pyramid[:3]), strict=True)
-        )
-        p8, p16, p32 = coarser
+        pairs = zip(self.laterals, (features, *pyramid[:3]), strict=True)
+        at8, p8, p16, p32 = (lateral(level) for lateral, level in pairs)
+        # From coarse to fine, so that each resolution is enlarged once.
         fused = at8 + p8 + _double(p16 + _double(p32))
         return F.pixel_shuffle(self.project(self.refine(fused)), 2)
 
@@ -94,6 +90,7 @@ class MaskHead(nn.Module):
     def cell_codes(self, cells: Sequence[Tensor]) -> Tensor:
         """Return codes (P, 64) of picked embeddings, (p, channels) a level; p may be 0."""
         codes = []
+        # On single cells a 1x1 convolution is a linear layer.
         for squeeze, level in zip(self.squeeze, cells, strict=True):
             conv, activation = (cast(ConvAct, squeeze)[part] for part in (0, 1))
             weight, bias = cast(nn.Conv2d, conv).weight, cast(nn.Conv2d, conv).bias
@@ -112,6 +109,7 @@ def _double(x: Tensor) -> Tensor:
 
 def _start(control: nn.Linear) -> None:
     """Start from one ordinary network for all cells, from which each learns to differ."""
+    # That network's weights are the bias here, of He's variance: sqrt(2 / inputs) before a ReLU.
     first = HIDDEN * (PROTOTYPES + PLACES)
     nn.init.normal_(control.weight, std=LAST_STD)
     bias = torch.zeros(COEFFICIENTS)

@@ -24,12 +24,14 @@ def _logits(
 ) -> Floats:
     """Run an object's network on a window: (h, w). Loops run along rows, as memory does."""
     count, (top, left), width = len(maps), corner, len(across)
+    # Weights are (hidden, maps + x + y), then biases, then the second layer and its bias.
     inputs = count + 2
     hidden = (len(network) - 1) // (inputs + 2)
     logits, unit = np.full((len(down), width), network[-1]), np.empty(width, np.float32)
     for row in range(len(down)):
         for index in range(hidden):
             weights = network[index * inputs : (index + 1) * inputs]
+            # Bias and the row's place are the same along a row: added once.
             start = network[hidden * inputs + index] + weights[count + 1] * down[row]
             for column in range(width):
                 unit[column] = start + weights[count] * across[column]
@@ -38,6 +40,7 @@ def _logits(
                 line = maps[channel, top + row, left : left + width]
                 for column in range(width):
                     unit[column] += weight * line[column]
+            # The second layer, of the unit's ReLU.
             weight = network[hidden * (inputs + 1) + index]
             for column in range(width):
                 logits[row, column] += weight * max(unit[column], np.float32(0))
@@ -59,14 +62,10 @@ def lines_of_object(
 ) -> Floats:
     """Return an object's logits (columns, rows) at columns between the window's cells.
 
-    Args:
-        maps: (12, H, W) prototypes.
-        network: (129,), see ``dynamic_masks``.
-        corner: (row, column) of the maps at which the window begins.
-        across: (w,) places of the window's columns in the box.
-        down: (h,) places of its rows.
-        cells: (columns,) the window's column on the far side of which each column lies.
-        shares: (columns,) its share of the next one.
+    The window begins at ``corner`` (row, column) of ``maps`` (12, H, W); ``across`` (w,) and
+    ``down`` (h,) are the places of its columns and rows in the box, and ``network`` (129,) is as
+    in ``dynamic_masks``. ``cells`` are the window's columns on the far side of which each column
+    lies, ``shares`` its share of the next one.
     """
     logits = _logits(maps, network, corner, across, down)
     rows, width = logits.shape
@@ -85,7 +84,9 @@ def _first_row_behind(line: Floats, centres: NDArray[np.float64], place: int) ->
     """Return the first row whose centre lies behind the change of sign before a sample."""
     before, after = line[place - 1], line[place]
     share = np.float64(before) / (np.float64(before) - np.float64(after))
+    # Where the straight line between two samples is 0.
     crossing = centres[place - 1] + share * (centres[place] - centres[place - 1])
+    # The centre of row r lies at r + 0.5.
     return int(np.ceil(crossing - 0.5))
 
 
@@ -102,6 +103,7 @@ def positions_of(
     found, used = np.empty(columns * (samples + 1), np.int64), 0
     for column in range(columns):
         line, inside = lines[column], False
+        # One place more than there are samples: there a line that is still inside ends.
         for place in range(samples + 1):
             positive = place < samples and line[place] > 0
             if positive == inside:
@@ -126,21 +128,26 @@ def text_of(positions: NDArray[np.int64], pixels: int) -> NDArray[np.uint8]:
     See ``compress_counts`` of ``cdvision.results.masks``, of which this gives the same bytes.
     """
     count = len(positions) + 1
-    if count > 1 and positions[-1] == pixels:  # the last run is foreground to the last pixel
+    # Foreground to the last pixel: no run of background follows.
+    if count > 1 and positions[-1] == pixels:
         count -= 1
     runs = np.empty(count, np.int64)
     start = 0
     for i in range(count):
         stop = positions[i] if i < len(positions) else pixels
         runs[i], start = stop - start, stop
-    text, used = np.empty(13 * count, np.uint8), 0  # 64 bits, five a character
+    # 64 bits, five a character, are 13 characters at the most.
+    text, used = np.empty(13 * count, np.uint8), 0
     for i in range(count):
+        # From the third run on COCO writes the difference to the last run of the same colour.
         value = runs[i] - runs[i - 2] if i > 2 else runs[i]
         more = True
         while more:
             group = value & 31
             value >>= 5
+            # Done once what is left is all sign, and the group's top bit says which sign.
             more = value != -1 if group & 16 else value != 0
+            # 48 is "0"; 32 more say that another group follows.
             text[used] = group + (80 if more else 48)
             used += 1
     return text[:used].copy()

@@ -17,10 +17,6 @@ class PooledClassifier(nn.Module):
     >>> PooledClassifier(2048, classes=20)(torch.zeros(3, 2048, 7, 9)).shape
     torch.Size([3, 20])
 
-    Args:
-        channels: channels of the last stage, 2048 for ResNet-50.
-        classes: number of classes.
-
     Source: He et al., "Deep residual learning for image recognition", CVPR 2016.
     """
 

@@ -1,8 +1,8 @@
 """Class-wise greedy non-maximum suppression, in blocks so that numpy does the work.
 
-Comparing all pairs of 1000 candidates costs millions of divisions, and comparing one by one costs
-a Python round trip each. Blocks in order of confidence need neither: a block is compared with the
-boxes kept so far and with itself, and the search ends once enough boxes are kept.
+Comparing all pairs of 1000 candidates costs millions of divisions, and comparing one by one a
+Python round trip each. A block is compared with the boxes kept so far and with itself, and the
+search ends once enough boxes are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from cdvision.results.checks import ResultError, check_array
 
-# One block usually yields the 100 boxes that are asked for; 256 costs half as much again.
 _BLOCK = 128
 
 
@@ -23,14 +22,8 @@ def top_candidates(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pick the best (cell, class) pairs above a confidence; a cell may give several classes.
 
-    Args:
-        scores: (M, C) float32.
-        confidence: scores must be larger than this.
-        limit: at most this many pairs are kept, the best.
-
-    Returns:
-        Two (K,) int64 arrays, cell and class of each pair, by descending score; equal scores keep
-        the order of their cells.
+    At most ``limit`` pairs of ``scores`` (M, C) float32 are kept. The answer is two (K,) int64
+    arrays, cell and class, by descending score; equal scores keep the order of their cells.
     """
     check_array("scores", scores, shape=("m", "c"), dtype=np.float32)
     flat = scores.ravel()
@@ -55,16 +48,9 @@ def suppress_overlaps(
     >>> suppress_overlaps(boxes, scores, np.array([0, 0, 1]))
     array([0, 2])
 
-    Args:
-        boxes: (N, 4) float32 left, top, right, bottom.
-        scores: (N,) float32.
-        class_ids: (N,) int64.
-        iou: boxes whose intersection over union is larger than this overlap.
-        max_detections: at most this many boxes are kept.
-
-    Returns:
-        (K,) int64 indices of the kept boxes by descending score, as
-        `torchvision.ops.batched_nms` gives them.
+    Boxes (N, 4) and scores (N,) are float32, classes (N,) int64. Boxes whose intersection over
+    union is larger than ``iou`` overlap. The answer is (K,) int64 indices by descending score, as
+    `torchvision.ops.batched_nms` gives them.
     """
     check_array("boxes", boxes, shape=("n", 4), dtype=np.float32)
     check_array("scores", scores, shape=(len(boxes),), dtype=np.float32)
@@ -83,6 +69,7 @@ def _greedy_in_order(
     max_detections: int,
 ) -> NDArray[np.int64]:
     kept = np.zeros(0, dtype=np.int64)
+    # One block usually yields the 100 boxes that are asked for; 256 costs half as much again.
     for start in range(0, len(boxes), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(boxes)))
         if len(kept):
@@ -96,7 +83,8 @@ def _greedy_in_order(
 
 
 def _greedy_in_block(overlaps: NDArray[np.bool_]) -> list[int]:
-    """Return the rows that no kept row before them overlaps; a row of bits is one Python int."""
+    """Return the rows that no kept row before them overlaps."""
+    # A row of bits is one Python integer: whatever a kept row overlaps is dropped by one "or".
     rows = [int.from_bytes(row, "little") for row in np.packbits(overlaps, 1, "little")]
     dropped, survivors = 0, []
     for number, row in enumerate(rows):
@@ -121,7 +109,8 @@ def _overlaps(
     shared = np.maximum(width, 0) * np.maximum(height, 0)
     area = (right - left) * (bottom - top)
     other_area = (other_right - other_left) * (other_bottom - other_top)
-    with np.errstate(invalid="ignore"):  # two empty boxes: 0 / 0, which overlaps nothing
+    # Two empty boxes give 0 / 0, which is not larger than anything: they do not overlap.
+    with np.errstate(invalid="ignore"):
         ratio = shared / (area + other_area - shared)
     same_class = class_ids[first][:, None] == class_ids[second]
     overlaps: NDArray[np.bool_] = (ratio > iou) & same_class
@@ -130,10 +119,8 @@ def _overlaps(
 
 @lru_cache(maxsize=64)
 def largest_below(iou: float) -> np.float32:
-    """Return the largest float32 that is not above a float64 threshold.
-
-    A float32 ratio exceeds it exactly when it exceeds the float64 number, and no array has to
-    become float64 for the comparison.
-    """
+    """Return the largest float32 that is not above a float64 threshold."""
+    # A float32 ratio exceeds it exactly when it exceeds the float64 number, and no array has to
+    # become float64 for the comparison.
     rounded = np.float32(iou)
     return rounded if float(rounded) <= iou else np.nextafter(rounded, np.float32(-np.inf))

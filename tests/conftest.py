@@ -91,8 +91,8 @@ def tiny_split() -> TorchNetwork:
     from fit_networks import tiny_network
     from torch import device
 
-    from cdvision.fit.network import split_torch
-    from cdvision.fit.pixels import PixelFormat
+    from cdvision.fit.network import PixelFormat
+    from cdvision.fit.sources import split_torch
 
     return split_torch(tiny_network(), "layer2", {"source": "tiny"}, PixelFormat(), device("cpu"))
 

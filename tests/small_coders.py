@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy import gaussian_tables, tables_from_probabilities
 from cdvision.entropy.coder import Latents
 from cdvision.entropy.context_network import OFFSETS, ContextNetwork
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
+from cdvision.entropy.tables import gaussian_tables, tables_from_probabilities
 from cdvision.models.dicm.receiver.coder import CheckerboardCoder
 
 QUALITIES, CHANNELS, HYPER_CHANNELS, BOUND, LEVELS = 3, 5, 2, 4, 12

@@ -21,6 +21,7 @@ from cdvision.analysis.workers import choose_workers, model_for_workers
 from cdvision.bench.analysis import LOOP, bench_analyze
 from cdvision.engines import Arrays
 from cdvision.errors import BitstreamError, CdvisionError, EngineError
+from cdvision.tasks import TASKS, Task, TaskOption
 
 SIZES = [(64, 96), (96, 64), (64, 64), (96, 96)]
 
@@ -222,6 +223,19 @@ def test_numbers_out_of_range_are_refused_at_once(model: cdvision.Model) -> None
     for name in ("batch_size", "workers"):
         with pytest.raises(CdvisionError, match=f"{name}: expected at least 1, found 0"):
             model.analyze([], **{name: 0})
+
+
+def test_each_asked_task_checks_its_own_options(
+    model: cdvision.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Task("other", "", "", "", (TaskOption("top", 1, "Not classify's.", 0, 2),))
+    monkeypatch.setitem(TASKS, "other", other)
+    assert list(model.analyze([], ["classify"], top=5)) == []
+    assert list(model.analyze([], ["classify"], confidence=0.5)) == []  # of a task not asked
+    with pytest.raises(CdvisionError, match="top: expected at least 1, found 0"):
+        model.analyze([], ["classify"], top=0)
+    with pytest.raises(CdvisionError, match="expected options top, found 'tops'"):
+        model.analyze([], ["classify"], tops=1)
 
 
 def test_the_benchmark_times_each_way_and_memory(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,14 @@ from cdvision.evaluation.picture_distance import PictureJudge  # noqa: E402
 from cdvision.evaluation.picture_distance.metric_weights import WEIGHTS_FILE  # noqa: E402
 from cdvision.evaluation.picture_distance.picture_metrics import PictureMetrics  # noqa: E402
 from cdvision.evaluation.rivals import RIVALS  # noqa: E402
-from cdvision.models.faces.bench.figures import ATTRIBUTES, Figure, count_wins, envelope  # noqa: E402
-from cdvision.models.faces.bench.measure import FaceBenchmark  # noqa: E402
+from cdvision.models.faces.bench.figures import (  # noqa: E402
+    ATTRIBUTES,
+    Figure,
+    best_of,
+    count_wins,
+    envelope,
+)
+from cdvision.models.faces.bench.measure import FaceBenchmark, attribute_times  # noqa: E402
 from cdvision.models.faces.bench.paths import original, pixel_path, rival_paths, stream_paths  # noqa: E402
 from cdvision.models.faces.bench.pixel_classifier import (  # noqa: E402
     PixelClassifier,
@@ -39,6 +46,7 @@ from cdvision.models.faces.network import load_face_weights  # noqa: E402
 from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
 from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
 from cdvision.package.loader import file_sha256  # noqa: E402
+from cdvision.stream import truncate_stream  # noqa: E402
 from cdvision.training.stage_run import RECORD, write_result  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent
@@ -137,6 +145,26 @@ def test_rivals_send_fewer_pixels_and_give_them_back(data: Path) -> None:
     assert errors[0] < 6
     assert max(errors) < 25, "the colours are where they were"
     assert original(face, 2 * SIDE).shape == (2 * SIDE, 2 * SIDE, 3)
+
+
+def test_a_face_of_more_pixels_is_averaged() -> None:
+    """Two by two pixels become one: 10, 20, 30 and 40 are 25."""
+    file = io.BytesIO()
+    tile = np.array([[10, 20], [30, 40]], np.uint8)
+    Image.fromarray(np.stack([np.tile(tile, (4, 4))] * 3, axis=-1)).save(file, "PNG")
+    assert np.unique(original(file.getvalue(), 4)).tolist() == [25]
+
+
+def test_times_are_of_streams_cut_to_their_layers(
+    face_model: cdvision.Model, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdvision.models.faces.bench.measure.ROUNDS", 2)
+    photos, _ = attribute_photos(data / "labels.csv", data, where={"split": "val"})
+    one, two = attribute_times(face_model, photos.limited(2), [1, 2])
+    whole = [face_model.encode(photo.data) for photo in photos.limited(2)]
+    assert two["mean_bytes"] == np.mean([len(bits) for bits in whole])
+    assert one["mean_bytes"] == np.mean([len(truncate_stream(bits, 1)) for bits in whole])
+    assert one["mean_bytes"] < two["mean_bytes"]
 
 
 # --- the classifier
@@ -258,6 +286,12 @@ def test_rivals_are_met_at_our_bytes(facts: dict[str, Any]) -> None:
     assert count_wins(ours, envelope(facts["records"][5:], "lpips", higher=False), fewer) == (
         1, 1, 2
     )  # fmt: skip
+    above = [record("x", 300.0, 0.95), record("x", 400.0, 0.95), record("x", 500.0, 0.8)]
+    assert count_wins(above, best, ATTRIBUTES[0]) == (1, 2, 0)  # of 0.91, 0.95 and 0.95
+    far = [record("x", 300.0, 0.7), record("x", 400.0, 0.7), record("x", 500.0, 0.99)]
+    distant = envelope(facts["records"][5:], "lpips", higher=False)
+    assert count_wins(far, distant, fewer) == (1, 2, 0)
+    assert best_of(facts["records"][5:], fewer).value.tolist() == pytest.approx([0.15, 0.05])
     undefined = envelope(facts["records"], "dists", higher=False)
     assert undefined.at(400) is None
     assert count_wins(ours, undefined, Figure("dists", "", "dists", False)) == (0, 0, 0)

@@ -20,8 +20,7 @@ from cdvision.cli.command_line import command_line
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.rival_curve import RivalPath
 from cdvision.evaluation.rivals import PillowRival
-from cdvision.models.small.reference_graphs import write_graphs
-from cdvision.models.small.uncompressed import PublishedNetworks
+from cdvision.models.small.uncompressed import PublishedNetworks, write_graphs
 from cdvision.tasks import WEAK_BOXES
 
 OURS = "cdvision test"
@@ -228,7 +227,7 @@ def test_the_command_from_photos_to_report(
 ) -> None:
     """Two runs into one folder; the second measures only the rival that the first left out."""
     monkeypatch.setattr(
-        "cdvision.models.small.reference_graphs.write_graphs",
+        "cdvision.models.small.uncompressed.write_graphs",
         lambda _, folder: shutil.copytree(graphs, folder, dirs_exist_ok=True),
     )
     out = tmp_path / "out"

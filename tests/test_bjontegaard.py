@@ -86,6 +86,16 @@ def test_refuses_a_small_overlap() -> None:
     assert bd_rate(RATE, AP, RATE, barely, min_overlap=0.15) < 0
 
 
+def test_a_short_curve_inside_a_long_one_is_covered_whole() -> None:
+    """A tenth of the long one's range, and all of the short one's own."""
+    short = np.array([0.20, 0.21, 0.22])
+    assert (
+        bd_rate(RATE, AP, [800.0, 900, 1000], short)
+        < 0
+        < bd_rate([800.0, 900, 1000], short, RATE, AP)
+    )
+
+
 def test_refuses_few_points_and_strange_figures() -> None:
     with pytest.raises(CdvisionError, match="test: 2 of 2 points"):
         bd_rate(RATE, AP, RATE[:2], AP[:2])

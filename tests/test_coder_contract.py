@@ -20,9 +20,9 @@ from small_coders import (
     small_hyperprior,
 )
 
-from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.entropy.coder import Coder, Latents, LayerSpec, Shapes, symbol_range
 from cdvision.entropy.layered_coder import Code, LayeredCoder
+from cdvision.entropy.tables import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.models.faces.receiver.style_layers import StyleLayersCoder
 from cdvision.models.small.receiver.coder import DescribedMapCoder, DescriptorCoder

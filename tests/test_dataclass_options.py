@@ -29,7 +29,7 @@ from cdvision.training.checked_options import (
     Rate,
     option_fields,
 )
-from cdvision.training.plan_options import LengthOptions, PlanOptions
+from cdvision.training.plan import LengthOptions, PlanOptions
 
 
 @dataclass(frozen=True)

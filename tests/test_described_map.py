@@ -17,8 +17,8 @@ from small_coders import (
     small_hyperprior,
 )
 
-from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.entropy.coder import Latents, Shapes
+from cdvision.entropy.tables import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.models.small.receiver.coder import (
     DESCRIPTOR_LAYER,

@@ -22,20 +22,24 @@ pytest.importorskip("torchvision")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from cdvision.models.dicm.autoencoders import (  # noqa: E402
+    FeatureAnalysis,
+    FeatureSynthesis,
+    RedundancyDecoder,
+    RedundancyEncoder,
+)
 from cdvision.models.dicm.conv2former import (  # noqa: E402
     ChannelNorm,
     Conv2FormerBlock,
     LayerScale,
 )
-from cdvision.models.dicm.entroformer import HyperEncoder  # noqa: E402
-from cdvision.models.dicm.feature_codec import FeatureAnalysis, FeatureSynthesis  # noqa: E402
 from cdvision.models.dicm.hornet import (  # noqa: E402
     GatedConvolution,
     GlobalLocalFilter,
     HorNetBlock,
 )
-from cdvision.models.dicm.redundancy import RedundancyDecoder, RedundancyEncoder  # noqa: E402
 from cdvision.models.dicm.transformer import (  # noqa: E402
+    HyperEncoder,
     RelativePosition,
     SparseAttention,
     TransformerBlock,

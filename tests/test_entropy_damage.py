@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cdvision.entropy import gaussian_tables, log_scale_table, tables_from_probabilities
 from cdvision.entropy.rans import RansDecoder, Segment, decode_latents, encode_segments
+from cdvision.entropy.tables import gaussian_tables, log_scale_table, tables_from_probabilities
 from cdvision.errors import BitstreamError
 
 TABLES = gaussian_tables(log_scale_table(levels=16))

@@ -18,13 +18,6 @@ from hypothesis.extra import numpy as hnp
 from numba import njit
 
 from cdvision.bench.entropy import bench_entropy, format_entropy, gaussian_bits, log_normal_job
-from cdvision.entropy import (
-    CodingError,
-    SymbolTables,
-    gaussian_tables,
-    log_scale_table,
-    tables_from_probabilities,
-)
 from cdvision.entropy.kernels import compiled
 from cdvision.entropy.rans import (
     RansDecoder,
@@ -32,6 +25,13 @@ from cdvision.entropy.rans import (
     decode_latents,
     encode_latents,
     encode_segments,
+)
+from cdvision.entropy.tables import (
+    CodingError,
+    SymbolTables,
+    gaussian_tables,
+    log_scale_table,
+    tables_from_probabilities,
 )
 
 GAUSSIANS = gaussian_tables(log_scale_table(levels=64))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cdvision.bench.entropy import gaussian_bits, log_normal_job
-from cdvision.entropy import (
+from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
+from cdvision.entropy.tables import (
     CodingError,
     SymbolTables,
     gaussian_tables,
@@ -19,7 +20,6 @@ from cdvision.entropy import (
     nearest_scale,
     tables_from_probabilities,
 )
-from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
 from cdvision.errors import ModelError
 
 GAUSSIANS = gaussian_tables(log_scale_table(levels=64))

@@ -185,6 +185,7 @@ def test_the_legend_names_curves_and_reference_in_their_colours(
     lines = {line.get_label(): line for line in drawn[0].axes[0].get_lines()}
     for handle, name in zip(legend.legend_handles, named, strict=True):
         assert handle.get_color() == lines[name].get_color()
+    assert drawn[0].axes[0].get_xscale() == "log"
     assert lines["AVIF"].get_xdata().tolist() == [3506, 5235, 7792, 15332]
     assert lines["AVIF"].get_ydata().tolist() == [0.274, 0.317, 0.323, 0.366]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdvision.bench.speed import _batch, _part_times, _ratios
-from cdvision.bench.speed_parts import DETECT, ENTROPY, JPEG, WEBP, Part, end_to_end
+from cdvision.bench.cold_start import cold_starts
+from cdvision.bench.speed import Ratio, _batch, _part_times, _ratios
+from cdvision.bench.speed_parts import (
+    DETECT,
+    ENTROPY,
+    JPEG,
+    WEBP,
+    Part,
+    end_to_end,
+    picture_file,
+)
 from cdvision.bench.speed_report import _bar
 from cdvision.bench.timing import Spread, paired_times
 from cdvision.errors import ImageError
@@ -424,16 +433,42 @@ def test_a_batchs_times_and_bytes_are_those_of_one_photo() -> None:
 
 
 def test_ratios_are_of_rounds_and_ours_over_the_rivals() -> None:
-    """Round by round 2, 1/2 and 1/4; the medians' ratio would be 1."""
+    """Round by round 2, 1/2 and 1/4; the medians are 4 and 9."""
     times = {DETECT: np.array([2.0, 4, 8]), end_to_end(JPEG): np.array([1.0, 8, 32]),
              ENTROPY: np.array([1.0, 1, 1])}  # fmt: skip
-    jpeg, entropy = _ratios(times, 1)
-    assert (jpeg.part, jpeg.rival, jpeg.value.median, jpeg.bar) == (
-        DETECT, end_to_end(JPEG), 0.5, 0.8
-    )  # fmt: skip
-    assert (entropy.part, entropy.rival, entropy.value.median) == (ENTROPY, DETECT, 0.25)
+    jpeg, entropy = _ratios({**times, end_to_end(JPEG): np.array([1.0, 9, 32])}, 1)
+    assert jpeg.value.median == pytest.approx(4 / 9)
+    jpeg, entropy = _ratios({**times, DETECT: np.array([2.0, 4, 1])}, 1)
+    assert (jpeg.part, jpeg.rival, jpeg.bar) == (DETECT, end_to_end(JPEG), 0.8)
+    assert jpeg.value.median == 0.5  # of 2, 1/2 and 1/32; the medians' ratio is 1/4
+    assert (entropy.part, entropy.rival, entropy.value.median) == (ENTROPY, DETECT, 0.5)
     assert [_bar(one) for one in (jpeg, entropy)] == ["0.80: met", "0.05: missed"]
-    assert _ratios({DETECT: times[DETECT], end_to_end(WEBP): times[ENTROPY]}, 16)[0].bar is None
+    assert {ratio.bar for ratio in _ratios(times, 16)} == {None}  # bars are of single photos
+
+
+def test_a_bar_is_met_by_the_median() -> None:
+    missed = Ratio("a", "b", 1, Spread(median=0.9, low=0.7, high=1.0), bar=0.8)
+    assert _bar(missed) == "0.80: missed"
+    assert _bar(replace(missed, bar=0.9)) == "0.90: met"
+
+
+def test_the_first_start_fills_the_caches_and_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Three commands a turn: 50 s each in the first, then 1, 2, 3 and 3, 4, 5."""
+    outcomes = iter([(50.0, 9.0)] * 3 + [(float(s), 7.0) for s in (1, 2, 3, 3, 4, 5)])
+    monkeypatch.setattr("cdvision.bench.cold_start._launch", lambda command: next(outcomes))
+    found = cold_starts(b"", tmp_path, runs=2)
+    assert [start.seconds.median for start in found] == [2, 3, 4]
+    assert [start.peak_mib for start in found] == [7.0] * 3
+
+
+def test_rivals_decode_baseline_files_of_good_quality() -> None:
+    pixels = np.asarray(numbered(64, 48))
+    for name, lowest in ((JPEG, 85), (WEBP, 80)):
+        wanted = io.BytesIO()
+        Image.fromarray(pixels).save(wanted, name, quality=lowest)
+        assert picture_file(pixels, name) == wanted.getvalue()
 
 
 def test_a_spread_is_the_median_and_the_middle_eight_tenths() -> None:

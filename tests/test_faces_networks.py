@@ -18,12 +18,15 @@ from torch.nn import functional as F  # noqa: E402
 
 from cdvision.models.faces.attribute_head import AttributeHead, with_basic_only  # noqa: E402
 from cdvision.models.faces.equal_layers import double  # noqa: E402
-from cdvision.models.faces.face_score import FaceScore  # noqa: E402
-from cdvision.models.faces.inversion_encoder import InversionEncoder, Standardise  # noqa: E402
-from cdvision.models.faces.resize_area import resize_area  # noqa: E402
-from cdvision.models.faces.style_discriminator import StyleDiscriminator, with_spread  # noqa: E402
+from cdvision.models.faces.inversion_encoder import (  # noqa: E402
+    FaceScore,
+    InversionEncoder,
+    Standardise,
+)
 from cdvision.models.faces.style_generator import ModulatedConv, StyleGenerator  # noqa: E402
 from cdvision.models.faces.style_weights import load_style_generator  # noqa: E402
+from cdvision.models.faces.training.adversarial import StyleDiscriminator, with_spread  # noqa: E402
+from cdvision.models.faces.trunks import resize_area  # noqa: E402
 from cdvision.models.faces.widths import (  # noqa: E402
     FACE,
     FACE_TINY,
@@ -333,7 +336,7 @@ def test_a_new_head_answers_from_the_basic_rows(rows: Tensor) -> None:
     feature = torch.randn(2, SMALL.feature_channels, 8, 8)
     basic = with_basic_only(rows, SMALL.basic_rows, torch.zeros(1, SMALL.rows, SMALL.style))
     assert torch.equal(head(basic), head(rows, feature))
-    assert torch.equal(head(rows), head.from_basic(rows[:, :4]))
+    assert torch.equal(head(rows), head.basic(rows[:, :4].flatten(1)))
     assert head(rows).shape == (2, 40)
     torch.nn.init.ones_(head.feature.weight)
     assert not torch.allclose(head(rows, feature), head(rows))

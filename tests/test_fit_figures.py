@@ -10,12 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+from PIL.Image import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.fit.measure import Measurement, measure_tap  # noqa: E402
+from cdvision.fit.measure import FigureSums, measure_tap  # noqa: E402
 from cdvision.fit.network import TorchNetwork  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
-from cdvision.fit.streams import StreamReader  # noqa: E402
+from cdvision.fit.streams import StreamReader, image_tensor  # noqa: E402
 from cdvision.package.loader import load_package  # noqa: E402
 from cdvision.package.registry import model_folder  # noqa: E402
 
@@ -28,18 +29,12 @@ class Oracle(nn.Module):
 
     def __init__(self, network: TorchNetwork, reader: StreamReader, error: float) -> None:
         super().__init__()
-        self._network, self._error, self._image = network, error, None
-        image = reader.image
+        self._network, self._error, self._pixels = network, error, reader.pixels
+        self._image = torch.zeros(())
 
-        def remember(pixels: np.ndarray) -> Tensor:
-            self._image = image(pixels)
-            return self._image
-
-        self._remember, self._pixels = remember, reader.pixels
-
-    def see(self, photo: bytes) -> np.ndarray:
-        pixels = self._pixels(photo)
-        self._remember(pixels)
+    def see(self, image: Image) -> np.ndarray:
+        pixels = self._pixels(image)
+        self._image = image_tensor(pixels, CPU)
         return pixels
 
     def forward(self, y: Tensor, quality: Tensor) -> Tensor:
@@ -68,7 +63,7 @@ def test_figures_are_those_of_a_known_error(folder: Path, tiny_split: TorchNetwo
 
 
 def test_explained_variance_by_hand() -> None:
-    sums = Measurement(2, 2)
+    sums = FigureSums(2)
     target = torch.tensor([[1.0, 3.0], [0.0, 4.0]]).view(1, 2, 1, 2)
     mean = torch.tensor([2.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
     sums.add_features(torch.cat([mean, target]), target, [10, 20])

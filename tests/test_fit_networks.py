@@ -15,12 +15,11 @@ pytest.importorskip("onnx")
 from fit_networks import FACTORY, TinyNetwork, onnx_file, tiny_network  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.fit.cut import cut_network, named_outputs  # noqa: E402
+from cdvision.fit.cut import cut_network  # noqa: E402
 from cdvision.fit.fitting import fit_tap  # noqa: E402
-from cdvision.fit.network import split_torch  # noqa: E402
+from cdvision.fit.network import NamedOutputs, PixelFormat, PixelNormaliser  # noqa: E402
 from cdvision.fit.options import FitOptions  # noqa: E402
-from cdvision.fit.pixels import PixelFormat, PixelNormaliser  # noqa: E402
-from cdvision.fit.sources import NetworkRequest, find_network  # noqa: E402
+from cdvision.fit.sources import NetworkRequest, find_network, split_torch  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_the_two_parts_are_the_network(name: str) -> None:
     network, image = tiny_network(), torch.rand(2, 3, 64, 96)
     front, tail = cut_network(network, name)
-    assert torch.allclose(tail(front(image))["output"], network(image), atol=1e-6)
+    assert torch.allclose(tail(front(image)), network(image), atol=1e-6)
 
 
 def test_a_split_that_does_not_exist_names_those_that_do() -> None:
@@ -43,7 +42,7 @@ def test_a_connection_around_the_split_is_refused() -> None:
     with pytest.raises(CdvisionError, match="skip connection"):
         cut_network(tiny_network(skip=True), "layer2")
     front, tail = cut_network(tiny_network(skip=True), "layer1")  # nothing passes by here
-    assert tail(front(torch.rand(1, 3, 32, 32)))["output"].shape == (1, 5)
+    assert tail(front(torch.rand(1, 3, 32, 32))).shape == (1, 5)
 
 
 def test_code_that_depends_on_values_asks_for_two_parts() -> None:
@@ -56,23 +55,23 @@ def test_code_that_depends_on_values_asks_for_two_parts() -> None:
 
 
 def test_outputs_have_names() -> None:
-    one = torch.zeros(1)
-    assert list(named_outputs(one)) == ["output"]
-    assert list(named_outputs((one, one))) == ["output0", "output1"]
-    assert list(named_outputs({"out": one})) == ["out"]
+    one, named = torch.zeros(1), NamedOutputs(nn.Identity())
+    assert list(named(one)) == ["output"]
+    assert list(named((one, one))) == ["output0", "output1"]
+    assert list(named({"out": one})) == ["out"]
     with pytest.raises(CdvisionError, match="output is a str"):
-        named_outputs("text")
+        named("text")
 
 
 def test_strides_that_do_not_divide_the_input_are_refused() -> None:
     valid = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 1))
     network = split_torch(valid, "0", {"source": "valid"}, PixelFormat(), CPU)
     with pytest.raises(CdvisionError, match="expected a stride that divides 32"):
-        network.feature_spec(32, CPU)
+        network.feature_spec(32)
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(3, 4, 1))
     network = split_torch(pooled, "0", {"source": "fixed"}, PixelFormat(), CPU)
     with pytest.raises(CdvisionError, match="expected a stride that divides 32"):
-        network.feature_spec(32, CPU)
+        network.feature_spec(32)
 
 
 def test_a_module_that_is_handed_over_stays_as_it_was() -> None:
@@ -86,7 +85,7 @@ def test_a_network_of_fixed_size_is_refused() -> None:
     fixed = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Flatten(), nn.Linear(4 * 64 * 64, 2))
     network = split_torch(fixed, "0", {"source": "fixed"}, PixelFormat(), CPU)
     with pytest.raises(CdvisionError, match="fixed cannot run on an input of 128 x 192"):
-        network.feature_spec(32, CPU)
+        network.feature_spec(32)
 
 
 def test_pixels_enter_as_the_network_was_trained() -> None:
@@ -103,7 +102,7 @@ def test_factories_and_their_weights(tmp_path: Path) -> None:
     path, weights = tmp_path / "mine.py", tmp_path / "w.pth"
     path.write_text(FACTORY)
     whole = find_network(NetworkRequest(f"{path}:whole", "0"), CPU)
-    assert whole.feature_spec(32, CPU) == FeatureSpec(4, 2)
+    assert whole.feature_spec(32) == FeatureSpec(4, 2)
     torch.manual_seed(1)
     other = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 2, 1))
     torch.save({"state_dict": other.state_dict()}, weights)
@@ -149,7 +148,7 @@ def test_an_onnx_file_is_cut_at_a_tensor(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "net.onnx")
     pixels = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "range": 255.0}
     network = find_network(NetworkRequest(path, "cut", **pixels), CPU)
-    assert network.feature_spec(32, CPU) == FeatureSpec(4, 2)
+    assert network.feature_spec(32) == FeatureSpec(4, 2)
     image = torch.rand(1, 3, 32, 32) * 255
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"image": image.numpy()})

@@ -22,8 +22,7 @@ from fit_networks import FACTORY, FEATURES, tiny_network  # noqa: E402
 
 from cdvision.cli.fit import fit as fit_command  # noqa: E402
 from cdvision.fit.examples import ExampleMaker, ExampleSource  # noqa: E402
-from cdvision.fit.finish import finish_fit  # noqa: E402
-from cdvision.fit.fitting import fit_tap  # noqa: E402
+from cdvision.fit.fitting import finish_fit, fit_tap  # noqa: E402
 from cdvision.fit.network import TorchNetwork  # noqa: E402
 from cdvision.fit.options import FitOptions  # noqa: E402
 from cdvision.fit.photos import find_photos  # noqa: E402
@@ -84,12 +83,12 @@ def test_training_improves_on_regression_and_a_tail_is_tuned(
     folder: Path, tmp_path: Path, small_reader: StreamReader, tiny_split: TorchNetwork
 ) -> None:
     stage = stage_of(small_reader, tiny_split, folder, plan_of(12), tune_tail=True)
-    before = {k: v.clone() for k, v in tiny_split.named_tail.state_dict().items()}
+    before = {k: v.clone() for k, v in tiny_split.tail.state_dict().items()}
     trained = run_stage(stage, tmp_path, plan_of(12))
     assert {name.split(".")[0] for name in trained.state_dict()} == {"tap", "tail"}
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["outputs"] > 0
-    after = tiny_split.named_tail.state_dict()
+    after = tiny_split.tail.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in before.items())  # the network itself is kept
     assert stage.tail is not None
     tuned = stage.tail.state_dict()

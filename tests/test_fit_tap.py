@@ -16,7 +16,7 @@ pytest.importorskip("onnx")
 from cdvision.fit.examples import Example, Window  # noqa: E402
 from cdvision.fit.fitting import tap_shape  # noqa: E402
 from cdvision.fit.options import FitOptions  # noqa: E402
-from cdvision.fit.regression import start_from_regression  # noqa: E402
+from cdvision.fit.stage import start_from_regression  # noqa: E402
 from cdvision.networks.fitted_tap import FittedTap, TapShape  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 
@@ -45,7 +45,7 @@ def test_regression_finds_what_is_linear(up: int, down: int) -> None:
         level = torch.zeros(1, dtype=torch.int64)
         examples = [Example(one, truth(one.float(), level)[0].half(), [1]) for one in y]
     spread = torch.tensor([1.0, 0.5, 2.0])  # no weight changes what is exact
-    start_from_regression(tap, Window(examples), spread, np.random.default_rng(0))
+    start_from_regression(tap, Window(examples).batch, spread, np.random.default_rng(0))
     with torch.no_grad():
         wanted = truth(y[0].float(), level)
         error = (tap(y[0].float(), level) - wanted).square().mean()

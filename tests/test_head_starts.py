@@ -13,13 +13,12 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from cdvision.models.dicm.backbones import TINY, TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.codec import DicmRe  # noqa: E402
-from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.training import redundancy_start  # noqa: E402
-from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
-from cdvision.models.dicm.widths import TINY  # noqa: E402
-from cdvision.models.faces.face_score import FaceScore  # noqa: E402
-from cdvision.models.faces.training import fit_score, hsc_start, rows_start, style_start  # noqa: E402
+from cdvision.models.dicm.training.stage4_heads import StandardisedLinear  # noqa: E402
+from cdvision.models.faces.inversion_encoder import FaceScore  # noqa: E402
+from cdvision.models.faces.training import fit_score, hsc_start, stage_rows, style_start  # noqa: E402
 from cdvision.models.small.training.descriptor import _set_rates, fisher_information, set_descriptor  # noqa: E402
 from cdvision.networks.context import PHASES  # noqa: E402
 from cdvision.networks.latent_model import LatentEncoder, LatentModel  # noqa: E402
@@ -274,7 +273,7 @@ def test_descriptors_take_their_bytes_and_their_priors_fit() -> None:
 
 def test_directions_of_rows_are_as_long_as_to_change_pictures_alike() -> None:
     gradients = torch.diag(torch.tensor([3.0, 4.0]))  # of two faces: strengths over root two
-    found = rows_start._directions(gradients, 3)
+    found = stage_rows._directions(gradients, 3)
     lengths = [(8 + 4.5) ** -0.5, (4.5 + 4.5) ** -0.5, 0]  # squared strengths, and the weakest's
     assert found.norm(dim=0).tolist() == pytest.approx(lengths, rel=1e-5)
     assert float(found[1, 0].abs()) == pytest.approx(lengths[0], rel=1e-5)
@@ -284,7 +283,7 @@ def test_a_step_of_rows_brings_the_picture_closer() -> None:
     directions = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     refiner: Any = SimpleNamespace(directions=SimpleNamespace(weight=directions))
     base = torch.zeros(1, 1, 2)
-    solve = rows_start._solution(refiner, lambda rows: rows.flatten(1), base)
+    solve = stage_rows._solution(refiner, lambda rows: rows.flatten(1), base)
     # Changes (1, 0) and (0, 2): strengths 1 and 4, a ridge of twice their mean.
     wanted = torch.tensor([[1 / 6, 0], [0, 2 / 9]])
     torch.testing.assert_close(solve, wanted)

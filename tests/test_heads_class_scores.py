@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdvision.heads import classification_from_logits
+from cdvision.heads.class_scores import classification_from_logits
 from cdvision.results import ResultError
 
 NAMES = tuple(f"class {number}" for number in range(1000))

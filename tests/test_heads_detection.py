@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdvision.heads import detect_from_dense
+from cdvision.heads.dense_detection import detect_from_dense
 from cdvision.heads.distribution_boxes import cell_grid, decode_boxes
 from cdvision.heads.suppression import suppress_overlaps, top_candidates
 from cdvision.results import ResultError

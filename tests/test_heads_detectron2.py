@@ -132,7 +132,7 @@ def test_the_same_boxes_from_res2_features_as_from_pixels(tmp_path, name, padded
     from detectron2.modeling import build_model
 
     from cdvision.models.dicm.detectron2 import stream_config
-    from cdvision.models.dicm.detectron2.predictor import load_weights
+    from cdvision.models.dicm.detectron2.streams import load_weights
 
     torch.manual_seed(0)
     pixels = calm(build_model(config_of(name))).eval()

@@ -21,11 +21,12 @@ from torchvision_split import split_torchvision_detector
 from cdvision.errors import ModelError
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
-from cdvision.heads import classification_from_logits
+from cdvision.heads.class_scores import classification_from_logits
 from cdvision.heads.pooled_classifier import PooledClassifier
-from cdvision.heads.two_stage import TwoStageConfig, detect_two_stage
-from cdvision.heads.two_stage.anchors import anchors_at, cell_anchors
-from cdvision.heads.two_stage.graphs import two_stage_graphs
+from cdvision.heads.two_stage.box_coding import anchors_at, cell_anchors
+from cdvision.heads.two_stage.config import TwoStageConfig
+from cdvision.heads.two_stage.detector import detect_two_stage
+from cdvision.heads.two_stage.graphs import dense_outputs, two_stage_graphs
 from cdvision.heads.two_stage.mask_pasting import paste_masks
 from cdvision.heads.two_stage.network import TwoStageDetector, build_two_stage_detector
 from cdvision.heads.two_stage.proposals import propose_regions
@@ -68,7 +69,7 @@ class TorchGraphs:
     """Runs the dense graphs as an engine would."""
 
     def __init__(self, detector: TwoStageDetector) -> None:
-        self.graphs = two_stage_graphs(detector)
+        self.detector, self.graphs = detector, two_stage_graphs(detector)
 
     def __call__(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         graph = self.graphs[name]
@@ -77,8 +78,15 @@ class TorchGraphs:
         return {key: value.numpy() for key, value in zip(graph.outputs, outputs, strict=True)}
 
     def dense(self, stages: list[torch.Tensor]) -> dict[str, np.ndarray]:
-        inputs = {f"stage{number}": stage.numpy() for number, stage in enumerate(stages)}
-        return {key: value[0] for key, value in self("dense", inputs).items()}
+        return dense_maps(self.detector, stages)
+
+
+def dense_maps(detector: TwoStageDetector, stages: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    with torch.inference_mode():
+        levels = list(detector.pyramid(stages).values())
+        objectness, deltas = detector.rpn.head(levels)
+    maps = (*levels[: len(detector.strides)], *objectness, *deltas)
+    return {n: m[0].numpy() for n, m in zip(dense_outputs(detector), maps, strict=True)}
 
 
 def assert_same(found: Detections, theirs: dict[str, torch.Tensor], scale: tuple[float, float]):
@@ -205,8 +213,7 @@ def test_exported_graphs_give_what_the_modules_give(tmp_path: Path):
     stages = random_stages((192, 128), detector)
     with torch.inference_mode():
         (theirs,) = detector.detect(stages, [(128, 192)])
-    inputs = {f"stage{number}": stage.numpy() for number, stage in enumerate(stages)}
-    dense = {name: value[0] for name, value in run("dense", inputs).items()}
+    dense = dense_maps(detector, stages)
     found = detect_two_stage(
         run, dense, config=detector.config, input_size=(192, 128), content_size=(192, 128),
         source_size=(192, 128), class_names=NAMES, masks=True,

@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_coders import Change, first_of, moved_slot, raised, same_latents
 
-from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.entropy.coder import Latents, Symbols
 from cdvision.entropy.context_network import MAGNITUDES
 from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.tables import (
+    CodingError,
+    SymbolTables,
+    gaussian_tables,
+    tables_from_probabilities,
+)
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.models.faces.receiver.hsc import HscCoder
 from cdvision.package.families import HSC, HYPERPRIOR, coder_class

@@ -19,12 +19,18 @@ from cdvision.entropy.coder import Symbols  # noqa: E402
 from cdvision.entropy.tables import SymbolTables  # noqa: E402
 from cdvision.errors import CdvisionError, ModelError  # noqa: E402
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec  # noqa: E402
-from cdvision.models.faces.hsc_tables import base_tables, build_hsc_coder  # noqa: E402
 from cdvision.models.faces.hsc_transforms import SemanticNetwork  # noqa: E402
-from cdvision.models.faces.hsc_widths import HscWidths, our_widths, paper_widths, tiny_widths  # noqa: E402
-from cdvision.models.faces.integer_slices import build_slice_networks  # noqa: E402
+from cdvision.models.faces.integer_slices import base_tables, build_slice_networks  # noqa: E402
+from cdvision.models.faces.inversion_encoder import InversionCodes  # noqa: E402
 from cdvision.models.faces.receiver.hsc import HscCoder  # noqa: E402
-from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
+from cdvision.models.faces.widths import (  # noqa: E402
+    FACE,
+    FACE_TINY,
+    HscWidths,
+    our_widths,
+    paper_widths,
+    tiny_widths,
+)
 from cdvision.networks.scales import QUALITIES  # noqa: E402
 
 KINDS = pytest.mark.parametrize("dense", [False, True], ids=["convolutions", "dense"])
@@ -59,14 +65,14 @@ def random_codec(dense: bool) -> HscCodec:
 
 @cache
 def coder_of(dense: bool) -> HscCoder:
-    return build_hsc_coder(random_codec(dense))
+    return random_codec(dense).build_coder()
 
 
-def random_codes(seed: int, count: int) -> tuple[Tensor, Tensor]:
+def random_codes(seed: int, count: int) -> InversionCodes:
     generator, w = torch.Generator().manual_seed(seed), random_codec(False).widths
     rows = torch.randn((count, w.rows, w.style), generator=generator)
     size = (count, w.features, w.feature_side, w.feature_side)
-    return rows, torch.randn(size, generator=generator)
+    return InversionCodes(rows, torch.randn(size, generator=generator), rows[:, 0])
 
 
 def integers(tensor: Tensor) -> Symbols:
@@ -99,35 +105,40 @@ def test_the_twin_equals_the_runtime(dense: bool, quality: int) -> None:
 @KINDS
 def test_what_is_decoded_is_what_was_sent(dense: bool) -> None:
     codec, coder = random_codec(dense), coder_of(dense)
-    rows, feature = random_codes(1, QUALITIES)
-    quality = torch.arange(QUALITIES)
+    codes, quality = random_codes(1, QUALITIES), torch.arange(QUALITIES)
     with torch.no_grad():
-        sent = codec.encode(rows, feature, quality)
-        trained = codec(rows, feature, quality)
+        sent = codec.encode(codes, quality)
+        trained = codec(codes.rows, codes.feature, quality)
     for face in range(QUALITIES):
-        latents = {"base": integers(sent.base[face]), "detail": integers(sent.detail[face])}
+        latents = {name: integers(part[face]) for name, part in sent.items()}
         kept = coder.decode(coder.encode(latents, face), face, coder.shapes)
         silent = latents["base"] != kept["base"]
         assert silent.any(axis=(1, 2)).sum() <= codec.widths.base // 2
         if not silent.any():  # else scales, and so skipped symbols, may be others
             assert np.array_equal(kept["detail"], latents["detail"])
     with torch.no_grad():
-        decoded = codec.decode_base(sent.base, quality)
-        again = codec.decode_detail(sent.detail, decoded, quality)
-    assert torch.allclose(decoded, trained.rows, atol=1e-4)
-    assert torch.allclose(again, trained.feature, atol=1e-3)
-    assert torch.unique(sent.detail).numel() > 5
+        decoded = codec.decode(sent, 1 + quality % 2, quality)
+        base = codec.decode_base(sent["base"], quality)
+    assert decoded.feature is not None
+    assert torch.allclose(decoded.rows, trained.rows, atol=1e-4)
+    assert torch.allclose(decoded.feature[0], trained.feature, atol=1e-3)
+    assert decoded.feature[1].tolist() == [False, True] * (QUALITIES // 2)
+    assert torch.equal(base.rows, decoded.rows)
+    assert base.feature is None
+    assert torch.unique(sent["detail"]).numel() > 5
 
 
 def test_faces_of_a_batch_do_not_meet() -> None:
-    codec, (rows, feature) = random_codec(True), random_codes(2, 3)
+    codec, codes = random_codec(True), random_codes(2, 3)
     quality = torch.tensor([0, 4, 7])
     with torch.no_grad():
-        together = codec.encode(rows, feature, quality)
+        together = codec.encode(codes, quality)
         for i in range(3):
-            alone = codec.encode(rows[i : i + 1], feature[i : i + 1], quality[i : i + 1])
-            assert torch.equal(alone.base[0], together.base[i])
-            assert (alone.detail[0] - together.detail[i]).abs().max() <= 1  # floats may tie
+            one = InversionCodes(*(part[i : i + 1] for part in codes))
+            alone = codec.encode(one, quality[i : i + 1])
+            assert torch.equal(alone["base"][0], together["base"][i])
+            difference = alone["detail"][0] - together["detail"][i]
+            assert difference.abs().max() <= 1  # floats may tie
 
 
 @KINDS
@@ -140,10 +151,10 @@ def test_gradients_reach_every_parameter(dense: bool) -> None:
         codec.base_log_gain.add_(1.0)
         codec.detail_log_gain.add_(1.0)
         codec.scales.index_bias.add_(20)
-    rows, feature = random_codes(7, QUALITIES)
+    rows, feature, _ = random_codes(7, QUALITIES)
     sent = codec(rows, feature, torch.arange(QUALITIES))
     errors = (sent.rows - rows).square().mean() + (sent.feature - feature).square().mean()
-    (errors + (sent.base_noisy_bits + sent.detail_noisy_bits).mean()).backward()
+    (errors + sent.noisy_bits.sum(1).mean()).backward()
     missing = [n for n, p in codec.named_parameters() if p.grad is None or not p.grad.any()]
     assert missing == []
 

@@ -24,8 +24,8 @@ from small_coders import (
 )
 
 import cdvision
-from cdvision.entropy import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.entropy.hyperprior import HyperpriorCoder
+from cdvision.entropy.tables import CodingError, gaussian_tables, tables_from_probabilities
 from cdvision.errors import ModelError
 from cdvision.stream import read_stream
 

@@ -84,7 +84,7 @@ def test_help_and_version_load_neither_numpy_nor_a_command() -> None:
             f"    command_line(['{option}'])"
         )
         loaded = loaded_after(statement)
-        assert loaded.isdisjoint({"numpy", "tqdm", "cdvision.cli.encode", "cdvision.cli.answer"})
+        assert loaded.isdisjoint({"numpy", "tqdm", "cdvision.cli.streams", "cdvision.cli.answer"})
 
 
 def test_every_name_in_all_can_be_had() -> None:

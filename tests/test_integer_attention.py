@@ -23,7 +23,7 @@ from cdvision.entropy.integer_attention import (
 )
 from cdvision.entropy.integer_network import EXACT_LIMIT, IntegerLayer
 from cdvision.errors import ModelError
-from cdvision.models.faces.integer_attention import IntegerLinear, IntegerTransformerBlock
+from cdvision.models.faces.scale_transformer import IntegerLinear, IntegerTransformerBlock
 
 Int64 = NDArray[np.int64]
 WIDTH, HEADS, HIDDEN = 8, 2, 12

@@ -17,23 +17,23 @@ from torch import Tensor, nn  # noqa: E402
 from cdvision.fit.stage import FeatureScale, output_error  # noqa: E402
 from cdvision.heads.distribution_head import BINS  # noqa: E402
 from cdvision.models.dicm.training import distortions, moco  # noqa: E402
-from cdvision.models.faces.training import stage_inversion, stage_trunk  # noqa: E402
-from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
+from cdvision.models.faces.training import face_stage  # noqa: E402
+from cdvision.models.faces.training.adversarial import (  # noqa: E402
     PathLength,
     discriminator_loss,
     generator_loss,
     r1_penalty,
 )
+from cdvision.models.faces.training.codec_stage import attribute_divergence  # noqa: E402
 from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E402
-from cdvision.models.faces.training.style_layers_stage import attribute_divergence  # noqa: E402
 from cdvision.models.faces.training.style_metric import StyleMetric, gradients_of  # noqa: E402
 from cdvision.models.small.nanodet import DenseDetections  # noqa: E402
 from cdvision.models.small.training import masks  # noqa: E402
 from cdvision.models.small.training.distillation import (  # noqa: E402
     DetectionTarget,
     detection_loss,
+    weighted_sum,
 )
-from cdvision.models.small.training.map_stage import weighted_sum  # noqa: E402
 from cdvision.models.small.training.mask_examples import (  # noqa: E402
     SAMPLES,
     _matches,
@@ -277,7 +277,7 @@ def test_rounds_of_masks_are_drawn_once_and_seen_four_times() -> None:
 
 def test_keys_pass_no_gradient_and_queries_do() -> None:
     encoder = nn.Conv2d(3, 4, 1)
-    contrast = moco.MomentumContrast(encoder, moco.ProjectionHead(4, 8), queue=4)
+    contrast = moco.MomentumContrast(encoder, 4, queue=4)
     view = torch.rand(4, 3, 2, 2)
     key = contrast.key(view, lambda network, part, at: network(part).mean((2, 3)))
     assert not key.requires_grad
@@ -289,7 +289,7 @@ def test_keys_pass_no_gradient_and_queries_do() -> None:
     slow = contrast.key_head[0].weight.clone()
     with torch.no_grad():
         contrast.head[0].weight.add_(1.0)
-    contrast.advance(encoder, key)  # the head of the slow copy is pulled along, too
+    contrast.advance(encoder)  # the head of the slow copy is pulled along, too
     assert torch.allclose(contrast.key_head[0].weight, slow + 0.001, atol=1e-6)
     assert torch.equal(contrast.queue.keys, key)
 
@@ -372,30 +372,28 @@ def test_gradients_are_those_of_each_face() -> None:
 
 
 def test_attributes_are_asked_of_the_basic_rows_and_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_trunk, "ROW_NOISE", 0.0)
+    monkeypatch.setattr(face_stage, "ROW_NOISE", 0.0)
     networks: Any = SimpleNamespace(
         head=lambda rows, feature=None: rows.sum((1, 2))[:, None],
         encoder=SimpleNamespace(mean=torch.zeros(1)),
         widths=SimpleNamespace(basic_rows=1),
     )
     rows = torch.tensor([[[LN3], [-2 * LN3]]])  # logits: ln 3 of the first row, -ln 3 of both
-    terms = stage_trunk.attribute_losses(networks, rows, torch.ones(1, 1))
+    terms = face_stage.attribute_losses(networks, rows, torch.ones(1, 1))
     assert float(terms["basic"]) == pytest.approx(-math.log(0.75))
     assert float(terms["all"]) == pytest.approx(-math.log(0.25))
 
 
-def test_psnr_is_over_255_and_by_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    def redraw(networks: Any, images: Tensor) -> dict[str, Tensor]:
+def test_psnr_is_over_255_and_by_face() -> None:
+    def redraw(images: Tensor) -> dict[str, Tensor]:
         off = torch.tensor([5.1, 51.0]).view(2, 1, 1, 1)
         return {"basic": images + off, "rows": images + off / 10, "feature": images - off}
 
-    monkeypatch.setattr(stage_inversion, "draw_layers", redraw)
-    networks: Any = SimpleNamespace(eval=lambda: None, train=lambda: None)
     bank: Any = SimpleNamespace(
         batches=lambda size: [SimpleNamespace(images=torch.full((2, 3, 4, 4), 100.0))]
     )
     plan: Any = SimpleNamespace(batch=2, device=torch.device("cpu"))
-    found = stage_inversion.psnr_report(networks, bank, plan)
+    found = face_stage.psnr_report(redraw, bank, plan)
     # 255 over 5.1 and 51: 33.98 and 13.98 dB, meaned in decibels
     wanted = (20 * math.log10(50) + 20 * math.log10(5)) / 2
     assert found == pytest.approx(

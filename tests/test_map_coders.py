@@ -23,7 +23,7 @@ from small_coders import (
     small_hyperprior,
 )
 
-from cdvision.entropy import CodingError
+from cdvision.entropy.tables import CodingError
 from cdvision.errors import BitstreamError, ModelError
 
 CODERS = {"hyperprior": small_hyperprior(), "checkerboard": small_checkerboard()}

@@ -19,9 +19,9 @@ from cdvision.heads.dynamic_masks import (
     PROTOTYPES,
     STRIDE,
     dynamic_masks,
+    runs_of_columns,
 )
 from cdvision.heads.mask_kernels import lines_of_object
-from cdvision.heads.mask_runs import runs_of_columns
 from cdvision.results import ResultError
 from cdvision.results.masks import decode_mask, encode_mask, mask_area
 

@@ -16,7 +16,7 @@ import cdvision
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.package.card_reader import read_card
 from cdvision.package.loader import file_sha256, load_package
-from cdvision.package.registry import folder_for_fingerprint, installed_models, model_folder
+from cdvision.package.registry import folder_for_fingerprint, list_models, model_folder
 
 SMALL = Path(cdvision.__file__).parent / "models" / "small" / "packages" / "small"
 FILES = tuple(json.loads((SMALL / "model.json").read_text())["files"])
@@ -278,11 +278,11 @@ def test_the_registry_finds_names_and_folders(package: Path) -> None:
     assert model_folder("small") == SMALL
     assert model_folder(package) == package
     assert model_folder(str(package)) == package
-    (info,) = [info for info in installed_models() if info.name == "small"]
+    (info,) = [info for info in list_models() if info.name == "small"]
     assert info.path == SMALL
     assert info.tasks == ("detect", "segment", "classify")
     assert info.size_bytes == sum(path.stat().st_size for path in SMALL.iterdir())
-    assert cdvision.list_models() == installed_models()
+    assert cdvision.list_models() == list_models()
 
 
 @pytest.mark.parametrize("name", ["huge", "", ".", "../small", "small/", "small/../small"])

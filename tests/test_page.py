@@ -17,7 +17,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
 from playwright import sync_api
-from toy_task import toy_package
+from toy_family import registered, write_toy
 
 from cdvision.serving.settings import ServiceSettings
 
@@ -135,8 +135,10 @@ def test_a_task_that_no_product_file_knows_is_shown_as_rows(
     browser: sync_api.Browser, photos: list[Path], tmp_path: Path
 ) -> None:
     with (
-        toy_package(tmp_path / "toy") as folder,
-        serve_in_background(ServiceSettings(models=(str(folder),), threads=1)) as running,
+        registered(),
+        serve_in_background(
+            ServiceSettings(models=(str(write_toy(tmp_path / "toy")),), threads=1)
+        ) as running,
     ):
         toy = running.service.models.default
         bits = tmp_path / "photo.cdv"
@@ -145,12 +147,15 @@ def test_a_task_that_no_product_file_knows_is_shown_as_rows(
         page.goto(running.url)
         page.set_input_files("#file", bits)
         page.wait_for_selector("#answers li", timeout=PATIENCE)
-        assert page.locator("#answers h2").all_inner_texts() == ["Shares"]
-        rows = toy.open(bits.read_bytes()).ask("share").to_rows()
-        assert page.locator("#answers b").all_inner_texts() == [row["name"] for row in rows]
-        figures = page.locator("#answers .row span").all_inner_texts()
-        assert figures == [f"{100 * row['share']:.1f} %" for row in rows]
-        assert "Decode and share" in page.locator("#times").inner_text()
+        assert page.locator("#answers h2").all_inner_texts() == ["Lightness"]
+        (row,) = toy.open(bits.read_bytes()).ask("lightness").to_rows()
+        assert page.locator("#answers b").all_inner_texts() == ["lightness"]
+        (figure,) = page.locator("#answers .row span").all_inner_texts()
+        assert figure == f"{row['level']:.0f}"
+        share = "{task: {column: {name: 'x', kind: 'x', fields: {y: 'float'}}}, values: {y: 0.25}}"
+        shown = page.evaluate(f"() => answerCard({share}).querySelector('.row span').textContent")
+        assert shown == "25.0 %"  # what is 1 at most is a share
+        assert "Decode and lightness" in page.locator("#times").inner_text()
         shoot(page, "toy.png")
         page.close()
 

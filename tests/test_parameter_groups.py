@@ -13,40 +13,55 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.models.any_network.network import Served, ServedShape  # noqa: E402
-from cdvision.models.any_network.training import stage as served_stage  # noqa: E402
+from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape  # noqa: E402
+from cdvision.models.any_network.training import stage as encoder_stage  # noqa: E402
+from cdvision.models.any_network.training.start import _projections  # noqa: E402
+from cdvision.models.dicm.backbones import TINY, TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
-from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail  # noqa: E402
 from cdvision.models.dicm.training import stage1_redundancy, stage2_joint, stage3_codec  # noqa: E402
+from cdvision.models.dicm.training.options import (  # noqa: E402
+    CodecOptions,
+    ContrastiveOptions,
+    HeadsOptions,
+    JointOptions,
+    RedundancyOptions,
+)
 from cdvision.models.dicm.training.rates import rate_groups, spread  # noqa: E402
 from cdvision.models.dicm.training.stage0_contrastive import ContrastiveStage  # noqa: E402
 from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
     ClassificationTask,
     HeadsStage,
     PixelFeatures,
+    StandardisedLinear,
 )
-from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
 from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
-from cdvision.models.dicm.widths import TINY  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
-from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers  # noqa: E402
-from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes, encode_faces  # noqa: E402
-from cdvision.models.faces.training.hsc_stage import HscStage, HscWeights  # noqa: E402
+from cdvision.models.faces.training.face_bank import (  # noqa: E402
+    FaceBank,
+    FaceCodes,
+    encode_faces,
+)
+from cdvision.models.faces.training.hsc_stage import HscStage  # noqa: E402
 from cdvision.models.faces.training.networks import (  # noqa: E402
     FaceNetworks,
     load_face_networks,
     packaged_codec,
+)
+from cdvision.models.faces.training.options import (  # noqa: E402
+    GeneratorOptions,
+    HscOptions,
+    InversionOptions,
 )
 from cdvision.models.faces.training.stage_generator import GeneratorStage  # noqa: E402
 from cdvision.models.faces.training.stage_inversion import InversionStage  # noqa: E402
 from cdvision.models.faces.training.stage_rows import RowsStage  # noqa: E402
 from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
 from cdvision.models.faces.training.style_layers_stage import StyleLayersStage  # noqa: E402
+from cdvision.models.faces.widths import tiny_widths  # noqa: E402
 from cdvision.models.small.network import Small  # noqa: E402
+from cdvision.models.small.training.map_stage import parameter_groups  # noqa: E402
 from cdvision.models.small.training.options import MapOptions  # noqa: E402
-from cdvision.models.small.training.recipe import parameter_groups  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.learning_rates import group_by_rate  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank  # noqa: E402
@@ -92,13 +107,32 @@ def test_groups_of_smalls_map() -> None:
 
 
 def test_groups_of_an_encoder_of_ones_own() -> None:
-    shape = ServedShape(16, {"mine": FeatureSpec(8, 16)}, width=16, depth=1)
-    model = Served(shape)
-    check(rates(model, group_by_rate(model, served_stage._learning_rate)), {
+    shape = AnyNetworkShape(16, {"mine": FeatureSpec(8, 16)}, width=16, depth=1)
+    model = AnyNetworkModel(shape)
+    check(rates(model, group_by_rate(model, encoder_stage._learning_rate)), {
         "encoder.analysis.linear": 1e-4, "encoder.analysis.context": 5e-4,
         "taps.mine.blocks": 1e-3, "taps.mine.opening": 2e-4, "taps.mine.closing": 2e-4,
         "encoder.log_gain": 5e-3, "hyper_prior": 5e-3, "hyper_decoder.quality_bias": 2e-2,
     })  # fmt: skip
+
+
+def test_every_served_network_weighs_the_same() -> None:
+    stage = encoder_stage.EncoderStage.__new__(encoder_stage.EncoderStage)
+    stage.networks = {"a": None, "b": None}  # type: ignore[dict-item]
+    terms = {"a/features": 1.0, "a/outputs": 10.0, "b/features": 100.0}
+    total = stage._weighted_sum({name: torch.tensor(value) for name, value in terms.items()})
+    # Sixteen for both: 0.7 and 0.3 of a's eight, and all of b's, which has no outputs to compare.
+    assert float(total) == pytest.approx(8 * (0.7 + 0.3 * 10) + 8 * 100)
+
+
+def test_outputs_are_probed_in_units_of_their_spread() -> None:
+    outputs = {"x": torch.tensor([1.0, 3.0, 5.0], requires_grad=True), "y": torch.ones(2)}
+    torch.manual_seed(0)
+    (found,) = _projections(outputs)  # what passes no gradient is left out
+    torch.manual_seed(0)
+    probe = torch.randn(3)
+    wanted = (outputs["x"].detach() * probe).sum() / 8**0.5  # squares around the mean: 4, 0, 4
+    torch.testing.assert_close(found.detach(), wanted)
 
 
 def test_groups_of_dicm_and_what_decays() -> None:
@@ -133,14 +167,16 @@ def tiny_re() -> DicmRe:
 
 def dicm_stages(banks: list[PhotoBank]) -> dict[str, tuple[Any, float]]:
     """Return stages, and the multiplier of bits per pixel around which their qualities spread."""
-    codec = stage3_codec.CodecStage
+    redundancy, codec = stage1_redundancy.RedundancyStage, stage3_codec.CodecStage
+    joint, distillation = stage2_joint.JointStage, stage2_joint.DistillationStage
     views = ViewBank(banks[0].photos, 64, every=2.0, heat_side=64)
+    distil, normalised = JointOptions(distil=True), CodecOptions(normalised=True)
     return {
-        "redundancy": (stage1_redundancy.RedundancyStage(tiny_re(), banks, PLAN), 1.0),
-        "joint": (stage2_joint.JointStage(tiny_re(), views, PLAN, channels=32, queue=8), 0.1),
-        "distillation": (stage2_joint.DistillationStage(tiny_re(), banks, PLAN), 1.0),
-        "codec": (codec(Dicm(tiny_re()), banks, PLAN), 0.08),
-        "normalised": (codec(Dicm(tiny_re()), banks, PLAN, normalised=True), 1.0),
+        "redundancy": (redundancy(tiny_re(), banks, PLAN, RedundancyOptions()), 1.0),
+        "joint": (joint(tiny_re(), views, PLAN, JointOptions(queue=8), channels=32), 0.1),
+        "distillation": (distillation(tiny_re(), banks, PLAN, distil), 1.0),
+        "codec": (codec(Dicm(tiny_re()), banks, PLAN, CodecOptions()), 0.08),
+        "normalised": (codec(Dicm(tiny_re()), banks, PLAN, normalised), 1.0),
     }
 
 
@@ -186,7 +222,7 @@ def test_sgd_rates_of_contrast_grow_with_the_batch(banks: list[PhotoBank]) -> No
     views = ViewBank(banks[0].photos, 64)
     re = tiny_re()
     backbone = Backbone(re.front, re.tail)
-    stage = ContrastiveStage(backbone, views, PLAN, channels=32, queue=8)
+    stage = ContrastiveStage(backbone, views, PLAN, ContrastiveOptions(queue=8), channels=32)
     assert stage.optimizer.param_groups[0]["lr"] == pytest.approx(0.03 * 4 / 256)
     joint = dicm_stages(banks)["joint"][0]
     assert joint.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 4 / 256)
@@ -195,20 +231,25 @@ def test_sgd_rates_of_contrast_grow_with_the_batch(banks: list[PhotoBank]) -> No
 def test_groups_of_heads() -> None:
     re, linear = tiny_re(), StandardisedLinear(nn.Linear(32, 3))
     task = ClassificationTask(linear, None, ("a", "b", "c"))  # type: ignore[arg-type]
-    stage = HeadsStage(re.tail, PixelFeatures(re.front), {"x": task}, PLAN, train_tail=True)
+    source, tasks = PixelFeatures(re.front), {"x": task}
+    stage = HeadsStage(re.tail, source, tasks, PLAN, HeadsOptions(train_tail=True))
     check(rates(stage.network, stage.optimizer.param_groups), {"x.": 5e-3, "tail.": 2e-5})
-    frozen = HeadsStage(re.tail, PixelFeatures(re.front), {"x": task}, PLAN, learning_rate=1e-3)
+    frozen = HeadsStage(re.tail, source, tasks, PLAN, HeadsOptions(learning_rate=1e-3))
     check(rates(frozen.network, frozen.optimizer.param_groups), {"x.": 2.5e-2, "tail.": None})
 
 
-def test_tasks_are_drawn_by_their_shares() -> None:
+def test_tasks_are_drawn_by_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     re = tiny_re()
     tasks: Any = {
         name: ClassificationTask(StandardisedLinear(nn.Linear(32, 2)), None, ("a", "b"), share)  # type: ignore[arg-type]
         for name, share in (("rare", 0.2), ("usual", 0.6))
     }
-    stage = HeadsStage(re.tail, PixelFeatures(re.front), tasks, PLAN)
-    stage._classify = lambda task, rng: {"classes": torch.ones(()), "loss_more": torch.ones(())}  # type: ignore[method-assign]
+    stage = HeadsStage(re.tail, PixelFeatures(re.front), tasks, PLAN, HeadsOptions())
+    monkeypatch.setattr(
+        ClassificationTask,
+        "losses",
+        lambda task, stage, rng: {"classes": torch.ones(()), "loss_more": torch.ones(())},
+    )
     drawn = []
     for seed in range(400):
         loss, terms = stage.loss(np.random.default_rng(seed), 0.0)
@@ -258,7 +299,7 @@ class Lucky:
 
 
 def test_the_generators_game_weighs_what_is_drawn_rarely(bank: FaceBank) -> None:
-    stage = GeneratorStage(fresh(), bank, PLAN, r1=3.0, path=5.0)
+    stage = GeneratorStage(fresh(), bank, PLAN, GeneratorOptions(r1=3.0, path=5.0))
     assert stage.average.memory == pytest.approx(0.5 ** (4 / 10_000))
     for optimizer in (stage.optimizer, stage.opponent):
         assert optimizer is not None
@@ -273,7 +314,7 @@ def test_the_generators_game_weighs_what_is_drawn_rarely(bank: FaceBank) -> None
 
 
 def test_two_styles_meet_at_a_row_inside(bank: FaceBank) -> None:
-    stage = GeneratorStage(fresh(), bank, PLAN, mixing=1.0)
+    stage = GeneratorStage(fresh(), bank, PLAN, GeneratorOptions(mixing=1.0))
     changes = set()
     for seed in range(12):
         rows = stage._rows(np.random.default_rng(seed)).detach()
@@ -281,7 +322,7 @@ def test_two_styles_meet_at_a_row_inside(bank: FaceBank) -> None:
         assert (differs.sum(1) == 1).all()
         changes |= set(differs.float().argmax(1).tolist())
     assert changes == set(range(rows.shape[1] - 1))
-    stage.mixing = 0.0
+    stage.options = GeneratorOptions(mixing=0.0)
     rows = stage._rows(np.random.default_rng(0)).detach()
     assert torch.equal(rows, rows[:, :1].expand_as(rows))
     before = stage.generator.mapping.mean.clone()
@@ -298,7 +339,7 @@ def test_groups_of_trunk_inversion_and_rows(bank: FaceBank, codes: FaceCodes) ->
         "encoder.trunk": 2e-4, "encoder.hidden": 1e-3, "encoder.styles": 1e-3, "head": 1e-3,
         "encoder.feature": None, "generator": None,
     })  # fmt: skip
-    stage = InversionStage(fresh(), bank, bank, PLAN, tune_generator=True)
+    stage = InversionStage(fresh(), bank, bank, PLAN, options=InversionOptions(tune_generator=True))
     check(rates(stage.networks, stage.optimizer.param_groups), {
         "encoder.trunk": 5e-5, "encoder.hidden": 1e-3, "encoder.feature": 1e-3, "head": 1e-3,
         "generator": 2e-3,
@@ -309,8 +350,30 @@ def test_groups_of_trunk_inversion_and_rows(bank: FaceBank, codes: FaceCodes) ->
     })  # fmt: skip
 
 
+def test_codes_of_the_second_half_are_of_mirrored_faces(bank: FaceBank, codes: FaceCodes) -> None:
+    stage = RowsStage(fresh(), bank, codes, bank, PLAN)
+    count = len(bank.images)
+    found = stage._pictures(torch.tensor([0, count - 1, count, 2 * count - 1]))
+    first, last = (bank.images[i].float() / 127.5 - 1 for i in (0, -1))
+    for picture, wanted in zip(found, (first, last, first.flip(2), last.flip(2)), strict=True):
+        torch.testing.assert_close(picture, wanted)
+
+
+def test_features_are_compared_with_the_generators_own(bank: FaceBank) -> None:
+    stage = InversionStage(fresh(), bank, bank, PLAN, options=InversionOptions(tune_generator=True))
+    codes = stage.networks.encoder(bank.images[:2].float())
+    _, error = stage._picture(codes, "feature")
+    assert error is not None
+    own = stage.networks.generator.activation(codes.rows)
+    wanted = (codes.feature - own).square().mean()
+    torch.testing.assert_close(error, wanted)
+    constant = stage.networks.generator.constant  # both sides move: encoder and generator
+    gradients = torch.autograd.grad(error, [constant, codes.feature])
+    assert all(bool(g.abs().sum() > 0) for g in gradients)
+
+
 def test_inversion_and_rows_weigh_their_terms(bank: FaceBank, codes: FaceCodes) -> None:
-    inversion = InversionStage(fresh(), bank, bank, PLAN, drawn=0.5)
+    inversion = InversionStage(fresh(), bank, bank, PLAN, options=InversionOptions(drawn=0.5))
     weights = {"l1": 2.0, "l2": 2.0, "feature": 0.05, "attributes": 0.5, "rows": 1.0}
     rows = RowsStage(fresh(), bank, codes, bank, PLAN)
     for stage, table in ((inversion, weights), (rows, {"l1": 2.0, "l2": 2.0, "attributes": 1.0})):
@@ -340,7 +403,8 @@ def test_groups_of_hsc(networks: FaceNetworks, codes: FaceCodes) -> None:
 def test_the_hsc_stage_by_hand(networks: FaceNetworks, codes: FaceCodes) -> None:
     codec = packaged_codec(PACKAGES / "test-hsc", HscCodec)
     assert codec is not None
-    stage = HscStage(networks, codec, codes, PLAN, weights=HscWeights(10.0, 2.0), goes_on=True)
+    options = HscOptions(attribute_weight=10.0, label_weight=2.0)
+    stage = HscStage(networks, codec, codes, PLAN, options, goes_on=True)
     stage.begin(np.random.default_rng(0))
     units = torch.arange(1.0, 9.0)
     stage.unit.get_buffer("rows_error").copy_(units)
@@ -360,7 +424,7 @@ def test_the_hsc_stage_by_hand(networks: FaceNetworks, codes: FaceCodes) -> None
     assert float(terms["labels"]) == pytest.approx(float(labels), rel=1e-5)
     prices = [torch.exp(control.log_multiplier)[quality] for control in stage.rates]
     stage.rates.eval()
-    rate = (prices[0] * sent.base_noisy_bits + prices[1] * sent.detail_noisy_bits).mean() / 8
+    rate = (prices[0] * sent.noisy_bits[:, 0] + prices[1] * sent.noisy_bits[:, 1]).mean() / 8
     assert float(stage._rate(sent, quality)) == pytest.approx(float(rate), rel=1e-5)
     torch.manual_seed(1)
     loss, terms = stage.loss(np.random.default_rng(1), 0.0)
@@ -381,7 +445,7 @@ def test_the_style_stage_by_hand(networks: FaceNetworks, codes: FaceCodes) -> No
         "analysis": None, "synthesis": 1e-4, "linear": 1e-5, "log_gain": 1e-2, "fixed": 1e-2,
     })  # fmt: skip
     rows, quality = codes.rows[:2], torch.tensor([1, 6])
-    stage.start.errors.copy_(torch.arange(1.0, 25.0).view(8, 3))
+    stage.start.get_buffer("errors").copy_(torch.arange(1.0, 25.0).view(8, 3))
     sent = codec(rows, quality)
     terms = stage._errors(sent, rows, quality)
     for layer, found in enumerate(sent.rows):

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cdvision.models.dicm.training.rates import bits_per_pixel, rate_term, spread  # noqa: E402
-from cdvision.models.faces.training.style_layers_stage import target_bytes  # noqa: E402
+from cdvision.models.faces.training.codec_stage import target_bytes  # noqa: E402
 from cdvision.training.rate_control import (  # noqa: E402
     REFERENCE_PIXELS,
     RateControl,

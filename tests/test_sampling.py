@@ -78,7 +78,7 @@ def test_qualities_are_drawn_by_their_shares() -> None:
     found = torch.bincount(drawn, minlength=8) / len(drawn)
     wanted = torch.tensor(QUALITY_SHARES) / sum(QUALITY_SHARES)
     assert float((found - wanted).abs().max()) < 0.01
-    even = torch.bincount(draw_qualities(8, 40_000, np.random.default_rng(0), CPU)) / 40_000
+    even = torch.bincount(draw_qualities(40_000, np.random.default_rng(0), CPU)) / 40_000
     assert even.tolist() == pytest.approx([0.125] * 8, abs=0.01)
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.models.small.nanodet import FINE_CHANNELS, DetectorFeatures, NanoDetFront, NanoDetTail  # noqa: E402
 from cdvision.models.small.network import PACKED_CHANNELS, pack  # noqa: E402
-from cdvision.models.small.training.distillation import Teacher  # noqa: E402
-from cdvision.models.small.training.sensitivity import Sensitivity, _probe  # noqa: E402
+from cdvision.models.small.training.distillation import Sensitivity, Teacher, _probe  # noqa: E402
 from cdvision.training.feature_metric import blocks  # noqa: E402
 
 IGNORED = 5  # channel of the finer map that the neck below does not read

@@ -32,13 +32,13 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("httpx")
 
 import httpx
-from toy_task import TASK, toy_package
+from toy_family import TASK, registered, write_toy
 
 from cdvision.analysis import AnalysisResult
 from cdvision.bench.service import announce_too_large, bench_service, send_endless
-from cdvision.serving.batching import Batcher, Question, Reply, _batches, _Job
-from cdvision.serving.logs import LOGGER, JsonFormatter
+from cdvision.serving.batching import Batcher, Question, Reply, WaitingStream, _batches
 from cdvision.serving.metrics import Metrics
+from cdvision.serving.request_log import LOGGER, JsonFormatter
 from cdvision.serving.service import Service
 from cdvision.serving.settings import ServiceSettings
 
@@ -112,58 +112,57 @@ def test_a_model_of_faces_is_served_too() -> None:
 @pytest.fixture(scope="module")
 def toy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serve a model with a task that no product file knows; ``server`` began before it was one."""
-    with (
-        toy_package(tmp_path_factory.mktemp("toy") / "toy") as folder,
-        serving(models=(str(folder),)) as running,
-    ):
+    folder = write_toy(tmp_path_factory.mktemp("toy") / "toy")
+    with registered(), serving(models=(str(folder),)) as running:
         yield running
 
 
 def test_a_registered_task_has_its_path_options_and_answer(toy: Server, photos: list[Path]) -> None:
     toy_model = toy.service.models.default
     bits = toy_model.encode(photos[0], size=64)
-    expected = toy_model.open(bits).ask("share", most_rows=1, as_percent=True).to_dict()
-    answer = toy.post("/v1/share?most_rows=1&as_percent=true", bits)
-    assert (answer.status_code, answer.json()) == (200, expected)
-    assert toy.post("/v1/share", bits).json() == toy_model.open(bits).ask("share").to_dict()
-    assert len(toy.post("/v1/share", bits).json()["shares"]) == 2
-    assert 'task="share"' in toy.client.get("/metrics").text
-    assert 'path="/v1/share"' in toy.client.get("/metrics").text
+    stream = toy_model.open(bits)
+    plain, other = stream.ask("lightness"), stream.ask("lightness", digits=0, inverted=True)
+    answer = toy.post("/v1/lightness?digits=0&inverted=true", bits)
+    assert (answer.status_code, answer.json()) == (200, other.to_dict())
+    assert toy.post("/v1/lightness", bits).json() == plain.to_dict() != other.to_dict()
+    assert 'task="lightness"' in toy.client.get("/metrics").text
+    assert 'path="/v1/lightness"' in toy.client.get("/metrics").text
     files = [("files", ("a.cdv", bits)), ("files", ("b.cdv", b"?"))]
-    first, second = toy.client.post("/v1/share", files=files).json()["results"]
-    assert (len(first["shares"]), second["error"]["field"]) == (2, "magic")
+    first, second = toy.client.post("/v1/lightness", files=files).json()["results"]
+    assert first["lightness"] == plain.to_rows()
+    assert second["error"]["field"] == "magic"
 
 
 @pytest.mark.parametrize(
-    "wrong", ["least=1.5", "least=nan", "most_rows=0", "most_rows=1001", "as_percent=perhaps"]
+    "wrong", ["gain=10.5", "gain=nan", "digits=-1", "digits=1001", "inverted=perhaps"]
 )
 def test_options_of_a_registered_task_are_refused_out_of_range(toy: Server, wrong: str) -> None:
-    answer = toy.post(f"/v1/share?{wrong}", b"")
+    answer = toy.post(f"/v1/lightness?{wrong}", b"")
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (422, "ParameterError")
     assert error["field"] == "query." + wrong.partition("=")[0]
 
 
 def test_a_registered_task_is_described_to_clients(toy: Server) -> None:
-    operation = toy.client.get("/openapi.json").json()["paths"]["/v1/share"]["post"]
-    least, most, percent, model = operation["parameters"]
-    assert least["schema"] == {
-        "type": "number", "minimum": 0, "maximum": 1, "default": 0.0,
-        "title": "Least", "description": "Least share.",
+    operation = toy.client.get("/openapi.json").json()["paths"]["/v1/lightness"]["post"]
+    gain, digits, inverted, model = operation["parameters"]
+    assert gain["schema"] == {
+        "type": "number", "minimum": 0, "maximum": 10, "default": 1.0,
+        "title": "Gain", "description": "What the level is multiplied by.",
     }  # fmt: skip
-    assert (most["schema"]["type"], most["schema"]["default"]) == ("integer", 2)
-    assert (percent["schema"]["type"], model["name"]) == ("boolean", "model")
+    assert (digits["schema"]["type"], digits["schema"]["default"]) == ("integer", 3)
+    assert (inverted["schema"]["type"], model["name"]) == ("boolean", "model")
     told = operation["responses"]["200"]["content"]["application/json"]["example"]
     assert (told, operation["description"]) == (TASK.example, TASK.summary)
     listed = {task["name"]: task for task in toy.client.get("/v1/tasks").json()["tasks"]}
     assert "reconstruct" not in listed
-    assert listed["share"]["column"]["fields"] == {"name": "string", "share": "float"}
-    options = [option["name"] for option in listed["share"]["options"]]
-    assert options == ["least", "most_rows", "as_percent"]
+    assert listed["lightness"]["column"]["fields"] == {"level": "float", "sure": "boolean"}
+    options = [option["name"] for option in listed["lightness"]["options"]]
+    assert options == ["gain", "digits", "inverted"]
 
 
 def test_a_task_that_is_not_registered_has_no_path(server: Server, stream: bytes) -> None:
-    assert server.post("/v1/share", stream).status_code == 404
+    assert server.post("/v1/lightness", stream).status_code == 404
     assert server.post("/v1/reconstruct", stream).status_code == 404
 
 
@@ -425,8 +424,8 @@ def test_large_inputs_do_not_share_a_batch() -> None:
     question = Question(cdvision.load(TINY), "detect")
     side = question.model.card.input.size
 
-    def job(pixels: int) -> _Job:
-        return _Job(question, b"", pixels, 0.0, Undone())  # type: ignore[arg-type]
+    def job(pixels: int) -> WaitingStream:
+        return WaitingStream(question, b"", pixels, 0.0, Undone())  # type: ignore[arg-type]
 
     jobs = [job(side * side)] * 4 + [job(9 * side * side)] * 2
     assert [len(batch) for batch in _batches(jobs, 4)] == [4, 1, 1]
@@ -440,7 +439,7 @@ class CountingModel:
     def __init__(self) -> None:
         self.runs: list[int] = []
 
-    def analyze(self, streams: list[bytes], **_: Any) -> Iterator[AnalysisResult]:
+    def analyze(self, streams: list[bytes], *_: Any, **__: Any) -> Iterator[AnalysisResult]:
         self.runs.append(len(streams))
         return (AnalysisResult(index) for index in range(len(streams)))
 
@@ -464,10 +463,35 @@ def test_the_first_stream_waits_for_others_as_long_as_the_window() -> None:
     assert second.waited < first.waited
 
 
+class BrokenModel(CountingModel):
+    """Forgets the answers of its first run, as only a bug could."""
+
+    def analyze(self, streams: list[bytes], *_: Any, **__: Any) -> Iterator[AnalysisResult]:
+        results = list(super().analyze(streams))
+        return iter(results if len(self.runs) > 1 else [])
+
+
+def test_a_run_that_breaks_is_told_to_those_who_wait_and_the_next_is_answered() -> None:
+    question = Question(BrokenModel(), "detect")  # type: ignore[arg-type]
+
+    async def ask() -> tuple[list[Any], Reply]:
+        batcher = Batcher(Metrics(), max_batch=2, window=0.05)
+        batcher.start()
+        waiting = (batcher.answer(question, b"", 64) for _ in "12")
+        broken = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30)
+        later = await asyncio.wait_for(batcher.answer(question, b"", 64), 30)
+        await batcher.close()
+        return broken, later
+
+    broken, later = asyncio.run(ask())
+    assert [type(outcome) for outcome in broken] == [ValueError, ValueError]
+    assert later.result.error is None
+
+
 def test_streams_asked_with_other_options_do_not_share_a_batch() -> None:
     model = cdvision.load(TINY)
     few, many = (Question(model, "detect", (("confidence", least),)) for least in (0.9, 0.1))
-    jobs = [_Job(q, b"", 1, 0.0, Undone()) for q in (few, many, few)]  # type: ignore[arg-type]
+    jobs = [WaitingStream(q, b"", 1, 0.0, Undone()) for q in (few, many, few)]  # type: ignore[arg-type]
     assert [[job.question for job in batch] for batch in _batches(jobs, 4)] == [[few, few], [many]]
 
 

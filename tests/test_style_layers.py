@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_coders import first_of, same_latents
 
-from cdvision.entropy import CodingError, gaussian_tables
 from cdvision.entropy.coder import Latents
 from cdvision.entropy.integer_attention import IntegerBlock, exponent_table
 from cdvision.entropy.integer_network import IntegerLayer
+from cdvision.entropy.tables import CodingError, gaussian_tables
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.models.faces.receiver.scale_transformer import ScaleTransformer
 from cdvision.models.faces.receiver.style_layers import StyleLayersCoder

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from cdvision.entropy.coder import Latents
 from cdvision.errors import CdvisionError
-from cdvision.models.faces.commands.codecs import style_layers
+from cdvision.models.faces.commands.stages import style_layers
+from cdvision.models.faces.inversion_encoder import InversionCodes
 from cdvision.models.faces.receiver.style_layers import LAYERS
 from cdvision.models.faces.scale_transformer import (
     INDEX_UNIT,
@@ -27,11 +28,10 @@ from cdvision.models.faces.scale_transformer import (
     build_scale_transformer,
 )
 from cdvision.models.faces.style_layers import StyleLayers, StyleLayout, style_layout
-from cdvision.models.faces.style_tables import build_style_coder
-from cdvision.models.faces.training import style_layers_stage
+from cdvision.models.faces.training.codec_stage import target_bytes
 from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.models.faces.training.options import StyleLayersOptions
-from cdvision.models.faces.training.style_layers_stage import StyleLayersStage, target_bytes
+from cdvision.models.faces.training.style_layers_stage import StyleLayersStage
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
 from cdvision.models.faces.widths import FACE, FACE_TINY
@@ -122,16 +122,17 @@ def named(symbols: Sequence[Tensor]) -> Latents:
 @pytest.mark.parametrize("scale_width", SCALES)
 def test_the_coder_writes_what_the_network_quantised(scale_width: int) -> None:
     network, rows = codec(scale_width), faces_rows(4, seed=9)
-    coder = build_style_coder(network)
+    coder = network.build_coder()
     assert coder_class(SFIC_STYLE).from_arrays(coder.to_arrays()).fingerprint == coder.fingerprint
     for number in (0, 4, QUALITIES - 1):
         quality = torch.full((4,), number)
         with torch.no_grad():
             sent = network(rows, quality)
-            encoded = network.encode(rows, quality)
-        assert all(torch.equal(a, b) for a, b in zip(sent.symbols, encoded, strict=True))
+            encoded = network.encode(InversionCodes(rows, rows, rows), quality)
+        assert list(encoded) == list(LAYERS)
+        assert all(torch.equal(a, b) for a, b in zip(sent.symbols, encoded.values(), strict=True))
         for item in range(4):
-            latents = named([part[item] for part in encoded])
+            latents = named([part[item] for part in encoded.values()])
             bodies = coder.encode(latents, number)
             assert same_latents(coder.decode(bodies, number, coder.shapes), latents)
 
@@ -139,7 +140,7 @@ def test_the_coder_writes_what_the_network_quantised(scale_width: int) -> None:
 @pytest.mark.parametrize("scale_width", SCALES)
 def test_the_rate_in_training_is_what_is_written(scale_width: int) -> None:
     network, rows = started(scale_width), faces_rows(40, seed=9)
-    coder = build_style_coder(network)
+    coder = network.build_coder()
     for number in range(QUALITIES):
         with torch.no_grad():
             sent = network(rows, torch.full((40,), number))
@@ -170,7 +171,10 @@ def test_any_number_of_layers_a_face(make: Callable[[], StyleLayers]) -> None:
             torch.where((layers > position)[:, None, None], part, torch.full_like(part, 7.0))
             for position, part in enumerate(sent.symbols)
         ]  # what stands where a layer is missing must not matter
-        found = network.decode(damaged, layers, quality)
+        latents = dict(zip(LAYERS, damaged, strict=True))
+        found = network.decode(latents, layers, quality).rows
+        base = network.decode_base(damaged[0], quality).rows
+    assert torch.allclose(base, sent.rows[0], atol=1e-5)
     for item, count in enumerate(layers.tolist()):
         assert torch.allclose(found[item], sent.rows[count - 1][item], atol=1e-5)
     assert found.shape == rows.shape
@@ -275,7 +279,8 @@ def test_later_layers_correct_earlier_ones() -> None:
         quality = torch.zeros(800, dtype=torch.int64)
         with torch.no_grad():
             sent = network(rows, quality)
-            three = network.decode(sent.symbols, torch.full((800,), 3), quality)
+            latents = dict(zip(LAYERS, sent.symbols, strict=True))
+            three = network.decode(latents, torch.full((800,), 3), quality).rows
         assert torch.allclose(three, sent.rows[2], atol=1e-4)
         found[corrected] = [float((r - rows)[:, first].square().mean()) for r in sent.rows]
     assert found[False][0] == pytest.approx(found[False][2], rel=1e-3)  # first rows never change
@@ -299,7 +304,7 @@ def held_out_loss(stage: StyleLayersStage, prices: tuple[Tensor, Tensor]) -> flo
     with torch.no_grad():
         sent = stage.codec.eval()(rows, quality)
         errors = [
-            (stage.metric(found, rows) / stage.start.errors[quality, layer]).mean()
+            (stage.metric(found, rows) / stage.start.get_buffer("errors")[quality, layer]).mean()
             for layer, found in enumerate(sent.rows)
         ]
     sizes = sent.bits[:, 0] / 8, sent.bits[:, 1:].sum(1) / 8
@@ -310,7 +315,7 @@ def held_out_loss(stage: StyleLayersStage, prices: tuple[Tensor, Tensor]) -> flo
 
 @pytest.mark.usefixtures("one_thread")
 def test_training_improves_on_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style_layers_stage, "PROBED", 60)
+    monkeypatch.setattr(StyleLayersStage, "probed", 60)
     stage = smoke_stage()
     stage.begin(np.random.default_rng(0))
     monkeypatch.setattr(stage, "begin", lambda rng: None)

@@ -29,16 +29,15 @@ from torch import Tensor  # noqa: E402
 from cdvision.building.map_tables import build_coder  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
 from cdvision.fit.network import SplitNetwork  # noqa: E402
-from cdvision.fit.photos import find_photos  # noqa: E402
+from cdvision.fit.photos import find_photos, photo_bank  # noqa: E402
 from cdvision.fit.tap_builder import save_weights  # noqa: E402
-from cdvision.models.any_network.network import ServedShape  # noqa: E402
-from cdvision.models.any_network.served_networks import (  # noqa: E402
+from cdvision.models.any_network.network import AnyNetworkShape  # noqa: E402
+from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
+from cdvision.models.any_network.user_networks import (  # noqa: E402
     networks_again,
     open_networks,
-    parse_serve,
+    parse_networks,
 )
-from cdvision.models.any_network.training.photos import photo_bank  # noqa: E402
-from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.finished import Finished  # noqa: E402
 from cdvision.training.prices import recorded_prices  # noqa: E402
@@ -67,13 +66,13 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def networks(code: Path) -> Mapping[str, SplitNetwork]:
     """Return two networks, one finer and one coarser than the latents."""
-    return open_networks(parse_serve([f"fine={code}:fine@layer1", f"{code}:coarse"]), CPU)
+    return open_networks(parse_networks([f"fine={code}:fine@layer1", f"{code}:coarse"]), CPU)
 
 
-def shape_of(**changes: Any) -> ServedShape:
+def shape_of(**changes: Any) -> AnyNetworkShape:
     features = {"fine": FeatureSpec(8, 4), "coarse": FeatureSpec(10, 32)}
     values = {"channels": 16, "width": 16, "depth": 1, **changes}
-    return ServedShape(features=features, positive=("fine",), **values)
+    return AnyNetworkShape(features=features, positive=("fine",), **values)
 
 
 def plan_of(steps: int) -> Plan:
@@ -105,6 +104,26 @@ def test_a_run_that_is_interrupted_goes_on_as_if_it_had_not_been(
     resumed = run_stage(stage_of(folder, networks, 4), tmp_path / "run", plan_of(4))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_latents_start_centred_and_uncorrelated(
+    folder: Path, networks: Mapping[str, SplitNetwork]
+) -> None:
+    stage = stage_of(folder, networks, 1)
+    rng = np.random.default_rng(0)
+    images = [stage._crops(16, rng) for _ in range(3)]
+    stage.begin(np.random.default_rng(0))  # draws the same
+    with torch.no_grad():
+        encoder = stage.model.encoder
+        gathered = [encoder.gather([n.features(i) for n in networks.values()]) for i in images]
+        y = torch.cat([encoder.analysis.linear(g).movedim(1, -1).flatten(0, 2) for g in gathered])
+    covariance = y.T @ y / len(y)
+    loudest = float(covariance.diagonal().max())
+    assert float(y.mean(0).abs().max()) < 1e-3 * loudest**0.5
+    torch.testing.assert_close(
+        covariance, torch.diag(covariance.diagonal()), atol=1e-3 * loudest, rtol=0
+    )
+    assert (covariance.diagonal().diff() <= 1e-6).all()
 
 
 def test_training_moves_all_but_the_mix(

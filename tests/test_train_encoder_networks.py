@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,14 @@ pytest.importorskip("onnx")
 from fit_networks import write_served  # noqa: E402
 from torch import nn  # noqa: E402
 
-from cdvision.fit.network import split_torch  # noqa: E402
-from cdvision.fit.photos import find_photos  # noqa: E402
-from cdvision.fit.pixels import PixelFormat  # noqa: E402
-from cdvision.models.any_network.network import Gather, ServedShape  # noqa: E402
-from cdvision.models.any_network.served_networks import (  # noqa: E402
-    parse_serve,
-    with_settings,
-)
-from cdvision.models.any_network.training.metric import NetworkMetric  # noqa: E402
-from cdvision.models.any_network.training.photos import MOST_SHORT, photo_bank  # noqa: E402
+from cdvision.fit.network import PixelFormat  # noqa: E402
+from cdvision.fit.photos import MOST_SHORT, find_photos, photo_bank  # noqa: E402
+from cdvision.fit.sources import split_torch  # noqa: E402
+from cdvision.models.any_network.commands.encoder import with_settings  # noqa: E402
+from cdvision.models.any_network.network import AnyNetworkShape, Gather  # noqa: E402
 from cdvision.models.any_network.training.run import train_encoder  # noqa: E402
+from cdvision.models.any_network.training.start import NetworkMetric  # noqa: E402
+from cdvision.models.any_network.user_networks import parse_networks  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 from cdvision.training.rate_control import targets_between  # noqa: E402
 from cdvision.training.stage_run import Plan  # noqa: E402
@@ -45,7 +43,7 @@ def plan_of(steps: int) -> Plan:
 
 
 def test_what_is_served_has_names() -> None:
-    served = parse_serve(
+    served = parse_networks(
         ["torchvision:resnet50@layer2", "det/yolo.x.onnx@/neck/out", "a=net.py:make", "m.py:make@l"]
     )
     assert {k: (str(v.source), v.split) for k, v in served.items()} == {
@@ -54,7 +52,7 @@ def test_what_is_served_has_names() -> None:
         "a": ("net.py:make", None),
         "make": ("m.py:make", "l"),
     }
-    changed = with_settings(served, "range", [("a", 255.0)])
+    changed = with_settings(served, "range", ["a=255"])
     assert (changed["a"].range, changed["make"].range) == (255.0, None)
 
 
@@ -70,7 +68,7 @@ def test_what_is_served_has_names() -> None:
 )
 def test_what_cannot_be_served_is_said_in_one_line(serve: list[str], message: str) -> None:
     with pytest.raises(CdvisionError, match=message) as caught:
-        parse_serve(serve)
+        parse_networks(serve)
     assert "\n" not in str(caught.value)
 
 
@@ -88,17 +86,17 @@ def test_what_cannot_be_served_is_said_in_one_line(serve: list[str], message: st
 def test_networks_that_cannot_be_served_are_named(
     code: Path, folder: Path, tmp_path: Path, serve: str, message: str
 ) -> None:
-    requests = parse_serve([serve.format(code)])
+    requests = parse_networks([serve.format(code)])
     with pytest.raises(CdvisionError, match=message):
         train_encoder(requests, [folder], tmp_path, plan_of(1))
 
 
 def test_settings_of_networks_that_are_not_there() -> None:
-    served = parse_serve(["a=x.py:f", "b=y.py:f"])
+    served = parse_networks(["a=x.py:f", "b=y.py:f"])
     with pytest.raises(CdvisionError, match="--weights: no network is called 'c': a, b"):
-        with_settings(served, "weights", [("c", "w.pth")])
+        with_settings(served, "weights", ["c=w.pth"])
     with pytest.raises(CdvisionError, match="say which network is meant"):
-        with_settings(served, "mean", [("", (0.0, 0.0, 0.0))])
+        with_settings(served, "mean", ["0,0,0"])
     with pytest.raises(CdvisionError, match="expected 0 < LOW < HIGH"):
         targets_between(800, 100)
 
@@ -129,8 +127,8 @@ def test_features_of_any_stride_meet_at_the_latents(
 
 
 def test_a_shape_survives_json() -> None:
-    shape = ServedShape(128, {"a": FeatureSpec(8, 4)}, ("a",))
-    again = ServedShape.from_dict(json.loads(json.dumps(shape.to_dict())))
+    shape = AnyNetworkShape(128, {"a": FeatureSpec(8, 4)}, ("a",))
+    again = AnyNetworkShape.from_dict(json.loads(json.dumps(asdict(shape))))
     assert again == shape
     assert again.tap("a").positive
 

@@ -29,16 +29,18 @@ from cdvision.models.small.nanodet_weights import load_nanodet  # noqa: E402
 from cdvision.models.small.network import Small, pack, unpack  # noqa: E402
 from cdvision.models.small.training.descriptor import compute_descriptor  # noqa: E402
 from cdvision.models.small.training.distillation import (  # noqa: E402
+    WEIGHTS,
     DetectionTarget,
     Teacher,
     detection_loss,
 )
-from cdvision.models.small.training.map_stage import MapStage, weighted_sum  # noqa: E402
+from cdvision.models.small.training.map_stage import FROZEN, MapStage, weighted_sum  # noqa: E402
 from cdvision.models.small.training.receiver import RATES, ReceiverStage  # noqa: E402
-from cdvision.models.small.training.recipe import FROZEN, WEIGHTS  # noqa: E402
 from cdvision.networks import initial_weights  # noqa: E402
 from cdvision.networks.initial_weights import load_mobilenet, load_mobilenet_embedding  # noqa: E402
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail  # noqa: E402
+from cdvision.networks.quantisation import gaussian_bits  # noqa: E402
+from cdvision.networks.scales import scale_of  # noqa: E402
 from cdvision.training.checkpoint import read_progress, save_checkpoint  # noqa: E402
 from cdvision.training.finished import open_finished  # noqa: E402
 from cdvision.training.photo_bank import CropPlan, PhotoBank, plan_for, read_photos  # noqa: E402
@@ -570,7 +572,32 @@ def test_skipped_symbols_arrive_as_zero_in_training_too(
         assert symbols.abs().max() >= 2 if level > 0 else not symbols.any()
         wanted = model.dequantiser(symbols, hyper, quality)
         features = model.encoder.features(image)
-        assert torch.equal(transmit(stage.model, features, quality).y, wanted)
+        sent = transmit(model, features, quality)
+        assert torch.equal(sent.y, wanted)
+        hyper_bits = model.hyper_prior.bits(hyper, quality).flatten(1).sum(1)
+        if level == 0:  # what is skipped costs nothing
+            torch.testing.assert_close(sent.bits, hyper_bits)
+        else:
+            assert (sent.bits > hyper_bits + 1).all()
+
+
+def test_rates_with_gradients_are_of_noisy_latents(stage: MapStage, bank: PhotoBank) -> None:
+    model, quality = stage.model.eval(), torch.tensor([3, 7])
+    with torch.no_grad():
+        model.encoder.analysis.linear.weight.mul_(60.0)
+        features = model.encoder.features(bank.batch(2, np.random.default_rng(0)))
+        torch.manual_seed(1)
+        found = transmit(model, features, quality).noisy_bits
+        torch.manual_seed(1)  # the hyper-latent gets its noise first
+        scaled = model.encoder.scaled_analysis(features, quality)
+        z = model.encoder.hyper_latents(scaled)
+        noisy = z + torch.rand_like(z) - 0.5
+        index = model.scale_index(torch.round(z), quality, scaled)
+        quantised = model.dequantiser.quantise(scaled, torch.round(z), quality, index > 0)
+        residual = quantised.residual + torch.rand_like(quantised.residual) - 0.5
+        bits = gaussian_bits(residual, scale_of(index)).flatten(1).sum(1)
+        bits += model.hyper_prior.bits(noisy, quality).flatten(1).sum(1)
+    torch.testing.assert_close(found, bits)
 
 
 # --- photos

@@ -22,18 +22,21 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from cdvision.heads.two_stage.network import build_two_stage_detector  # noqa: E402
+from cdvision.models.dicm.backbones import TINY  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
 from cdvision.models.dicm.training.augmentation import augment, blur  # noqa: E402
 from cdvision.models.dicm.training.detector_losses import detector_losses  # noqa: E402
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors  # noqa: E402
 from cdvision.models.dicm.training.moco import (  # noqa: E402
+    EMBEDDING,
+    MOMENTUM,
     KeyQueue,
     MomentumContrast,
-    ProjectionHead,
     info_nce,
 )
 from cdvision.models.dicm.training.models import start_from  # noqa: E402
 from cdvision.models.dicm.training.options import (  # noqa: E402
+    CodecOptions,
     ContrastiveOptions,
     HeadsOptions,
     JointOptions,
@@ -49,11 +52,10 @@ from cdvision.models.dicm.training.stage4_heads import (  # noqa: E402
     DetectionTask,
     HeadsStage,
     PixelFeatures,
+    StandardisedLinear,
     StreamFeatures,
 )
-from cdvision.models.dicm.training.standardised import StandardisedLinear  # noqa: E402
 from cdvision.models.dicm.training.views import ViewBank  # noqa: E402
-from cdvision.models.dicm.widths import TINY  # noqa: E402
 from cdvision.training import stage_run  # noqa: E402
 from cdvision.training.labelled_boxes import LabelledBank, read_labelled  # noqa: E402
 from cdvision.training.labelled_classes import read_class_bank  # noqa: E402
@@ -175,11 +177,11 @@ def joint(pictures: list[Tensor], **_: Any) -> Stage:
 
 
 def distillation(banks: list[PhotoBank], **_: Any) -> Stage:
-    return DistillationStage(tiny_re(), banks, PLAN)
+    return DistillationStage(tiny_re(), banks, PLAN, JointOptions(distil=True))
 
 
 def codec(banks: list[PhotoBank], **_: Any) -> Stage:
-    return CodecStage(tiny_codec(), banks, PLAN)
+    return CodecStage(tiny_codec(), banks, PLAN, CodecOptions())
 
 
 def heads(labels: Path, **_: Any) -> Stage:
@@ -257,7 +259,8 @@ def test_a_stage_trains_and_resumes_to_the_bit(
 
 
 def test_results_are_halves_and_buffers_stay(banks: list[PhotoBank], tmp_path: Path) -> None:
-    run_stage(RedundancyStage(tiny_re(), banks, PLAN), tmp_path, replace(PLAN, steps=1))
+    stage = RedundancyStage(tiny_re(), banks, PLAN, RedundancyOptions())
+    run_stage(stage, tmp_path, replace(PLAN, steps=1))
     stored = load_file(tmp_path / stage_run.WEIGHTS)
     assert stored["encoder.layers.0.weight"].dtype == torch.float16
     assert stored["front.0.1.running_var"].dtype == torch.float32
@@ -281,7 +284,7 @@ def test_a_classifier_learns_standardised_and_answers_raw(labels: Path, tmp_path
 
 
 def test_only_the_named_parts_train(banks: list[PhotoBank], tmp_path: Path) -> None:
-    stage = CodecStage(tiny_codec(), banks, PLAN)
+    stage = CodecStage(tiny_codec(), banks, PLAN, CodecOptions())
     model = stage.result()
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
     assert trained == {name for name, _ in model.named_parameters() if not name.startswith("re.")}
@@ -295,9 +298,10 @@ def test_only_the_named_parts_train(banks: list[PhotoBank], tmp_path: Path) -> N
 def test_a_checkpoint_of_another_stage_is_one_clear_line(
     banks: list[PhotoBank], tmp_path: Path
 ) -> None:
-    run_stage(RedundancyStage(tiny_re(), banks, PLAN), tmp_path, replace(PLAN, steps=1))
+    stage = RedundancyStage(tiny_re(), banks, PLAN, RedundancyOptions())
+    run_stage(stage, tmp_path, replace(PLAN, steps=1))
     with pytest.raises(CdvisionError, match="not a checkpoint of this stage with these options"):
-        run_stage(CodecStage(tiny_codec(), banks, PLAN), tmp_path, PLAN)
+        run_stage(CodecStage(tiny_codec(), banks, PLAN, CodecOptions()), tmp_path, PLAN)
 
 
 def test_redundancy_learns_from_a_head_start(banks: list[PhotoBank], tmp_path: Path) -> None:
@@ -324,9 +328,10 @@ def test_bfloat16_autocast_keeps_boxes_exact(labels: Path, tmp_path: Path) -> No
     labelled = read_labelled(labels / "boxes.json", [labels])
     boxes = LabelledBank(labelled.photos, short=64, long=128, device=CPU)
     task = DetectionTask(detector(), boxes, labelled.classes)
-    stage = HeadsStage(model.tail, PixelFeatures(model.front), {"detect": task}, plan)
+    source = PixelFeatures(model.front)
+    stage = HeadsStage(model.tail, source, {"detect": task}, plan, HeadsOptions())
     seen: list[torch.dtype] = []
-    task.detector.rpn.head.register_forward_hook(lambda *a: seen.append(a[2][0][0].dtype))
+    task.head.rpn.head.register_forward_hook(lambda *a: seen.append(a[2][0][0].dtype))
     run_stage(stage, tmp_path, plan)
     assert seen == [torch.float32]
     assert model.tail.layer2[0].weight.grad is None
@@ -368,13 +373,15 @@ def test_the_queue_forgets_the_oldest_keys_first() -> None:
 
 def test_the_slow_encoder_follows_and_is_never_trained() -> None:
     encoder = nn.Conv2d(3, 4, 3)
-    contrast = MomentumContrast(encoder, ProjectionHead(4, 8), queue=4, momentum=0.9)
+    contrast = MomentumContrast(encoder, 4, queue=4)
     before = contrast.key_encoder.weight.clone()
     assert torch.equal(before, encoder.weight)
     with torch.no_grad():
-        encoder.weight += 1.0
-    contrast.advance(encoder, torch.zeros(2, 8))
-    assert torch.allclose(contrast.key_encoder.weight, before + 0.1, atol=1e-6)
+        encoder.weight += 100.0
+    contrast.loss(torch.zeros(2, EMBEDDING), torch.zeros(2, EMBEDDING))
+    contrast.advance(encoder)
+    moved = before + (1 - MOMENTUM) * 100
+    assert torch.allclose(contrast.key_encoder.weight, moved, atol=1e-4)
     assert not any(p.requires_grad for p in contrast.key_encoder.parameters())
     assert not any(p.requires_grad for p in contrast.key_head.parameters())
     assert (contrast.queue.keys[:2] == 0).all()
@@ -382,7 +389,7 @@ def test_the_slow_encoder_follows_and_is_never_trained() -> None:
 
 def test_shuffled_keys_return_to_their_rows() -> None:
     encoder = nn.Conv2d(3, 4, 3)
-    contrast = MomentumContrast(encoder, ProjectionHead(4, 8), queue=4, groups=3)
+    contrast = MomentumContrast(encoder, 4, queue=4, groups=3)
     view, seen = torch.randn(7, 3, 5, 5), list[Tensor]()
 
     def pooled(network: nn.Module, part: Tensor, at: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.models.faces.training import attribute_scores  # noqa: E402
-from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
+from cdvision.models.faces.training.adversarial import (  # noqa: E402
     PathLength,
     augment,
     discriminator_loss,
@@ -34,7 +34,11 @@ from cdvision.models.faces.training.adversarial_losses import (  # noqa: E402
 )
 from cdvision.models.faces.training.face_bank import FaceBank, read_face_banks  # noqa: E402
 from cdvision.models.faces.training.fit_score import fit_score  # noqa: E402
-from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks  # noqa: E402
+from cdvision.models.faces.training.networks import (  # noqa: E402
+    FaceNetworks,
+    load_face_networks,
+    start_networks,
+)
 from cdvision.models.faces.training.options import (  # noqa: E402
     GeneratorOptions,
     InversionOptions,
@@ -44,7 +48,6 @@ from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E4
 from cdvision.models.faces.training.stage_generator import GeneratorStage  # noqa: E402
 from cdvision.models.faces.training.stage_inversion import InversionStage, draw_layers  # noqa: E402
 from cdvision.models.faces.training.stage_trunk import TrunkStage  # noqa: E402
-from cdvision.models.faces.training.starts import start_networks  # noqa: E402
 from cdvision.models.faces.widths import FACE, FACE_TINY  # noqa: E402
 from cdvision.training.stage_run import Plan, Stage, run_stage, write_result  # noqa: E402
 
@@ -414,6 +417,15 @@ def test_thresholds_separate_what_can_be_separated() -> None:
     thresholds = attribute_scores.balanced_thresholds(logits, truth)
     assert 3 < thresholds[0] < 4
     assert attribute_scores.mean_accuracy(logits - thresholds, truth) == 1.0
+
+
+@pytest.mark.parametrize(("weight", "answered"), [(0.0, 0), (0.5, 0), (0.6, 3)])
+def test_thresholds_weigh_accuracy_and_balance(weight: float, answered: int) -> None:
+    """Refusing all is right for 5 of 6; answering three for 4, with 0.3 more of balance."""
+    truth = np.array([[0], [0], [1], [0], [0], [0.0]])
+    logits = np.array([[6.0], [5], [4], [3], [2], [1]])
+    (cut,) = attribute_scores.balanced_thresholds(logits, truth, weight)
+    assert int((logits > cut).sum()) == answered
 
 
 def test_a_face_score_tells_discs_from_noise(banks: tuple[FaceBank, FaceBank]) -> None:

@@ -18,16 +18,19 @@ from safetensors.torch import load_file  # noqa: E402
 from cdvision.cli.train import train  # noqa: E402
 from cdvision.errors import CdvisionError  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
-from cdvision.models.faces.hsc_tables import build_hsc_coder  # noqa: E402
-from cdvision.models.faces.hsc_widths import tiny_widths  # noqa: E402
-from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
-from cdvision.models.faces.training.hsc_report import report_hsc, transmit_faces  # noqa: E402
-from cdvision.models.faces.training.hsc_stage import HscStage, hsc_targets  # noqa: E402
+from cdvision.models.faces.training.codec_report import report_codec, transmit_faces  # noqa: E402
+from cdvision.models.faces.training.codec_stage import target_bytes  # noqa: E402
+from cdvision.models.faces.training.face_bank import (  # noqa: E402
+    FaceBank,
+    FaceCodes,
+    cached_codes,
+    encode_faces,
+)
+from cdvision.models.faces.training.hsc_stage import HscStage  # noqa: E402
 from cdvision.models.faces.training.networks import FaceNetworks  # noqa: E402
 from cdvision.models.faces.training.options import HscOptions  # noqa: E402
 from cdvision.models.faces.training.perceptual import PerceptualLoss  # noqa: E402
-from cdvision.models.faces.widths import FACE_TINY  # noqa: E402
+from cdvision.models.faces.widths import FACE_TINY, tiny_widths  # noqa: E402
 from cdvision.networks.scales import QUALITIES  # noqa: E402
 from cdvision.training.stage_run import RECORD, Plan, run_stage, write_result  # noqa: E402
 
@@ -109,7 +112,7 @@ def test_the_start_is_a_code_near_its_targets(networks: FaceNetworks, codes: Fac
     stage = stage_of(networks, codes)
     stage.begin(np.random.default_rng(0))
     some = codes.at(torch.arange(48))
-    report = report_hsc(stage.codec, some, metric=stage.metric, head=networks.head)
+    report = report_codec(stage.codec, some, metric=stage.metric, head=networks.head)
     bytes_, errors = ([entry[k] for entry in report] for k in ("bytes", "rows_error"))
     assert [len(entry["mean_accuracy"]) for entry in report] == [3] * QUALITIES
     for entry in report:
@@ -130,12 +133,15 @@ def test_faces_are_received_as_the_networks_alone_would_have_them(
 ) -> None:
     stage = stage_of(networks, codes)
     stage.begin(np.random.default_rng(0))
-    got = transmit_faces(stage.codec.eval(), build_hsc_coder(stage.codec), codes, 7)
+    got = transmit_faces(stage.codec.eval(), stage.codec.build_coder(), codes, 7)
     with torch.no_grad():
         wanted = stage.codec(codes.rows, codes.feature, torch.full((len(codes),), 7))
-    assert torch.allclose(got.rows, wanted.rows, atol=1e-4)
-    assert torch.allclose(got.feature, wanted.feature, atol=1e-3)
-    estimates = float(wanted.base_bits.mean()) / 8, float(wanted.detail_bits.mean()) / 8
+    base, both = got.after
+    assert both.feature is not None
+    assert torch.equal(base.rows, both.rows)
+    assert torch.allclose(both.rows, wanted.rows, atol=1e-4)
+    assert torch.allclose(both.feature[0], wanted.feature, atol=1e-3)
+    estimates = (wanted.bits.mean(0) / 8).tolist()
     assert got.ideal.mean(0) == pytest.approx(estimates, rel=0.02)  # tables are as trained with
 
 
@@ -194,11 +200,11 @@ def test_training_lowers_the_error(networks: FaceNetworks, codes: FaceCodes) -> 
 
 
 def test_targets() -> None:
-    base, detail = hsc_targets((10.0, 80.0), (100.0, 400.0))
+    base, detail = target_bytes((10.0, 80.0), (100.0, 400.0), later=(1.0,))
     assert (base[0], round(detail[0]), round(base[-1]), round(detail[-1])) == (10.0, 90, 80, 320)
     for wrong in [((80.0, 10.0), (100.0, 400.0)), ((10.0, 80.0), (9.0, 400.0))]:
         with pytest.raises(CdvisionError, match="bytes: expected"):
-            hsc_targets(*wrong)
+            target_bytes(*wrong, later=(1.0,))
 
 
 def write_faces(folder: Path) -> Path:

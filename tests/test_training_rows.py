@@ -15,17 +15,26 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from cdvision.errors import CdvisionError  # noqa: E402
-from cdvision.models.faces import row_refiner  # noqa: E402
-from cdvision.models.faces.network import FacePackage  # noqa: E402
-from cdvision.models.faces.row_refiner import RowRefiner  # noqa: E402
+from cdvision.models.faces import inversion_encoder  # noqa: E402
+from cdvision.models.faces.inversion_encoder import RowRefiner  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers, style_layout  # noqa: E402
-from cdvision.models.faces.training import rows_start  # noqa: E402
-from cdvision.models.faces.training.assemble import assemble_faces  # noqa: E402
-from cdvision.models.faces.training.face_bank import FaceBank  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes, cached_codes, encode_faces  # noqa: E402
-from cdvision.models.faces.training.networks import FaceNetworks, load_face_networks  # noqa: E402
-from cdvision.models.faces.training.rows_start import start_refiner  # noqa: E402
-from cdvision.models.faces.training.stage_rows import RowsStage, layer_rows  # noqa: E402
+from cdvision.models.faces.training import stage_rows  # noqa: E402
+from cdvision.models.faces.training.face_bank import (  # noqa: E402
+    FaceBank,
+    FaceCodes,
+    cached_codes,
+    encode_faces,
+)
+from cdvision.models.faces.training.networks import (  # noqa: E402
+    FaceNetworks,
+    assemble_faces,
+    load_face_networks,
+)
+from cdvision.models.faces.training.stage_rows import (  # noqa: E402
+    RowsStage,
+    layer_rows,
+    start_refiner,
+)
 from cdvision.models.faces.widths import FACE_TINY, FaceWidths  # noqa: E402
 from cdvision.training.stage_run import Plan, run_stage, write_result  # noqa: E402
 
@@ -39,8 +48,8 @@ FACES = 64
 @pytest.fixture
 def small_refiner(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"CHANNELS": 24, "HIDDEN": 48, "DIRECTIONS": 32}.items():
-        monkeypatch.setattr(row_refiner, name, value)
-    monkeypatch.setattr(rows_start, "STEPS", 5)
+        monkeypatch.setattr(inversion_encoder, name, value)
+    monkeypatch.setattr(stage_rows, "STEPS", 5)
 
 
 def networks(widths: FaceWidths = WIDTHS, *, refined: bool = False) -> FaceNetworks:
@@ -62,7 +71,7 @@ def known_faces(drawer: FaceNetworks) -> tuple[FaceCodes, Tensor]:
 
 
 def test_the_start_brings_pictures_closer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows_start, "STEPS", 80)
+    monkeypatch.setattr(stage_rows, "STEPS", 80)
     drawer = networks()
     codes, pictures = known_faces(drawer)
     refiner = RowRefiner(WIDTHS)
@@ -154,14 +163,14 @@ def test_a_package_refines_rows_as_training_did(tmp_path: Path) -> None:
         for name, each in (("refined", refined), ("plain", plain))
     }
     codec_run = write_run(tmp_path / "codec", codec, layout=asdict(layout), **refined.facts())
-    model: FacePackage = assemble_faces(codec_run, runs["refined"]).network
+    model, _ = assemble_faces(codec_run, runs["refined"])
     images, quality = 255 * torch.rand(2, 3, 64, 64), torch.tensor([7, 7])
     with torch.no_grad():
         found, _ = model.encode(images, quality)
         stored = load_face_networks(runs["refined"])
-        wanted = model.codec.encode(stored.codes(images).rows, quality)
-        unrefined = model.codec.encode(stored.encoder(images).rows, quality)
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(found, unrefined, strict=True))
+        wanted = model.codec.encode(stored.codes(images), quality)
+        unrefined = model.codec.encode(stored.encoder(images), quality)
+    assert all(torch.equal(found[name], wanted[name]) for name in found)
+    assert not all(torch.equal(found[name], unrefined[name]) for name in found)
     with pytest.raises(CdvisionError, match="trained on rows that a run of `rows` has refined"):
         assemble_faces(codec_run, runs["plain"])

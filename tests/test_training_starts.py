@@ -17,11 +17,12 @@ from torch import Tensor, nn  # noqa: E402
 
 from cdvision.models.dicm.network import load_package_weights  # noqa: E402
 from cdvision.models.dicm.training.models import make_codec, make_redundancy, start_from  # noqa: E402
+from cdvision.models.dicm.training.options import CodecOptions, RedundancyOptions  # noqa: E402
 from cdvision.models.dicm.training.stage1_redundancy import RedundancyStage  # noqa: E402
 from cdvision.models.dicm.training.stage3_codec import CodecStage  # noqa: E402
 from cdvision.models.faces.hsc import HscCodec  # noqa: E402
 from cdvision.models.faces.style_layers import StyleLayers  # noqa: E402
-from cdvision.models.faces.training.face_codes import FaceCodes  # noqa: E402
+from cdvision.models.faces.training.face_bank import FaceCodes  # noqa: E402
 from cdvision.models.faces.training.hsc_stage import HscStage  # noqa: E402
 from cdvision.models.faces.training.networks import (  # noqa: E402
     FaceNetworks,
@@ -112,7 +113,8 @@ def test_a_stage_of_dicm_goes_on_from_a_package(
     make = make_codec if name == "test-dicm" else make_redundancy
     kind: Any = CodecStage if name == "test-dicm" else RedundancyStage
     model = make(start)
-    stage = kind(model, banks, ONE_STEP)
+    options = CodecOptions() if name == "test-dicm" else RedundancyOptions()
+    stage = kind(model, banks, ONE_STEP, options)
     assert unlike(model, stored(name, "codec.")) == []
     run_stage(stage, tmp_path, ONE_STEP, {"backbone": "tiny", "origin": start.origin})
     assert unlike(model, stored(name, "codec.")) != []

@@ -21,13 +21,12 @@ from onnx import TensorProto, helper
 
 from cdvision import tasks as table
 from cdvision.building.card_parts import latent_specs, one_sender
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import Latents, LayerSpec, symbol_range
 from cdvision.entropy.layered_coder import Code, LayeredCoder
-from cdvision.entropy.tables import SymbolTables, gaussian_tables
+from cdvision.entropy.tables import SymbolTables, gaussian_tables, named_parts, part_of
 from cdvision.evaluation.answer_formats import AnswerFormat
 from cdvision.evaluation.bootstrap import Scorer
-from cdvision.heads.registry import HEADS, Asked
+from cdvision.heads.registry import HEADS, Question
 from cdvision.package import families
 from cdvision.package.card import CARD_FILE, FeatureSpec, InputSpec, ModelCard, TailSpec
 from cdvision.package.loader import CLASSES_FILE, TABLES_FILE, file_sha256
@@ -95,9 +94,11 @@ class Lightness:
         return json.dumps(self.to_dict())
 
 
-def answer_lightness(asked: Asked) -> Lightness:
-    level = float(asked.dense["level"][0]) * asked.options["gain"]
-    return Lightness(level, asked.layers == 2)
+def answer_lightness(question: Question) -> Lightness:
+    level = float(question.dense["level"][0]) * question.options["gain"]
+    if question.options["inverted"]:
+        level = 255 - level
+    return Lightness(round(level, question.options["digits"]), question.layers == 2)
 
 
 class LightnessScoring:
@@ -121,7 +122,12 @@ TASK = table.Task(
     "Tell how bright a picture is, from its stream.",
     "toy_family:Lightness",
     "lightness",
-    (table.TaskOption("gain", 1.0, "What the level is multiplied by.", 0, 10),),
+    (
+        table.TaskOption("gain", 1.0, "What the level is multiplied by.", 0, 10),
+        table.TaskOption("digits", 3, "Digits behind the point.", 0),
+        table.TaskOption("inverted", False, "Tell darkness instead."),
+        table.TaskOption("alone", False, "Not for batches.", batched=False),
+    ),
     table.Column("lightness", "lightness", {"level": "float", "sure": "boolean"}),
     scoring={"table": "toy_family:LightnessScoring"},
     example={"lightness": [{"level": 101.5, "sure": True}]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdvision.analysis.analyzer import BATCH_SIZE, Analyzer, analyze_streams
+from cdvision.analysis.analyzer import BATCH_SIZE, Analyzer
 from cdvision.analysis.result import AnalysisResult, StreamItem, StreamItems
 
 __all__ = [
@@ -11,5 +11,4 @@ __all__ = [
     "Analyzer",
     "StreamItem",
     "StreamItems",
-    "analyze_streams",
 ]

@@ -74,11 +74,9 @@ class Analyzer:
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None and value < 1:
                 raise CdvisionError(f"{name}: expected at least 1, found {value}")
+        check_options(tasks, options)
         self.model, self.batch_size, self.workers = model, batch_size, workers
-        self.ordered, self.questions = (
-            ordered,
-            Questions(tuple(tasks), checked_options(tasks, options)),
-        )
+        self.ordered, self.questions = ordered, Questions(tuple(tasks), options)
 
     def __call__(self, streams: StreamItems) -> Iterator[AnalysisResult]:
         """Yield one result for each stream.
@@ -103,29 +101,14 @@ class Analyzer:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def checked_options(tasks: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options once each is one of some task's; raises CdvisionError for any other."""
-    known = {option.name: option for task in all_tasks().values() for option in task.options}
-    for name, value in options.items():
+def check_options(tasks: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Raise CdvisionError for an option that no task has, or that an asked task refuses."""
+    asked = [find_task(task) for task in tasks]
+    # Options of tasks that were not asked are passed over: one set of them serves any question.
+    known = {option.name for task in all_tasks().values() for option in task.options}
+    for name in options:
         if name not in known:
-            taken = [option.name for task in tasks for option in find_task(task).options]
+            taken = [option.name for task in asked for option in task.options]
             raise CdvisionError(f"expected options {', '.join(taken) or 'none'}, found {name!r}")
-        known[name].check(value)
-    return dict(options)
-
-
-def analyze_streams(
-    model: Model,
-    streams: StreamItems,
-    tasks: Sequence[str],
-    batch_size: int = BATCH_SIZE,
-    *,
-    workers: int | None = None,
-    ordered: bool = True,
-    **options: Any,
-) -> Iterator[AnalysisResult]:
-    """Yield one result a stream; see ``Model.analyze`` and ``Analyzer``."""
-    analyzer = Analyzer(
-        model, tasks, batch_size=batch_size, workers=workers, ordered=ordered, **options
-    )
-    return analyzer(streams)
+    for task in asked:
+        task.checked(task.taken_from(options))

@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of every stream.
-
-    Attributes:
-        tasks: among those of the model's card.
-        options: of the tasks; each task is asked with those that it takes.
-    """
+    """What is asked of every stream; each task is asked with those options that it takes."""
 
     tasks: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -57,20 +52,15 @@ def open_entry(model: Model, index: int, item: StreamItem) -> Entry:
         stream = model.open(content)
     except (CdvisionError, TypeError) as error:
         size = len(content) if isinstance(content, (bytes, bytearray, memoryview)) else 0
-        return Entry(replace(blank, error=_ours(error), size=size))
+        told = error if isinstance(error, CdvisionError) else CdvisionError(str(error))
+        return Entry(replace(blank, error=told, size=size))
     return Entry(replace(blank, image_size=stream.source_size, size=len(content)), stream)
 
 
 def answer_batch(
     model: Model, entries: Sequence[Entry], questions: Questions
 ) -> list[AnalysisResult]:
-    """Answer for streams of one input size, in their order; what fails yields its error.
-
-    Args:
-        model: the one that the streams were opened with.
-        entries: of one input size, all with a stream.
-        questions: what is asked.
-    """
+    """Answer for streams of one input size, in their order; what fails yields its error."""
     failed: dict[int, CdvisionError] = {}
     tails = model.card.graphs_for(questions.tasks)
     for entry in entries:
@@ -105,44 +95,32 @@ def _decode(tails: Iterable[str], streams: Sequence[Stream]) -> None:
 
 
 def _run_graph(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
-    """Run one tail's graph on all streams, and hand each its share.
-
-    Where a run has one core, it takes one stream: the maps of one photo fit that core's cache,
-    those of 16 do not, and a batch gains nothing else there (two cores: 7.0 ms a photo, not 8.0).
-    """
+    """Run one tail's graph on all streams, on one core one by one, and hand each its share."""
     engine = model.engine
+    # The maps of one photo fit a core's cache, those of 16 do not, and one core gains nothing
+    # else from a batch (measured on two cores, one stream a run each: 7.0 ms a photo, not 8.0).
     alone = isinstance(engine, OnnxEngine) and engine.device == "cpu" and engine.threads == 1
     step = 1 if alone else len(streams)
     for start in range(0, len(streams), step):
-        _run_together(model, tail, graph, streams[start : start + step])
-
-
-def _run_together(model: Model, tail: str, graph: str, streams: Sequence[Stream]) -> None:
-    single = [stream.graph_inputs(tail) for stream in streams]
-    inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
-    outputs = model.engine.run(*cheapest_graph(model.card, graph, inputs))
-    for position, stream in enumerate(streams):
-        own = {name: values[position] for name, values in outputs.items()}
-        stream.keep_outputs(tail, graph, own)
+        batch = streams[start : start + step]
+        single = [stream.graph_inputs(tail) for stream in batch]
+        # each stream's arrays are (1, ...): stacked, they are one batch of the network
+        inputs = {name: np.concatenate([one[name] for one in single]) for name in single[0]}
+        outputs = engine.run(*cheapest_graph(model.card, graph, inputs))
+        for position, stream in enumerate(batch):
+            own = {name: values[position] for name, values in outputs.items()}
+            stream.keep_outputs(tail, graph, own)
 
 
 def _answer(entry: Entry, error: CdvisionError | None, questions: Questions) -> AnalysisResult:
+    """Ask every question; of tasks that share an answer, the fullest is asked."""
     if entry.stream is None or error is not None:
         return replace(entry.blank, error=error or entry.blank.error)
     try:
-        answers = _answers(entry.stream, questions)
+        answers = {
+            task.answer: entry.stream.ask(task.name, **task.taken_from(questions.options))
+            for task in answered_by(questions.tasks)
+        }
     except CdvisionError as problem:
         return replace(entry.blank, error=problem)
     return replace(entry.blank, answers=answers)
-
-
-def _answers(stream: Stream, questions: Questions) -> dict[str, Any]:
-    """Ask every question; of tasks that share an answer, the fullest is asked."""
-    return {
-        task.answer: stream.ask(task.name, **task.taken_from(questions.options))
-        for task in answered_by(questions.tasks)
-    }
-
-
-def _ours(error: Exception) -> CdvisionError:
-    return error if isinstance(error, CdvisionError) else CdvisionError(str(error))

@@ -11,9 +11,9 @@ from cdvision.photo import Size
 
 Submit = Callable[[Sequence[Entry]], "Future[list[AnalysisResult]]"]
 
+# Streams that wait for mates of their size, or results for their turn, at most: so many batches.
+# Photos of mixed shapes fill their batches the better the more may wait.
 HELD_BATCHES = 8
-"""Streams that wait for mates of their size, or results for their turn, at most: so many batches.
-Photos of mixed shapes fill their batches the better the more may wait."""
 
 
 class Schedule:
@@ -24,11 +24,7 @@ class Schedule:
         add ─▶ buckets by input size ─▶ batches under way ─▶ results ─▶ leave
                (a full one is submitted)  (at most ``most``)   (in order, or as they come)
 
-    Args:
-        submit: starts the work on a batch, in another thread.
-        batch_size: streams of a full batch.
-        most: batches that may be under way; ``add`` waits for one to end.
-        ordered: results leave in the order in which their streams came.
+    ``submit`` starts the work on a batch in another thread.
     """
 
     def __init__(self, submit: Submit, batch_size: int, most: int, *, ordered: bool) -> None:
@@ -40,22 +36,22 @@ class Schedule:
         self._results: dict[int, AnalysisResult] = {}
 
     def add(self, entry: Entry) -> Iterator[AnalysisResult]:
-        """Take one stream in, and let results leave until there is room for the next one.
-
-        Where too many batches are under way it waits: this is what holds a fast source back.
-        """
+        """Take one stream in, and let results leave until there is room for the next one."""
         self._take(entry)
         self._collect()
+        # Waiting here is what holds a fast source back.
         while len(self._running) >= self._most:
             self._wait()
         yield from self._ready()
-        while self._held() > self._limit:
+        # Bounded together: streams without mates, and results whose turn has not come.
+        while sum(map(len, self._buckets.values())) + len(self._results) > self._limit:
             self._start_what_is_waited_for()
             self._wait()
             yield from self._ready()
 
     def finish(self) -> Iterator[AnalysisResult]:
-        """Start what waits for mates that will not come, and let all results leave."""
+        """Start what waits, and let all results leave."""
+        # what is left waits for mates that will not come
         for size in list(self._buckets):
             self._start(size)
         yield from self._ready()
@@ -82,16 +78,13 @@ class Schedule:
             self._next += 1
             yield self._results.pop(index)
 
-    def _held(self) -> int:
-        """Streams without mates, and results whose turn has not come."""
-        return sum(map(len, self._buckets.values())) + len(self._results)
-
     def _start_what_is_waited_for(self) -> None:
-        """Start the bucket of the oldest stream, unless the others wait for one under way."""
+        """Start the bucket of the oldest stream, unless all wait for one under way."""
         size = min(self._buckets, key=lambda size: self._buckets[size][0].blank.index, default=None)
         if size is None:
             return
         oldest = self._buckets[size][0].blank.index
+        # In order, only the oldest stream can free what is held: no other bucket would help.
         if oldest == self._next or not self._ordered:
             self._start(size)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.bench.entropy_coders import RIVALS, Coder, CodingJob, cdvision_coder
-from cdvision.entropy import gaussian_tables, log_scale_table, nearest_scale
+from cdvision.entropy.tables import gaussian_tables, log_scale_table, nearest_scale
 from cdvision.machine import machine, versions
 
 SYMBOLS = 196_608

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy import SymbolTables
+from cdvision.entropy.tables import SymbolTables
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvision.cli.command_line import BAD_INPUT
-from cdvision.cli.model_options import ChosenModel, model_options, popped
+from cdvision.cli.model_options import ChosenModel, count_option, model_options
 from cdvision.cli.task_options import TaskCommand, batched_options, task_choice
 from cdvision.tasks import tasks as all_tasks
 
@@ -35,8 +35,8 @@ def _from_table() -> list[click.Option]:
     metavar="FILE",
     help="Results: .jsonl, .csv, .parquet or .json (COCO); default: JSON lines on stdout.",
 )
-@click.option("--batch-size", type=click.IntRange(1), help="Streams of one engine run.")
-@click.option("--workers", type=click.IntRange(1), help="Batches that run at once.")
+@count_option("--batch-size", None, "Streams of one engine run.")
+@count_option("--workers", None, "Batches that run at once.")
 @click.option("--as-completed", is_flag=True, help="Write results as they come, not in order.")
 @click.option("--column", default="stream", show_default=True, help="Of a Parquet source.")
 @click.option("--key", default="key", show_default=True, help="Column of names, likewise.")
@@ -50,6 +50,7 @@ def analyze(
     key: str,
     force: bool,
     as_completed: bool,
+    chosen: ChosenModel,
     **given: Any,
 ) -> None:
     """Answer for many streams at once, and write one file of results.
@@ -59,13 +60,17 @@ def analyze(
     """
     from cdvision.pipelines.sinks import Sink
     from cdvision.pipelines.sources import read_sources
+    from cdvision.pipelines.text_sinks import json_line
 
-    model = popped(ChosenModel, given).loaded
     options = {name: value for name, value in given.items() if value is not None}
     streams = read_sources(sources, column=column, key=key)
-    results = model.analyze(streams, tasks or ("detect",), ordered=not as_completed, **options)
+    tasks = tasks or ("detect",)
+    results = chosen.loaded.analyze(streams, tasks, ordered=not as_completed, **options)
     if target == STDOUT:
-        failed = _print_lines(results)
+        failed = 0
+        for result in results:
+            failed += result.error is not None
+            click.echo(json_line(result))
     else:
         with Sink(Path(target), force=force) as sink:
             for result in _with_progress(results):
@@ -74,17 +79,6 @@ def analyze(
         click.echo(f"{sink.written.results:,} results, {failed:,} errors: {target}", err=True)
     if failed:
         raise click.exceptions.Exit(BAD_INPUT)
-
-
-def _print_lines(results: Iterable[AnalysisResult]) -> int:
-    """Print JSON lines as they come; returns how many were errors."""
-    from cdvision.pipelines.text_sinks import json_line
-
-    failed = 0
-    for result in results:
-        failed += result.error is not None
-        click.echo(json_line(result))
-    return failed
 
 
 def _with_progress(results: Iterator[AnalysisResult]) -> Iterable[AnalysisResult]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import click
 
+from cdvision.cli.dataclass_options import EXISTING
 from cdvision.cli.evaluate import QualityList
-from cdvision.cli.labelled_data import LabelledData, data_options, existing
+from cdvision.cli.labelled_data import LabelledData, data_options
 from cdvision.cli.model_options import ChosenModel, model_options
 
 NEEDS_WEIGHTS = (
@@ -26,7 +25,7 @@ OWN_WEIGHTS = "--initial-weights: these networks are `small`'s; other packages h
 @data_options
 @click.option(
     "--initial-weights",
-    type=existing,
+    type=EXISTING,
     metavar="DIR",
     help="Folder of the uncompressed networks, which rivals' pictures are shown to (`small` only: "
     "other packages hold theirs).",
@@ -68,7 +67,8 @@ def rate(
     for_task: bool,
     jobs: int,
     out: Path,
-    **options: Any,
+    labels: LabelledData,
+    chosen: ChosenModel,
 ) -> None:
     """Measure bytes and accuracy of streams and of picture codecs on your labelled photos.
 
@@ -79,19 +79,17 @@ def rate(
     from cdvision.bench.rate import RateBenchmark, chosen_rivals
     from cdvision.bench.rate_report import write_report
 
-    source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
-    source.check()
-    model = ChosenModel(**options).loaded
+    model = chosen.loaded
     if (model.card.network == "small") != (initial_weights is not None):
         raise click.UsageError(NEEDS_WEIGHTS if initial_weights is None else OWN_WEIGHTS)
-    data, _ = source.read(model)
-    chosen, left_out = chosen_rivals(rivals)
+    data, _ = labels.read(model)
+    working, left_out = chosen_rivals(rivals)
     benchmark = RateBenchmark(
         model,
         data,
-        source.source,
+        labels.source,
         initial_weights,
-        chosen,
+        working,
         qualities=qualities,
         jobs=jobs,
         left_out=left_out,

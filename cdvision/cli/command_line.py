@@ -1,4 +1,4 @@
-"""The top command: imports a subcommand when it is called, turns an error into one line."""
+"""The groups of commands: import a command when it is called, turn an error into one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from cdvision.errors import CdvisionError
-from cdvision.package.families import imported
+from cdvision.package.families import commands, imported
 from cdvision.tasks import tasks
 from cdvision.version import __version__
 
@@ -19,10 +19,10 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 COMMANDS = {
-    "encode": ("encode:encode", "Turn images into streams."),
-    "reconstruct": ("reconstruct:reconstruct", "Rebuild pictures, where a model can."),
+    "encode": ("streams:encode", "Turn images into streams."),
+    "reconstruct": ("streams:reconstruct", "Rebuild pictures, where a model can."),
     "analyze": ("analyze:analyze", "Answer for many streams, into one file of results."),
-    "inspect": ("inspect:inspect", "Show the header of streams; needs no model."),
+    "inspect": ("streams:inspect", "Show the header of streams; needs no model."),
     "models": ("models:models", "List the models that are installed."),
     "serve": ("serve:serve", "Answer streams over HTTP, with a page to see it."),
     "eval": ("evaluate:evaluate", "Measure accuracy and bytes on labelled photos."),
@@ -50,12 +50,12 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command, or make that of a task; None where there is none of that name."""
-        command: click.Command | None = None
+        found: click.Command | None = None
         if cmd_name in COMMANDS:
-            command = imported(f"cdvision.cli.{COMMANDS[cmd_name][0]}")
+            found = imported(f"cdvision.cli.{COMMANDS[cmd_name][0]}")
         elif cmd_name in tasks():
-            command = imported("cdvision.cli.answer:task_command")(tasks()[cmd_name])
-        return command
+            found = imported("cdvision.cli.answer:task_command")(tasks()[cmd_name])
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
@@ -85,9 +85,27 @@ class LazyGroup(click.Group):
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise
-            _forget_stdout()
+            # The reader of our output has gone, and knows it: what is buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class FamilyGroup(click.Group):
+    """A group of commands of its own, and of those that families add under the same name."""
+
+    def __init__(self, *args: Any, group: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._group = group
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the families' commands, then the group's own."""
+        return [*commands(self._group), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, and import it where it is a family's."""
+        target = commands(self._group).get(cmd_name)
+        return super().get_command(ctx, cmd_name) if target is None else imported(target)
 
 
 def _one_line(error: CdvisionError | click.ClickException) -> str:
@@ -101,11 +119,6 @@ def _one_line(error: CdvisionError | click.ClickException) -> str:
 
 def _say(message: str) -> None:
     click.echo(f"cdvision: {message}", err=True)
-
-
-def _forget_stdout() -> None:
-    """Send what is still buffered to nowhere: the reader of our output has gone, and knows it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.command(

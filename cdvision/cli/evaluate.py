@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvision.cli.input_files import InputFile
-from cdvision.cli.labelled_data import LabelledData, data_options, existing
+from cdvision.cli.dataclass_options import EXISTING
+from cdvision.cli.labelled_data import LabelledData, data_options
 from cdvision.cli.model_options import ChosenModel, model_options, size_option
-from cdvision.cli.output_files import OutputFiles
+from cdvision.cli.output_files import OutputError, write_whole
 
 if TYPE_CHECKING:
     from cdvision import Model
@@ -27,11 +26,7 @@ else:
 
 
 class QualityList(_QualityType):
-    """Qualities (or layers) such as ``1-8`` or ``1,4,8``, as a sorted tuple.
-
-    Args:
-        noun: what is counted.
-    """
+    """Qualities (or another noun) such as ``1-8`` or ``1,4,8``, as a sorted tuple."""
 
     name = "LIST"
 
@@ -70,7 +65,7 @@ layers_option = click.option(
 @size_option
 @click.option(
     "--initial-weights",
-    type=existing,
+    type=EXISTING,
     help="Folder of the uncompressed networks, to measure them in the same run (`small`).",
 )
 @click.option(
@@ -91,65 +86,64 @@ def evaluate(
     plot: Path | None,
     cache: Path | None,
     no_cache: bool,
-    **options: Any,
+    labels: LabelledData,
+    chosen: ChosenModel,
 ) -> None:
     """Measure accuracy and mean bytes at every quality, from real streams.
 
     Answers are kept: an interrupted evaluation goes on where it was.
     """
-    from cdvision.evaluation.curve import stream_curve
+    from cdvision.evaluation.answer_cache import CacheFolder, default_cache_folder
+    from cdvision.evaluation.curve import pixel_record, stream_curve
     from cdvision.evaluation.losses import with_losses
     from cdvision.evaluation.pixel_networks import PixelNetworks
     from cdvision.evaluation.records import attributes_of, format_attributes, format_records
 
-    source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
-    source.check()
-    files = _Files(source.source, out, plot)
-    model = ChosenModel(**options).loaded
-    chosen = _chosen(qualities, model.card.qualities)
-    data, digest = source.read(model)
+    _check_files(labels.source, out, plot)
+    model = chosen.loaded
+    measured = _chosen_qualities(qualities, model.card.qualities)
+    data, digest = labels.read(model)
     if initial_weights is not None and not hasattr(PixelNetworks, data.task):
         raise click.UsageError(f"--initial-weights: those networks do not {data.task}.")
-    kept = None if no_cache else _cache_folder(cache, digest)
-    records = stream_curve(model, data, chosen, layers=layers, size=size, cache=kept)
+    kept = None if no_cache else CacheFolder(cache or default_cache_folder(), digest)
+    records = stream_curve(model, data, measured, layers=layers, size=size, cache=kept)
     if initial_weights is not None:
         records.append(_reference_record(model, initial_weights, data, size, kept))
     if pixels:
-        records.append(_own_record(model, data, size, kept))
+        from cdvision.evaluation.package_without_codec import PackageWithoutCodec
+
+        own = PackageWithoutCodec(model)
+        records.append(pixel_record(data, own, size=size, cache=kept))
+    # What the codec costs is known only beside the uncompressed row, the last.
     records = with_losses(records, data.draws)
     click.echo(format_records(records))
     if attributes_of(records[-1]):
         click.echo(f"\nAttributes of the last row:\n\n{format_attributes(records[-1])}")
-    files.write(records, title=f"{model.name} on {data.name}, {records[0]['photos']} photos")
+    title = f"{model.name} on {data.name}, {records[0]['photos']} photos"
+    _write_files(records, out, plot, title)
 
 
-class _Files:
-    """The files that the options ask for; refused before anything is measured."""
+def _check_files(source: Path, out: Path | None, plot: Path | None) -> None:
+    """Refuse what cannot be written, before anything is measured."""
+    for path, suffix, option in ((out, ".json", "-o"), (plot, ".svg", "--plot")):
+        if path is not None and path.suffix != suffix:
+            raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
+    for path in (out, out and out.with_suffix(".csv"), plot):
+        if path is not None and path.resolve() == source.resolve():
+            raise OutputError(f"{path} is itself an input, and inputs are never overwritten")
 
-    def __init__(self, source: Path, out: Path | None, plot: Path | None) -> None:
-        for path, suffix, option in ((out, ".json", "-o"), (plot, ".svg", "--plot")):
-            if path is not None and path.suffix != suffix:
-                raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
-        self._out, self._plot = out, plot
-        self._source = InputFile(str(source), source, Path(source.name))
-        for path in (out, out.with_suffix(".csv") if out is not None else None, plot):
-            if path is not None:
-                self._outputs(path).check(self._source)
 
-    def write(self, records: Sequence[dict[str, Any]], *, title: str) -> None:
-        """Write what was asked for."""
-        from cdvision.evaluation.records import records_to_csv, strict_json
+def _write_files(
+    records: Sequence[dict[str, Any]], out: Path | None, plot: Path | None, title: str
+) -> None:
+    from cdvision.evaluation.records import records_to_csv, strict_json
 
-        if self._out is not None:
-            table = self._out.with_suffix(".csv")
-            self._outputs(self._out).write(self._source, strict_json(records).encode())
-            self._outputs(table).write(self._source, records_to_csv(records).encode())
-        if self._plot is not None:
-            self._plot.parent.mkdir(parents=True, exist_ok=True)
-            _draw(self._plot, records, title)
-
-    def _outputs(self, path: Path) -> OutputFiles:
-        return OutputFiles([self._source], suffix=path.suffix, file=path, force=True)
+    if out is not None:
+        write_whole(out, strict_json(records).encode())
+        write_whole(out.with_suffix(".csv"), records_to_csv(records).encode())
+    if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        _draw(plot, records, title)
 
 
 def _draw(path: Path, records: Sequence[dict[str, Any]], title: str) -> None:
@@ -163,28 +157,13 @@ def _draw(path: Path, records: Sequence[dict[str, Any]], title: str) -> None:
     write_plot(path, curves_of(records), title=title, y_label=label, reference=reference)
 
 
-def _chosen(qualities: tuple[int, ...] | None, most: int) -> Sequence[int]:
+def _chosen_qualities(qualities: tuple[int, ...] | None, most: int) -> Sequence[int]:
     if qualities is None:
         return range(1, most + 1)
     wrong = [quality for quality in qualities if not 1 <= quality <= most]
     if wrong:
         raise click.UsageError(f"--quality: this model has 1 to {most}, found {wrong[0]}.")
     return qualities
-
-
-def _cache_folder(folder: Path | None, digest: str) -> CacheFolder:
-    from cdvision.evaluation.answer_cache import CacheFolder, default_cache_folder
-
-    return CacheFolder(folder or default_cache_folder(), digest)
-
-
-def _own_record(
-    model: Model, data: LabelledSet, size: int | None, cache: CacheFolder | None
-) -> dict[str, Any]:
-    from cdvision.evaluation.curve import pixel_record
-    from cdvision.evaluation.package_without_codec import PackageWithoutCodec
-
-    return pixel_record(data, PackageWithoutCodec(model), size=size, cache=cache)
 
 
 def _reference_record(

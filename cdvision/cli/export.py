@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import cdvision
+from cdvision.cli.model_options import FOLDER, Decorator, count_option, report_as_json
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_PHOTOS = 32
 PARITY_PHOTOS = 8
-RANGE = "MIN,OPT,MAX"
 MEBIBYTE = 2**20
-Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
@@ -34,6 +33,10 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
         raise click.BadParameter(f"expected one number or MIN,OPT,MAX, found {value!r}")
     numbers = tuple(int(part) for part in parts)
     return numbers if len(numbers) == 3 else numbers * 3
+
+
+def _range_option(name: str, help: str) -> Decorator:
+    return click.option(name, callback=_triple, metavar="MIN,OPT,MAX", help=help)
 
 
 @click.command()
@@ -49,25 +52,12 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
     show_default=True,
     help="Of the weights; for TensorRT also of the arithmetic (jetson: of its TensorRT graphs).",
 )
-@click.option("--photos", type=Folder, help="Photos for parity and times (default: drawn ones).")
-@click.option("--calibration", type=Folder, help="Photos that set the ranges of int8.")
-@click.option("--engines", type=Folder, help="Triton: TensorRT engines built on the server.")
-@click.option(
-    "--sizes",
-    callback=_triple,
-    metavar=RANGE,
-    help="TensorRT: sides of the network input, in pixels.",
-)
-@click.option(
-    "--batches", callback=_triple, metavar=RANGE, help="TensorRT: batch sizes (default: 1,4,16)."
-)
-@click.option(
-    "--workspace",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="TensorRT: scratch memory of a build, in MiB.",
-)
+@click.option("--photos", type=FOLDER, help="Photos for parity and times (default: drawn ones).")
+@click.option("--calibration", type=FOLDER, help="Photos that set the ranges of int8.")
+@click.option("--engines", type=FOLDER, help="Triton: TensorRT engines built on the server.")
+@_range_option("--sizes", "TensorRT: sides of the network input, in pixels.")
+@_range_option("--batches", "TensorRT: batch sizes (default: 1,4,16).")
+@count_option("--workspace", 1024, "TensorRT: scratch memory of a build, in MiB.")
 @click.option(
     "--wheel",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -78,7 +68,7 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[int, ...] | None:
     metavar="PYTHON",
     help="Bundles: bring every wheel for aarch64 and this Python, such as 3.12.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@report_as_json
 def export(model: str, target: str, folder: Path, as_json: bool, **options: Any) -> None:
     """Write MODEL (a name or package folder) into DIR for another runtime.
 
@@ -92,62 +82,34 @@ def export(model: str, target: str, folder: Path, as_json: bool, **options: Any)
         )
     if options["precision"] == "int8" and options["calibration"] is None:
         raise click.UsageError("--weights int8 needs --calibration PHOTOS")
-    report = EXPORTS[target](cdvision.load(model), folder, **options)
+    report = _write(target, cdvision.load(model), folder, options)
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))
 
 
-def _onnx(model: Model, folder: Path, **options: Any) -> Any:
-    write_onnx = _part("onnx_artefacts").write_onnx
-    return write_onnx(model, folder, precision=options["precision"], **_photos(options))
-
-
-def _tensorrt(model: Model, folder: Path, **options: Any) -> Any:
-    write_tensorrt = _part("tensorrt_builder").write_tensorrt
-    return write_tensorrt(model, folder, _tensorrt_options(model, options), **_photos(options))
-
-
-def _tensorrt_options(model: Model, options: dict[str, Any]) -> Any:
+def _write(target: str, model: Model, folder: Path, options: dict[str, Any]) -> Any:
+    """Write one target's files, and return its report."""
+    precision = options["precision"]
+    if target == "sender":
+        return _part("bundle").write_sender_bundle(model, folder, install=_install(options))
+    photos = _photos(options)
+    if target == "onnx":
+        write_onnx = _part("onnx_artefacts").write_onnx
+        return write_onnx(model, folder, precision=precision, **photos)
+    if target == "triton":
+        write_triton = _part("triton").write_triton
+        engines = options["engines"]
+        return write_triton(model, folder, precision=precision, engines=engines, **photos)
     builder, profiles = _part("tensorrt_builder"), _part("tensorrt_profiles")
     shapes = profiles.ShapeRange.for_card(model.card, options["sizes"], options["batches"])
-    return builder.TensorrtOptions(options["precision"], shapes, options["workspace"] * MEBIBYTE)
+    wanted = builder.TensorrtOptions(precision, shapes, options["workspace"] * MEBIBYTE)
+    if target == "tensorrt":
+        return builder.write_tensorrt(model, folder, wanted, **photos)
+    write_bundle = _part("bundle").write_receiver_bundle
+    return write_bundle(model, folder, wanted, **photos, install=_install(options))
 
 
-def _jetson(model: Model, folder: Path, **options: Any) -> Any:
-    return _part("bundle").write_receiver_bundle(
-        model,
-        folder,
-        _tensorrt_options(model, options),
-        **_photos(options),
-        install=_install_options(options),
-    )
-
-
-def _sender(model: Model, folder: Path, **options: Any) -> Any:
-    install = _install_options(options)
-    return _part("bundle").write_sender_bundle(model, folder, install=install)
-
-
-def _install_options(options: dict[str, Any]) -> Any:
+def _install(options: dict[str, Any]) -> Any:
     return _part("bundle_install").InstallOptions(options["wheel"], options["offline"])
-
-
-def _triton(model: Model, folder: Path, **options: Any) -> Any:
-    return _part("triton").write_triton(
-        model,
-        folder,
-        precision=options["precision"],
-        engines=options["engines"],
-        **_photos(options),
-    )
-
-
-EXPORTS: dict[str, Callable[..., Any]] = {
-    "onnx": _onnx,
-    "tensorrt": _tensorrt,
-    "triton": _triton,
-    "jetson": _jetson,
-    "sender": _sender,
-}
 
 
 def _photos(options: dict[str, Any]) -> dict[str, Sequence[Path]]:

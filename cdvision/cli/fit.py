@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cdvision.cli.dataclass_options import EXISTING, dataclass_options
+from cdvision.cli.model_options import report_as_json
 from cdvision.cli.training_options import SPLIT_TABLE, read_splits
 from cdvision.errors import CdvisionError
 from cdvision.fit.options import FitOptions
@@ -58,7 +59,7 @@ def _triple(_: Any, __: Any, value: str | None) -> tuple[float, ...] | None:
 @click.option("--std", callback=_triple, metavar="R,G,B", help="Of the network's input.")
 @click.option("--range", type=float, help="White in the network's input: 1 (default) or 255.")
 @click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Of its channels (default: rgb).")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@report_as_json
 def fit(
     model: str,
     network: str,

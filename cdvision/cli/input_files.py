@@ -19,12 +19,9 @@ _IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"M
 
 @dataclass(frozen=True)
 class InputFile:
-    """One thing to read.
+    """One thing to read, by its name in messages; stdin has no path.
 
-    Args:
-        name: what messages and JSON lines call it.
-        path: where it is; `None` for stdin.
-        relative: its path below the folder that was given, kept when results go to a folder.
+    ``relative`` is its path below the folder that was given, kept when results go to a folder.
     """
 
     name: str
@@ -71,17 +68,14 @@ def _expand(argument: str, suffixes: Sequence[str]) -> Iterable[InputFile]:
         return [InputFile(STDIN, None, Path("stdin"))]
     if path.is_dir():
         return _below(path, suffixes) or [_named(path)]
+    # A file whose name holds a magic character is still that file.
+    matches: list[str] = []
     if not path.exists() and glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True))
-        return [item for match in matches for item in _expand_match(match, suffixes)] or [
-            _named(path)
-        ]
-    return [_named(path)]
-
-
-def _expand_match(match: str, suffixes: Sequence[str]) -> list[InputFile]:
-    path = Path(match)
-    return _below(path, suffixes) if path.is_dir() else [_named(path)]
+    found = []
+    for match in map(Path, matches):
+        found += _below(match, suffixes) if match.is_dir() else [_named(match)]
+    return found or [_named(path)]
 
 
 def _below(folder: Path, suffixes: Sequence[str]) -> list[InputFile]:

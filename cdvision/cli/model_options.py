@@ -1,46 +1,48 @@
-"""The options that choose a model, an engine, a quality and a size, and the model they choose."""
+"""The options that several commands share: model, quality, size, photos, and the kind of output."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
 import cdvision
+from cdvision.cli.dataclass_options import dataclass_options
+from cdvision.training.checked_options import CheckedOptions, Count
 
 if TYPE_CHECKING:
     from cdvision import Model, Stream
 
-ENGINES = ("onnx", "torch", "tensorrt")
+Engine = Literal["onnx", "torch", "tensorrt"]
+ENGINES: tuple[str, ...] = get_args(Engine)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
-class ChosenModel:
+class ChosenModel(CheckedOptions):
     """The model that the options name: encodes images, opens streams.
 
-    Args:
-        model: name or folder; `None` lets the stream choose by its fingerprint.
-        engine: name of the engine; `None` for the default.
-        device: device of the engine, for example "cpu" or "cuda".
-        threads: threads of the engine; `None` for its own choice.
+    Attributes:
+        model: name or folder of the model package (default: the one that wrote a stream, small).
+        engine: what runs the networks.
+        device: where the engine runs, for example cpu or cuda.
+        threads: threads of the engine.
     """
 
     model: str | None = None
-    engine: str | None = None
+    engine: Engine | None = None
     device: str = "cpu"
-    threads: int | None = None
+    threads: Count | None = None
 
     def encode(self, image: bytes, **options: Any) -> bytes:
         """Return the stream of one image file; options are those of ``cdvision.encode``."""
-        if self._default:
-            return cdvision.encode(image, **options)
-        return self.loaded.encode(image, **options)
+        encode = cdvision.encode if self._default else self.loaded.encode
+        return encode(image, **options)
 
     def open(self, stream: bytes) -> Stream:
         """Decode one stream."""
@@ -48,6 +50,7 @@ class ChosenModel:
 
     @property
     def _default(self) -> bool:
+        # Only where nothing was chosen may the stream choose, by its fingerprint.
         return self == ChosenModel()
 
     @cached_property
@@ -63,16 +66,11 @@ class ChosenModel:
         )
 
 
-def popped(kind: type[Options], given: dict[str, Any]) -> Options:
-    """Make a dataclass of those given options that are its fields, and take them out."""
-    names = [field.name for field in fields(kind) if field.name in given]  # type: ignore[arg-type]
-    return kind(**{name: given.pop(name) for name in names})
-
-
 def all_of(*options: Decorator) -> Decorator:
     """Return a decorator that adds several options to a command, in this order."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        # click puts what is applied last first
         for option in reversed(options):
             command = option(command)
         return command
@@ -80,12 +78,21 @@ def all_of(*options: Decorator) -> Decorator:
     return add
 
 
-model_options = all_of(
-    click.option("--model", metavar="NAME|FOLDER", help="Model package to use."),
-    click.option("--engine", type=click.Choice(ENGINES), help="What runs the networks."),
-    click.option("--device", default="cpu", show_default=True, help="Where the engine runs."),
-    click.option("--threads", type=click.IntRange(1), help="Threads of the engine."),
-)
+def count_option(
+    name: str, default: int | None, help: str | None = None, least: int = 1
+) -> Decorator:
+    """Return the option of a whole number; without a default it may be left out."""
+    kind, shown = click.IntRange(least), default is not None
+    return click.option(name, type=kind, default=default, show_default=shown, help=help)
+
+
+def photos_option(help: str, *, required: bool = False) -> Decorator:
+    """Return the option ``--photos``, which names a folder."""
+    return click.option("--photos", type=FOLDER, required=required, help=help)
+
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+model_options = dataclass_options(chosen=ChosenModel)
 quality_option = click.option(
     "-q",
     "--quality",
@@ -97,3 +104,4 @@ size_option = click.option(
     type=click.IntRange(32, 8192),
     help="Long side of the network input, a multiple of 32 (default: the photo's, up to 416).",
 )
+report_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +12,9 @@ import cdvision
 from cdvision.errors import ModelError
 
 if TYPE_CHECKING:
-    from cdvision.networks.cost import PartCost
-    from cdvision.package.card import SenderSpec
     from cdvision.package.registry import ModelInfo
+
+SENDER_FIGURES = ("multiply_adds", "milliseconds", "measured_on")
 
 
 @click.command()
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 def models(as_json: bool, cost: str | None) -> None:
     """List the models that are installed."""
     if cost is not None:
-        _print_costs(_costs(cost), as_json)
+        _print_costs(cost, as_json)
         return
     for info in cdvision.list_models():
-        click.echo(json.dumps(_record(info)) if as_json else _text(info))
+        click.echo(json.dumps(_record(info)) if as_json else "\n  ".join(_lines(info)))
 
 
 def _record(info: ModelInfo) -> dict[str, Any]:
@@ -41,39 +42,30 @@ def _record(info: ModelInfo) -> dict[str, Any]:
         "path": str(info.path),
         "input_size": info.input_size,
         "senders": {
-            name: {
-                "multiply_adds": sender.multiply_adds,
-                "milliseconds": sender.milliseconds,
-                "measured_on": sender.measured_on,
-            }
+            name: {figure: getattr(sender, figure) for figure in SENDER_FIGURES}
             for name, sender in info.senders.items()
         },
     }
 
 
-def _text(info: ModelInfo) -> str:
-    lines = [
-        f"{info.name}  {info.size_bytes / 1e6:.1f} MB  {', '.join(info.tasks)}",
-        info.description,
-        str(info.path),
-        *(_sender_text(name, sender, info) for name, sender in info.senders.items()),
-    ]
-    return "\n  ".join(lines)
+def _lines(info: ModelInfo) -> Iterator[str]:
+    yield f"{info.name}  {info.size_bytes / 1e6:.1f} MB  {', '.join(info.tasks)}"
+    yield info.description
+    yield str(info.path)
+    for name, sender in info.senders.items():
+        # What one sender costs for a picture of the model's size, as far as its card knows.
+        figures = []
+        if sender.multiply_adds:
+            figures.append(f"{sender.multiply_adds / 1e9:.2f} GMAC")
+        if sender.milliseconds is not None:
+            machine = f" on {sender.measured_on}" if sender.measured_on else ""
+            figures.append(f"{sender.milliseconds:.1f} ms{machine}")
+        told = ", ".join(figures) or "cost not measured"
+        yield f"sender {name}: {told} at {info.input_size} x {info.input_size} pixels"
 
 
-def _sender_text(name: str, sender: SenderSpec, info: ModelInfo) -> str:
-    """Say what one sender costs for a picture of the model's size, as far as its card knows."""
-    figures = []
-    if sender.multiply_adds:
-        figures.append(f"{sender.multiply_adds / 1e9:.2f} GMAC")
-    if sender.milliseconds is not None:
-        machine = f" on {sender.measured_on}" if sender.measured_on else ""
-        figures.append(f"{sender.milliseconds:.1f} ms{machine}")
-    told = ", ".join(figures) or "cost not measured"
-    return f"sender {name}: {told} at {info.input_size} x {info.input_size} pixels"
-
-
-def _costs(network: str) -> list[PartCost]:
+def _print_costs(network: str, as_json: bool) -> None:
+    """Print parameters (millions) and multiply-adds (billions) of a network, part by part."""
     try:
         from cdvision.networks.cost import cost_table
     except ImportError as error:
@@ -81,10 +73,7 @@ def _costs(network: str) -> list[PartCost]:
             "--cost runs the networks and needs PyTorch: "
             "install it with `pip install 'cdvision[torch]'`"
         ) from error
-    return cost_table(network)
-
-
-def _print_costs(parts: list[PartCost], as_json: bool) -> None:
+    parts = cost_table(network)
     if as_json:
         for part in parts:
             click.echo(json.dumps(vars(part)))
@@ -92,6 +81,7 @@ def _print_costs(parts: list[PartCost], as_json: bool) -> None:
     click.echo(f"{'256 x 256 pixels':<24}{'params M':>9}{'GMAC':>9}  runs on")
     for part in parts:
         click.echo(_row(part.part, part.parameters, part.multiply_adds, ", ".join(part.sides)))
+    # Some parts run on both sides, so the sums overlap.
     for side in ("sender", "receiver"):
         own = [part for part in parts if side in part.sides]
         sums = (sum(p.parameters for p in own), sum(p.multiply_adds for p in own))

@@ -17,14 +17,10 @@ class OutputError(CdvisionError):
 
 
 class OutputFiles:
-    """Maps inputs to the files that their results are written to.
+    """Maps inputs, none of which is ever written to, to the files of their results.
 
-    Args:
-        inputs: everything that the command reads; none of it is ever written to.
-        suffix: suffix of the results, with the dot.
-        folder: where results go, under their relative names; `None`: beside each input.
-        file: the one file that the one result goes to; wins over `folder`.
-        force: replace files that exist.
+    Results go to the one ``file``, or below ``folder`` under their relative names, or else beside
+    each input; ``force`` replaces what exists.
     """
 
     def __init__(
@@ -63,15 +59,21 @@ class OutputFiles:
     def write(self, item: InputFile, data: bytes) -> Path:
         """Write the result of one input, whole or not at all, and return its path."""
         path = self.check(item)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part-{os.getpid()}")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, data)
         self._written[path.resolve()] = item.name
         return path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Renaming within a folder is atomic: nobody sees half a file, whenever we are stopped.
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def stream_outputs(

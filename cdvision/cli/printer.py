@@ -15,11 +15,7 @@ from cdvision.errors import CdvisionError, EngineError, ModelError
 
 
 class Printer:
-    """Prints the outcome of each input at once, and counts the bad ones.
-
-    Args:
-        as_json: print one JSON object a line, with the input under "file".
-    """
+    """Prints the outcome of each input at once, as text or JSON lines, and counts the bad ones."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cdvision.cli.model_options import ENGINES
+from cdvision.cli.model_options import ENGINES, count_option
 from cdvision.errors import CdvisionError
 
 SHUTDOWN_SECONDS = 30
@@ -28,18 +28,12 @@ BACKLOG = 2048
 )
 @click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="Where the engine runs.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the engine.")
+@count_option("--threads", None, "Threads of the engine.")
 @click.option(
     "--max-body-mib", type=click.FloatRange(0, min_open=True), default=16.0, show_default=True
 )
-@click.option(
-    "--max-requests",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="At work at once; one more is told to come back (503).",
-)
-@click.option("--max-batch", type=click.IntRange(1), default=16, show_default=True)
+@count_option("--max-requests", 64, "At work at once; one more is told to come back (503).")
+@count_option("--max-batch", 16)
 @click.option(
     "--batch-window-ms",
     type=click.FloatRange(0),
@@ -66,12 +60,14 @@ def serve(host: str, port: int, **how: Any) -> None:
     """
     uvicorn = _require_extra()
     from cdvision.serving.app import create_app
-    from cdvision.serving.logs import log_config
+    from cdvision.serving.request_log import log_config
 
     app = create_app(_settings(**how))
     with _bound(host, port) as listening:
         address = listening.getsockname()
-        click.echo(f"cdvision: serving on http://{_shown(address[0])}:{address[1]}", err=True)
+        # An address of version 6 has colons of its own: brackets part it from the port.
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        click.echo(f"cdvision: serving on http://{shown}:{address[1]}", err=True)
         config = uvicorn.Config(
             app,
             log_config=log_config(),
@@ -123,7 +119,3 @@ def _bound(host: str, port: int) -> socket.socket:
         listening.close()
         raise CdvisionError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listening
-
-
-def _shown(address: str) -> str:
-    return f"[{address}]" if ":" in address else address

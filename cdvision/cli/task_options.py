@@ -11,13 +11,7 @@ from cdvision.tasks import Task, TaskOption
 
 
 class TaskCommand(click.Command):
-    """A command with options from the table of tasks, as the table is when the command runs.
-
-    Args:
-        from_table: returns these options; they stand before the others.
-        args: of ``click.Command``.
-        others: of ``click.Command``.
-    """
+    """A command whose first options come from the table of tasks, as it is when it runs."""
 
     def __init__(
         self, *args: Any, from_table: Callable[[], list[click.Option]], **others: Any

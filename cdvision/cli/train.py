@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvision.cli.family_group import FamilyGroup
+from cdvision.cli.command_line import FamilyGroup
 
 OLDEST = "small"  # whose first runs did not say of which stage they are
 

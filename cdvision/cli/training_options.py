@@ -11,7 +11,7 @@ import click
 
 from cdvision.cli.dataclass_options import EXISTING
 from cdvision.errors import CdvisionError
-from cdvision.training.plan_options import PlanOptions
+from cdvision.training.plan import PlanOptions
 
 if TYPE_CHECKING:
     import torch

@@ -95,11 +95,12 @@ class OnnxGraph:
             name = source if isinstance(source, str) else "this graph"
             raise EngineError(f"ONNX Runtime cannot open {name}: {error}") from error
         # Kept here: asking the session at every run takes longer.
-        self._names = [output.name for output in self._session.get_outputs()]
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run on named arrays and return named outputs."""
-        return dict(zip(self._names, self._session.run(None, dict(inputs)), strict=True))
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
 
 
 def _check_device(device: str) -> None:

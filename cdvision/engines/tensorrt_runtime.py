@@ -156,6 +156,7 @@ class TensorrtPlan:
         for name in self._outputs:
             self._buffers[name].copy(self._stream, to_host=True)
         checked(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
+        # The arrays are views of buffers that the next run writes into.
         return {name: array.copy() for name, array in outputs.items()}
 
     def _send(self, name: str, array: NDArray[Any]) -> None:

@@ -64,6 +64,7 @@ class TorchEngine:
         if graph not in self._graphs:
             raise ModelError(f"no graph {graph!r}: expected one of {', '.join(self._graphs)}")
         signature = self._graphs[graph]
+        # Copies, not views: arrays of decoded streams may be read-only, which PyTorch warns of.
         tensors = [torch.tensor(inputs[name], device=self._device) for name in signature.inputs]
         with torch.inference_mode():
             outputs = signature.module(*tensors)

@@ -27,24 +27,18 @@ from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import BitstreamError, ModelError
 
 Symbols: TypeAlias = NDArray[np.int32]
+# Integers by the name that coder, graphs and card give them.
 Latents: TypeAlias = dict[str, Symbols]
-"""Integers by the name that coder, graphs and card give them."""
-
+# Shape of each of a coder's latents, for one size of the network input.
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-"""Shape of each of a coder's latents, for one size of the network input."""
 
-MOST = 2**20 - 1  # magnitude of the largest symbol that an escape codes
+# Magnitude of the largest symbol that an escape codes.
+MOST = 2**20 - 1
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer of a coder's streams.
-
-    Attributes:
-        id: its number in the stream.
-        latents: names of what it holds.
-        needs: ids of the layers that have to be known before it.
-    """
+    """One layer: its number in the stream, its latents, and the ids of the layers it needs."""
 
     id: int
     latents: tuple[str, ...]
@@ -59,27 +53,21 @@ class EncodedLayer(NamedTuple):
 
 
 class Coder(ABC):
-    """Latents of one image to a body a layer, and back; qualities count from 0.
+    """Latents of one image to a body a layer, and back; qualities count from 0."""
 
-    Attributes:
-        layers: what the streams consist of, each behind those that it needs.
-        compact: whether its streams have the short header.
-        qualities: number of qualities.
-    """
-
-    layers: ClassVar[tuple[LayerSpec, ...]]
-    compact: ClassVar[bool] = False
-    qualities: int
+    layers: ClassVar[tuple[LayerSpec, ...]]  # each behind those that it needs
+    compact: ClassVar[bool] = False  # whether streams have the short header
+    qualities: int  # how many there are
 
     @abstractmethod
     def encode_layer(
         self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
     ) -> EncodedLayer:
-        """Encode one layer; symbols that no table codes are lost.
+        """Encode the layer with the id ``layer``; symbols that no table codes are lost.
 
         Args:
             layer: id.
-            latents: its own, at least.
+            latents: the layer's own, at least.
             quality: counts from 0.
             known: latents of the layers that it needs, as the receiver has them.
 
@@ -91,14 +79,7 @@ class Coder(ABC):
     def decode_layer(
         self, layer: int, body: bytes, quality: int, shapes: Shapes, known: Latents
     ) -> Latents:
-        """Decode one layer.
-
-        Args:
-            layer: id.
-            body: its bytes.
-            quality: counts from 0.
-            shapes: of its latents.
-            known: latents of the layers that it needs.
+        """Decode one layer; the arguments are those of ``encode_layer``, ``shapes`` the latents'.
 
         Raises:
             BitstreamError: the bytes are no such latents.
@@ -168,13 +149,9 @@ class Coder(ABC):
         shapes: Shapes,
         layers: Collection[int] | None = None,
     ) -> Latents:
-        """Return the latents of layers and of those that they need.
+        """Return the latents of ``layers`` (all that have arrived where None) and of their needs.
 
-        Args:
-            bodies: of the layers that have arrived, by id.
-            quality: counts from 0.
-            shapes: of all latents.
-            layers: ids; all that have arrived where None.
+        ``bodies`` are by the layers' ids; ``shapes`` are of all latents.
 
         Raises:
             BitstreamError: a layer has not arrived, or its bytes are no such latents.
@@ -208,6 +185,7 @@ class Coder(ABC):
             BitstreamError: none of them is a layer of this coder.
         """
         wanted = set(layers)
+        # Backwards, because a layer stands behind its needs: one pass finds the needs of needs.
         for layer in reversed(self.layers):
             if layer.id in wanted:
                 wanted.update(layer.needs)

@@ -20,48 +20,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.integer_network import IntegerNetwork, joined_bytes
+from cdvision.entropy.tables import named_parts, part_of
 from cdvision.errors import ModelError
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 
-MAGNITUDES = np.array(
-    [0, 8, 13, 16, 19, 21, 22, 24, 25, 27, 28, 29, 30, 30, 31, 32], np.uint8
-)  # fmt: skip
-"""What the network is shown of a symbol: ``round(8 log2(1 + |symbol|))``, of 15 at the most.
-
-Scale indices are logarithms of scales, so steps of equal ratio should look equal.
-"""
+# What the network is shown of a symbol: ``round(8 log2(1 + |symbol|))``, of 15 at the most. Scale
+# indices are logarithms of scales, so steps of equal ratio should look equal. Written out, because
+# a fingerprint covers them and a machine's log2 may round otherwise.
+MAGNITUDES = np.array([0, 8, 13, 16, 19, 21, 22, 24, 25, 27, 28, 29, 30, 30, 31, 32], np.uint8)
 
 REACH = 2
+# Rows and columns from an even cell to its odd neighbours within a window of 5x5: twelve.
 OFFSETS = tuple(
     (row, column)
     for row in range(-REACH, REACH + 1)
     for column in range(-REACH, REACH + 1)
     if (row + column) % 2
 )
-"""Rows and columns from an even cell to its odd neighbours within a window of 5x5: twelve."""
 
 PARTS = ("hyper", "first", "squeeze", "second")
 
 
-@dataclass(frozen=True)
-class Board:
-    """Where the cells of a map belong; places count row by row.
+class Board(NamedTuple):
+    """Where the cells of a map belong; places count row by row."""
 
-    odd: places of the first pass, (n,). even: those of the second, (m,). neighbours: for every
-    even cell the positions within ``odd`` of its neighbours, (m, 12); n where there is none.
-    """
-
-    odd: Places
-    even: Places
-    neighbours: Places
+    odd: Places  # (n,) of the first pass
+    even: Places  # (m,) of the second
+    neighbours: Places  # (m, 12) positions within ``odd`` of an even cell's; n where there is none
 
 
 @lru_cache(maxsize=16)
@@ -74,6 +67,7 @@ def board_of(height: int, width: int) -> Board:
     """
     is_odd = np.add.outer(np.arange(height), np.arange(width)) % 2 == 1
     odd, even = np.flatnonzero(is_odd), np.flatnonzero(~is_odd)
+    # A margin of len(odd), which no cell has, stands for "no neighbour" beyond the edges.
     order = np.full((height + 2 * REACH, width + 2 * REACH), len(odd))
     order[REACH : REACH + height, REACH : REACH + width][is_odd] = np.arange(len(odd))
     row, column = even // width + REACH, even % width + REACH
@@ -85,37 +79,31 @@ def board_of(height: int, width: int) -> Board:
 class ContextNetwork:
     """Hyper-latent and first pass to table indices.
 
-    Args:
-        hyper: ``z`` to features of every cell.
-        first: features of an odd cell to its indices.
-        squeeze: magnitudes of an odd cell's symbols to what its neighbours are told.
-        second: features of an even cell, then what its twelve neighbours tell, to its indices.
-
     Raises:
         ModelError: the chains do not fit each other, or see more than one cell where they must not.
     """
 
-    hyper: IntegerNetwork
-    first: IntegerNetwork
-    squeeze: IntegerNetwork
+    hyper: IntegerNetwork  # ``z`` to features of every cell
+    first: IntegerNetwork  # features of an odd cell to its indices
+    squeeze: IntegerNetwork  # magnitudes of an odd cell's symbols to what its neighbours are told
+    # Features of an even cell, then what its twelve neighbours tell, to its indices.
     second: IntegerNetwork
 
     def __post_init__(self) -> None:
-        self._check_cells()
-        self._check_channels()
-        for name, bound, highest in (
-            ("first", self.first.bound, self.hyper.highest),
-            ("squeeze", self.squeeze.bound, int(MAGNITUDES.max())),
-            ("second", self.second.bound, max(self.hyper.highest, self.squeeze.highest)),
+        for name, highest in (
+            ("first", self.hyper.highest),
+            ("squeeze", int(MAGNITUDES.max())),
+            ("second", max(self.hyper.highest, self.squeeze.highest)),
         ):
-            if highest > bound:  # the proof of the chain would not cover it
-                raise ModelError(f"context network: {name!r} proves {bound}, is given {highest}")
-
-    def _check_cells(self) -> None:
-        for name in ("first", "squeeze", "second"):
             network: IntegerNetwork = getattr(self, name)
             if any((layer.kernel, layer.upsample) != (1, 1) for layer in network.layers):
                 raise ModelError(f"context network: expected 1x1 layers in {name!r}")
+            # A chain's proof of exact sums covers inputs up to its bound only.
+            if highest > network.bound:
+                raise ModelError(
+                    f"context network: {name!r} proves {network.bound}, is given {highest}"
+                )
+        self._check_channels()
 
     def _check_channels(self) -> None:
         told = self.hyper.channels + len(OFFSETS) * self.squeeze.channels
@@ -168,6 +156,7 @@ class ContextNetwork:
     ) -> Bytes:
         """Return the indices of the even cells (C, m) from the odd cells' ``symbols`` (C, n)."""
         told = _on_cells(self.squeeze, symbol_magnitudes(symbols), quality)
+        # One row of zeros behind the odd cells is what a neighbour beyond the edge tells.
         outside = np.zeros((1, len(told)), np.uint8)
         neighbours = np.concatenate([told.T, outside])[board.neighbours]
         seen = [features[:, board.even].T, neighbours.reshape(len(board.even), -1)]
@@ -195,12 +184,14 @@ class ContextNetwork:
 def symbol_magnitudes(symbols: NDArray[np.integer]) -> Bytes:
     """Return what the network is shown of symbols, of any shape."""
     largest = len(MAGNITUDES) - 1
+    # Clipped before the magnitude is taken: that of the least integer would not fit its type.
     magnitudes: Bytes = MAGNITUDES[np.abs(np.clip(symbols, -largest, largest))]
     return magnitudes
 
 
 def _on_cells(network: IntegerNetwork, columns: Bytes, quality: int) -> Bytes:
-    """Apply 1x1 layers to (channels, cells), which may be none."""
+    """Apply 1x1 layers to (channels, cells)."""
+    # A map of one cell has no odd one, and the kernel takes no empty map.
     if columns.shape[1] == 0:
         return np.zeros((network.channels, 0), np.uint8)
     return network(columns[:, None], quality)[:, 0]

@@ -51,9 +51,11 @@ def _gather_used(
     first, second, used, weight = pair[0], pair[1], _U0, _U0
     for y in range(kernel):
         for place in range(np.uint64(y * line), np.uint64(y * line + seen)):
+            # Written always, kept only if not both are zero: the next one overwrites it otherwise.
             first[used], second[used], lines[used] = a[place], b[place], weight
             used += np.uint64((a[place] != 0) | (b[place] != 0))
             weight += _U1
+    # ``_add_products`` reads four at a time, up to three beyond the last.
     first[used : used + np.uint64(3)] = 0
     second[used : used + np.uint64(3)] = 0
     return used
@@ -76,6 +78,7 @@ def _scratch(rows: int, outs: int) -> Scratch:
     Three more lines than rows, so that four can be read where one is left; each names a row.
     """
     pair, lines = np.zeros((2, rows + 3), np.float32), np.zeros(rows + 3, np.uint64)
+    # A row that is read beyond the last meets a zero, so any valid row will do.
     for line in range(rows):
         lines[line] = line
     return pair, lines, np.empty(outs, np.float32)
@@ -115,6 +118,7 @@ def _row_of_sums(
     (pair, lines, spare), (width, outs), (_, columns, channels) = scratch, total.shape, padded.shape
     values, seen, line = padded[row:].reshape(-1), kernel * channels, columns * channels
     for left in range(0, width, 2):
+        # Behind the last column of an odd width the right one's sums go to ``spare``, unused.
         right = min(left + 1, width - 1)
         here, beside = total[left], total[right] if right > left else spare
         for out in range(outs):
@@ -135,11 +139,13 @@ def _cells_of(
     cells = np.empty((upsample * height, upsample * width, outs), np.float32)
     for row in range(height):
         _row_of_sums(padded, row, matrix, bias, kernel, total, scratch)
+        # Pixel shuffle: sums of one position become upsample x upsample cells.
         for place in range(upsample * upsample):
             line = cells[upsample * row + place // upsample]
             for column in range(width):
                 cell = line[upsample * column + place % upsample]
                 sums = total[column, place * outs : (place + 1) * outs]
+                # A product with a power of two, floored, is a shift of integers to the right.
                 for channel in range(outs):
                     cell[channel] = min(max(np.floor(sums[channel] * scale), low), high)
     return cells
@@ -165,7 +171,9 @@ def _planes_of(
                 sums = total[column, place * outs : (place + 1) * outs]
                 for channel in range(outs):
                     value = min(max(np.floor(sums[channel] * scale), low), high)
+                    # Through int32, for which there are vector instructions.
                     cell[channel] = np.uint8(np.int32(value))
+        # Channels last to planes, a block of rows at a time, while they are in the cache.
         first = upsample * row
         for channel in range(outs):
             for y in range(first, min(first + upsample, height)):
@@ -180,31 +188,15 @@ def _planes_of(
     " float32, int64)"
 )
 def convolve(
-    x: Array,
-    matrix: Array,
-    bias: Array,
-    kernel: int,
-    height: int,
-    width: int,
-    scale: float,
-    low: float,
-    high: float,
-    upsample: int,
-) -> Array:
+    x: Array, matrix: Array, bias: Array, kernel: int, height: int, width: int,
+    scale: float, low: float, high: float, upsample: int,
+) -> Array:  # fmt: skip
     """Convolve, scale by a power of two, floor, clip, and shuffle pixels.
 
-    Args:
-        x: (h, w, channels) integers held in float32.
-        matrix: (kernel * kernel * channels, upsample^2 * out) weights, kernel rows outermost; rows
-            and columns of the shuffle before the output channels.
-        bias: (upsample^2 * out,) added to every sum.
-        kernel: side of the kernel; the convolution is "same".
-        height: rows of sums that are computed, from the top.
-        width: columns of sums that are computed, from the left.
-        scale: a power of two, so that the product is exact.
-        low: least output.
-        high: greatest output.
-        upsample: factor of the shuffle.
+    ``x`` (h, w, channels) are integers held in float32. ``matrix`` has weights (kernel * kernel *
+    channels, upsample^2 * out), kernel rows outermost; rows and columns of the shuffle stand before
+    the output channels, as in ``bias``. The convolution is "same"; ``height`` x ``width`` sums are
+    computed, from the top left. ``scale`` is a power of two, so that the product is exact.
 
     Returns:
         (upsample * height, upsample * width, out) integers held in float32.
@@ -227,6 +219,7 @@ def _channels_last(z: NDArray[np.int32]) -> Array:
 def _positions(settings: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
     """Rows and columns of sums that each layer has to compute for a size of the output."""
     positions = np.empty((len(settings), 2), np.int64)
+    # Backwards from the output: less for each shuffle, more by half a kernel for each convolution.
     for layer in range(len(settings) - 1, -1, -1):
         kernel, upsample = settings[layer, 1], settings[layer, 2]
         height, width = -(-height // upsample), -(-width // upsample)
@@ -240,27 +233,14 @@ def _positions(settings: NDArray[np.int64], height: int, width: int) -> NDArray[
     " int64, int64, int64)"
 )
 def chain_to_planes(
-    z: NDArray[np.int32],
-    weights: Array,
-    biases: Array,
-    settings: NDArray[np.int64],
-    quality: int,
-    height: int,
-    width: int,
-) -> NDArray[np.uint8]:
-    """Run a chain of layers; of each, only what the top left of the output needs.
+    z: NDArray[np.int32], weights: Array, biases: Array, settings: NDArray[np.int64],
+    quality: int, height: int, width: int,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Run a chain of layers on ``z`` (channels, h, w) to (out, height, width).
 
-    Args:
-        z: (channels, h, w).
-        weights: the layers' matrices (see ``convolve``), one behind the other.
-        biases: (qualities, ...) the layers' biases, one behind the other.
-        settings: (layers, 7): sums, kernel, upsample, shift, low, high, rows of the matrix.
-        quality: row of ``biases``.
-        height: rows of the output.
-        width: columns of the output.
-
-    Returns:
-        (out, height, width).
+    Of each layer only what the top left of the output needs is computed. ``weights`` are the
+    layers' matrices (see ``convolve``), one behind the other, ``biases`` (qualities, ...) likewise.
+    A row of ``settings`` is a layer's sums, kernel, upsample, shift, low, high, rows of the matrix.
     """
     x, positions, last = _channels_last(z), _positions(settings, height, width), len(settings) - 1
     from_weight, from_bias = 0, 0

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
-from cdvision.entropy.integer_network import EXACT_LIMIT, IntegerLayer
+from cdvision.entropy.integer_network import EXACT_LIMIT, LAYER_ARRAYS, IntegerLayer, integers
+from cdvision.entropy.tables import named_parts, part_of
 from cdvision.errors import ModelError
 
+# Tokens lie in [-255, 255]: whatever int8 weights, sums over 512 of them are exact.
 TOKEN_BOUND = 255
-"""Tokens lie in [-255, 255]: whatever int8 weights, sums over 512 of them are exact."""
 PROJECTED_BOUND = 127
 MAX_TOKENS = 64
 MAX_EXPONENT = 4096
@@ -41,11 +41,12 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 def exponent_table(octave: int = 16, largest: int = 1024) -> NDArray[np.uint16]:
-    """Weights by distance, ``largest * 2^(-distance / octave)`` rounded, up to the first 0.
+    """Return weights by distance, ``largest * 2^(-distance / octave)``, rounded, to the first 0.
 
     >>> exponent_table(octave=1, largest=4)
     array([4, 2, 1, 0], dtype=uint16)
     """
+    # Below half, which is log2(largest) + 1 octaves away, a weight is rounded to 0.
     count = int(octave * (np.log2(largest) + 1)) + 2
     table = np.rint(largest * 2.0 ** (-np.arange(count) / octave)).astype(np.uint16)
     return table[: int((table > 0).sum()) + 1]
@@ -55,25 +56,18 @@ def exponent_table(octave: int = 16, largest: int = 1024) -> NDArray[np.uint16]:
 class IntegerBlock:
     """One transformer block; its tokens attend to the first ones only, those that are known.
 
-    Args:
-        project_in: tokens to queries, keys and values, 3 * width channels within [-127, 127].
-        project_out: what heads found to an addition to the tokens.
-        expand: tokens to hidden channels.
-        contract: those to an addition to the tokens.
-        heads: their number divides the width.
-        shift: bits dropped from scores.
-        exponents: weight of a key by distance of its score from the best, decreasing.
-
     Raises:
         ModelError: the parts do not fit each other, or some sum could stop being exact.
     """
 
+    # Tokens to queries, keys and values, 3 * width channels within [-127, 127].
     project_in: IntegerLayer
-    project_out: IntegerLayer
-    expand: IntegerLayer
-    contract: IntegerLayer
-    heads: int
-    shift: int
+    project_out: IntegerLayer  # what heads found to an addition to the tokens
+    expand: IntegerLayer  # tokens to hidden channels
+    contract: IntegerLayer  # those to an addition to the tokens
+    heads: int  # their number divides the width
+    shift: int  # bits dropped from scores
+    # Weight of a key by distance of its score from the best, decreasing.
     exponents: NDArray[np.uint16]
 
     def __post_init__(self) -> None:
@@ -88,10 +82,8 @@ class IntegerBlock:
 
     def _check_shapes(self) -> None:
         width, hidden = self.width, self.expand.channels
-        for name, expected in zip(
-            LAYERS, ((3 * width, width), (width, width), (hidden, width), (width, hidden)),
-            strict=True,
-        ):  # fmt: skip
+        shapes = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
+        for name, expected in zip(LAYERS, shapes, strict=True):
             layer: IntegerLayer = getattr(self, name)
             if layer.weight.shape != (*expected, 1, 1) or layer.upsample != 1:
                 raise ModelError(
@@ -115,24 +107,22 @@ class IntegerBlock:
 
     def _prove_exact(self) -> None:
         size = self.width // self.heads
+        # A score is a product of two projected vectors of a head, with the offset of its shift.
         sums = {
             "project_in": self.project_in.largest_sum(TOKEN_BOUND),
             "scores": size * PROJECTED_BOUND**2 + 2 ** (self.shift - 1),
             "project_out": self.project_out.largest_sum(largest_attended()),
             "expand": self.expand.largest_sum(TOKEN_BOUND),
-            "contract": self.contract.largest_sum(_largest_output(self.expand)),
+            "contract": self.contract.largest_sum(self.expand.largest_output),
         }
         for name, largest in sums.items():
             if largest >= EXACT_LIMIT:
                 raise ModelError(
                     f"integer attention: {name}: sums may reach {largest}, expected less than 2^24"
                 )
-        for name, bound in (
-            ("project_in", PROJECTED_BOUND),
-            ("project_out", TOKEN_BOUND),
-            ("contract", TOKEN_BOUND),
-        ):
-            if (found := _largest_output(getattr(self, name))) > bound:
+        bounds = {"project_in": PROJECTED_BOUND, "project_out": TOKEN_BOUND}
+        for name, bound in {**bounds, "contract": TOKEN_BOUND}.items():
+            if (found := getattr(self, name).largest_output) > bound:
                 raise ModelError(
                     f"integer attention: {name}: expected outputs within [-{bound}, {bound}], "
                     f"found {found}"
@@ -162,7 +152,8 @@ class IntegerBlock:
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> IntegerBlock:
         """Rebuild a block from ``to_arrays``, proofs included; raises ModelError."""
-        check_names(arrays, {"settings", "exponents"} | {f"{n}/{k}" for n in LAYERS for k in KEYS})
+        parts = {f"{name}/{part}" for name in LAYERS for part in LAYER_ARRAYS}
+        check_names(arrays, {"settings", "exponents"} | parts)
         heads, shift = integers(arrays["settings"], 2)
         layers = {name: linear_from(part_of(arrays, name)) for name in LAYERS}
         exponents = arrays["exponents"]
@@ -171,11 +162,9 @@ class IntegerBlock:
         return cls(**layers, heads=heads, shift=shift, exponents=exponents)  # type: ignore[arg-type]
 
 
-KEYS = ("weight", "bias", "settings")
-
-
 def largest_attended() -> int:
-    """Bound of what heads find: rounded weights of 64 keys may add up to 2^8 + 32."""
+    """Return the bound of what heads find."""
+    # Each of 64 weights is rounded up by half at the most: they add up to 2^8 + 32 at the most.
     weights = 2**8 + MAX_TOKENS // 2
     return (weights * PROJECTED_BOUND + 2**7) >> 8
 
@@ -194,7 +183,7 @@ def linear_arrays(layer: IntegerLayer) -> dict[str, NDArray[np.generic]]:
 
 def linear_from(arrays: Arrays) -> IntegerLayer:
     """Rebuild a 1x1 layer from ``linear_arrays``; raises ModelError."""
-    check_names(arrays, set(KEYS))
+    check_names(arrays, set(LAYER_ARRAYS))
     weight, bias = arrays["weight"], arrays["bias"]
     if weight.ndim != 2 or weight.dtype != np.int8 or bias.dtype != np.int32:
         raise ModelError(
@@ -212,23 +201,8 @@ def check_names(arrays: Arrays, expected: set[str]) -> None:
         raise ModelError(f"integer network: missing or unknown arrays {wrong[:4]}")
 
 
-def integers(array: NDArray[np.generic], count: int) -> list[int]:
-    """Read a vector of settings; raises ModelError."""
-    if array.dtype != np.int32 or array.shape != (count,):
-        raise ModelError(
-            f"integer network: expected {count} int32 settings, "
-            f"found {array.dtype} of shape {array.shape}"
-        )
-    numbers: list[int] = array.tolist()
-    return numbers
-
-
-def _largest_output(layer: IntegerLayer) -> int:
-    return max(abs(layer.low), abs(layer.high))
-
-
 def _added(tokens: Tokens, addition: Tokens) -> Tokens:
-    """Add within the bound; both are integers of at most 255, so the sum is exact."""
+    # Both are integers of at most 255, so the sum is exact.
     addition += tokens
     np.clip(addition, -TOKEN_BOUND, TOKEN_BOUND, out=addition)
     return addition

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ MAX_LAYERS = 16
 MAX_UPSAMPLE = 8
 MAX_BOUND = 127
 KERNELS = (1, 3, 5, 7)
+LAYER_ARRAYS = ("weight", "bias", "settings")
 
 Array = NDArray[np.float32]
 Size = tuple[int, int]
@@ -37,37 +37,22 @@ class IntegerLayer:
 
     ``out = clip((sum(w * x) + b[quality] + 2^(shift-1)) >> shift, low, high)``
 
-    Args:
-        weight: (out, channels, kernel, kernel) int8; odd kernel up to 7, "same" zero padding.
-        bias: (qualities, out) int32; one row where the bias does not depend on the quality.
-        shift: bits dropped after the sum, 1 to 16.
-        low: least output.
-        high: greatest output.
-        upsample: pixel-shuffle factor applied at the end.
-
     Raises:
         ModelError: the parameters are not such a layer.
     """
 
+    # (out, channels, kernel, kernel) int8; odd kernel up to 7, "same" zero padding.
     weight: NDArray[np.int8]
+    # (qualities, out) int32; one row where the bias does not depend on the quality.
     bias: NDArray[np.int32]
-    shift: int
-    low: int
-    high: int
-    upsample: int = 1
+    shift: int  # bits dropped after the sum, 1 to 16
+    low: int  # least output
+    high: int  # greatest output
+    upsample: int = 1  # pixel-shuffle factor applied at the end
 
     def __post_init__(self) -> None:
-        if not (self._arrays_are_sound() and self._settings_are_sound()):
-            raise ModelError(
-                "integer layer: unsound parameters: "
-                f"weight {self.weight.dtype}{self.weight.shape}, "
-                f"bias {self.bias.dtype}{self.bias.shape}, shift {self.shift}, "
-                f"range [{self.low}, {self.high}], upsample {self.upsample}"
-            )
-
-    def _arrays_are_sound(self) -> bool:
         weight, bias = self.weight, self.bias
-        return (
+        sound = (
             weight.dtype == np.int8
             and bias.dtype == np.int32
             and (weight.ndim, bias.ndim) == (4, 2)
@@ -75,15 +60,17 @@ class IntegerLayer:
             and weight.shape[2] == weight.shape[3]
             and weight.shape[2] in KERNELS
             and bias.shape[1] == weight.shape[0]
-        )
-
-    def _settings_are_sound(self) -> bool:
-        return (
-            1 <= self.shift <= 16
+            and 1 <= self.shift <= 16
             and -EXACT_LIMIT < self.low <= self.high < EXACT_LIMIT
             and 1 <= self.upsample <= MAX_UPSAMPLE
-            and len(self.weight) % self.upsample**2 == 0
+            and len(weight) % self.upsample**2 == 0
         )
+        if not sound:
+            raise ModelError(
+                f"integer layer: unsound parameters: weight {weight.dtype}{weight.shape}, "
+                f"bias {bias.dtype}{bias.shape}, shift {self.shift}, "
+                f"range [{self.low}, {self.high}], upsample {self.upsample}"
+            )
 
     @property
     def channels(self) -> int:
@@ -95,11 +82,6 @@ class IntegerLayer:
         """Side of the kernel."""
         return int(self.weight.shape[2])
 
-    @property
-    def margin(self) -> int:
-        """Cells that the kernel sees beyond its centre."""
-        return self.kernel // 2
-
     @cached_property
     def matrix(self) -> Array:
         """Weights as the compiled convolution reads them, (kernel^2 * C, out)."""
@@ -109,6 +91,7 @@ class IntegerLayer:
     @cached_property
     def offsets(self) -> Array:
         """Biases with the offset that makes a shift round, (qualities, out)."""
+        # A shift floors; half of the step that it drops, added first, makes that rounding.
         rounding = self.bias + 2 ** (self.shift - 1)
         return np.ascontiguousarray(rounding[:, self._order], np.float32)
 
@@ -120,47 +103,45 @@ class IntegerLayer:
 
     @property
     def _order(self) -> NDArray[np.int64]:
-        """Order of the sums in memory: rows and columns of the pixel shuffle before channels."""
+        # Sums lie in memory by row and column of the pixel shuffle, then by channel: so the
+        # channels of one output cell lie side by side.
         return np.arange(len(self.weight)).reshape(self.channels, -1).T.ravel()
+
+    @property
+    def largest_output(self) -> int:
+        """Bound of any output's magnitude."""
+        return max(abs(self.low), abs(self.high))
 
     def largest_sum(self, largest_input: int) -> int:
         """Bound of any partial sum's magnitude, rounding offset included."""
+        # In int64: the magnitude of int8's -128 would wrap around to -128.
         weights = np.abs(self.weight.astype(np.int64)).sum(axis=(1, 2, 3))
         bias = np.abs(self.bias.astype(np.int64)).max(axis=0) + 2 ** (self.shift - 1)
         return int((weights * largest_input + bias).max())
 
-    def __call__(self, x: Array, quality: int, positions: Size | None = None) -> Array:
-        """Map integers (h, w, channels), held in float32, to (u * h, u * w, out / u^2).
-
-        ``positions`` (rows, columns) stops at the top left ones of the input's.
-        """
+    def __call__(self, x: Array, quality: int) -> Array:
+        """Map integers (h, w, channels), held in float32, to (u * h, u * w, out / u^2)."""
         from cdvision.entropy.convolution import convolve  # numba: loaded when first needed
 
-        height, width = positions or (x.shape[0], x.shape[1])
-        cells: Array = convolve(x, *self._arguments(quality, height, width))
-        return cells
-
-    def _arguments(self, quality: int, height: int, width: int) -> tuple[Any, ...]:
         bias = self.offsets[min(quality, len(self.bias) - 1)]
+        # A shift is a product with a power of two, which float32 does exactly.
         settings = 2.0**-self.shift, self.low, self.high, self.upsample
-        return self.matrix, bias, self.kernel, height, width, *settings
+        size = self.kernel, x.shape[0], x.shape[1]
+        cells: Array = convolve(x, self.matrix, bias, *size, *settings)
+        return cells
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork:
     """A chain of integer layers from a hyper-latent to table indices.
 
-    Args:
-        layers: in order.
-        bound: the inputs lie in [-bound, bound].
-
     Raises:
         ModelError: some sum could reach 2^24 and stop being exact, the layers do not fit each
             other, or the outputs do not fit into bytes.
     """
 
-    layers: tuple[IntegerLayer, ...]
-    bound: int
+    layers: tuple[IntegerLayer, ...]  # in order
+    bound: int  # the inputs lie in [-bound, bound]
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.layers) <= MAX_LAYERS or not 1 <= self.bound <= MAX_BOUND:
@@ -182,12 +163,12 @@ class IntegerNetwork:
     def _prove_exact(self) -> None:
         largest_input = self.bound
         for position, layer in enumerate(self.layers):
-            if layer.largest_sum(largest_input) >= EXACT_LIMIT:
+            if (largest := layer.largest_sum(largest_input)) >= EXACT_LIMIT:
                 raise ModelError(
-                    f"integer layer {position}: sums may reach "
-                    f"{layer.largest_sum(largest_input)}, expected less than 2^24"
+                    f"integer layer {position}: sums may reach {largest}, expected less than 2^24"
                 )
-            largest_input = max(abs(layer.low), abs(layer.high))
+            # Clipping bounds what the next layer is given, whatever this one was given.
+            largest_input = layer.largest_output
 
     @property
     def inputs(self) -> int:
@@ -221,28 +202,19 @@ class IntegerNetwork:
         weights, biases, settings = self._chain
         height, width = size or (self.upsample * z.shape[1], self.upsample * z.shape[2])
         row = min(quality, len(biases) - 1)
-        inputs = np.ascontiguousarray(z, np.int32)
-        planes: NDArray[np.uint8] = chain_to_planes(
-            inputs, weights, biases, settings, row, height, width
-        )
+        inputs = np.ascontiguousarray(z, np.int32), weights, biases, settings
+        planes: NDArray[np.uint8] = chain_to_planes(*inputs, row, height, width)
         return planes
 
     @cached_property
     def _chain(self) -> tuple[Array, Array, NDArray[np.int64]]:
         """All layers' weights, their biases by quality, and settings, as one kernel reads them."""
-        qualities = range(max(len(layer.bias) for layer in self.layers))
+        qualities = max(len(layer.bias) for layer in self.layers)
         weights = np.concatenate([layer.matrix.ravel() for layer in self.layers])
-        biases = [
-            np.concatenate(
-                [layer.offsets[min(quality, len(layer.bias) - 1)] for layer in self.layers]
-            )
-            for quality in qualities
-        ]
-        return (
-            weights,
-            np.stack(biases),
-            np.array([layer.settings for layer in self.layers], np.int64),
-        )
+        # A layer whose bias does not depend on the quality has its one row repeated.
+        biases = [np.broadcast_to(x.offsets, (qualities, len(x.weight))) for x in self.layers]
+        settings = np.array([layer.settings for layer in self.layers], np.int64)
+        return weights, np.ascontiguousarray(np.concatenate(biases, axis=1)), settings
 
     def canonical_bytes(self) -> bytes:
         """Serialise in the one fixed little-endian layout that fingerprints hash."""
@@ -269,22 +241,24 @@ class IntegerNetwork:
         try:
             if not 1 <= count <= MAX_LAYERS or len(arrays) != 3 * count + 1:
                 raise ValueError(f"{len(arrays)} arrays")
-            layers = [_layer_from(arrays, i) for i in range(count)]
-            (bound,) = _integers(arrays["bound"], 1)
-        except (KeyError, ValueError, TypeError) as error:
+            parts = [[arrays[f"{i}/{part}"] for part in LAYER_ARRAYS] for i in range(count)]
+            bound = arrays["bound"]
+        except (KeyError, ValueError) as error:
             raise ModelError(f"integer network: the stored arrays are not one ({error})") from error
-        return cls(tuple(layers), bound)
+        layers = [
+            IntegerLayer(weight, bias, *integers(settings, 4))  # type: ignore[arg-type]
+            for weight, bias, settings in parts
+        ]
+        return cls(tuple(layers), *integers(bound, 1))
 
 
-def _layer_from(arrays: Mapping[str, NDArray[np.generic]], i: int) -> IntegerLayer:
-    shift, low, high, upsample = _integers(arrays[f"{i}/settings"], 4)
-    weight, bias = arrays[f"{i}/weight"], arrays[f"{i}/bias"]
-    return IntegerLayer(weight, bias, shift, low, high, upsample)  # type: ignore[arg-type]
-
-
-def _integers(array: NDArray[np.generic], count: int) -> list[int]:
+def integers(array: NDArray[np.generic], count: int) -> list[int]:
+    """Read a vector of settings; raises ModelError."""
     if array.dtype != np.int32 or array.shape != (count,):
-        raise ValueError(f"expected {count} int32, found {array.dtype} of shape {array.shape}")
+        raise ModelError(
+            f"integer network: expected {count} int32 settings, "
+            f"found {array.dtype} of shape {array.shape}"
+        )
     numbers: list[int] = array.tolist()
     return numbers
 

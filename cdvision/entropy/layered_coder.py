@@ -22,31 +22,24 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.coder import (
-    Coder,
-    EncodedLayer,
-    Latents,
-    Shapes,
-    Symbols,
-)
+from cdvision.entropy.coder import Coder, EncodedLayer, Latents, Shapes, Symbols
 from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import ModelError
 
-Part: TypeAlias = "int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]"
-"""What selects elements of a layer's array, as in ``array[part]``: basic slices only."""
+# Selects elements of a layer's array, as in ``array[chosen]``: basic slices only.
+Selection: TypeAlias = "int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]"
 
 
 class Code(Protocol):
     """Codes one part of a layer; what ``_code_layer`` is handed."""
 
-    def __call__(self, part: Part, index: NDArray[np.integer], tables: SymbolTables) -> Symbols:
-        """Return the symbols of ``part`` as the receiver has them.
+    def __call__(
+        self, part: Selection, index: NDArray[np.integer], tables: SymbolTables
+    ) -> Symbols:
+        """Return the symbols of the next ``part`` of the layer's array as the receiver has them.
 
-        Args:
-            part: elements of the layer's array that come next.
-            index: the table of each one, of the shape of ``array[part]``.
-            tables: a symbol outside of a table without an escape becomes the nearest one within;
-                where a table holds one symbol only, nothing is coded.
+        ``index`` gives each one's table. A symbol outside of a table without an escape becomes the
+        nearest one within; where a table holds one symbol only, nothing is coded.
         """
 
 
@@ -64,11 +57,8 @@ class LayeredCoder(Coder):
     def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
         """Call ``code`` for the parts of a layer, in the order of coding, until all are known.
 
-        Args:
-            layer: id of the layer.
-            known: latents of the layers that it needs, as the receiver has them.
-            quality: counts from 0.
-            code: see ``Code``; what it returned may choose the tables of later parts.
+        What it returns may choose the tables of later parts; see ``Coder.encode_layer`` for the
+        other arguments.
         """
 
     def check_shapes(self, shapes: Shapes) -> None:
@@ -139,7 +129,9 @@ class _Taking:
         self.symbols = np.zeros(latents.shape, np.int32)
         self.segments: list[tuple[Symbols, NDArray[np.integer], SymbolTables]] = []
 
-    def __call__(self, part: Part, index: NDArray[np.integer], tables: SymbolTables) -> Symbols:
+    def __call__(
+        self, part: Selection, index: NDArray[np.integer], tables: SymbolTables
+    ) -> Symbols:
         low, high = _codable(tables)
         symbols = np.clip(self.latents[part], low[index], high[index])
         self.segments.append((symbols, index, tables))
@@ -156,15 +148,18 @@ class _Reading:
         self.decoder = RangeDecoder(body)
         self.symbols = np.zeros(shape, np.int32)
 
-    def __call__(self, part: Part, index: NDArray[np.integer], tables: SymbolTables) -> Symbols:
+    def __call__(
+        self, part: Selection, index: NDArray[np.integer], tables: SymbolTables
+    ) -> Symbols:
         symbols = self.decoder.read(index, tables)
         self.symbols[part] = symbols
         return symbols
 
 
-@lru_cache(maxsize=32)  # tables hash by identity
+# Cached because a model codes every stream with the same few tables, which hash by identity.
+@lru_cache(maxsize=32)
 def _codable(tables: SymbolTables) -> tuple[Symbols, Symbols]:
-    """Least and greatest symbol that each table can code; no bounds where it has an escape."""
+    """Return the least and greatest symbol of each table, no bounds where it has an escape."""
     escape = tables.frequencies[tables.escapes] > 0
     low, high = tables.low.astype(np.int32), tables.high.astype(np.int32)
     low[escape], high[escape] = np.iinfo(np.int32).min, np.iinfo(np.int32).max

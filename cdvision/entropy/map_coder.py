@@ -9,12 +9,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import ClassVar, Generic, Protocol, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import (
     Coder,
     EncodedLayer,
@@ -24,60 +23,24 @@ from cdvision.entropy.coder import (
     Symbols,
     symbol_range,
 )
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.context_network import ContextNetwork
+from cdvision.entropy.integer_network import IntegerNetwork
+from cdvision.entropy.tables import SymbolTables, named_parts, part_of
 from cdvision.errors import ModelError
 
 SYMBOLS, HYPER = "symbols", "hyper"
 
 
-class IndexNetwork(Protocol):
-    """What a coder asks of the network that chooses tables."""
-
-    @property
-    def bound(self) -> int:
-        """Its inputs lie in [-bound, bound]."""
-
-    @property
-    def inputs(self) -> int:
-        """Channels of the hyper-latent."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of the indices."""
-
-    @property
-    def highest(self) -> int:
-        """Greatest index that can come out."""
-
-    @property
-    def upsample(self) -> int:
-        """Height of the indices' map over height of the hyper-latent's."""
-
-    def canonical_bytes(self) -> bytes:
-        """Serialise in the layout that fingerprints hash."""
-
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Give the arrays that an npz file stores."""
-
-
-Network = TypeVar("Network", bound=IndexNetwork)
+Network = TypeVar("Network", IntegerNetwork, ContextNetwork)
+# Symbols that are coded together, the skipped ones zero, and the table of each.
 Pass = tuple[Symbols, NDArray[np.uint8]]
-"""Symbols that are coded together, the skipped ones zero, and the table of each."""
 
 
 @dataclass(frozen=True, eq=False)
 class MapCoder(Coder, Generic[Network]):
     """A map to one layer and back: ``symbols`` (C, h, w) behind ``hyper`` (C_z, h', w').
 
-    h' and w' are h and w over ``hyper_step``, rounded up.
-
-    Args:
-        symbol_tables: one table a scale index; index 0 is skipped.
-        hyper_tables: one table for each (quality, channel of ``hyper``), qualities outermost; their
-            symbols lie within the network's bound, and none has an escape.
-        network: integer network that gives the scale indices.
-        qualities: number of qualities.
-        channels: channels of the symbols.
+    h' and w' are h and w over ``network.upsample``, rounded up.
 
     Raises:
         ModelError: the parts do not fit each other.
@@ -85,21 +48,22 @@ class MapCoder(Coder, Generic[Network]):
 
     layers: ClassVar[tuple[LayerSpec, ...]] = (LayerSpec(0, (SYMBOLS, HYPER)),)
 
-    symbol_tables: SymbolTables
+    symbol_tables: SymbolTables  # one table a scale index; index 0 is skipped
+    # One table for each (quality, channel of ``hyper``), qualities outermost; their symbols lie
+    # within the network's bound, and none has an escape.
     hyper_tables: SymbolTables
-    network: Network
-    qualities: int
-    channels: int
+    network: Network  # integer network that gives the scale indices
+    qualities: int  # number of qualities
+    channels: int  # channels of the symbols
 
     def __post_init__(self) -> None:
-        if self.network.channels != self.channels or self.network.highest >= len(
-            self.symbol_tables
-        ):
+        fits = self.network.channels == self.channels
+        if not fits or self.network.highest >= len(self.symbol_tables):
             raise ModelError("entropy model: the integer network does not fit the symbol tables")
         hyper, bound = self.hyper_tables, self.network.bound
         if len(hyper) != self.qualities * self.hyper_channels:
             raise ModelError("entropy model: expected one table a quality and hyper-channel")
-        # What these tables can code is what the network will be given: its proof rests on that.
+        # The network is given what these tables can code: its proof of exact sums rests on that.
         if hyper.low.min() < -bound or hyper.high.max() > bound or hyper.has_escapes:
             raise ModelError(
                 f"entropy model: expected hyper-latents in [-{bound}, {bound}] without escapes"
@@ -109,11 +73,6 @@ class MapCoder(Coder, Generic[Network]):
     def hyper_channels(self) -> int:
         """Channels of the hyper-latent."""
         return self.network.inputs
-
-    @cached_property
-    def hyper_step(self) -> int:
-        """Cells of the symbols' map across one cell of the hyper-latent's."""
-        return self.network.upsample
 
     def check_shapes(self, shapes: Shapes) -> None:
         """Compare the shapes that a card gives latents with the coder's; raises ModelError."""
@@ -130,10 +89,7 @@ class MapCoder(Coder, Generic[Network]):
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the greatest symbol of each of the latents."""
-        return {
-            SYMBOLS: symbol_range(self.symbol_tables),
-            HYPER: symbol_range(self.hyper_tables),
-        }
+        return {SYMBOLS: symbol_range(self.symbol_tables), HYPER: symbol_range(self.hyper_tables)}
 
     def encode_layer(
         self, layer: int, latents: Mapping[str, Symbols], quality: int, known: Latents
@@ -142,13 +98,9 @@ class MapCoder(Coder, Generic[Network]):
         from cdvision.entropy.rans import Segment, encode_segments
 
         hyper, passes = latents[HYPER], self._passes(latents[SYMBOLS], latents[HYPER], quality)
-        body = encode_segments(
-            [
-                Segment(hyper, self._hyper_index(hyper.shape, quality), self.hyper_tables),
-                *(Segment(symbols, index, self.symbol_tables) for symbols, index in passes),
-            ]
-        )
-        return EncodedLayer(body, self._received(passes, latents))
+        segments = [Segment(hyper, self._hyper_index(hyper.shape, quality), self.hyper_tables)]
+        segments += [Segment(symbols, index, self.symbol_tables) for symbols, index in passes]
+        return EncodedLayer(encode_segments(segments), self._received(passes, latents))
 
     def decode_layer(
         self, layer: int, body: bytes, quality: int, shapes: Shapes, known: Latents
@@ -195,7 +147,8 @@ class MapCoder(Coder, Generic[Network]):
 
     def _hyper_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape of the hyper-latent of a map of ``height`` x ``width`` cells."""
-        step = self.hyper_step
+        step = self.network.upsample
+        # -(-a // b) is a / b rounded up.
         return self.hyper_channels, -(-height // step), -(-width // step)
 
     def _hyper_index(self, shape: tuple[int, ...], quality: int) -> NDArray[np.uint16]:
@@ -205,11 +158,8 @@ class MapCoder(Coder, Generic[Network]):
 
     def canonical_parts(self) -> list[bytes]:
         """Serialise both kinds of tables and the network."""
-        return [
-            self.symbol_tables.canonical_bytes(),
-            self.hyper_tables.canonical_bytes(),
-            self.network.canonical_bytes(),
-        ]
+        parts = self.symbol_tables, self.hyper_tables, self.network
+        return [part.canonical_bytes() for part in parts]
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Give the arrays of ``tables.npz``."""
@@ -240,7 +190,8 @@ class MapCoder(Coder, Generic[Network]):
         """Rebuild the network, proof included; raises ModelError."""
 
 
-@lru_cache(maxsize=64)  # a camera's streams have one size
+# Cached, because a camera's streams have one size.
+@lru_cache(maxsize=64)
 def _channel_index(first: int, shape: tuple[int, ...]) -> NDArray[np.uint16]:
     """Index (C, h, w) of tables ``first`` and following, one a channel."""
     channel = np.arange(first, first + shape[0], dtype=np.uint16)

@@ -70,6 +70,7 @@ class RangeDecoder:
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._body = np.frombuffer(bytes(data), np.uint8)
+        # Bytes beyond the end read as zeros: an encoder leaves trailing ones out.
         head = bytes(data[:_WINDOW_BYTES]).ljust(_WINDOW_BYTES, b"\0")
         point = int.from_bytes(head, "big")
         self._state = np.array([0, point, kernels.FULL], np.uint64)
@@ -78,17 +79,14 @@ class RangeDecoder:
         """Decode one symbol per entry of ``index``, the table of each; int32 of index's shape."""
         flat, lookups = checked_index(index, tables), table_lookups(tables)
         symbols = np.empty(len(flat), np.int32)
-        outcome = kernels.decode(
-            self._body,
-            self._state,
-            lookups.slots,
-            lookups.entries,
-            tables.low,
-            tables.high,
-            flat,
-            symbols,
-        )
-        self._check(int(outcome))
+        looked_up = lookups.slots, lookups.entries, tables.low, tables.high
+        outcome = int(kernels.decode(self._body, self._state, *looked_up, flat, symbols))
+        if outcome == TRUNCATED:
+            self._refuse("range-coder bytes", f"more than {len(self._body)}", "the end")
+        if outcome == BAD_ESCAPE:
+            self._refuse("range-coder escape", "a value below 2^20 in magnitude", "another")
+        if outcome == kernels.BAD_POINT:
+            self._refuse("range-coder point", "a point of some symbol's interval", "another")
         return symbols.reshape(np.shape(index))
 
     def finish(self) -> None:
@@ -99,16 +97,9 @@ class RangeDecoder:
         if needed != len(self._body):
             expected = f"{needed} bytes for these symbols"
             self._refuse("range-coder length", expected, f"{len(self._body)} bytes")
+        # Of all points of the last interval an encoder takes the first: one body, one spelling.
         if int(point) >= kernels.FULL >> 8 * closing:
             self._refuse("range-coder closing bytes", "the first that fit", "others")
-
-    def _check(self, outcome: int) -> None:
-        if outcome == TRUNCATED:
-            self._refuse("range-coder bytes", f"more than {len(self._body)}", "the end")
-        if outcome == BAD_ESCAPE:
-            self._refuse("range-coder escape", "a value below 2^20 in magnitude", "another")
-        if outcome == kernels.BAD_POINT:
-            self._refuse("range-coder point", "a point of some symbol's interval", "another")
 
     def _refuse(self, field: str, expected: object, found: object) -> None:
         offset = min(int(self._state[0]), len(self._body))

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from cdvision.entropy.frequencies import ESCAPE_LIMIT, PRECISION
 from cdvision.entropy.kernels import BAD_ESCAPE, DONE, TRUNCATED, compiled
 
+# The interval at the start.
 FULL = 1 << 32
-"""The interval at the start."""
+# Outcome: the bytes point to none of the intervals, which no encoder writes.
 BAD_POINT = 3
-"""The bytes point to none of the intervals: no encoder writes such."""
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _BYTE, _WORD, _TOP, _WINDOW = np.uint64(8), np.uint64(16), np.uint64(24), np.uint64(32)
@@ -38,10 +38,9 @@ _ENTRIES = "Array(uint32, 1, 'C', readonly=True)"
 _BOUNDS = "Array(int16, 1, 'C', readonly=True)"
 
 Bytes = NDArray[np.uint8]
+# Encoder: [bytes written, low end of the interval, width]. Decoder: [bytes dropped, point, width].
+# Both count within a window of 32 bits; the decoder's point is relative to the low end.
 State = NDArray[np.uint64]
-"""Encoder: [bytes written, low end of the interval, width]. Decoder: [bytes dropped, point, width].
-
-Both count within a window of 32 bits; the decoder's point is relative to the low end."""
 
 
 @compiled("void(uint64[::1], uint8[::1], uint64, uint64, uint64)")
@@ -49,13 +48,16 @@ def _narrow(state: State, out: Bytes, start: np.uint64, size: np.uint64, bits: n
     """Narrow the encoder's interval to ``size`` of 2^bits parts from ``start``."""
     part = state[2] >> bits
     low, width, position = state[1] + part * start, part * size, state[0]
-    if low > _MASK:  # the carry ends at the latest in the first byte: the whole is below 1
+    # A carry runs through bytes of 255 and ends in the first byte at the latest: the whole is
+    # below 1.
+    if low > _MASK:
         back = position - _U1
         while out[back] == _BYTE_MASK:
             out[back] = 0
             back -= _U1
         out[back] += np.uint8(1)
         low &= _MASK
+    # Narrowing never changes the top byte again, carries excepted, once 24 bits are left below it.
     while width < _LEAST:
         out[position] = np.uint8(low >> _TOP)
         position += _U1
@@ -69,6 +71,7 @@ def _write_escaped(
 ) -> None:
     """Write sign and nibble count, then the nibbles, highest first."""
     distance = np.uint64(low - value if value < low else value - high) - _U1
+    # The count comes first, so that the decoder knows how many nibbles follow.
     count = _U0
     while distance >> (_NIBBLE_BITS * count):
         count += _U1
@@ -104,7 +107,8 @@ def encode(
             entry = np.uint64(entries[table << _BYTE])
             if entry == _U0 or abs(value) >= _LIMIT:
                 return np.int64(i)
-        if entry >> _WORD == _TOTAL:  # certain: the interval stays as it is
+        # Certain: all of the interval is this symbol's, and dividing it would only lose width.
+        if entry >> _WORD == _TOTAL:
             continue
         _narrow(state, out, entry & _START_MASK, entry >> _WORD, _PRECISION)
         if escaped:
@@ -115,7 +119,8 @@ def encode(
 @compiled("uint64(uint64)")
 def closing_bytes(width: np.uint64) -> np.uint64:
     """Bytes after which some point of any interval of this width has only zeros: 0 or 1."""
-    return _U1 if width < _FULL else _U0  # a width is at least 2^24, the step of one byte
+    # A width is at least 2^24, so a multiple of 2^24, whose other three bytes are zero, lies in it.
+    return _U1 if width < _FULL else _U0
 
 
 @compiled("uint64(uint64[::1], uint8[::1])")
@@ -126,9 +131,11 @@ def finish(state: State, out: Bytes) -> np.uint64:
     be: a body that was cut, whose missing bytes read as zeros, is refused.
     """
     count = closing_bytes(state[2])
+    # How far the low end lies below the next multiple of the step.
     step = _FULL >> (_BYTE * count)
     up = (step - state[1] % step) % step
-    state[2] = _FULL  # moving the low end up then carries, and writes nothing
+    # With the full width, moving the low end up carries where it has to, and writes nothing.
+    state[2] = _FULL
     _narrow(state, out, up, _FULL, _WINDOW)
     if count:
         out[state[0]] = np.uint8(state[1] >> _TOP)
@@ -139,6 +146,7 @@ def finish(state: State, out: Bytes) -> np.uint64:
 @compiled(f"void(uint64[::1], {_SLOTS}, uint64, uint64, uint64)")
 def _follow(state: State, body: Bytes, start: np.uint64, size: np.uint64, bits: np.uint64) -> None:
     """Follow the encoder into ``size`` of 2^bits parts from ``start``."""
+    # As the encoder did, with the low end at 0: the point moves instead of it.
     part = state[2] >> bits
     point, width, position = state[1] - part * start, part * size, state[0]
     while width < _LEAST:
@@ -167,7 +175,8 @@ def _read_escaped(state: State, body: Bytes, low: np.int64, high: np.int64) -> n
     distance = _U0
     for _ in range(np.uint64(head) & _COUNT):
         nibble = _read_nibble(state, body)
-        if nibble < 0 or (nibble == 0 and distance == _U0):  # the first one says how many
+        # A leading zero would be a second spelling of a value with fewer nibbles.
+        if nibble < 0 or (nibble == 0 and distance == _U0):
             return _LIMIT
         distance = (distance << _NIBBLE_BITS) | np.uint64(nibble)
     beyond = np.int64(distance) + np.int64(1)
@@ -195,9 +204,11 @@ def decode(
     """
     for i in range(len(index)):
         table = np.uint64(index[i])
+        # The first slot's code: of a certain symbol it is the only one.
         code = np.uint64(slots[table << _PRECISION])
         entry = np.uint64(entries[(table << _BYTE) | code])
         if entry >> _WORD != _TOTAL:
+            # What is left of the width by the division belongs to no slot.
             slot = state[1] // (state[2] >> _PRECISION)
             if slot >= _TOTAL:
                 return np.int64(BAD_POINT)

@@ -22,8 +22,8 @@ from cdvision.entropy.frequencies import (
 )
 from cdvision.errors import CdvisionError, ModelError
 
+# Bounds the memory of a package's look-ups: 16 KiB a table.
 MAX_TABLES = 4096
-"""Bounds the memory of a package's look-ups: 16 KiB a table."""
 
 
 class CodingError(CdvisionError, ValueError):
@@ -41,18 +41,14 @@ class SymbolTables:
     A table of one symbol with the frequency 2^12 is *skip*: coding it leaves the coder's state
     unchanged, bit for bit, so it costs nothing at all.
 
-    Args:
-        low: first symbol of each table, (T,) int16, at least -127.
-        high: last symbol of each table, (T,) int16, at most 127.
-        frequencies: flat uint16; for each table in turn its high - low + 1 symbol frequencies,
-            each at least 1, then that of its escape, 0 where the table has none.
-
     Raises:
         ModelError: the arrays are not such tables.
     """
 
-    low: NDArray[np.int16]
-    high: NDArray[np.int16]
+    low: NDArray[np.int16]  # first symbol of each table, (T,) int16, at least -127
+    high: NDArray[np.int16]  # last symbol of each table, (T,) int16, at most 127
+    # Flat uint16; for each table in turn its high - low + 1 symbol frequencies, each at least 1,
+    # then that of its escape, 0 where the table has none.
     frequencies: NDArray[np.uint16]
 
     def __post_init__(self) -> None:
@@ -72,6 +68,7 @@ class SymbolTables:
     @cached_property
     def escapes(self) -> NDArray[np.int64]:
         """Position of each table's escape frequency, (T,)."""
+        # A table has high - low + 1 symbols and one escape behind them.
         return np.cumsum(self.high.astype(np.int64) - self.low + 2) - 1
 
     @property
@@ -101,23 +98,13 @@ class SymbolTables:
     def canonical_bytes(self) -> bytes:
         """Serialise the tables in the one fixed little-endian layout that fingerprints hash."""
         head = b"CDVT" + struct.pack("<BI", PRECISION, len(self))
-        return head + b"".join(
-            (
-                self.low.astype("<i2").tobytes(),
-                self.high.astype("<i2").tobytes(),
-                self.frequencies.astype("<u2").tobytes(),
-            )
-        )
+        ranges = self.low.astype("<i2").tobytes() + self.high.astype("<i2").tobytes()
+        return head + ranges + self.frequencies.astype("<u2").tobytes()
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Give the arrays that an npz file stores; ``from_arrays`` reads them back."""
-        precision = np.array([PRECISION], np.uint8)
-        return {
-            "precision": precision,
-            "low": self.low,
-            "high": self.high,
-            "frequencies": self.frequencies,
-        }
+        arrays = {"low": self.low, "high": self.high, "frequencies": self.frequencies}
+        return {"precision": np.array([PRECISION], np.uint8), **arrays}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SymbolTables:
@@ -140,6 +127,7 @@ class SymbolTables:
         """
         value, table = np.broadcast_arrays(np.asarray(symbols, np.int64), np.asarray(index))
         inside = (value >= self.low[table]) & (value <= self.high[table])
+        # Whatever lies outside pays for the escape here, in column 0, and for its distance below.
         bits = self.costs[table, np.where(inside, value, -SYMBOL_LIMIT - 1) + 128].sum()
         outside, table = value[~inside], table[~inside]
         below = self.low[table] - outside
@@ -148,7 +136,7 @@ class SymbolTables:
 
 
 def log_scale_table(levels: int = 64, low: float = 0.11, high: float = 64.0) -> NDArray[np.float64]:
-    """Scales that are evenly spaced on a logarithmic axis, (levels,) float64.
+    """Return scales that are evenly spaced on a logarithmic axis, (levels,) float64.
 
     >>> log_scale_table(levels=3, low=0.25, high=4.0).round(6)
     array([0.25, 1.  , 4.  ])
@@ -157,28 +145,26 @@ def log_scale_table(levels: int = 64, low: float = 0.11, high: float = 64.0) -> 
 
 
 def nearest_scale(scales: ArrayLike, table: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Index of the entry of an increasing ``table`` that is nearest to each scale, in ratio.
+    """Return which entry of an increasing ``table`` is nearest to each scale, in ratio.
 
     >>> nearest_scale([0.01, 0.9, 3.0], log_scale_table(levels=3, low=0.25, high=4.0))
     array([0, 1, 2])
     """
+    # The geometric mean of two entries is the border at which both ratios are equal.
     return np.searchsorted(np.sqrt(table[1:] * table[:-1]), np.asarray(scales))
 
 
 def gaussian_tables(scales: ArrayLike) -> SymbolTables:
-    """Tables of zero-mean Gaussians over unit bins; the first one is replaced by *skip*.
+    """Return tables of zero-mean Gaussians over unit bins; the first one is replaced by *skip*.
 
     >>> tables = gaussian_tables([0.1, 1.0])
     >>> tables.estimate_bits([0, 0, 0], index=[0, 0, 0])
     0.0
 
-    Args:
-        scales: standard deviations in units of the quantisation step, (T,), increasing.
-
-    Returns:
-        Tables that every integer below 2^20 in magnitude can be coded with, table 0 excepted:
-        it codes zeros only. Built once, when a package is made: the erfc behind them may differ
-        between machines, the integers in the package do not.
+    ``scales`` (T,) are standard deviations in units of the quantisation step, increasing. Every
+    integer below 2^20 in magnitude can be coded, with table 0 zeros only. Tables are built once,
+    when a package is made: the erfc behind them may differ between machines, the integers in the
+    package do not.
     """
     values = np.asarray(scales, np.float64)
     if values.ndim != 1 or not (values > 0).all() or not np.isfinite(values).all():
@@ -191,18 +177,15 @@ def gaussian_tables(scales: ArrayLike) -> SymbolTables:
 def tables_from_probabilities(
     probabilities: ArrayLike, low: int, *, escape: bool = True
 ) -> SymbolTables:
-    """Tables of a factorised prior: row c of ``probabilities`` (C, W) gives table c.
+    """Return tables of a factorised prior: row c of ``probabilities`` (C, W) gives table c.
 
     >>> tables = tables_from_probabilities([[0.25, 0.5, 0.25]], low=-1, escape=False)
     >>> tables.frequencies
     array([1024, 2048, 1024,    0], dtype=uint16)
 
-    Args:
-        probabilities: of the symbols ``low`` to ``low + W - 1``. What a row lacks to 1 is the
-            mass of everything outside.
-        low: symbol of the first column, the same for all rows.
-        escape: whether values outside can be coded. Without an escape the range is exhaustive
-            (an encoder that clips) and every row keeps all of its symbols.
+    Rows are of the symbols ``low`` to ``low + W - 1``; what a row lacks to 1 is the mass of
+    everything outside. Without ``escape`` the range is exhaustive (an encoder that clips) and
+    every row keeps all of its symbols.
     """
     rows = np.asarray(probabilities, np.float64)
     if rows.ndim != 2 or not np.isfinite(rows).all() or (rows < 0).any():
@@ -214,13 +197,13 @@ def tables_from_probabilities(
     if low < -SYMBOL_LIMIT or high > SYMBOL_LIMIT:
         raise CodingError(f"symbols: expected within [-127, 127], found [{low}, {high}]")
     if escape:
-        return _assembled(
-            [_shifted(low, fit_range(row, max(0.0, 1.0 - row.sum()))) for row in rows]
-        )
+        fitted = (fit_range(row, max(0.0, 1.0 - row.sum())) for row in rows)
+        return _assembled([_shifted(low, one) for one in fitted])
     exhaustive = (np.append(optimal_frequencies(row / row.sum()), 0) for row in rows)
     return _assembled([(low, high, frequency) for frequency in exhaustive])
 
 
+# First symbol, last symbol, and the frequencies of both, of all between, and of the escape.
 _Fitted = tuple[int, int, NDArray[np.int64]]
 
 
@@ -231,11 +214,21 @@ def _shifted(origin: int, fitted: _Fitted) -> _Fitted:
 
 def _assembled(tables: list[_Fitted]) -> SymbolTables:
     lows, highs, frequencies = zip(*tables, strict=True)
-    return SymbolTables(
-        low=np.array(lows, np.int16),
-        high=np.array(highs, np.int16),
-        frequencies=np.concatenate(frequencies).astype(np.uint16),
-    )
+    flat = np.concatenate(frequencies).astype(np.uint16)
+    return SymbolTables(np.array(lows, np.int16), np.array(highs, np.int16), flat)
+
+
+def named_parts(
+    parts: Mapping[str, Mapping[str, NDArray[np.generic]]],
+) -> dict[str, NDArray[np.generic]]:
+    """Lay the arrays of several parts side by side for one npz file, each under ``part/``."""
+    return {f"{part}/{name}": v for part, arrays in parts.items() for name, v in arrays.items()}
+
+
+def part_of(arrays: Mapping[str, NDArray[np.generic]], part: str) -> dict[str, NDArray[np.generic]]:
+    """Take one part's arrays out of the result of ``named_parts``."""
+    prefix = f"{part}/"
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def _frozen(name: str, value: object, kind: type[np.generic]) -> NDArray[Any]:

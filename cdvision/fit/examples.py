@@ -1,9 +1,8 @@
 """What a tap learns from: dequantised latents beside the features of the same photo, in memory.
 
-Encoder and network run once a photo, not once a step. Where the examples of all photos do not fit
-into memory, they are made window by window: each window is learned from for some passes, while
-another thread makes the next one. Which photos make a window, and what is drawn from it, depends on
-seed and step alone: a run that was stopped goes on as if it had not been.
+Encoder and network run once a photo, not once a step. Examples that do not fit into memory are made
+window by window: each is learned from for some passes, while another thread makes the next. What is
+drawn depends on seed and step alone: a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from cdvision.errors import CdvisionError, ImageError
+from cdvision.errors import ImageError
 from cdvision.fit.network import SplitNetwork
-from cdvision.fit.photos import PhotoFile
-from cdvision.fit.streams import StreamReader
+from cdvision.fit.photos import PhotoFile, none_usable
+from cdvision.fit.streams import StreamReader, image_tensor
 
 QUALITIES_PER_PHOTO = 3  # of the model's eight, drawn for each photo
 PASSES = 8  # over a window, where there are several
@@ -50,16 +49,7 @@ class Example:
 
 
 class ExampleMaker:
-    """Makes examples of photos, and remembers which photos cannot be read.
-
-    Args:
-        reader: photos to latents.
-        network: photos to features.
-        seed: of the qualities that are drawn.
-
-    Attributes:
-        left_out: reason for each photo that cannot be used, by name.
-    """
+    """Makes examples of photos; ``left_out`` names those that cannot be used, and why."""
 
     def __init__(self, reader: StreamReader, network: SplitNetwork, seed: int = 0) -> None:
         self.reader, self.network, self._seed = reader, network, seed
@@ -68,14 +58,15 @@ class ExampleMaker:
     def make(self, file: PhotoFile) -> Example | None:
         """Return the example of a photo, or None where it cannot be read."""
         try:
-            pixels = self.reader.pixels(file.read())
-        except (ImageError, OSError) as error:
-            self.left_out[file.name] = str(error).removeprefix("image bytes: ")
+            pixels = self.reader.pixels(file.image())
+        except ImageError as error:
+            self.left_out[file.name] = str(error)
             return None
+        # Seeded by the photo: whatever window it is made for, it has the same qualities.
         rng = np.random.default_rng((self._seed, int(file.rank * 2**32)))
         qualities = spread_qualities(self.reader.package.card.qualities, rng)
         latents = self.reader.decode(self.reader.latents(pixels, qualities), qualities)
-        features = self.network.features(self.reader.image(pixels))[0]
+        features = self.network.features(image_tensor(pixels, self.reader.device))[0]
         return Example(latents.half().cpu(), features.half().cpu().contiguous(), qualities)
 
 
@@ -107,27 +98,28 @@ class Window:
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
+        # The median short side: larger crops would be zeros for half of the photos.
         sides = sorted(min(e.latents.shape[2:]) for e in examples)
         self._side = min(CROP_CELLS, sides[len(sides) // 2])
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """Cut so many crops, each from a photo and at a quality that are drawn."""
-        crops = [
-            self._crop(self.examples[i], rng) for i in rng.integers(len(self.examples), size=size)
-        ]
+        chosen = rng.integers(len(self.examples), size=size)
+        crops = [self._crop(self.examples[i], rng) for i in chosen]
         return Batch(*(torch.stack(parts) for parts in zip(*crops, strict=True)))
 
     def _crop(self, example: Example, rng: np.random.Generator) -> Batch:
         place = int(rng.integers(len(example.latents)))
         latents = example.latents[place]
         side, (height, width) = self._side, latents.shape[1:]
-        scale = example.features.shape[1] / height
+        scale = example.features.shape[1] / height  # cells of the features across one latent
         # Features coarser than the latents: crops begin and end with whole cells of them.
         step = max(1, round(1 / scale))
         side = -(-side // step) * step
         room = [max(0, extent - side) // step + 1 for extent in (height, width)]
         top, left = (step * int(rng.integers(places)) for places in room)
         rows, columns = min(side, height - top), min(side, width - left)
+        # Crops of one batch are of one size: photos that are smaller are padded behind.
         beyond = (0, side - columns, 0, side - rows)
         y = F.pad(latents[:, top : top + rows, left : left + columns], beyond)
         first, last = round(scale * top), round(scale * (top + rows))
@@ -140,18 +132,9 @@ class Window:
 
 
 class ExampleSource:
-    """Windows of examples, one after the other.
+    """Windows of examples, one after the other; ``batch`` crops of one are a step.
 
-    Args:
-        maker: makes them.
-        files: training photos.
-        batch: crops a step.
-        seed: of the order of the photos.
-        memory: bytes for examples; a share of what is free where None.
-
-    Attributes:
-        positive: whether no feature of the first photos is below 0.
-        seconds_each: what one of them took.
+    They take ``memory`` bytes, or a share of what is free where it is None.
     """
 
     def __init__(
@@ -163,26 +146,19 @@ class ExampleSource:
         memory: int | None = None,
     ) -> None:
         self._maker, self._files, self._seed = maker, files, seed
-        first, started = maker.make(files[0]), time.perf_counter()  # the first opens sessions
+        # The first photo opens sessions: it is made before the clock runs.
+        first, started = maker.make(files[0]), time.perf_counter()
         made = [first, *(maker.make(file) for file in files[1:SAMPLE])]
-        self.seconds_each = (time.perf_counter() - started) / max(1, len(made) - 1)
+        seconds_each = (time.perf_counter() - started) / max(1, len(made) - 1)
         sample = [example for example in made if example is not None]
         self.positive = bool(sample) and min(float(e.features.min()) for e in sample) >= 0
         room = free_memory() if memory is None else memory
         self._count = photos_that_fit(sample, len(files), room)
+        self.seconds_before_training = self._count * seconds_each
+        self.all_fit = self._count == len(files)
         self._steps = max(1, PASSES * self._count // batch)
         self._pool, self._closed = ThreadPoolExecutor(1), Event()
         self._windows: dict[int, Future[Window]] = {}
-
-    @property
-    def seconds_before_training(self) -> float:
-        """How long the first window will take."""
-        return self._count * self.seconds_each
-
-    @property
-    def all_fit(self) -> bool:
-        """Whether one window holds all photos."""
-        return self._count == len(self._files)
 
     def window(self, step: int) -> Window:
         """Return the window of a step; another thread makes the one after it."""
@@ -190,7 +166,8 @@ class ExampleSource:
         wanted = [number] if self.all_fit else [number, number + 1]
         for one in wanted:
             if one not in self._windows:
-                self._windows[one] = self._pool.submit(self._made, one, one == number)
+                self._windows[one] = self._pool.submit(self._make_window, one, one == number)
+        # Windows that are over are let go: memory is planned for two.
         self._windows = {one: self._windows[one] for one in wanted}
         return self._windows[number].result()
 
@@ -199,9 +176,14 @@ class ExampleSource:
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _made(self, number: int, visible: bool) -> Window:
+    def _make_window(self, number: int, visible: bool) -> Window:
         """Make one window; a bar is shown where somebody waits for it."""
-        chosen = [self._files[i] for i in self._places(number)]
+        # Its photos follow from its number alone: a resumed run needs no window before it.
+        first, chosen = number * self._count, list[PhotoFile]()
+        while len(chosen) < self._count:
+            turn, start = divmod(first + len(chosen), len(self._files))
+            order = np.random.default_rng((self._seed, turn)).permutation(len(self._files))
+            chosen += [self._files[i] for i in order[start : start + self._count - len(chosen)]]
         examples = []
         for file in tqdm(chosen, desc="photos", unit="photo", disable=None if visible else True):
             if self._closed.is_set():
@@ -209,27 +191,19 @@ class ExampleSource:
             if (example := self._maker.make(file)) is not None:
                 examples.append(example)
         if not examples:
-            name, reason = next(iter(self._maker.left_out.items()), ("", "stopped"))
-            raise CdvisionError(f"none of {len(chosen)} photos can be used: {name}: {reason}")
+            raise none_usable(len(chosen), self._maker.left_out, otherwise="stopped")
         return Window(examples)
-
-    def _places(self, number: int) -> list[int]:
-        """Photos of a window: the next ones of an order that changes with every round."""
-        first, places = number * self._count, list[int]()
-        while len(places) < self._count:
-            turn, start = divmod(first + len(places), len(self._files))
-            order = np.random.default_rng((self._seed, turn)).permutation(len(self._files))
-            places += order[start : start + self._count - len(places)].tolist()
-        return places
 
 
 def free_memory() -> int:
     """Bytes that examples may take: a share of what the machine has free."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        # What caches hold counts too: it is given back when it is needed.
         free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
         return int(MEMORY_SHARE * 1024 * free)
     except (OSError, StopIteration):
+        # Other systems tell what is built in: half of it may be taken already.
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
         return int(MEMORY_SHARE * pages * size / 2)
 

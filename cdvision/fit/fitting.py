@@ -8,44 +8,34 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
-from safetensors import SafetensorError
 from torch import nn
 
 from cdvision.errors import CdvisionError
 from cdvision.fit.examples import ExampleMaker, ExampleSource
-from cdvision.fit.finish import FittedParts, finish_fit
-from cdvision.fit.network import SplitNetwork, TorchNetwork
+from cdvision.fit.measure import measure_tap
 from cdvision.fit.options import FitOptions
-from cdvision.fit.photos import find_photos, hold_out
-from cdvision.fit.report import FitReport
-from cdvision.fit.resuming import (
-    check_options,
-    check_room,
-    run_identity,
-    run_progress,
-)
+from cdvision.fit.photos import PhotoFile, find_photos, hold_out
+from cdvision.fit.report import FitReport, length_line
+from cdvision.fit.resuming import check_run, explained_full_disk, run_progress
 from cdvision.fit.sources import NetworkRequest, find_network
 from cdvision.fit.stage import TapStage
 from cdvision.fit.streams import StreamReader
+from cdvision.fit.tap_builder import round_to_half, write_tap
 from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.package.card import FeatureSpec
 from cdvision.package.loader import load_package
 from cdvision.package.registry import DEFAULT_MODEL, model_folder
-from cdvision.package.tap import check_tap_name, is_tap
-from cdvision.training.plan import Plan
-from cdvision.training.run_folder import RECORD
+from cdvision.package.tap import TapCard, check_tap_name, is_tap
+from cdvision.training.run_folder import LOG, read_record
 from cdvision.training.stage_run import run_stage
 
 RUN = "run"  # folder of checkpoint and log inside the tap's
-LOG = "log.jsonl"
-MEGABYTE = 2**20
 
 
 def fit_tap(
@@ -61,18 +51,8 @@ def fit_tap(
 ) -> FitReport:
     """Fit a tap, or go on where an interrupted run stopped, and write its folder.
 
-    Args:
-        request: the network, its split point, its weights and its input.
-        images: folders or tars of photos; labels are not needed.
-        out: folder of the tap.
-        model: whose streams; it stays as it is.
-        name: of the tap; the folder's where None.
-        splits: split of some files; one that is not ``train`` is left out.
-        options: how.
-        say: told what is about to happen, and how long it should take.
-
-    Raises:
-        CdvisionError: something does not fit, or the disk is full; the message says what to do.
+    Of the photos in ``images``, folders or tars, those are left out that ``splits`` does not call
+    ``train``. ``say`` is told what is about to happen. Raises CdvisionError that says what to do.
     """
     options = options or FitOptions()
     name = name or out.resolve().name
@@ -88,71 +68,102 @@ def fit_tap(
     training = training[: options.photos]
     plan = options.plan()
     network = find_network(request, plan.device)
-    if options.tune_tail and not isinstance(network, TorchNetwork):
+    if options.tune_tail and not network.passes_gradients:
         raise CdvisionError("--tune-tail: an ONNX network cannot be trained, only read")
     reader = StreamReader(package, plan.device, options.size)
-    features = network.feature_spec(package.card.input.multiple, plan.device)
+    features = network.feature_spec(package.card.input.multiple)
     maker = ExampleMaker(reader, network, options.seed)
-    room = None if options.memory is None else options.memory * MEGABYTE
+    room = None if options.memory is None else options.memory * 2**20
     source = ExampleSource(maker, training, plan.batch, options.seed, room)
     shape = replace(
         tap_shape(reader.source, features, options),
         qualities=package.card.qualities,
         positive=source.positive,
     )
-    for line in _announcement(name, network, features, source, len(training), plan):
-        say(line)
+    say(f"{name}: {network.describe(features)}")
+    before = f"about {source.seconds_before_training / 60:.1f} minutes to encode them"
+    say(length_line(len(training), before, plan))
     run = out / RUN
     stage = TapStage(shape, source, network, plan, tune_tail=options.tune_tail)
-    check_room(out, sum(value.numel() for value in stage.tap.parameters()))
-    check_options(run, run_identity(package, network, options, training, shape))
+    identity = {
+        "model": package.card.fingerprint,
+        "network": network.facts,
+        "pixels": asdict(network.pixels),
+        "photos": len(training),
+        "tap": asdict(shape),
+        "size": options.size,
+        "tune_tail": options.tune_tail,
+        "batch": options.batch,
+        "seed": options.seed,
+    }
+    check_run(run, identity, sum(value.numel() for value in stage.tap.parameters()))
     facts = {"photos": len(training), "options": asdict(options)}
     try:
-        if (progress := run_progress(run)) is None or plan.done(progress) < 1:
-            source.window(0 if progress is None else progress.step)  # before the clock runs
-        trained = run_stage(stage, run, plan, facts)
-    except (OSError, SafetensorError) as error:
-        raise CdvisionError(
-            f"{run} cannot be written ({error}): make room and start the same command again"
-        ) from error
+        with explained_full_disk(run):
+            progress = run_progress(run)
+            if progress is None or plan.done(progress) < 1:
+                # Encoded before the clock runs: the minutes are of training.
+                source.window(0 if progress is None else progress.step)
+            trained = run_stage(stage, run, plan, facts)
     finally:
         source.close()
-    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
-    parts = FittedParts(
-        name=name,
-        reader=reader,
-        network=network,
-        features=features,
-        tap=cast(FittedTap, cast(nn.ModuleDict, trained)["tap"]),
-        tail=stage.tail,
-        record=record,
-        left_out=maker.left_out,
-    )
-    report = finish_fit(parts, held_out, out)
+    tap = cast(FittedTap, cast(nn.ModuleDict, trained)["tap"])
+    report = finish_fit(name, features, tap, stage.tail, maker, held_out, out)
     shutil.copyfile(run / LOG, out / LOG)
     shutil.rmtree(run)
     return report
 
 
-def _announcement(
+def finish_fit(
     name: str,
-    network: SplitNetwork,
     features: FeatureSpec,
-    source: ExampleSource,
-    photos: int,
-    plan: Plan,
-) -> Iterator[str]:
-    facts = network.facts
-    yield (
-        f"{name}: {facts['source']} at {facts['split']}, {features.channels} channels at "
-        f"1/{features.stride}; input {network.pixels}; weights {facts['weights']}"
+    tap: FittedTap,
+    tail: nn.Module | None,
+    maker: ExampleMaker,
+    held_out: Sequence[PhotoFile],
+    out: Path,
+) -> FitReport:
+    """Measure a trained tap, and its tail if that was tuned, on other photos; write its folder."""
+    reader, network = maker.reader, maker.network
+    for trained in (tap, tail):
+        if trained is not None:
+            # Measured as it will be stored: figures are of what a user loads.
+            round_to_half(trained.eval())
+    sums = measure_tap(tap, tail, reader, network, held_out)
+    figures, record = sums.figures(), read_record(out / RUN)
+    model = reader.package.card
+    card = TapCard(
+        name=name,
+        model=model.name,
+        fingerprint=model.fingerprint,
+        features=features,
+        network=network.facts,
+        outputs=(),
+        preprocessing={**asdict(network.pixels), "size": reader.size},
+        training={**record, "tap": vars(tap.shape)},
+        metrics={"photos": sums.photos, "qualities": [one.to_dict() for one in figures]},
     )
-    before = source.seconds_before_training / 60
-    length = f"{plan.minutes:g} minutes" if plan.steps is None else f"{plan.steps} steps"
-    yield (
-        f"{photos} photos: about {before:.1f} minutes to encode them, then {length} of training"
-        f"{' in bfloat16' if plan.bf16 else ''} on {plan.device.type}, then the report"
-    )
+    with explained_full_disk(out):
+        rest = network.tail if tail is None else tail
+        problem = write_tap(out, model, card, reader.decoder, tap, rest)
+        report = FitReport(
+            name=name,
+            folder=out,
+            model=model.name,
+            network=network.facts,
+            pixels=str(network.pixels),
+            features=(features.channels, features.stride),
+            photos=record["photos"],
+            held_out=sums.photos,
+            steps=record["steps"],
+            minutes=record["minutes"],
+            parameters=sum(value.numel() for value in tap.parameters()),
+            left_out=maker.left_out,
+            qualities=figures,
+            answers=problem,
+        )
+        report.write()
+    return report
 
 
 def tap_shape(source: FeatureSpec, features: FeatureSpec, options: FitOptions) -> TapShape:
@@ -166,6 +177,7 @@ def tap_shape(source: FeatureSpec, features: FeatureSpec, options: FitOptions) -
     return TapShape(
         source=source.channels,
         features=features.channels,
+        # Either the features are finer and one cell becomes several, or they are coarser.
         up=source.stride // fine,
         down=features.stride // fine,
         width=options.width,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,10 @@ from tqdm import tqdm
 from cdvision.errors import CdvisionError, ImageError
 from cdvision.fit.network import SplitNetwork
 from cdvision.fit.photos import PhotoFile
-from cdvision.fit.streams import StreamReader
+from cdvision.fit.streams import StreamReader, image_tensor, stream_size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MOST_PHOTOS = 100
 NEIGHBOURS = 10
@@ -22,23 +25,15 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class QualityFigures:
-    """What a tap gives at one quality.
+    """What a tap gives at one quality."""
 
-    Attributes:
-        quality: 1 and up.
-        bytes: mean of a stream.
-        explained_variance: of the features, all together: 1 - squared error / variance.
-        cosine: mean similarity of the network's outputs from stream and from pixels.
-        top1: share of photos with the same greatest output; None where outputs are no vectors.
-        neighbours: share of each photo's nearest neighbours, by the network's outputs from pixels,
-            that are among its nearest from streams: what a search keeps.
-    """
-
-    quality: int
-    bytes: float
-    explained_variance: float
-    cosine: float
-    top1: float | None
+    quality: int  # 1 and up
+    bytes: float  # mean of a stream
+    explained_variance: float  # of the features, all together: 1 - squared error / variance
+    cosine: float  # mean similarity of the network's outputs from stream and from pixels
+    top1: float | None  # share of photos with the same greatest output; None without vectors
+    # Share of each photo's nearest neighbours, by the network's outputs from pixels, that are
+    # among its nearest from streams: what a search keeps.
     neighbours: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,30 +41,25 @@ class QualityFigures:
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-class Measurement:
-    """Sums over photos, of all qualities side by side.
+class FigureSums:
+    """Sums over photos of which a tap's figures are made, of all qualities side by side."""
 
-    Args:
-        qualities: number of them.
-        features: channels at the split point.
-    """
-
-    def __init__(self, qualities: int, features: int) -> None:
-        self._bytes = torch.zeros(qualities, dtype=torch.float64)
-        self._error = torch.zeros(qualities, dtype=torch.float64)
-        self._sum = torch.zeros(features, dtype=torch.float64)
-        self._square = torch.zeros(features, dtype=torch.float64)
+    def __init__(self, qualities: int) -> None:
+        # Squares of millions of cells are added up, and differences of sums taken: float64.
+        self._bytes, self._error, self._cosine, self._same_top1 = torch.zeros(
+            4, qualities, dtype=torch.float64
+        )
+        self._sum, self._square = torch.zeros(2, 1, dtype=torch.float64)
         self._cells = self.photos = 0
+        self._outputs_are_vectors = True
         self._vectors: list[tuple[Tensor, Tensor]] = []
-        self._cosine = torch.zeros(qualities, dtype=torch.float64)
-        self._top1: Tensor | None = torch.zeros(qualities, dtype=torch.float64)
 
     def add_features(self, found: Tensor, target: Tensor, sizes: Sequence[int]) -> None:
         """Add (Q, F, h, w) from streams of so many bytes and (1, F, h, w) from pixels."""
-        double: dict[str, Any] = {"dtype": torch.float64}
-        self._error += (found - target).square().sum((1, 2, 3), **double).cpu()
-        self._sum += target.sum((0, 2, 3), **double).cpu()
-        self._square += target.square().sum((0, 2, 3), **double).cpu()
+        double = torch.float64
+        self._error += (found - target).square().sum((1, 2, 3), dtype=double).cpu()
+        self._sum = self._sum + target.sum((0, 2, 3), dtype=double).cpu()
+        self._square = self._square + target.square().sum((0, 2, 3), dtype=double).cpu()
         self._cells += target[0, 0].numel()
         self._bytes += torch.tensor(sizes, dtype=torch.float64)
         self.photos += 1
@@ -81,16 +71,18 @@ class Measurement:
             for side in (found, target)
         )
         self._cosine += F.cosine_similarity(ours, theirs)
+        # Of several outputs the first is what a classifier answers.
         first = next(iter(target.values()))
-        if first.ndim == 2 and first.shape[1] > 1 and self._top1 is not None:
+        if first.ndim == 2 and first.shape[1] > 1:
             answers = next(iter(found.values())).argmax(1)
-            self._top1 += (answers == first.argmax(1)).double().cpu()
+            self._same_top1 += (answers == first.argmax(1)).double().cpu()
         else:
-            self._top1 = None
+            self._outputs_are_vectors = False
         self._vectors.append((_pooled(found), _pooled(target)))
 
     def figures(self) -> list[QualityFigures]:
         """Return the figures of every quality, the lowest first."""
+        # Each channel's squared distance from its own mean: sum of squares - square of sum / n.
         variance = (self._square - self._sum.square() / self._cells).sum()
         kept = neighbours_kept(self._vectors)
         count = self.photos
@@ -100,7 +92,7 @@ class Measurement:
                 bytes=float(self._bytes[index] / count),
                 explained_variance=float(1 - self._error[index] / variance),
                 cosine=float(self._cosine[index] / count),
-                top1=None if self._top1 is None else float(self._top1[index] / count),
+                top1=float(self._same_top1[index] / count) if self._outputs_are_vectors else None,
                 neighbours=float(kept[index]),
             )
             for index in range(len(self._bytes))
@@ -116,8 +108,10 @@ def _pooled(outputs: Mapping[str, Tensor]) -> Tensor:
 
 def neighbours_kept(vectors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Return (Q,): mean overlap of each photo's nearest neighbours by (Q, D) and by (1, D)."""
+    # Of unit vectors the product is the cosine: one matrix holds all similarities.
     ours = F.normalize(torch.stack([found for found, _ in vectors], dim=1), dim=-1)  # (Q, P, D)
     theirs = F.normalize(torch.cat([target for _, target in vectors]), dim=-1)  # (P, D)
+    # Among few photos, ten would be nearly all of them, and kept by anything.
     count = min(NEIGHBOURS, max(1, len(theirs) // 4))
     wanted = _nearest(theirs @ theirs.T, count)
     found = _nearest(ours @ ours.transpose(1, 2), count)
@@ -126,9 +120,24 @@ def neighbours_kept(vectors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 def _nearest(similarity: Tensor, count: int) -> Tensor:
     """Mark the greatest of each row (..., P, P), the photo itself left out."""
+    # No cosine is below -1: 10 less, and a photo is the last of its own row.
     others = similarity - 10 * torch.eye(similarity.shape[-1], dtype=similarity.dtype)
     chosen = torch.zeros_like(others, dtype=torch.bool)
     return chosen.scatter(-1, others.topk(count, dim=-1).indices, True)
+
+
+def held_out_images(files: Sequence[PhotoFile]) -> Iterator[Image]:
+    """Decode the held-out photos that can be used; raises CdvisionError where there are none."""
+    readable = 0
+    for file in tqdm(files[:MOST_PHOTOS], desc="held out", unit="photo", disable=None):
+        try:
+            image = file.image()
+        except ImageError:
+            continue
+        readable += 1
+        yield image
+    if not readable:
+        raise CdvisionError(f"none of {len(files)} held-out photos can be read")
 
 
 @torch.no_grad()
@@ -138,38 +147,23 @@ def measure_tap(
     reader: StreamReader,
     network: SplitNetwork,
     files: Sequence[PhotoFile],
-) -> Measurement:
-    """Measure a tap on held-out photos.
-
-    Args:
-        tap: latents to features.
-        tail: the network's tail as tuned, or None where it stayed as it was.
-        reader: photos to latents.
-        network: the uncompressed network.
-        files: photos that were not fitted on; the first of them count.
-
-    Raises:
-        CdvisionError: none of them can be read.
-    """
-    levels = list(range(1, reader.package.card.qualities + 1))
-    found: Measurement | None = None
-    for file in tqdm(files[:MOST_PHOTOS], desc="held out", unit="photo", disable=None):
-        try:
-            pixels = reader.pixels(file.read())
-        except (ImageError, OSError):
-            continue
-        latents = reader.latents(pixels, levels)
+) -> FigureSums:
+    """Measure a tap, and the network's tail where that was tuned, on the first held-out photos."""
+    card, coder = reader.package.card, reader.package.coder
+    qualities = list(range(1, card.qualities + 1))
+    levels = torch.tensor(qualities, device=reader.device) - 1
+    sums = FigureSums(len(qualities))
+    for image in held_out_images(files):
+        pixels = reader.pixels(image)
+        latents = reader.latents(pixels, qualities)
         sizes = [
-            len(reader.stream(pixels, one, level))
-            for one, level in zip(latents, levels, strict=True)
+            stream_size(card.codec, coder, one, quality, pixels.shape[1::-1], pixels)
+            for one, quality in zip(latents, qualities, strict=True)
         ]
-        counted = torch.tensor(levels, device=reader.device) - 1
-        features = tap(reader.decode(latents, levels), counted)
-        target = network.features(reader.image(pixels))
-        found = found or Measurement(len(levels), features.shape[1])
-        found.add_features(features, target, sizes)
+        features = tap(reader.decode(latents, qualities), levels)
+        target = network.features(image_tensor(pixels, reader.device))
+        sums.add_features(features, target, sizes)
+        # A tuned tail answers from streams; what it should have said is the untouched one's.
         ours = network.outputs(features) if tail is None else tail(features)
-        found.add_outputs(ours, network.outputs(target))
-    if found is None:
-        raise CdvisionError(f"none of {len(files)} held-out photos can be read")
-    return found
+        sums.add_outputs(ours, network.outputs(target))
+    return sums

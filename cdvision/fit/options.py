@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cdvision.training.checked_options import Count, Range
-from cdvision.training.plan_options import PlanOptions
+from cdvision.training.plan import PlanOptions
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +46,9 @@ class FitOptions(PlanOptions):
     @staticmethod
     def fast_at_bf16(device: torch.device) -> bool:
         """Tell whether a device multiplies bfloat16 faster than float32."""
-        return fast_at_bf16(device)
+        import torch
 
-
-def fast_at_bf16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 faster than float32."""
-    import torch
-
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_amx_tile_supported())
+        if device.type == "cuda":
+            return bool(torch.cuda.is_bf16_supported())
+        # CPUs without tiles (AMX) emulate what convolutions need of bfloat16, and are slower at it.
+        return bool(torch.cpu._is_amx_tile_supported())

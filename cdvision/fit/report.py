@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,46 +12,37 @@ from typing import Any
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.plot import Curve, write_plot
 from cdvision.fit.measure import QualityFigures
+from cdvision.training.plan import Plan
 
 REPORT_FILE, PLOT_FILE = "report.json", "report.svg"
 SHOWN = 3  # photos that were left out, by name
+COLUMNS = {
+    "explained variance": "explained_variance",
+    "output cosine": "cosine",
+    "same top-1": "top1",
+    "neighbours kept": "neighbours",
+}
+"""Head of a column, and name of a curve -> field of ``QualityFigures``."""
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """How well a tap does, on photos that it was not fitted on.
+    """How well a tap does, on photos that it was not fitted on."""
 
-    Attributes:
-        name: of the tap.
-        folder: of the tap.
-        model: whose streams it reads.
-        network: where the network came from, split point and weights.
-        pixels: what the network expects of its input.
-        features: channels and stride at the split point.
-        photos: fitted on.
-        held_out: measured on.
-        steps: of training.
-        minutes: of training.
-        parameters: of the tap.
-        left_out: reason for each photo that could not be used, by name.
-        qualities: figures of each quality, the lowest first.
-        answers: whether ``answer.NAME`` is there; else why not.
-    """
-
-    name: str
-    folder: Path
-    model: str
-    network: Mapping[str, Any]
-    pixels: str
-    features: tuple[int, int]
-    photos: int
-    held_out: int
-    steps: int
-    minutes: float
-    parameters: int
-    left_out: Mapping[str, str]
-    qualities: Sequence[QualityFigures]
-    answers: str = ""
+    name: str  # of the tap
+    folder: Path  # of the tap
+    model: str  # whose streams it reads
+    network: Mapping[str, Any]  # where the network came from, split point and weights
+    pixels: str  # what the network expects of its input
+    features: tuple[int, int]  # channels and stride at the split point
+    photos: int  # fitted on
+    held_out: int  # photos measured on
+    steps: int  # of training
+    minutes: float  # of training
+    parameters: int  # of the tap
+    left_out: Mapping[str, str]  # reason for each photo that could not be used, by name
+    qualities: Sequence[QualityFigures]  # figures of each quality, the lowest first
+    answers: str = ""  # why `answer.NAME` is missing; empty where it is there
 
     def to_dict(self) -> dict[str, Any]:
         """Give JSON values."""
@@ -64,7 +56,7 @@ class FitReport:
             f"streams of {self.model}; input {self.pixels}",
             f"fitted on {self.photos} photos ({self.steps} steps, {self.minutes:.1f} min, "
             f"{self.parameters / 1e6:.1f} M parameters), measured on {self.held_out} others:",
-            *_table(self.qualities),
+            *self._table(),
         ]
         if self.left_out:
             lines.append(left_out_line(self.left_out))
@@ -72,18 +64,32 @@ class FitReport:
             lines.append(f"without the network's outputs: {self.answers}")
         return "\n".join(lines)
 
+    def write(self) -> None:
+        """Write ``report.json``, and ``report.svg`` where matplotlib is installed."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+        (self.folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+        rates = [one.bytes for one in self.qualities]
+        curves = [Curve(label, rates, values) for label, values in self._columns().items()]
+        title = f"{self.name}: what streams of {self.model} keep"
+        path = self.folder / PLOT_FILE
+        with suppress(CdvisionError):  # matplotlib is an extra; the JSON holds the same figures
+            write_plot(path, curves, title=title, y_label="share of the network's")
 
-def _table(qualities: Sequence[QualityFigures]) -> list[str]:
-    top1 = qualities[0].top1 is not None
-    head = "quality  bytes  explained variance  output cosine"
-    head += f"{'  same top-1' if top1 else ''}  neighbours kept"
-    rows = [
-        f"{one.quality:>7}  {one.bytes:>5.0f}  {one.explained_variance:>18.3f}  {one.cosine:>13.3f}"
-        + (f"  {one.top1:>10.3f}" if one.top1 is not None else "")
-        + f"  {one.neighbours:>15.3f}"
-        for one in qualities
-    ]
-    return [head, *rows]
+    def _columns(self) -> dict[str, list[float]]:
+        """Return the figures of all qualities by name, but those that the network has none of."""
+        columns = {
+            label: [getattr(one, field) for one in self.qualities]
+            for label, field in COLUMNS.items()
+        }
+        return {label: values for label, values in columns.items() if None not in values}
+
+    def _table(self) -> list[str]:
+        columns = self._columns()
+        rows = ["  ".join(["quality", "bytes", *columns])]
+        for place, one in enumerate(self.qualities):
+            values = [f"{column[place]:>{len(label)}.3f}" for label, column in columns.items()]
+            rows.append("  ".join([f"{one.quality:>7}", f"{one.bytes:>5.0f}", *values]))
+        return rows
 
 
 def left_out_line(left_out: Mapping[str, str]) -> str:
@@ -94,21 +100,10 @@ def left_out_line(left_out: Mapping[str, str]) -> str:
     return f"{photos} left out: {shown}{f'; and {more} more' if more > 0 else ''}"
 
 
-def write_report(report: FitReport) -> None:
-    """Write ``report.json``, and ``report.svg`` where matplotlib is installed."""
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-    (report.folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
-    rates = [one.bytes for one in report.qualities]
-    curves = [
-        Curve("explained variance", rates, [q.explained_variance for q in report.qualities]),
-        Curve("output cosine", rates, [q.cosine for q in report.qualities]),
-        Curve("neighbours kept", rates, [q.neighbours for q in report.qualities]),
-    ]
-    top1 = [q.top1 for q in report.qualities if q.top1 is not None]
-    if len(top1) == len(rates):
-        curves.append(Curve("same top-1", rates, top1))
-    title = f"{report.name}: what streams of {report.model} keep"
-    try:
-        write_plot(report.folder / PLOT_FILE, curves, title=title, y_label="share of the network's")
-    except CdvisionError:  # matplotlib is an extra; table and JSON hold the same figures
-        return
+def length_line(photos: int, before: str, plan: Plan) -> str:
+    """Say in one line how long a run takes, and what it does ``before`` its training."""
+    length = f"{plan.minutes:g} minutes" if plan.steps is None else f"{plan.steps} steps"
+    return (
+        f"{photos} photos: {before}, then {length} of training"
+        f"{' in bfloat16' if plan.bf16 else ''} on {plan.device.type}, then the report"
+    )

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from cdvision.errors import CdvisionError
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.options import FitOptions
-from cdvision.fit.photos import PhotoFile
-from cdvision.networks.fitted_tap import TapShape
-from cdvision.package.loader import ModelPackage
 from cdvision.training.checkpoint import read_progress
 from cdvision.training.plan import Progress
 from cdvision.training.run_folder import CHECKPOINT
@@ -24,48 +21,36 @@ OPTIONS = "options.json"
 SPARE_BYTES = 16  # of disk for each parameter: checkpoint, its successor, package
 
 
+@contextmanager
+def explained_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what a full disk raises into a CdvisionError of one line that says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CdvisionError(
+            f"{folder} cannot be written ({' '.join(str(error).split())}): make room and start the "
+            "same command again, nothing of the training is lost"
+        ) from error
+
+
 def run_progress(run: Path) -> Progress | None:
     """Return how far an interrupted run came, or None where there is none."""
     path = run / CHECKPOINT
     return read_progress(path) if is_written(path) else None
 
 
-def check_room(out: Path, parameters: int) -> None:
-    """Refuse to start what could not be saved."""
-    needed = SPARE_BYTES * parameters
-    place = next(p for p in (out, *out.resolve().parents) if p.is_dir())
-    free = shutil.disk_usage(place).free
+def check_run(run: Path, identity: Mapping[str, Any], parameters: int) -> None:
+    """Refuse a run that could not be saved, or that was started with another ``identity``."""
+    # The folder may have to be made yet: the disk is that of the nearest one above it.
+    place = next(p for p in (run, *run.resolve().parents) if p.is_dir())
+    needed, free = SPARE_BYTES * parameters, shutil.disk_usage(place).free
     if free < needed:
         raise CdvisionError(
-            f"{out}: expected {needed / 1e6:.0f} MB of free disk for checkpoints and the result, "
+            f"{run}: expected {needed / 1e6:.0f} MB of free disk for checkpoints and the result, "
             f"found {free / 1e6:.0f} MB"
         )
-
-
-def run_identity(
-    package: ModelPackage,
-    network: SplitNetwork,
-    options: FitOptions,
-    files: Sequence[PhotoFile],
-    shape: TapShape,
-) -> dict[str, Any]:
-    """Return what must not change when a run is resumed."""
-    return {
-        "model": package.card.fingerprint,
-        "network": network.facts,
-        "pixels": network.pixels.to_dict(),
-        "photos": len(files),
-        "tap": asdict(shape),
-        "size": options.size,
-        "tune_tail": options.tune_tail,
-        "batch": options.batch,
-        "seed": options.seed,
-    }
-
-
-def check_options(run: Path, identity: Mapping[str, Any]) -> None:
-    """Keep what a run was started with, and compare when it is resumed."""
     path = run / OPTIONS
+    # Through JSON and back, so that tuples compare with the lists that were read.
     now = json.loads(json.dumps(identity))
     if is_written(run / CHECKPOINT) and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -75,8 +60,6 @@ def check_options(run: Path, identity: Mapping[str, Any]) -> None:
                 f"{run} was started with another {', '.join(changed)}: go on with the same "
                 "options, or name another folder with -o"
             )
-    try:
+    with explained_full_disk(run):
         run.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CdvisionError(f"{run} cannot be written ({error.strerror}): make room") from error

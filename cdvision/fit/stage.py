@@ -1,9 +1,13 @@
-"""The stage of training that fits a tap, and, where asked for, tunes the network's tail."""
+"""The stage of training that fits a tap, and, where asked for, tunes the network's tail.
+
+It starts from the best linear prediction from each cell's neighbourhood: one solve of normal
+equations replaces the first minutes of training, which would find the same matrix.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.fit.examples import ExampleSource, Window
-from cdvision.fit.network import SplitNetwork, TorchNetwork
-from cdvision.fit.regression import start_from_regression
+from cdvision.fit.examples import Batch, ExampleSource, Window
+from cdvision.fit.network import SplitNetwork
 from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.training.plan import Plan
 from cdvision.training.stage import Stage
@@ -23,6 +26,12 @@ LEARNING_RATE, SOLVED_RATE, TAIL_RATE = 1e-3, 2e-4, 2e-5
 WEIGHT_DECAY = 1e-4
 SPREAD_CROPS = 256  # from which the spread of each feature is measured
 LEAST_SPREAD = 1e-3  # of the mean one: features that never move count as if they moved so much
+CELLS = 60_000  # of latents, in all: some fifty for each weight of a prediction
+RIDGE = 1e-3  # of the mean energy of an input
+CROPS = 16  # drawn at once
+
+DrawBatch = Callable[[int, np.random.Generator], Batch]
+"""Cuts so many crops to learn from."""
 
 
 class FeatureScale(nn.Module):
@@ -38,25 +47,19 @@ class FeatureScale(nn.Module):
     def measure(self, window: Window, rng: np.random.Generator) -> None:
         """Measure on crops of a window."""
         batch = window.batch(SPREAD_CROPS, rng)
+        # Cells beyond a photo are zeros of padding, which the network never saw.
         variance = batch.features.movedim(1, -1)[batch.counts[:, 0] > 0].double().var(0)
         self.variance.copy_(variance.clamp_min(LEAST_SPREAD * float(variance.mean()) + 1e-12))
 
     def error(self, found: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         """Mean squared error over features and cells that count, in units of the variance."""
         squared = (found.float() - target).square() / self.variance[:, None, None]
+        # At least 1: a batch of padding alone has error 0, not 0 / 0.
         return (squared * counts).sum() / (counts.sum() * len(self.variance)).clamp_min(1)
 
 
 class TapStage(Stage):
-    """Fits a tap to a network's features.
-
-    Args:
-        shape: of the tap.
-        source: examples.
-        network: whose outputs the tail is tuned for.
-        plan: how long and where.
-        tune_tail: also train a copy of the network's tail; needs a ``TorchNetwork``.
-    """
+    """Fits a tap to a network's features, and with ``tune_tail`` a copy of its tail to outputs."""
 
     name = "fit"
 
@@ -76,12 +79,15 @@ class TapStage(Stage):
         self.average = WeightAverage(self.tap)
         self.scale = FeatureScale(shape.features).to(plan.device)
         self.tail: nn.Module | None = None
+        tap = self.tap
+        # What starts from a regression learns slowly, or the start would be lost.
+        solved = [*tap.opening.parameters(), *tap.closing.parameters(), tap.gain, tap.shift]
         groups: list[dict[str, Any]] = [
-            {"params": _solved(self.tap), "lr": SOLVED_RATE},
-            {"params": list(self.tap.blocks.parameters()), "lr": LEARNING_RATE},
+            {"params": solved, "lr": SOLVED_RATE},
+            {"params": list(tap.blocks.parameters()), "lr": LEARNING_RATE},
         ]
-        if tune_tail and isinstance(network, TorchNetwork):
-            self.tail = copy.deepcopy(network.named_tail).requires_grad_(True)
+        if tune_tail and isinstance(network.tail, nn.Module):
+            self.tail = copy.deepcopy(network.tail).requires_grad_(True)
             groups.append({"params": list(self.tail.parameters()), "lr": TAIL_RATE})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
@@ -89,23 +95,22 @@ class TapStage(Stage):
         """Measure the features and set the tap by regression."""
         window = self.source.window(0)
         self.scale.measure(window, rng)
-        start_from_regression(self.tap, window, self.scale.variance.sqrt(), rng)
+        start_from_regression(self.tap, window.batch, self.scale.variance.sqrt(), rng)
         self.average.restart(self.tap)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        found: dict[str, nn.Module] = {
-            "tap": self.tap, "average": self.average, "scale": self.scale
-        }  # fmt: skip
-        return found if self.tail is None else {**found, "tail": self.tail}
+        tail = {} if self.tail is None else {"tail": self.tail}
+        return {"tap": self.tap, "average": self.average, "scale": self.scale, **tail}
 
     def result(self) -> nn.Module:
         """Return tap and tail under the names that the tap's graphs have for them."""
-        parts: dict[str, nn.Module] = {"tap": self.average.network}
-        return nn.ModuleDict(parts if self.tail is None else {**parts, "tail": self.tail})
+        tail = {} if self.tail is None else {"tail": self.tail}
+        return nn.ModuleDict({"tap": self.average.network, **tail})
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the tap's features with the network's, and a tuned tail's outputs with its."""
+        # The average counts the steps, and is in the checkpoint: a resumed run has its window.
         window = self.source.window(int(self.average.taken))
         batch = window.batch(self.plan.batch, rng).to(self.plan.device)
         latents = batch.latents.contiguous(memory_format=torch.channels_last)
@@ -113,15 +118,12 @@ class TapStage(Stage):
             found = self.tap(latents, batch.qualities)
         terms = {"features": self.scale.error(found, batch.features, batch.counts)}
         if self.tail is not None:
-            terms["outputs"] = self._output_error(found.float(), batch.features)
+            with torch.no_grad():
+                targets = self.network.outputs(batch.features)
+            with self.plan.autocast():
+                outputs = self.tail(found.float())
+            terms["outputs"] = output_error(outputs, targets)
         return torch.stack(list(terms.values())).sum(), terms
-
-    def _output_error(self, found: Tensor, features: Tensor) -> Tensor:
-        with torch.no_grad():
-            targets = self.network.outputs(features)
-        with self.plan.autocast():
-            outputs = self.tail(found)  # type: ignore[misc]
-        return output_error(outputs, targets)
 
     def after_step(self) -> None:
         """Follow with the average."""
@@ -137,6 +139,72 @@ def output_error(found: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> 
     return torch.stack(errors).mean()
 
 
-def _solved(tap: FittedTap) -> list[nn.Parameter]:
-    """Return what starts from a regression: it learns slowly, or the start would be lost."""
-    return [*tap.opening.parameters(), *tap.closing.parameters(), tap.gain, tap.shift]
+@torch.no_grad()
+def start_from_regression(
+    tap: FittedTap, draw: DrawBatch, spread: Tensor, rng: np.random.Generator, *, cells: int = CELLS
+) -> None:
+    """Set a tap, whose blocks are the identity still, to the reduced-rank ridge regression.
+
+    ``spread`` (F,) holds the units in which errors of features count. It learns from ``cells`` of
+    latents. Source: Izenman, "Reduced-rank regression for the multivariate linear model", 1975.
+    """
+    # A cell of the tap gives up x up cells of every feature, side by side.
+    spread = spread.double().repeat_interleave(tap.shape.up**2)
+    energy_in, both = _moments(tap, draw, rng, cells)
+    # The ridge keeps weights of latents that are nearly always 0 from exploding.
+    ridged = energy_in.clone()
+    ridged.diagonal().add_(RIDGE * float(ridged.diagonal().mean()))
+    solved = torch.linalg.solve(ridged, both) / spread  # (K + 1, outputs)
+    weight, bias = solved[:-1], solved[-1]
+    # The last input is the constant 1: its row of the moments is the mean of the others.
+    mean = energy_in[-1, :-1]
+    centred = energy_in[:-1, :-1] - mean[:, None] * mean
+    # The directions in which predictions vary most are all that so narrow a tap can carry.
+    energy, basis = torch.linalg.eigh(weight.T @ centred @ weight)
+    rank = min(tap.shape.width, len(energy))
+    # Either convolution takes the root of a direction's deviation: their gradients are then alike.
+    basis, scale = basis[:, -rank:], energy[-rank:].clamp_min(1e-12) ** 0.25
+    # What lies between is centred: gains of a quality then scale what differs, not the mean.
+    _set(tap.opening, (weight @ basis / scale).T, -(mean @ weight @ basis) / scale)
+    offset = bias + mean @ weight
+    _set(tap.closing, (basis * scale) * spread[:, None], offset * spread)
+
+
+def _moments(
+    tap: FittedTap, draw: DrawBatch, rng: np.random.Generator, cells: int
+) -> tuple[Tensor, Tensor]:
+    """Return moments per cell: (K + 1, K + 1) of neighbourhoods, (K + 1, outputs) with features."""
+    place, down = tap.closing.weight.device, tap.shape.down
+    width = tap.opening.weight[0].numel() + 1
+    # Tens of thousands of cells are added up: float32 would lose the smallest directions.
+    inputs = torch.zeros(width, width, dtype=torch.float64, device=place)
+    both = torch.zeros(width, tap.shape.outputs, dtype=torch.float64, device=place)
+    seen = 0
+    while seen < cells:
+        batch = draw(CROPS, rng).to(place)
+        inside = _tap_cells(tap, batch.counts)[:, 0] > 0
+        # What the tap's first convolution sees at each of its cells: (n, C * k * k).
+        patches = F.unfold(batch.latents, down + 2, padding=1, stride=down)
+        x = F.pad(patches.transpose(1, 2).flatten(0, 1)[inside], (0, 1), value=1.0)
+        inputs += x.T @ x
+        both += x.T @ _tap_cells(tap, batch.features)[inside]
+        seen += max(1, len(x))
+    return inputs / seen, both / seen
+
+
+def _tap_cells(tap: FittedTap, features: Tensor) -> Tensor:
+    """Gather the features across each of the tap's cells: (n, F * up * up)."""
+    return F.pixel_unshuffle(features, tap.shape.up).movedim(1, -1).flatten(0, 2)
+
+
+def _set(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Fill the first (opening) or all (closing) channels; the others begin silent."""
+    if conv.bias is None:
+        raise ValueError("expected a convolution with a bias")
+    rows, columns = weight.shape
+    flat = conv.weight.flatten(1)
+    if rows == len(flat):
+        flat = torch.zeros_like(flat)
+    flat[:rows, :columns] = weight.to(flat)
+    conv.weight.copy_(flat.view_as(conv.weight))
+    conv.bias[:rows] = bias.to(conv.bias)

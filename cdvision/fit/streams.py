@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,31 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cdvision.engines import create_engine
-from cdvision.entropy.coder import Latents
+from cdvision.entropy.coder import Coder, Latents
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
-from cdvision.errors import ImageError, UnsupportedTask
+from cdvision.errors import UnsupportedTask
 from cdvision.networks.graphs import latents_decoder, load_network
 from cdvision.package.loader import ModelPackage
-from cdvision.photo import fit_photo, read_photo
+from cdvision.photo import fit_photo
 from cdvision.stream import Layer, write_stream
 
-LEAST_SIDE = 32  # pixels of a photo's short side: what is smaller teaches how blur looks
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class StreamReader:
-    """A model's sender and the first part of its receiver.
+    """A model's sender and the first part of its receiver; raises UnsupportedTask without a map.
 
-    Args:
-        package: the model.
-        device: where the dequantiser runs, and on GPUs the encoder too.
-        size: long side of network inputs; the model's own choice where None.
-
-    Raises:
-        UnsupportedTask: the model's streams hold no single map of latents.
-
-    Attributes:
-        decoder: integer latents, as floats, to the map that taps start from.
-        source: channels and stride of that map.
+    ``size`` is the long side of network inputs, or None for the model's own choice.
     """
 
     def __init__(self, package: ModelPackage, device: torch.device, size: int | None) -> None:
@@ -48,25 +40,22 @@ class StreamReader:
         threads = torch.get_num_threads() if engine == "onnx" else None
         self._engine = create_engine(engine, package, device=device.type, threads=threads)
         network = load_network(package.card.network, package.weights_path).to(device)
+        # Integer latents, as floats, to the map that taps start from; its channels and stride.
         self.decoder, self.source = latents_decoder(package.card.network, network)
 
-    def pixels(self, photo: bytes) -> NDArray[np.uint8]:
-        """Decode a photo and fit it into a network input (H, W, 3); raises ImageError."""
-        image = read_photo(photo)
-        if min(image.size) < LEAST_SIDE:
-            raise ImageError(
-                f"{image.size[0]} x {image.size[1]} pixels: expected at least {LEAST_SIDE}"
-            )
+    def pixels(self, image: Image) -> NDArray[np.uint8]:
+        """Fit a photo into a network input (H, W, 3)."""
         return fit_photo(image, self.package.card.input, self.size).pixels
 
     def latents(self, pixels: NDArray[np.uint8], qualities: Sequence[int]) -> list[Latents]:
         """Return what a stream of each quality (1 and up) holds."""
         levels = np.array(qualities, np.int64) - 1
+        # The encoder takes one quality an image: a batch of copies asks for all of them at once.
         images = np.repeat(pixels[None], len(levels), axis=0)
         found = self._engine.run("encoder", {"image": images, "quality": levels})
-        coder = self.package.coder
         return [
-            coder.received({SYMBOLS: symbols, HYPER: hyper}, int(level))
+            # Symbols that are skipped never arrive: the tap must not learn from them.
+            self.package.coder.received({SYMBOLS: symbols, HYPER: hyper}, int(level))
             for symbols, hyper, level in zip(found[SYMBOLS], found[HYPER], levels, strict=True)
         ]
 
@@ -81,20 +70,32 @@ class StreamReader:
         decoded: Tensor = self.decoder(symbols, hyper, levels)
         return decoded
 
-    def stream(self, pixels: NDArray[np.uint8], latents: Latents, quality: int) -> bytes:
-        """Return the stream of a network input."""
-        (height, width), coder = pixels.shape[:2], self.package.coder
-        return write_stream(
-            codec=self.package.card.codec,
-            fingerprint=coder.fingerprint[:4],
-            width=width,
-            height=height,
-            input_width=width,
-            input_height=height,
-            quality=quality,
-            layers=[Layer(*body) for body in coder.encode(latents, quality - 1).items()],
-        )
 
-    def image(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Return a network input as (1, 3, H, W) float RGB in 0..255 on the device."""
-        return torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float()
+def stream_size(
+    codec: int,
+    coder: Coder,
+    latents: Latents,
+    quality: int,
+    source: tuple[int, ...],
+    pixels: NDArray[np.uint8],
+) -> int:
+    """Return the bytes of a stream as a sender would write it.
+
+    ``quality`` is 1 and up, ``source`` the photo's width and height, ``pixels`` its network input.
+    """
+    stream = write_stream(
+        codec=codec,
+        fingerprint=coder.fingerprint[:4],
+        width=source[0],
+        height=source[1],
+        input_width=pixels.shape[1],
+        input_height=pixels.shape[0],
+        quality=quality,
+        layers=[Layer(*body) for body in coder.encode(latents, quality - 1).items()],
+    )
+    return len(stream)
+
+
+def image_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return a network input (H, W, 3) as (1, 3, H, W) float RGB in 0..255 on a device."""
+    return torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float()

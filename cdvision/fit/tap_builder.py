@@ -1,23 +1,22 @@
-"""Writes the folder of a fitted tap: weights, graphs, parity, card.
-
-Needs the ``train`` extra; using a tap needs neither PyTorch nor the user's network.
-"""
+"""Writes the folder of a fitted tap: weights, graphs, parity, card."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import torch
 from onnx import compose, version_converter
+from onnxscript import ir
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
-from cdvision.errors import CdvisionError, ModelError
+from cdvision.errors import ModelError
 from cdvision.export.onnx_graphs import OPSET, export_graph
 from cdvision.export.parity import check_parity
 from cdvision.networks.fitted_tap import FittedAnswerGraph, FittedTap, FittedTapGraph
@@ -27,9 +26,10 @@ from cdvision.package.loader import WEIGHTS_FILE, file_sha256
 from cdvision.package.tap import TAP_FILE, TapCard
 
 LARGEST_HALF = 65504.0
-INTEGERS = (torch.int32, torch.int32, torch.int64)
 # Of an answer graph's largest value: behind tens of layers of a user's network, rounding adds up.
 TOLERANCE = 2e-3
+TRIED_CELLS = 16  # across the empty features that tell the names of a tail's outputs
+TAIL_PREFIX = "tail/"
 
 
 def write_tap(
@@ -38,94 +38,98 @@ def write_tap(
     card: TapCard,
     decoder: nn.Module,
     tap: FittedTap,
-    tail: nn.Module | onnx.ModelProto | None,
-) -> tuple[TapCard, str | None]:
+    tail: nn.Module | onnx.ModelProto,
+) -> str:
     """Write a tap's folder; the card comes last, so that a folder with one is whole.
 
-    Args:
-        folder: where to write; made where missing.
-        model: card of the model.
-        card: without outputs and files, which are filled in.
-        decoder: what the model's taps start with.
-        tap: the fitted tap.
-        tail: the rest of the network, as a module that returns named outputs or as ONNX.
-
-    Returns:
-        The finished card, and why the rest of the network could not be exported, if so.
-
-    Raises:
-        ModelError: the tap's graph differs from its module.
+    Outputs and files of the card are filled in. ``decoder`` is what the model's taps start with,
+    ``tail`` the rest of the network. Returns why the rest could not be exported, empty where it
+    was. Raises ModelError where the tap's graph differs from its module.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module = tail if isinstance(tail, nn.Module) else None
-    parts = {"dequantiser": decoder, "tap": tap} | ({} if module is None else {"tail": module})
+    parts: dict[str, nn.Module] = {"dequantiser": decoder, "tap": tap}
+    if isinstance(tail, nn.Module):
+        parts["tail"] = tail
     for part in parts.values():
         round_to_half(part.cpu().float())  # graphs are compared with what the file holds
-    weights = folder / WEIGHTS_FILE
-    save_weights(parts, weights)
-    graph = _graph(model, FittedTapGraph(decoder, tap), ("features",))
-    path = folder / f"tap.{card.name}.onnx"
-    export_graph(graph, path, weights)
-    check_parity(graph, path)
-    outputs: Sequence[str] = ()
-    problem, answer = None, folder / f"answer.{card.name}.onnx"
-    try:
-        if module is not None:
-            outputs = _write_answer(model, decoder, tap, module, answer, weights)
-        elif isinstance(tail, onnx.ModelProto):
-            outputs = merge_answer(path, tail, answer)
-    except OSError:  # a full disk is no property of the network
-        answer.unlink(missing_ok=True)
-        raise
-    except Exception as error:  # what exporters and a user's network raise has no common base
-        answer.unlink(missing_ok=True)
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    save_weights(parts, folder / WEIGHTS_FILE)
+    path, answer = folder / f"tap.{card.name}.onnx", folder / f"answer.{card.name}.onnx"
+    export_checked(latents_graph(model, FittedTapGraph(decoder, tap), ("features",)), path)
+
+    def answer_graph(tail: nn.Module, outputs: tuple[str, ...]) -> Graph:
+        module = FittedAnswerGraph(decoder, tap, tail, outputs)
+        return latents_graph(model, module, ("features", *outputs))
+
+    outputs, problem = write_answer(answer, path, tail, tap.shape.features, answer_graph)
     names = [WEIGHTS_FILE, path.name, *([answer.name] if outputs else [])]
     files = {name: file_sha256(folder / name) for name in names}
-    finished = replace(card, outputs=tuple(outputs), files=files)
+    finished = replace(card, outputs=outputs, files=files)
     partial = folder / f"{TAP_FILE}.partial"
     partial.write_text(finished.to_json(), encoding="utf-8")
     os.replace(partial, folder / TAP_FILE)
-    return finished, problem
+    return problem
 
 
-def _graph(model: ModelCard, module: nn.Module, outputs: tuple[str, ...]) -> Graph:
+def latents_graph(model: ModelCard, module: nn.Module, outputs: tuple[str, ...]) -> Graph:
+    """Return the graph of a module that takes a model's latents; raises ModelError without map."""
     symbols, hyper = model.latents.get(SYMBOLS), model.latents.get(HYPER)
     if symbols is None or hyper is None or symbols.stride is None or hyper.stride is None:
         raise ModelError(f"model {model.name!r}: taps need a map of latents and its hyper-latent")
     axes = map_axes((symbols.channels, symbols.stride), (hyper.channels, hyper.stride))
-    return Graph(module.eval(), axes, outputs, dict(zip(axes, INTEGERS, strict=True)))
+    dtypes = dict(zip(axes, (torch.int32, torch.int32, torch.int64), strict=True))
+    return Graph(module.eval(), axes, outputs, dtypes)
 
 
-def _write_answer(
-    model: ModelCard,
-    decoder: nn.Module,
-    tap: FittedTap,
-    tail: nn.Module,
+def export_checked(graph: Graph, path: Path, **tolerance: float) -> None:
+    """Export a graph beside its weights; raises ModelError where it differs from its module."""
+    export_graph(graph, path, path.parent / WEIGHTS_FILE)
+    check_parity(graph, path, **tolerance)
+
+
+def write_answer(
     path: Path,
-    weights: Path,
-) -> tuple[str, ...]:
-    with torch.no_grad():
-        shape = (1, tap.shape.features, 16, 16)
-        found: Mapping[str, Tensor] = tail(torch.zeros(shape))
-    names = tuple(found)
-    if "features" in names:
-        raise ModelError("an output of the network is called 'features', as the tap's own is")
-    graph = _graph(model, FittedAnswerGraph(decoder, tap, tail, names), ("features", *names))
-    export_graph(graph, path, weights)
-    check_parity(graph, path, tolerance=TOLERANCE)
-    return names
+    tap: Path,
+    tail: nn.Module | onnx.ModelProto,
+    features: int,
+    graph: Callable[[nn.Module, tuple[str, ...]], Graph],
+) -> tuple[tuple[str, ...], str]:
+    """Write the graph from latents to a network's outputs, where that can be done.
+
+    A ``tail`` in ONNX is joined to the graph ``tap``; of a module and the names of its outputs,
+    ``graph`` makes the whole. Returns these names, and why there are none, if so.
+    """
+    try:
+        if isinstance(tail, onnx.ModelProto):
+            return merge_answer(tap, tail, path), ""
+        with torch.no_grad():
+            outputs = tuple(tail(torch.zeros(1, features, TRIED_CELLS, TRIED_CELLS)))
+        if "features" in outputs:
+            raise ModelError("an output of the network is called 'features', as the tap's own is")
+        export_checked(graph(tail, outputs), path, tolerance=TOLERANCE)
+        return outputs, ""
+    except Exception as error:  # what exporters and a user's network raise has no common base
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a full disk is no property of the network
+            raise
+        return (), one_line(error)
+
+
+def one_line(error: Exception) -> str:
+    """Say in one line what an exporter or a user's network raised."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def merge_answer(tap: Path, tail: onnx.ModelProto, path: Path) -> tuple[str, ...]:
     """Join a tap's graph and an ONNX tail into one; return the names of the tail's outputs."""
     first = onnx.load(str(tap))
-    second = version_converter.convert_version(tail, OPSET)
-    second = compose.add_prefix(second, "tail/")
-    names = [value.name.removeprefix("tail/") for value in second.graph.output]
+    # Graphs of one file share an operator set, and names inside two files may well be the same.
+    second = compose.add_prefix(version_converter.convert_version(tail, OPSET), TAIL_PREFIX)
+    names = tuple(value.name.removeprefix(TAIL_PREFIX) for value in second.graph.output)
     taken = {name for node in first.graph.node for name in (*node.input, *node.output)}
     if taken & set(names):
-        raise ModelError(f"outputs {names}: expected other names than those inside the tap's graph")
+        raise ModelError(
+            f"outputs {list(names)}: expected other names than those inside the tap's graph"
+        )
     second.ir_version = first.ir_version
     joined = compose.merge_models(
         first,
@@ -133,22 +137,14 @@ def merge_answer(tap: Path, tail: onnx.ModelProto, path: Path) -> tuple[str, ...
         io_map=[("features", second.graph.input[0].name)],
         outputs=["features", *(value.name for value in second.graph.output)],
     )
-    _rename_outputs(joined)
+    # The network's outputs get their own names back, wherever these are used.
+    renamed = ir.from_proto(joined)
+    for value in renamed.graph.outputs:
+        value.name = (value.name or "").removeprefix(TAIL_PREFIX)
+    joined = ir.to_proto(renamed)
     onnx.checker.check_model(joined)
     path.write_bytes(joined.SerializeToString())
-    return tuple(names)
-
-
-def _rename_outputs(model: onnx.ModelProto) -> None:
-    """Give the network's outputs their own names back."""
-    for value in model.graph.output:
-        plain = value.name.removeprefix("tail/")
-        for node in model.graph.node:
-            for places in (node.input, node.output):
-                for place, name in enumerate(places):
-                    if name == value.name:
-                        places[place] = plain
-        value.name = plain
+    return names
 
 
 def save_weights(
@@ -160,16 +156,14 @@ def save_weights(
     for part, module in parts.items():
         for name, value in module.state_dict().items():
             half = f"{part}.{name}" in parameters and fits_half(value)
+            # Cloned: safetensors refuses tensors that share memory, as tied weights do.
             tensors[f"{part}.{name}"] = (value.half() if half else value).cpu().contiguous().clone()
     try:
         save_file(tensors, path, dict(metadata or {}))
         path.chmod(0o644)  # safetensors keeps it from all but its owner
-    except Exception as error:  # safetensors' own errors derive from Exception alone
-        path.unlink(missing_ok=True)
-        raise CdvisionError(
-            f"{path} cannot be written ({' '.join(str(error).split())}): make room and start the "
-            "same command again, nothing of the training is lost"
-        ) from error
+    except (OSError, SafetensorError):
+        path.unlink(missing_ok=True)  # no half-written file
+        raise
 
 
 def fits_half(value: Tensor) -> bool:

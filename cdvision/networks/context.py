@@ -6,12 +6,11 @@
     D B D B      B  + its four diagonal neighbours, all A      (a quarter)
     A C A C      C, D  + their four direct neighbours, A and B (half)
 
-What is predicted is the mean only. A symbol's table is chosen by the hyper-latent, exactly and in
-integers, so all symbols are decoded in one pass and the phases are float operations of an engine
-afterwards: prediction from neighbours costs no exactness and no second pass of the entropy coder.
+Only the mean is predicted. The hyper-latent alone chooses a symbol's table, in integers, so the
+entropy coder needs one pass, and these phases may float in an engine afterwards.
 
-Source of the idea: checkerboard context models, He et al., "Checkerboard Context Model for
-Efficient Learned Image Compression", CVPR 2021; here it may float because it leaves scales alone.
+Source of the idea: He et al., "Checkerboard Context Model for Efficient Learned Image Compression",
+CVPR 2021.
 """
 
 from __future__ import annotations
@@ -29,17 +28,22 @@ PHASES = 4
 NEIGHBOURS = 4
 Source = tuple[Tensor, int, int]  # a padded map, and height and width of its windows
 
+# Where a cell's neighbours of another phase are: the pad (left, right, top, bottom) that gives
+# every cell a whole window, and the window's height and width.
+Window = tuple[tuple[int, int, int, int], int, int]
+SQUARE: Window = (0, 1, 0, 1), 2, 2  # each cell, its right, lower and lower right neighbour
+RIGHT: Window = (0, 1, 0, 0), 1, 2  # each cell and its right neighbour
+LOWER: Window = (0, 0, 0, 1), 2, 1  # each cell and its lower neighbour
+UPPER: Window = (0, 0, 1, 0), 2, 1  # each cell's upper neighbour and the cell
+LEFT: Window = (1, 0, 0, 0), 1, 2  # each cell's left neighbour and the cell
+
 
 class NeighbourMean(nn.Module):
-    """Mean of a latent from four neighbours: a linear part, and a light correction.
-
-    The linear part has a strength a channel and quality: the coarser the step, the more of a
-    neighbour is quantisation error. Both parts are convolutions of few taps over padded maps, and
-    not sums over shifted copies, which cost an engine more than the arithmetic.
-    """
+    """Mean of a latent from four neighbours: a linear part, and a light correction."""
 
     def __init__(self, channels: int, qualities: int, *, hidden: int = 96) -> None:
         super().__init__()
+        # A strength a quality: the coarser the step, the more of a neighbour is rounding error.
         self.strength = nn.Parameter(torch.full((qualities, channels), 0.3))
         self.weight = nn.Parameter(torch.full((channels, NEIGHBOURS), 1 / NEIGHBOURS))
         self.squeeze = ConvAct(channels * NEIGHBOURS, hidden)
@@ -48,33 +52,28 @@ class NeighbourMean(nn.Module):
     def forward(self, sources: Sequence[Source], quality: Tensor) -> Tensor:
         """Map sources that hold four neighbours in all, and (N,) qualities, to means (N, C, h, w).
 
-        Args:
-            sources: padded maps, each with the height and width of the window in which it holds
-                neighbours; row by row, these are the neighbours in the order of the weights.
-            quality: (N,) int64.
+        The sources' windows, row by row, are the neighbours in the order of the weights.
         """
         squeeze, bias = self.squeeze.conv.weight, cast(Tensor, self.squeeze.conv.bias)
         linear, squeezed, first = [], [], 0
+        # Convolutions of few taps over padded maps: sums over shifted copies cost an engine more
+        # than the arithmetic.
         for padded, height, width in sources:
             last = first + height * width
             window = self.weight[:, first:last].reshape(-1, 1, height, width)
-            squeezing = self._squeezing(squeeze, first, last, (height, width))
             linear.append(F.conv2d(padded, window, groups=len(window)))
-            squeezed.append(F.conv2d(padded, squeezing))
+            # The weights are stored neighbour by neighbour; a kernel has the channels outermost.
+            kernel = squeeze.reshape(len(squeeze), NEIGHBOURS, -1)[:, first:last]
+            kernel = kernel.transpose(1, 2).reshape(len(squeeze), -1, height, width)
+            squeezed.append(F.conv2d(padded, kernel))
             first = last
         hidden = sum(squeezed) + bias[:, None, None]
         correction: Tensor = self.correct(self.squeeze.activation(hidden))
         return self.strength[quality][:, :, None, None] * sum(linear) + correction
 
-    @staticmethod
-    def _squeezing(weight: Tensor, first: int, last: int, window: tuple[int, int]) -> Tensor:
-        """Weights (hidden, C, height, width) of some neighbours; stored neighbours outermost."""
-        by_neighbour = weight.reshape(len(weight), NEIGHBOURS, -1)[:, first:last]
-        return by_neighbour.transpose(1, 2).reshape(len(weight), -1, *window)
-
 
 class SpatialPrediction(nn.Module):
-    """Resolves the latents of a map phase by phase; see the module's picture."""
+    """Resolves the latents of a map phase by phase."""
 
     def __init__(self, channels: int, qualities: int) -> None:
         super().__init__()
@@ -82,23 +81,20 @@ class SpatialPrediction(nn.Module):
         self.direct = NeighbourMean(channels, qualities)
 
     def forward(
-        self,
-        base: tuple[Tensor, ...],
-        quality: Tensor,
-        resolve: Callable[[Tensor, int], Tensor],
+        self, base: tuple[Tensor, ...], quality: Tensor, resolve: Callable[[Tensor, int], Tensor]
     ) -> Tensor:
         """Return resolved latents (N, C, 2h, 2w).
 
         Args:
-            base: four phases (N, C, h, w) of the means from the hyper-latent, as ``split`` gives.
+            base: the phases (N, C, h, w) of the means from the hyper-latent, as ``split`` gives.
             quality: (N,) int64.
-            resolve: mean (N, C, h, w) of a phase, and its number in ``split`` -> its latents.
+            resolve: mean of a phase, and its number in ``split`` -> its latents.
         """
         a, c, d, b = base
         a = resolve(a, 0)
-        b = resolve(b + self.diagonal([_square(a)], quality), 3)
-        c = resolve(c + self.direct([_rightwards(a), _upwards(b)], quality), 1)
-        d = resolve(d + self.direct([_downwards(a), _leftwards(b)], quality), 2)
+        b = resolve(b + self.diagonal([_padded(a, SQUARE)], quality), 3)
+        c = resolve(c + self.direct([_padded(a, RIGHT), _padded(b, UPPER)], quality), 1)
+        d = resolve(d + self.direct([_padded(a, LOWER), _padded(b, LEFT)], quality), 2)
         return join((a, c, d, b))
 
 
@@ -113,35 +109,7 @@ def join(phases: tuple[Tensor, ...]) -> Tensor:
     return F.pixel_shuffle(torch.stack(phases, dim=2).flatten(1, 2), 2)
 
 
-# A map, padded by its own edge, and the window of each cell's neighbours in it. Cells at the edge
-# lack a neighbour, which the pad replaces by the one that they have.
-
-
-def _square(x: Tensor) -> Source:
-    """Each cell, its right, its lower and its lower right neighbour."""
-    return _padded(x, (0, 1, 0, 1)), 2, 2
-
-
-def _rightwards(x: Tensor) -> Source:
-    """Each cell and its right neighbour."""
-    return _padded(x, (0, 1, 0, 0)), 1, 2
-
-
-def _downwards(x: Tensor) -> Source:
-    """Each cell and its lower neighbour."""
-    return _padded(x, (0, 0, 0, 1)), 2, 1
-
-
-def _upwards(x: Tensor) -> Source:
-    """Each cell's upper neighbour and the cell."""
-    return _padded(x, (0, 0, 1, 0)), 2, 1
-
-
-def _leftwards(x: Tensor) -> Source:
-    """Each cell's left neighbour and the cell."""
-    return _padded(x, (1, 0, 0, 0)), 1, 2
-
-
-def _padded(x: Tensor, margins: tuple[int, int, int, int]) -> Tensor:
-    """Repeat the edge; margins are left, right, top, bottom."""
-    return F.pad(x, margins, mode="replicate")
+def _padded(x: Tensor, window: Window) -> Source:
+    margins, height, width = window
+    # A cell at the edge lacks a neighbour: the pad repeats the one that it has.
+    return F.pad(x, margins, mode="replicate"), height, width

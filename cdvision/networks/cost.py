@@ -1,15 +1,14 @@
-"""What each part of a network costs: parameters, and multiply-adds counted in a real forward pass.
+"""Counts what each part of a network costs: parameters, and multiply-adds of a forward pass.
 
-The pass runs on PyTorch's "meta" device, which computes shapes and no values, under its own counter
-of operations: convolutions, linear layers and matrix products count wherever they are called;
-norms, activations, additions and FFTs do not, as usual in the field.
+Convolutions, linear layers and matrix products count, wherever they are called; norms, activations,
+additions and FFTs do not, as usual in the field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,24 +23,17 @@ SIDE = 256  # default height and width of the network input, pixels
 
 @dataclass(frozen=True)
 class PartCost:
-    """Size and work of one part of a network, for one image.
-
-    Attributes:
-        part: its name.
-        sides: who runs it: "sender", "receiver" or both.
-        parameters: number of parameters.
-        multiply_adds: multiplications, each with an addition.
-    """
+    """Size and work of one part of a network, for one image."""
 
     part: str
-    sides: tuple[str, ...]
+    sides: tuple[str, ...]  # who runs it: "sender", "receiver" or both
     parameters: int
     multiply_adds: int
 
 
 @dataclass(frozen=True)
-class Part:
-    """One row of a cost table: a module, who runs it, and what it is given."""
+class NetworkPart:
+    """A part to be counted: a module, who runs it, and what it is given."""
 
     name: str
     sides: tuple[str, ...]
@@ -53,13 +45,8 @@ class Part:
 def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[PartCost]:
     """Count parameters and multiply-adds of every part of a network, in the order of data flow.
 
-    Args:
-        network: "small", "dicm" or "dicm-re".
-        height: of the network input, pixels; a multiple of 64.
-        width: of the network input, pixels; a multiple of 64.
-
     Raises:
-        ModelError: no such network, or a size it cannot have.
+        ModelError: no such network, or a side that is no multiple of 64 pixels.
 
     Example:
         >>> front = cost_table("dicm")[0]
@@ -69,6 +56,7 @@ def cost_table(network: str, height: int = SIDE, width: int = SIDE) -> list[Part
     if height < 64 or width < 64 or height % 64 or width % 64:
         raise ModelError(f"cost table: expected multiples of 64 pixels, found {height} x {width}")
     parts = find_part("costs", network)
+    # This device computes shapes and no values: a pass takes neither memory nor time.
     with torch.device("meta"):
         return [
             PartCost(part.name, part.sides, *count(part.module, *part.inputs, call=part.call))
@@ -81,20 +69,17 @@ def count(
 ) -> tuple[int, int]:
     """Return the number of parameters of a module, and of multiply-adds for these inputs.
 
-    Args:
-        module: is put in evaluation mode.
-        inputs: to the module, or to ``call``.
-        call: one of the module's methods, where it is not the module's own forward pass.
+    The module is put in evaluation mode; ``call`` may be another method than its forward pass.
     """
     module.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         (call or module)(*inputs)
     parameters = sum(parameter.numel() for parameter in module.parameters())
+    # PyTorch counts the multiplication and the addition; the field counts the pair.
     return parameters, counter.get_total_flops() // 2
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Makes the inputs of an image's size: maps of zeros, and a quality."""
 
     height: int

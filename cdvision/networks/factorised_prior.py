@@ -12,8 +12,7 @@ from cdvision.networks.quantisation import MIN_LIKELIHOOD
 class FactorisedPrior(nn.Module):
     """Mixture of logistics for every (quality, channel), integrated over unit bins.
 
-    Closed-form CDFs, so the integer tables of the package need no numerical integration. The
-    outermost bins hold the tails, because the encoder clips to [-bound, bound].
+    Its CDF has a closed form, so the tables of a package need no numerical integration.
     Source: factorised priors, Ballé et al., ICLR 2018; logistic mixtures, PixelCNN++.
     """
 
@@ -41,8 +40,10 @@ class FactorisedPrior(nn.Module):
         weight = F.softmax(self.logit_weight[quality], dim=-1)[:, :, None, None]
         location = self.location[quality][:, :, None, None]
         rate = torch.exp(-self.log_scale[quality])[:, :, None, None]
+        # The mass of a bin of width 1 is what the logistic CDF gains from edge to edge.
         upper = torch.sigmoid((z[..., None] + 0.5 - location) * rate)
         lower = torch.sigmoid((z[..., None] - 0.5 - location) * rate)
+        # The encoder clips to [-bound, bound], so the outermost bins hold the tails.
         upper = torch.where(z[..., None] >= self.bound, torch.ones_like(upper), upper)
         lower = torch.where(z[..., None] <= -self.bound, torch.zeros_like(lower), lower)
         return (weight * (upper - lower)).sum(-1)

@@ -1,15 +1,10 @@
-"""The dense graphs of each network: what engines run and what export writes.
-
-One table says, for every graph, its module, the names of its inputs and outputs, and which of
-their axes are dynamic; the ONNX exporter, the PyTorch engine and the tests all read it.
-"""
+"""The dense graphs of each network: what engines run and what export writes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,47 +22,38 @@ Axes = Mapping[str, tuple[str | int, ...]]
 
 @dataclass(frozen=True)
 class Graph:
-    """One dense network with its contract.
+    """One dense network with its contract, which exporter, engine and tests read."""
 
-    Attributes:
-        module: evaluated positionally on the inputs; returns a tuple in the order of outputs.
-        inputs: name -> names of the axes; an integer where an axis is fixed.
-        outputs: names.
-    """
-
-    module: nn.Module
-    inputs: Axes
+    module: nn.Module  # is given the inputs in their order, and returns a tuple of the outputs
+    inputs: Axes  # name -> names of the axes; an integer where an axis is fixed
     outputs: tuple[str, ...]
-    dtypes: Mapping[str, torch.dtype]
+    dtypes: Mapping[str, torch.dtype]  # of the inputs
 
 
 def graph_modules(network: str, model: nn.Module) -> dict[str, Graph]:
     """Return every graph of a network by name; raises ModelError for an unknown one."""
-    graphs: dict[str, Graph] = _home(network).graphs(model)
+    graphs: dict[str, Graph] = find_part("graphs", network).graphs(model)
     return graphs
 
 
 def pixel_graphs(network: str, model: nn.Module) -> dict[str, Graph]:
-    """Return, for each tail, the network that it belongs to: from pixels, without any codec.
-
-    Their inputs are ``image`` and what the tail's own graphs take beside latents; their outputs
-    are those of ``answer.TAIL``.
+    """Return, for each tail, its whole network, without a codec: ``answer.TAIL`` from an image.
 
     Raises:
         ModelError: the package does not hold the networks as they were before it was trained.
     """
-    home = _home(network)
-    if not hasattr(home, "pixel_graphs"):
+    family = find_part("graphs", network)
+    if not hasattr(family, "pixel_graphs"):
         raise ModelError(
             f"{network!r}: its package does not hold the networks as they were without a codec"
         )
-    graphs: dict[str, Graph] = home.pixel_graphs(model)
+    graphs: dict[str, Graph] = family.pixel_graphs(model)
     return graphs
 
 
 def load_network(network: str, weights: Path) -> nn.Module:
     """Build a network and fill it from safetensors (fp16 or fp32), in evaluation mode."""
-    model: nn.Module = _home(network).load(weights)
+    model: nn.Module = find_part("graphs", network).load(weights)
     return model.eval().requires_grad_(False)
 
 
@@ -76,13 +62,8 @@ def latents_decoder(network: str, model: nn.Module) -> tuple[nn.Module, FeatureS
 
     The module takes float symbols and hyper-latent and (N,) int64 qualities.
     """
-    decoder: tuple[nn.Module, FeatureSpec] = _home(network).latents_decoder(model)
+    decoder: tuple[nn.Module, FeatureSpec] = find_part("graphs", network).latents_decoder(model)
     return decoder
-
-
-def _home(network: str) -> Any:
-    """Import ``load(weights) -> nn.Module`` and ``graphs(model) -> dict[str, Graph]``."""
-    return find_part("graphs", network)
 
 
 def map_axes(symbols: tuple[int, int], hyper: tuple[int, int]) -> Axes:
@@ -98,6 +79,7 @@ def example_inputs(
 ) -> dict[str, np.ndarray]:
     """Return random arrays of the right names, shapes and types for an image size."""
     sizes = {"batch": batch, "height": height, "width": width}
+    # A map of every stride covers the image: its sides are rounded up.
     for stride in STRIDES:
         sizes |= {f"h{stride}": -(-height // stride), f"w{stride}": -(-width // stride)}
     rng = np.random.default_rng(seed)
@@ -105,6 +87,7 @@ def example_inputs(
     for name, axes in graph.inputs.items():
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in axes]
         dtype = torch.empty(0, dtype=graph.dtypes[name]).numpy().dtype
+        # Symbols from 0 to 3: large ones would hide a wrong mean behind the scale of the outputs.
         low, limit = {"image": (0, 256), "quality": (0, 8), "layers": (1, 3)}.get(name, (0, 4))
         integers = rng.integers(low, limit, size=shape)
         random = rng.normal(size=shape) if dtype.kind == "f" else integers

@@ -29,14 +29,17 @@ class HyperAnalysis(nn.Module):
             ConvAct(hidden, hidden, 3, stride=2),
             last := nn.Conv2d(hidden, hyper_channels, 1),
         )
+        # PyTorch's own start shrinks the values, layer by layer.
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # PyTorch's default start shrinks, layer by layer
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1)
-        nn.init.normal_(last.weight, std=0.6)  # most values must not round to zero at the start
+        # Most values must not round to zero at the start: nothing would be told, nothing learned.
+        nn.init.normal_(last.weight, std=0.6)
 
     def forward(self, y: Tensor) -> Tensor:
         """Map (N, C, h, w) to (N, C_z, ceil(h/4), ceil(w/4))."""
-        magnitude = torch.log1p(y.abs())  # the scales to be told are spread over decades
+        # Logarithms, as the scales to be told are spread over decades.
+        magnitude = torch.log1p(y.abs())
         z: Tensor = self.layers(torch.cat([magnitude, y.sign() * magnitude], dim=1))
         return z
 
@@ -60,10 +63,8 @@ class MeanNetwork(nn.Module):
         return mean
 
     def phases(self, z: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
-        """Return the same means as four phases (N, C, height/2, width/2); see ``context.split``.
-
-        The map is split where it has few channels: a quarter of the values to move.
-        """
+        """Return the same means as four phases (N, C, height/2, width/2); see ``context.split``."""
+        # Split where the map has few channels: a quarter of the values to move.
         parts = split(self._hidden(z, height, width))
         return tuple(self.layers[-1](part.contiguous()) for part in parts)
 

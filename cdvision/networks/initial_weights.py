@@ -1,14 +1,9 @@
-"""Loads the published initial weights of the task networks into our modules, by name.
-
-The NanoDet file names its tensors after the layers of an exported graph; the table below says
-which of our modules each layer is. The files and their licences: NOTICE and the model card.
-"""
+"""Loads published initial weights into our modules, by name; their licences stand in NOTICE."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,8 +25,8 @@ def load_mobilenet(folder: Path) -> tuple[MobileNetFront, MobileNetTail]:
     tensors = read_weights(folder / MOBILENET_FILE)
     front, tail = MobileNetFront(), MobileNetTail()
     in_front = {k for k in tensors if k.startswith("features.") and int(k.split(".")[1]) < SPLIT}
-    fill(front, {k: v for k, v in tensors.items() if k in in_front})
-    fill(tail, {k: v for k, v in tensors.items() if k not in in_front})
+    front.load_state_dict({k: v for k, v in tensors.items() if k in in_front})
+    tail.load_state_dict({k: v for k, v in tensors.items() if k not in in_front})
     return front.eval(), tail.eval()
 
 
@@ -40,8 +35,8 @@ def load_mobilenet_embedding(folder: Path) -> tuple[MobileNetEmbedding, nn.Linea
     tensors = read_weights(folder / MOBILENET_FILE)
     last = {k.removeprefix(LAST): tensors.pop(k) for k in list(tensors) if k.startswith(LAST)}
     network, classifier = MobileNetEmbedding(), nn.Linear(EMBEDDING, len(last["bias"]))
-    fill(network, tensors)
-    fill(classifier, last)
+    network.load_state_dict(tensors)
+    classifier.load_state_dict(last)
     return network.eval(), classifier.eval()
 
 
@@ -50,9 +45,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"initial weights not found: {path} (pass the folder that holds them)")
     return {name: tensor.float() for name, tensor in load_file(path).items()}
-
-
-def fill(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Fill every parameter of a module, and nothing beside."""
-    with torch.no_grad():
-        module.load_state_dict(tensors, strict=True)

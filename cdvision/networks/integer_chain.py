@@ -13,6 +13,7 @@ from cdvision.networks.quantisation import straight_through
 
 def log_magnitudes(symbols: Tensor, table: Tensor) -> Tensor:
     """Look magnitudes up in ``MAGNITUDES``; the gradient is that of the logarithm behind it."""
+    # The table's entries are rounded logarithms: smooth behind, so gradients have a direction.
     size = symbols.abs().clamp(max=len(table) - 1)
     return straight_through(8 * torch.log2(1 + size), table[size.long()])
 
@@ -27,6 +28,7 @@ def runtime_layer(
 ) -> IntegerLayer:
     """Freeze a convolution; ``extra`` biases (qualities, out) are in output units."""
     bias = conv.integer_bias()[None]
+    # Biases join the sum before the shift, so they stand in units of 2^-shift.
     if extra is not None:
         bias = bias + torch.round(extra * 2**conv.shift)
     return IntegerLayer(

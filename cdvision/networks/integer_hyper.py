@@ -17,17 +17,10 @@ ACTIVATION_BOUND = 127
 
 
 class IntegerConv2d(nn.Module):
-    """Convolution of integers, requantised by a shift and clipped to a static range.
+    """Convolution of integers with "same" zero padding, clipped to a static range.
 
-    ``out = clip((sum(w * x) + b + 2^(shift-1)) >> shift, low, high)`` with ``w`` in [-127, 127].
-
-    Args:
-        channels: input channels.
-        out: output channels.
-        kernel: odd kernel side; "same" zero padding.
-        shift: bits dropped after the sum; weights are learned in steps of ``2^-shift``.
-        low: least output value.
-        high: greatest output value.
+    ``out = clip((sum(w * x) + b + 2^(shift-1)) >> shift, low, high)`` with ``w`` in [-127, 127];
+    weights are learned in steps of ``2^-shift``.
     """
 
     def __init__(
@@ -57,6 +50,7 @@ class IntegerConv2d(nn.Module):
         """Shift and clip sums (N, out, H, W)."""
         if extra_bias is not None:
             total = total + round_straight_through(extra_bias * 2**self.shift)[:, :, None, None]
+        # The runtime shifts (sum + half a unit) right, which floors: rounding half up.
         scaled = total * 2**-self.shift
         shifted = straight_through(scaled, torch.floor(scaled + 0.5))
         return shifted.clamp(self.low, self.high)
@@ -69,15 +63,7 @@ class IntegerHyperDecoder(nn.Module):
 
         z (C_z)@1/64 ─ 3x3 ─ shuffle x2 ─ 3x3 ─ 1x1 + bias[quality] ─ shuffle x2 ─▶ index (C)@1/16
 
-    The last layer works on 2x2 cells at once, so each phase of the spatial prediction has scales of
-    its own: a cell that is predicted from its neighbours has less left to tell.
-
-    Args:
-        hyper_channels: channels of ``z``.
-        channels: channels of the latents.
-        hidden: channels between.
-        qualities: number of qualities; each has its own bias a channel and phase.
-        levels: number of scales; indices lie in [0, levels - 1].
+    Indices lie in [0, levels - 1]. Every quality has a bias of its own for each channel and phase.
     """
 
     def __init__(
@@ -87,16 +73,12 @@ class IntegerHyperDecoder(nn.Module):
         bounds = {"low": 0, "high": ACTIVATION_BOUND}
         self.conv1 = IntegerConv2d(hyper_channels, 4 * hidden, 3, shift=4, **bounds)
         self.conv2 = IntegerConv2d(hidden, hidden, 3, shift=7, **bounds)
+        # 2x2 cells at once, so each phase of the spatial prediction has scales of its own: a cell
+        # that is predicted from its neighbours has less left to tell.
         self.conv3 = IntegerConv2d(hidden, 4 * channels, 1, shift=8, low=0, high=levels - 1)
         self.quality_bias = nn.Parameter(torch.zeros(qualities, 4 * channels))
-        self._start()
-
-    def _start(self) -> None:
-        """Let a unit of ``z`` move activations by some units, or rounding hides all of ``z``.
-
-        With smaller weights the hyper-latent collapses to zeros in the first steps and stays
-        there: no gradient reaches a layer whose input is zero.
-        """
+        # A unit of z must move activations by some units, or rounding hides all of z: it collapses
+        # to zeros and stays there, as no gradient reaches a layer whose input is zero.
         for conv, spread, middle in ((self.conv1, 0.8, 30.0), (self.conv2, 0.05, 30.0)):
             nn.init.normal_(conv.weight, std=spread)
             nn.init.constant_(conv.bias, middle)

@@ -32,13 +32,7 @@ HYPER_CELL = HYPER_STRIDE // LATENT_STRIDE  # latents across one hyper-latent
 
 
 class Analysis(nn.Module):
-    """Features to latents, cell for cell: a linear path, and a light path with more context.
-
-    Args:
-        features: channels of the map that is read.
-        channels: of the latents.
-        hidden: of the light path.
-    """
+    """Features to latents, cell for cell: a linear path, and a light path with more context."""
 
     def __init__(self, features: int, channels: int, *, hidden: int = 128) -> None:
         super().__init__()
@@ -54,20 +48,10 @@ class Analysis(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """Features at 1/16 to scaled latents and their hyper-latent: what is trained of a sender.
-
-    Args:
-        features: channels of the map that the analysis reads.
-        channels: of the latents.
-        analysis: makes the analysis, of these two numbers.
-    """
+    """Features at 1/16 to scaled latents and their hyper-latent: what is trained of a sender."""
 
     def __init__(
-        self,
-        features: int,
-        channels: int = LATENT_CHANNELS,
-        *,
-        analysis: type[Analysis] = Analysis,
+        self, features: int, channels: int = LATENT_CHANNELS, *, analysis: type[Analysis] = Analysis
     ) -> None:
         super().__init__()
         self.analysis = analysis(features, channels)
@@ -75,7 +59,7 @@ class LatentEncoder(nn.Module):
         self.log_gain = nn.Parameter(_initial_log_gain(channels))
 
     def scaled_analysis(self, features: Tensor, quality: Tensor) -> Tensor:
-        """Return ``y`` times the gain of each image's quality; ``quality`` is (N,), 0 to 7."""
+        """Return the latents times the gain of each image's quality (N,), 0 to 7."""
         return self.scale(self.analysis(features), quality)
 
     def scale(self, y: Tensor, quality: Tensor) -> Tensor:
@@ -113,17 +97,14 @@ class Dequantiser(nn.Module):
         sent: Tensor,
         rounding: Callable[[Tensor], Tensor] = torch.round,
     ) -> Quantised:
-        """Quantise as the sender does: every phase predicted from what the receiver will have.
+        """Quantise (N, C, h, w) latents times their gain, as the sender does.
 
-        Args:
-            scaled: (N, C, h, w) latents times their gain.
-            hyper: (N, 24, ceil(h/4), ceil(w/4)) integers.
-            quality: (N,) int64, 0 to 7.
-            sent: (N, C, h, w) bool: which symbols are not skipped.
-            rounding: ``torch.round`` or its training twin.
+        ``sent`` (N, C, h, w) says which symbols are not skipped; ``rounding`` may be the training
+        twin of ``torch.round``.
         """
         latents, kept, residuals, symbols = split(scaled), split(sent.float()), {}, {}
 
+        # Each phase is predicted from what the receiver will have of the phases before it.
         def resolve(mean: Tensor, phase: int) -> Tensor:
             residuals[phase] = latents[phase] - mean
             symbols[phase] = rounding(residuals[phase]) * kept[phase]
@@ -152,12 +133,7 @@ def _joined(phases: dict[int, Tensor]) -> Tensor:
 
 
 class LatentModel(nn.Module):
-    """Encoder, dequantiser and probabilities; the taps are the business of each model.
-
-    Args:
-        encoder: features to latents; some models' reads pixels too.
-        channels: of the latents.
-    """
+    """Encoder, dequantiser and probabilities; every model adds taps of its own."""
 
     encoder: LatentEncoder
 
@@ -188,6 +164,6 @@ class LatentModel(nn.Module):
 
 
 def _initial_log_gain(channels: int) -> Tensor:
-    """Steps of about 30 (quality 1) to 2 (quality 8) standard deviations of a feature."""
+    # Steps of about 30 (quality 1) to 2 (quality 8) standard deviations of a feature.
     per_quality = torch.linspace(-3.5, -0.75, QUALITIES)
     return per_quality[:, None].expand(QUALITIES, channels).clone()

@@ -1,4 +1,4 @@
-"""Building blocks shared by the networks: convolution + LeakyReLU, and a light residual block."""
+"""Layers that several networks are built of."""
 
 from __future__ import annotations
 
@@ -58,11 +58,12 @@ class ResidualBlock(nn.Module):
 
 
 def expand_and_shuffle(conv: nn.Conv2d, x: Tensor, factor: int) -> Tensor:
-    """``pixel_shuffle(conv(x), factor)`` of a 1x1 convolution, as one transposed convolution.
+    """Return ``pixel_shuffle(conv(x), factor)`` of a 1x1 convolution, without the shuffle.
 
-    An engine shuffles element by element, which takes it as long as the product itself. The bias
-    differs between the places of a cell, so it enters as the weights of a channel of ones.
+    An engine shuffles element by element, which takes it as long as the product itself.
     """
+    # One transposed convolution does both. Its bias could not differ between the places of a
+    # cell, so ours enters as the weights of a channel of ones.
     weight = torch.cat([conv.weight.flatten(1), cast(Tensor, conv.bias)[:, None]], dim=1)
     kernel = weight.view(-1, factor, factor, weight.shape[1]).permute(3, 0, 1, 2)
     with_ones = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)

@@ -29,6 +29,7 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
+        # TensorFlow gives an odd rest of the padding to the end, PyTorch to both sides.
         if self.stride[0] == 2:
             x = F.pad(x, (0, 1, 0, 1))
         return super().forward(x)
@@ -38,9 +39,8 @@ def _conv6(
     channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     padding = kernel // 2 if stride == 1 else 0
-    return nn.Sequential(
-        SameConv(channels, out, kernel, stride, padding, groups=groups), nn.ReLU6()
-    )
+    conv = SameConv(channels, out, kernel, stride, padding, groups=groups)
+    return nn.Sequential(conv, nn.ReLU6())
 
 
 class InvertedResidual(nn.Module):
@@ -49,12 +49,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, channels: int, out: int, *, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = channels * expansion
-        layers: list[nn.Module] = [] if expansion == 1 else [_conv6(channels, hidden, 1)]
-        layers += [
-            _conv6(hidden, hidden, 3, stride=stride, groups=hidden),
-            nn.Conv2d(hidden, out, 1),
-        ]
-        self.conv = nn.Sequential(*layers)
+        expand = [] if expansion == 1 else [_conv6(channels, hidden, 1)]
+        spatial = _conv6(hidden, hidden, 3, stride=stride, groups=hidden)
+        self.conv = nn.Sequential(*expand, spatial, nn.Conv2d(hidden, out, 1))
         self.residual = stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,8 +65,8 @@ def _blocks() -> list[nn.Module]:
     channels = 32
     for expansion, out, repeats, stride in BOTTLENECKS:
         for index in range(repeats):
-            unit_stride = stride if index == 0 else 1
-            blocks.append(InvertedResidual(channels, out, stride=unit_stride, expansion=expansion))
+            step = stride if index == 0 else 1
+            blocks.append(InvertedResidual(channels, out, stride=step, expansion=expansion))
             channels = out
     return [*blocks, _conv6(channels, EMBEDDING, 1)]
 
@@ -91,21 +88,17 @@ class MobileNetFront(nn.Module):
 class MobileNetTail(nn.Module):
     """Block-6 features to ImageNet logits; the blocks keep their numbers in the whole network."""
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self) -> None:
         super().__init__()
         blocks = {str(i): block for i, block in enumerate(_blocks()) if i >= SPLIT}
         self.features = nn.ModuleDict(blocks)
-        self.classifier = nn.ModuleDict({"1": nn.Linear(EMBEDDING, classes)})
-
-    def embed(self, features: Tensor) -> Tensor:
-        """Return the pooled (N, 1280) vector, which distillation compares."""
-        for block in self.features.values():
-            features = block(features)
-        return features.mean(dim=(2, 3))
+        self.classifier = nn.ModuleDict({"1": nn.Linear(EMBEDDING, 1000)})
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (N, classes) from (N, 32, h, w), h and w about 28."""
-        logits: Tensor = self.classifier["1"](self.embed(features))
+        """Return logits (N, 1000) from (N, 32, h, w), h and w about 28."""
+        for block in self.features.values():
+            features = block(features)
+        logits: Tensor = self.classifier["1"](features.mean(dim=(2, 3)))
         return logits
 
 

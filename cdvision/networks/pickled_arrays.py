@@ -1,8 +1,6 @@
 """Reads pickled arrays of other projects without running what a pickle says.
 
-Unpickling calls whatever a file names. This reader lets a file name nothing but numpy's array
-constructors and plain containers, so a hostile one fails. Its users convert a file once, to
-safetensors; nothing else in cdvision reads pickles.
+Nothing else in cdvision reads pickles: its users convert a file once, to safetensors.
 """
 
 from __future__ import annotations
@@ -15,7 +13,8 @@ import numpy as np
 
 from cdvision.errors import ModelError
 
-# Asked of arrays themselves, because numpy 2 moved these to another module.
+# Unpickling calls whatever a file names, so it may name these and nothing else. Asked of arrays
+# themselves, because numpy 2 moved these to another module.
 _CONSTRUCTORS: dict[str, Any] = {
     "_reconstruct": np.empty(0).__reduce__()[0],
     "_frombuffer": np.empty(0).__reduce_ex__(5)[0],
@@ -29,11 +28,7 @@ _PLAIN = {
 
 
 def read_pickled_arrays(file: BinaryIO, name: str) -> Any:
-    """Return the containers of arrays, texts and numbers that a pickle holds.
-
-    Args:
-        file: the open pickle.
-        name: what errors call it.
+    """Return the containers of arrays, texts and numbers that a pickle, ``name``, holds.
 
     Raises:
         ModelError: the pickle is broken, or names anything but arrays and plain containers.
@@ -47,8 +42,6 @@ def read_pickled_arrays(file: BinaryIO, name: str) -> Any:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that can build arrays and plain containers, and nothing else."""
-
     def find_class(self, module: str, name: str) -> Any:
         """Return one of the few constructors that are allowed."""
         if (module, name) == ("_codecs", "encode"):
@@ -64,7 +57,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stand in for ``_codecs.encode``, by which protocol 2 stores bytes."""
+    # Stands in for ``_codecs.encode``, by which protocol 2 stores bytes.
     if encoding != "latin1":
         raise ModelError(f"pickle: expected bytes as latin1, found {encoding!r}")
     return text.encode("latin1")

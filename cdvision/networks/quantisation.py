@@ -27,8 +27,9 @@ def add_uniform_noise(x: Tensor) -> Tensor:
 
 
 def gaussian_bits(x: Tensor, scale: Tensor) -> Tensor:
-    """Bits of each element of ``x`` under a zero-mean Gaussian over unit bins (same shapes)."""
-    x = x.abs()  # symmetric: evaluate the tail where erfc keeps its precision
+    """Return the bits of each element of ``x`` under a zero-mean Gaussian over unit bins."""
+    # The density is symmetric: below the mean the difference of two CDFs keeps its precision.
+    x = x.abs()
     upper, lower = (0.5 - x) / scale, (-0.5 - x) / scale
     likelihood = _normal_cdf(upper) - _normal_cdf(lower)
     return -torch.log2(likelihood.clamp_min(MIN_LIKELIHOOD))

@@ -5,11 +5,9 @@
     RGB ─ scale, shift ─ 7x7/2 ─ max 3/2 ─ stage 1: 256@1/4 ─┤front│tail├─ stage 2: 512@1/8
                                                                         └─ stage 3: 1024@1/16
 
-A stage here ends with the BatchNorm + ReLU that the published network counts to the next one. Both
-branches of a stage's first unit read their result, so the function is the same, and what crosses
-the split is what the tail uses: the codec spends nothing on values that a ReLU would remove, and
-the split lies behind a ReLU as in the first version of the network. Stage 4 has no published
-weights and is left out.
+A stage here ends with the BatchNorm + ReLU that the published network counts to the next one: the
+function is the same, and a codec at the split spends nothing on values that a ReLU would remove.
+Stage 4 has no published weights and is left out.
 
 Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
 """
@@ -19,14 +17,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cdvision.errors import ModelError
-from cdvision.package.card import FeatureSpec
+from cdvision.networks.initial_weights import read_weights
 
 WEIGHTS_FILE = "resnet50v2_stages123.safetensors"
-FRONT_FEATURES = FeatureSpec(channels=256, stride=4)
 STAGE_CHANNELS = (256, 512, 1024)
 UNITS = (3, 4, 6)
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in 0..1
@@ -53,11 +49,11 @@ class Activation(nn.Sequential):
         super().__init__(Affine(channels), nn.ReLU())
 
 
-class Unit(nn.Module):
+class PreActivationUnit(nn.Module):
     """Bottleneck unit, ``x + conv(act(conv(act(conv(act(x))))))``, with its stride on the 3x3.
 
-    Where the shape changes, a 1x1 convolution of the activated input replaces ``x``. The first
-    unit of a stage reads its input activated already.
+    The first unit of a stage reads its input activated already, and replaces ``x`` by a 1x1
+    convolution of it, as the shape changes.
     """
 
     def __init__(self, channels: int, out: int, *, stride: int, first: bool) -> None:
@@ -81,18 +77,17 @@ class Unit(nn.Module):
         return out
 
 
-class Stage(nn.Sequential):
+class PreActivationStage(nn.Sequential):
     """Units of one resolution, and the activation that the next stage opens with."""
 
     def __init__(self, channels: int, out: int, units: int, *, stride: int) -> None:
-        later = (Unit(out, out, stride=1, first=False) for _ in range(units - 1))
-        super().__init__(Unit(channels, out, stride=stride, first=True), *later, Activation(out))
+        first = PreActivationUnit(channels, out, stride=stride, first=True)
+        later = (PreActivationUnit(out, out, stride=1, first=False) for _ in range(units - 1))
+        super().__init__(first, *later, Activation(out))
 
 
 class ResNet50V2Front(nn.Module):
     """Pixels to stage-1 features: (N, 3, H, W) RGB 0..255 -> (N, 256, H/4, W/4), >= 0."""
-
-    features = FRONT_FEATURES
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +96,7 @@ class ResNet50V2Front(nn.Module):
         self.activation = Activation(64)
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.opening = Activation(64)
-        self.stage1 = Stage(64, STAGE_CHANNELS[0], UNITS[0], stride=1)
+        self.stage1 = PreActivationStage(64, STAGE_CHANNELS[0], UNITS[0], stride=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Run the part before the split point."""
@@ -111,42 +106,22 @@ class ResNet50V2Front(nn.Module):
 
 
 class ResNet50V2Tail(nn.Module):
-    """Stage-1 features to stages 2 and 3, and to class logits.
+    """Stage-1 features to stages 2 and 3; the network's classifier has no published weights."""
 
-    Args:
-        classes: outputs of the classifier, which has no published weights; with None there is no
-            classifier, and ``forward`` returns the pooled vector.
-    """
-
-    features = FRONT_FEATURES
-
-    def __init__(self, classes: int | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         first, second, third = STAGE_CHANNELS
-        self.stage2 = Stage(first, second, UNITS[1], stride=2)
-        self.stage3 = Stage(second, third, UNITS[2], stride=2)
-        self.fc = nn.Identity() if classes is None else nn.Linear(third, classes)
+        self.stage2 = PreActivationStage(first, second, UNITS[1], stride=2)
+        self.stage3 = PreActivationStage(second, third, UNITS[2], stride=2)
 
     def stages(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, 256, 4h, 4w) to (N, 512, 2h, 2w) and (N, 1024, h, w), both >= 0."""
         middle = self.stage2(features)
         return middle, self.stage3(middle)
 
-    def embed(self, features: Tensor) -> Tensor:
-        """Return the pooled (N, 1024) vector of stage 3."""
-        return self.stages(features)[-1].mean(dim=(2, 3))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return logits (N, classes), or the pooled (N, 1024) vector without a classifier."""
-        logits: Tensor = self.fc(self.embed(features))
-        return logits
-
 
 def load_resnet50v2(path: Path | str) -> tuple[ResNet50V2Front, ResNet50V2Tail]:
     """Return front and tail with the published weights, in evaluation mode.
-
-    Convolutions keep their 16-bit values exactly, as float32: BatchNorms are folded into
-    scales and shifts beside them, not into them.
 
     Args:
         path: the safetensors file, or the folder that holds ``resnet50v2_stages123.safetensors``.
@@ -155,13 +130,12 @@ def load_resnet50v2(path: Path | str) -> tuple[ResNet50V2Front, ResNet50V2Tail]:
         ModelError: the file is missing, or is not this network.
     """
     file = Path(path) / WEIGHTS_FILE if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise ModelError(f"initial weights not found: {file} (pass the file or its folder)")
-    tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+    tensors = read_weights(file)
     front, tail = ResNet50V2Front(), ResNet50V2Tail()
     try:
-        front.load_state_dict(_front_tensors(tensors))
-        tail.load_state_dict(_stage_tensors(tensors, 2) | _stage_tensors(tensors, 3))
+        _fill_input(front, tensors)
+        for number, stage in enumerate((front.stage1, tail.stage2, tail.stage3), start=1):
+            _fill_stage(stage, number, tensors)
     except (KeyError, RuntimeError) as error:
         raise ModelError(
             f"{file}: expected stages 1 to 3 of ResNet-50 v2 in GluonCV's names: {error}"
@@ -169,49 +143,35 @@ def load_resnet50v2(path: Path | str) -> tuple[ResNet50V2Front, ResNet50V2Tail]:
     return front.eval(), tail.eval()
 
 
-def _front_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    weight, bias = _folded(tensors, "batchnorm0")
+def _fill_input(front: ResNet50V2Front, tensors: dict[str, Tensor]) -> None:
+    # ImageNet's mean and spread and the input's BatchNorm, both affine, become one.
+    scale, shift = _folded(tensors, "batchnorm0").values()
     mean, spread = (255 * torch.tensor(values) for values in (MEAN, SPREAD))
-    return {
-        "normalise.weight": weight / spread,
-        "normalise.bias": bias - weight * mean / spread,
-        "conv.weight": tensors["conv0.weight"],
-        **_activation("activation", _folded(tensors, "batchnorm1")),
-        **_activation("opening", _folded(tensors, "stage1_batchnorm0")),
-        **_stage_tensors(tensors, 1),
-    }
+    folded = {"weight": scale / spread, "bias": shift - scale * mean / spread}
+    front.normalise.load_state_dict(folded)
+    front.conv.load_state_dict({"weight": tensors["conv0.weight"]})
+    front.activation[0].load_state_dict(_folded(tensors, "batchnorm1"))
+    front.opening[0].load_state_dict(_folded(tensors, "stage1_batchnorm0"))
 
 
-def _stage_tensors(tensors: dict[str, Tensor], stage: int) -> dict[str, Tensor]:
-    """Rename one stage. The file counts its convolutions and BatchNorms in order of execution.
-
-    Three convolutions a unit, but convolution 3 is the shortcut of the first; BatchNorms
-    3u to 3u + 2 precede those of unit u.
-    """
-    theirs, ours, units = f"stage{stage}_", f"stage{stage}", UNITS[stage - 1]
-    named = {f"{ours}.0.shortcut.weight": tensors[f"{theirs}conv3.weight"]}
-    for unit in range(units):
-        for part in range(3):
-            conv = 3 * unit + part + (unit > 0)
-            named[f"{ours}.{unit}.branch.{2 * part}.weight"] = tensors[f"{theirs}conv{conv}.weight"]
-            if (unit, part) != (0, 0):  # the very first one closes the stage before
-                place = "activation" if part == 0 else f"branch.{2 * part - 1}"
-                folded = _folded(tensors, f"{theirs}batchnorm{3 * unit + part}")
-                named |= _activation(f"{ours}.{unit}.{place}", folded)
-    closing = _folded(tensors, f"stage{stage + 1}_batchnorm0")
-    return named | _activation(f"{ours}.{units}", closing)
+def _fill_stage(stage: nn.Module, number: int, tensors: dict[str, Tensor]) -> None:
+    # The file counts convolutions and BatchNorms in the order in which our units hold them: the
+    # shortcut of the first unit behind its branch. BatchNorm 0 closes the stage before.
+    convolutions = [module for module in stage.modules() if isinstance(module, nn.Conv2d)]
+    for place, convolution in enumerate(convolutions):
+        convolution.load_state_dict({"weight": tensors[f"stage{number}_conv{place}.weight"]})
+    norms = [module for module in stage.modules() if isinstance(module, Affine)]
+    names = [f"stage{number}_batchnorm{place}" for place in range(1, len(norms))]
+    for norm, name in zip(norms, [*names, f"stage{number + 1}_batchnorm0"], strict=True):
+        norm.load_state_dict(_folded(tensors, name))
 
 
-def _activation(name: str, folded: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    weight, bias = folded
-    return {f"{name}.0.weight": weight, f"{name}.0.bias": bias}
-
-
-def _folded(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of a BatchNorm, computed in float64."""
+def _folded(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    # Scale and shift of a BatchNorm, in float64. They stand beside the convolutions, not inside,
+    # so these keep their 16-bit values exactly.
     gamma, beta, mean, variance = (
         tensors[f"{name}.{part}"].double()
         for part in ("gamma", "beta", "running_mean", "running_var")
     )
     scale = gamma / torch.sqrt(variance + EPSILON)
-    return scale.float(), (beta - mean * scale).float()
+    return {"weight": scale.float(), "bias": (beta - mean * scale).float()}

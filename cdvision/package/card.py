@@ -16,24 +16,16 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """One of the named arrays of integers that a stream holds.
+    """One of the named arrays of integers in a stream: its layer, its shape and its range."""
 
-    Attributes:
-        layer: id of the layer that it is in.
-        channels: length of its first axis.
-        stride: of a map, whose other axes are those of the network input over this, rounded up;
-            None where the shape does not depend on the image.
-        sides: the other axes where they are fixed.
-        low: least integer.
-        high: greatest integer.
-    """
-
-    layer: int
-    channels: int
+    layer: int  # id
+    channels: int  # length of the first axis
+    # Of a map, whose other axes are those of the network input over this, rounded up; None where
+    # the shape does not depend on the image.
     stride: int | None = None
-    sides: tuple[int, ...] = ()
-    low: int = 0
-    high: int = 0
+    sides: tuple[int, ...] = ()  # the other axes where they are fixed
+    low: int = 0  # least integer
+    high: int = 0  # greatest integer
 
     def shape(self, size: Size) -> tuple[int, ...]:
         """Return the array's shape for a network input of (width, height) pixels."""
@@ -45,7 +37,7 @@ class LatentSpec:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a tail expects at its split point: real values (channels, H / stride, W / stride).
+    """Features at a tail's split point: real values (channels, H / stride, W / stride).
 
     ``cells`` is set where the map is cells x cells, whatever the image's size.
     """
@@ -57,38 +49,27 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class TailSpec:
-    """One task network: its features, its tasks, and the names of its classes.
+    """One task network: its features, its tasks, and the names of its classes."""
 
-    Attributes:
-        tasks: what it answers: ``detect``, ``segment``, ``classify``, ``attributes``,
-            ``reconstruct``.
-        features: what it expects at its split point.
-        classes: name of its list of classes.
-        description: for readers.
-        head: how dense outputs become answers, a name among ``cdvision.heads.registry``.
-        settings: what that kind of head has to know, as JSON values.
-        layers: ids of the layers that it is answered from, in the order of the stream.
-        least_layers: how many of them have to be there; the others make the answer better.
-    """
-
-    tasks: tuple[str, ...]
-    features: FeatureSpec
-    classes: str
-    description: str = ""
+    tasks: tuple[str, ...]  # names of tasks that it answers
+    features: FeatureSpec  # at its split point
+    classes: str  # name of its list of classes
+    description: str = ""  # for readers
+    # How dense outputs become answers, a name among ``cdvision.heads.registry``.
     head: str = "distribution"
+    # What that kind of head has to know, as JSON values.
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # Ids of the layers that it is answered from, in the order of the stream.
     layers: tuple[int, ...] = (0,)
-    least_layers: int = 1
+    least_layers: int = 1  # how many of them have to be there; the others make the answer better
 
 
 @dataclass(frozen=True)
 class SenderGraph:
-    """One dense graph of a sender.
+    """One dense graph of a sender, from a picture to the latents of some layers.
 
-    Attributes:
-        layers: ids of the layers whose latents it gives.
-        picture: its input: ``image``, the network input, or ``window``, the central square.
-        multiply_adds: for a network input of the card's size, a square; 0 where not counted.
+    ``picture`` is ``image``, the network input, or ``window``, the central square.
+    ``multiply_adds`` are of a square network input of the card's size; 0 where not counted.
     """
 
     layers: tuple[int, ...]
@@ -100,10 +81,8 @@ class SenderGraph:
 class SenderSpec:
     """One way to encode: other senders of a model write streams for the same receiver.
 
-    Attributes:
-        graphs: what it runs, by the graphs' names.
-        milliseconds: from pixels to the whole stream, at the card's size; None where not measured.
-        measured_on: the machine of that time.
+    ``milliseconds`` on the machine ``measured_on`` go from pixels to the whole stream, at the
+    card's size; None where not measured.
     """
 
     graphs: Mapping[str, SenderGraph]
@@ -112,7 +91,7 @@ class SenderSpec:
 
     @property
     def multiply_adds(self) -> int:
-        """Of all its graphs."""
+        """Multiply-adds of all its graphs."""
         return sum(graph.multiply_adds for graph in self.graphs.values())
 
 
@@ -120,9 +99,7 @@ class SenderSpec:
 class WindowSpec:
     """The central square of a photo, which the encoder of a descriptor looks at.
 
-    Attributes:
-        side: pixels that it is resampled to.
-        crop: its side over the photo's short side.
+    It takes ``crop`` of the photo's short side and is resampled to ``side`` pixels.
     """
 
     side: int
@@ -131,28 +108,19 @@ class WindowSpec:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How an image becomes a network input.
+    """How an image becomes a network input."""
 
-    Attributes:
-        size: long side of the network input where the photo is at least as large, pixels.
-        multiple: both sides are padded to a multiple of this.
-        max_size: longest side that a stream may ask for; bounds a receiver's memory.
-        padding: RGB colour of the padding.
-        least_size: smaller photos are enlarged to this long side; those between are not.
-        fit: ``pad`` keeps the whole photo and its aspect, ``square`` takes its central square.
-        least_score: photos whose ``score``, an output of the encoder's graph, is lower are not
-            what the model is for; None where it takes any.
-        window: the sender's second look at the photo, where it has one.
-    """
-
-    size: int
-    multiple: int
-    max_size: int
-    padding: tuple[int, int, int]
-    least_size: int = 224
+    size: int  # long side of the network input where the photo is at least as large, pixels
+    multiple: int  # both sides are padded to a multiple of this
+    max_size: int  # longest side that a stream may ask for; bounds a receiver's memory
+    padding: tuple[int, int, int]  # RGB colour of the padding
+    least_size: int = 224  # smaller photos are enlarged to this long side; those between are not
+    # ``pad`` keeps the whole photo and its aspect, ``square`` takes its central square.
     fit: str = "pad"
+    # Photos whose ``score``, an output of the encoder's graph, is lower are not what the model is
+    # for; None where it takes any.
     least_score: float | None = None
-    window: WindowSpec | None = None
+    window: WindowSpec | None = None  # the sender's second look at the photo, where it has one
 
 
 # How models of photos take theirs.
@@ -211,8 +179,7 @@ class ModelCard:
     def graph_for(self, task: str, tail: str) -> str:
         """Return the graph that answers a task: its own where there is one, else the tail's.
 
-        A dense detector has a graph ``segment.TAIL`` beside ``answer.TAIL``: detecting alone costs
-        less. A task's own graph gives everything that the tail's gives.
+        A task's own graph, such as ``segment.TAIL``, gives everything that ``answer.TAIL`` gives.
         """
         own = f"{task}.{tail}"
         return own if f"{own}.onnx" in self.files else f"answer.{tail}"
@@ -225,6 +192,7 @@ class ModelCard:
             if tail is None:
                 continue
             graph = self.graph_for(task, tail)
+            # A task's own graph takes the place of the tail's, which gives less.
             if tail not in graphs or not graph.startswith("answer."):
                 graphs[tail] = graph
         return graphs

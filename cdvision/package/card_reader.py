@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cdvision.errors import ModelError
 from cdvision.package.card import (
@@ -23,34 +24,45 @@ from cdvision.package.card import (
     WindowSpec,
 )
 
+Card = TypeVar("Card")
+
 
 def read_card(folder: Path) -> ModelCard:
     """Read and check ``folder/model.json``; raises ModelError."""
-    path = folder / CARD_FILE
+    return read_json(folder / CARD_FILE, "model package", "card", CARD_FORMAT, _card_from)
+
+
+def read_json(
+    path: Path, folder: str, card: str, number: int, build: Callable[[dict[str, Any]], Card]
+) -> Card:
+    """Read the JSON file that describes a folder, and ``build`` a card of its values.
+
+    Messages call its ``folder`` and the ``card`` so; ``number`` is that of the card's format.
+
+    Raises:
+        ModelError: the file is missing, of another format, or ``build`` refuses its values.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"{folder} is no model package: {CARD_FILE} cannot be read") from error
+        raise ModelError(f"{path.parent} is no {folder}: {path.name} cannot be read") from error
     except ValueError as error:
         raise ModelError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict) or values.get("format") != CARD_FORMAT:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise ModelError(f"{path}: expected card format {CARD_FORMAT}, found {found}")
+    found = values.get("format") if isinstance(values, dict) else type(values).__name__
+    if found != number:
+        raise ModelError(f"{path}: expected {card} format {number}, found {found}")
     try:
-        card = _card_from(values)
-        _check_values(card)
+        return build(values)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ModelError(f"{path}: the card lacks or misnames a field ({error})") from error
-    return card
 
 
 def _card_from(values: dict[str, Any]) -> ModelCard:
     picture = values["input"]
+    window = None if picture.get("window") is None else WindowSpec(**picture["window"])
     parts = {
         "tails": {name: _tail_from(tail) for name, tail in values["tails"].items()},
-        "input": InputSpec(
-            **{**picture, "padding": tuple(picture["padding"]), "window": _window_from(picture)}
-        ),
+        "input": InputSpec(**{**picture, "padding": tuple(picture["padding"]), "window": window}),
         "latents": {
             name: LatentSpec(**{**spec, "sides": tuple(spec.get("sides", ()))})
             for name, spec in values["latents"].items()
@@ -59,12 +71,9 @@ def _card_from(values: dict[str, Any]) -> ModelCard:
         "provenance": tuple(values["provenance"]),
         "metrics": tuple(values["metrics"]),
     }
-    return ModelCard(**{**values, **parts})
-
-
-def _window_from(values: dict[str, Any]) -> WindowSpec | None:
-    window = values.get("window")
-    return None if window is None else WindowSpec(**window)
+    card = ModelCard(**{**values, **parts})
+    _check_values(card)
+    return card
 
 
 def _tail_from(values: dict[str, Any]) -> TailSpec:
@@ -164,15 +173,10 @@ def _check_layers(name: str, layers: tuple[int, ...], card: ModelCard) -> None:
 def _counts(card: ModelCard) -> dict[str, object]:
     """Return every number that a size is computed from, by its name in the card."""
     picture = card.input
-    counts: dict[str, object] = {
-        "codec": card.codec,
-        "qualities": card.qualities,
-        "default_quality": card.default_quality,
-        "input.size": picture.size,
-        "input.multiple": picture.multiple,
-        "input.max_size": picture.max_size,
-        "input.least_size": picture.least_size,
-    }
+    names = ("codec", "qualities", "default_quality")
+    counts: dict[str, object] = {name: getattr(card, name) for name in names}
+    sizes = ("size", "multiple", "max_size", "least_size")
+    counts |= {f"input.{name}": getattr(picture, name) for name in sizes}
     if picture.window is not None:
         counts["input.window.side"] = picture.window.side
     for name, tail in card.tails.items():

@@ -16,6 +16,7 @@ from typing import Any
 from cdvision.errors import ModelError
 
 HYPERPRIOR, CHECKERBOARD, HSC, SFIC_STYLE, DESCRIBED_MAP = 1, 2, 3, 4, 5
+# Number in a stream's header -> "module:Class" of its coder.
 CODECS = {
     HYPERPRIOR: "cdvision.entropy.hyperprior:HyperpriorCoder",
     CHECKERBOARD: "cdvision.models.dicm.receiver.coder:CheckerboardCoder",
@@ -23,33 +24,29 @@ CODECS = {
     SFIC_STYLE: "cdvision.models.faces.receiver.style_layers:StyleLayersCoder",
     DESCRIBED_MAP: "cdvision.models.small.receiver.coder:DescribedMapCoder",
 }
-"""Number in a stream's header -> "module:Class" of its coder."""
 
+# Name of a family -> "module:NAME" of its ``Family``.
 FAMILIES = {
     "small": "cdvision.models.small.family:FAMILY",
     "dicm": "cdvision.models.dicm.family:FAMILY",
     "faces": "cdvision.models.faces.family:FAMILY",
     "any_network": "cdvision.models.any_network.family:FAMILY",
 }
-"""Name of a family -> "module:NAME" of its ``Family``."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where the parts of a family are; each is named as "module:name" and imported when needed.
+    """Where the parts of a family are; each is named as "module:name" and imported when needed."""
 
-    Attributes:
-        graphs: for each network that a card may name, the module of its dense graphs.
-        commands: for each group of the command line (``train``, ``bench``), its commands.
-        builders: for each stage whose runs ``cdvision train package`` takes, what builds a package.
-        costs: for each name that ``cdvision models --cost`` takes, the table of its parts.
-        uncompressed: for each network that a card may name, its uncompressed task networks.
-    """
-
+    # For each network that a card may name, the module of its dense graphs.
     graphs: Mapping[str, str] = field(default_factory=dict)
+    # For each group of the command line (``train``, ``bench``), its commands.
     commands: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # For each stage whose runs ``cdvision train package`` takes, what builds a package.
     builders: Mapping[str, str] = field(default_factory=dict)
+    # For each name that ``cdvision models --cost`` takes, the table of its parts.
     costs: Mapping[str, str] = field(default_factory=dict)
+    # For each network that a card may name, its uncompressed task networks.
     uncompressed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,14 +74,10 @@ def families() -> tuple[Family, ...]:
 
 
 def find_part(kind: str, name: str) -> Any:
-    """Import one part of a family.
-
-    Args:
-        kind: a field of ``Family`` that maps names to parts: ``"graphs"``, ``"costs"`` ...
-        name: of the part.
+    """Import one part of a family; ``kind`` is a field of ``Family`` such as ``"graphs"``.
 
     Raises:
-        ModelError: no family has it.
+        ModelError: no family has a part of that name.
     """
     parts = known_parts(kind)
     if name not in parts:

@@ -31,18 +31,13 @@ LAYER_COUNT = "layers"  # input: (N,) int64, how many layers of each stream have
 
 
 def cheapest_graph(card: ModelCard, graph: str, inputs: Arrays) -> tuple[str, Arrays]:
-    """Return the graph that gives a graph's outputs for the least work, and what it takes.
+    """Return the graph that gives the outputs of ``graph`` for the least work, and its inputs.
 
-    Args:
-        card: of the package that holds the graphs.
-        graph: a graph's name, such as ``"answer.attributes"``.
-        inputs: of that graph, any batch.
+    ``inputs`` are those of ``graph``, any batch.
     """
     kind, _, tail = graph.partition(".")
     count, base = inputs.get(LAYER_COUNT), f"{BASE}.{tail}"
-    if kind != ANSWER or count is None or f"{base}.onnx" not in card.files:
-        return graph, inputs
-    if (count > 1).any():
+    if kind != ANSWER or count is None or f"{base}.onnx" not in card.files or (count > 1).any():
         return graph, inputs
     names = [*card.latents_of(card.tails[tail].layers[:1]), QUALITY]
     return base, {name: inputs[name] for name in names}

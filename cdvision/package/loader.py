@@ -28,10 +28,8 @@ WEIGHTS_FILE = "weights.safetensors"
 class ModelPackage:
     """A checked folder; its parts are read when they are first needed.
 
-    Attributes:
-        folder: of the model.
-        card: of the model, with one tail more for each attached tap.
-        attached: folders of the graphs that came with taps, by file name.
+    The card has one tail more for each attached tap; ``attached`` gives the folders of the graphs
+    that came with taps, by file name.
     """
 
     folder: Path

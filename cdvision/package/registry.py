@@ -19,14 +19,8 @@ DEFAULT_MODEL = "small"
 class ModelInfo:
     """One installed model, as `cdvision models` lists it.
 
-    Attributes:
-        name: of the model.
-        description: in one line.
-        tasks: what it answers.
-        size_bytes: of all its files.
-        path: of its folder.
-        input_size: long side of its network input, pixels: what its senders' figures are of.
-        senders: by name; the first is the default.
+    ``size_bytes`` are those of all files in the folder ``path``. Figures of the senders, of which
+    the first is the default, are of a network input whose long side has ``input_size`` pixels.
     """
 
     name: str
@@ -38,9 +32,20 @@ class ModelInfo:
     senders: Mapping[str, SenderSpec]
 
 
-def installed_models() -> list[ModelInfo]:
+def list_models() -> list[ModelInfo]:
     """List the models of this installation, by name."""
-    return [_info(card, folder) for folder, card in _cards()]
+    return [
+        ModelInfo(
+            name=card.name,
+            description=card.description,
+            tasks=card.tasks,
+            size_bytes=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+            path=folder,
+            input_size=card.input.size,
+            senders=card.senders,
+        )
+        for folder, card in _cards()
+    ]
 
 
 def model_folder(name: str | Path) -> Path:
@@ -63,20 +68,12 @@ def folder_for_fingerprint(fingerprint: bytes) -> Path:
         if card.fingerprint.startswith(fingerprint.hex()):
             return folder
     known = ", ".join(f"{card.fingerprint[:8]} ({card.name})" for _, card in _cards())
-    raise BitstreamError(
-        "model fingerprint", offset=5, expected=f"an installed model's: {known or 'none'}",
-        found=f"{fingerprint.hex()}; pass the folder of the model that wrote it",
-    )  # fmt: skip
+    expected = f"an installed model's: {known or 'none'}"
+    found = f"{fingerprint.hex()}; pass the folder of the model that wrote it"
+    raise BitstreamError("model fingerprint", offset=5, expected=expected, found=found)
 
 
 @cache
 def _cards() -> tuple[tuple[Path, ModelCard], ...]:
     folders = sorted(path.parent for path in MODELS.glob(f"*/packages/*/{CARD_FILE}"))
     return tuple((folder, read_card(folder)) for folder in folders)
-
-
-def _info(card: ModelCard, folder: Path) -> ModelInfo:
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return ModelInfo(
-        card.name, card.description, card.tasks, size, folder, card.input.size, card.senders
-    )

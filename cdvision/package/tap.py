@@ -18,6 +18,7 @@ from typing import Any
 from cdvision.entropy.map_coder import SYMBOLS
 from cdvision.errors import BitstreamError, ModelError
 from cdvision.package.card import FeatureSpec, TailSpec
+from cdvision.package.card_reader import read_json
 from cdvision.package.loader import ModelPackage, check_file, load_package
 from cdvision.package.registry import folder_for_fingerprint, model_folder
 
@@ -29,32 +30,20 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class TapCard:
-    """What ``tap.json`` says.
+    """The values of ``tap.json``."""
 
-    Attributes:
-        name: of the tap; ``Stream.features`` and ``Stream.dense`` are asked with it.
-        model: name of the model whose streams it reads.
-        fingerprint: of that model: of no other model's streams could it make sense.
-        features: what the network expects at its split point.
-        network: where the network came from, its split point and its weights.
-        outputs: names of the network's outputs in ``answer.NAME``; empty without that graph.
-        preprocessing: how pixels enter the network.
-        training: how the tap was fitted.
-        metrics: measured figures, one entry a quality, and the photos that they are of.
-        files: SHA-256 of every file beside.
-        format: of this card.
-    """
-
-    name: str
-    model: str
-    fingerprint: str
-    features: FeatureSpec
-    network: Mapping[str, Any]
+    name: str  # of the tap; ``Stream.features`` and ``Stream.dense`` are asked with it
+    model: str  # name of the model whose streams it reads
+    fingerprint: str  # of that model: of no other model's streams could it make sense
+    features: FeatureSpec  # at the network's split point
+    network: Mapping[str, Any]  # where the network came from, its split point and its weights
+    # Names of the network's outputs in ``answer.NAME``; empty without that graph.
     outputs: tuple[str, ...]
-    preprocessing: Mapping[str, Any]
-    training: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]  # how pixels enter the network
+    training: Mapping[str, Any]  # how the tap was fitted
+    # Measured figures, one entry a quality, and the photos that they are of.
     metrics: Mapping[str, Any]
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of every file beside
     format: int = TAP_FORMAT
 
     def to_json(self) -> str:
@@ -62,11 +51,7 @@ class TapCard:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     def tail(self, layer: int) -> TailSpec:
-        """Return what the model's card says of the network once the tap is attached.
-
-        Args:
-            layer: id of the layer with the model's map.
-        """
+        """Return the network's tail on the model's card; ``layer`` is the id of the map's layer."""
         text = f"{self.network.get('source')} after {self.network.get('split')}"
         return TailSpec((), self.features, classes="", description=text, head=RAW, layers=(layer,))
 
@@ -82,23 +67,9 @@ def read_tap(folder: str | Path) -> TapCard:
     Raises:
         ModelError: there is no tap, or a file is missing or differs from its hash.
     """
-    folder = Path(folder)
-    path = folder / TAP_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{folder} is no tap: {TAP_FILE} cannot be read") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict) or values.get("format") != TAP_FORMAT:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise ModelError(f"{path}: expected tap format {TAP_FORMAT}, found {found}")
-    try:
-        card = _card_from(values)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ModelError(f"{path}: the card lacks or misnames a field ({error})") from error
+    card = read_json(Path(folder) / TAP_FILE, "tap", "tap", TAP_FORMAT, _card_from)
     for name, expected in card.files.items():
-        check_file(folder / name, expected)
+        check_file(Path(folder) / name, expected)
     return card
 
 
@@ -126,11 +97,7 @@ def check_tap_name(name: str) -> None:
 
 
 def load_with_taps(name: str | Path, taps: Sequence[str | Path] = ()) -> ModelPackage:
-    """Load a package and attach taps to it.
-
-    Args:
-        name: a model's name or folder, or the folder of a tap, which names its model.
-        taps: folders of taps.
+    """Load a package, by a model's name or folder or by a tap's folder, and attach taps to it.
 
     Raises:
         ModelError: no such model or tap, one is damaged, or a tap belongs to another model.

@@ -1,8 +1,4 @@
-"""What clusters call: tables of streams in, tables of results out; tables of images likewise.
-
-Neither Ray nor Spark is needed here, and neither is imported. The model is loaded when a class is
-made, which Ray does once an actor.
-"""
+"""What clusters call: tables of streams in, tables of results out; tables of images likewise."""
 
 from __future__ import annotations
 
@@ -79,16 +75,8 @@ class PhotoEncoder:
     """Encodes a table of image files into a table of streams.
 
     Columns of the result: ``key`` (string), ``stream`` (binary, null where it failed),
-    ``photo_bytes`` (int64), ``error`` (string, null where all went well).
-
-    Args:
-        model: name or folder of the model.
-        quality: 1 to 8; the card's default where None.
-        size: long side of the network input; the card's rule where None.
-        column: column with the bytes of image files.
-        key: column of their names.
-        device: ``"cpu"`` or ``"cuda"``.
-        threads: threads of the engine; 1 because a cluster gives each actor its own core.
+    ``photo_bytes`` (int64), ``error`` (string, null where all went well). ``column`` holds the
+    files, ``key`` their names; other arguments are those of ``cdvision.load`` and ``Model.encode``.
     """
 
     def __init__(
@@ -121,17 +109,14 @@ class PhotoEncoder:
             return {**row, "error": str(error)}
 
     def _schema(self) -> pa.Schema:
+        # Named, as a batch of failures alone would make a column of nulls: another type.
         pa = self._pa
         fields = {"key": pa.string(), "stream": pa.binary(), "photo_bytes": pa.int64()}
         return pa.schema([*fields.items(), ("error", pa.string())])
 
 
 def column_values(batch: Batch, name: str) -> list[Any]:
-    """Return one column of an Arrow table, a pandas frame or a dict of arrays.
-
-    Raises:
-        CdvisionError: there is no such column.
-    """
+    """Return one column of an Arrow table, a pandas frame or a dict of arrays; it must be there."""
     names = list(getattr(batch, "column_names", batch))
     if name not in names:
         raise CdvisionError(f"expected a column {name!r}, found: {', '.join(map(str, names))}")

@@ -30,10 +30,7 @@ class CdvisionPredictor(StreamPredictor):
 
 
 class CdvisionEncoder(PhotoEncoder):
-    """``map_batches`` of ``ray.data.read_binary_files(..., include_paths=True)``.
-
-    Arguments are those of ``PhotoEncoder``; ``write_parquet`` what it returns.
-    """
+    """``map_batches`` of ``ray.data.read_binary_files(..., include_paths=True)``."""
 
 
 def actors(

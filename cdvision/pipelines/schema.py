@@ -1,8 +1,7 @@
 """The one table layout of results: the same columns and types whatever was asked or found.
 
-A row is a stream. Each ``Column`` of the table of tasks (``boxes``, ``classes`` ...) is a list of
-structs: null where that was not asked for or where the stream failed, empty where nothing was
-found. ``error`` is null where all went well.
+A row is a stream; a ``Column`` of the table of tasks is a list of structs: null where it was not
+asked for or the stream failed, empty where nothing was found.
 """
 
 from __future__ import annotations
@@ -20,14 +19,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-# Spark's words for types, as in ``Column.fields``, and Arrow's.
-ARROW_TYPES = {
-    "string": "string",
-    "bigint": "int64",
-    "int": "int32",
-    "float": "float32",
-    "boolean": "bool",
-}
+# Arrow's words for types where they differ from Spark's, which ``Column.fields`` uses.
+ARROW_TYPES = {"bigint": "int64", "int": "int32", "float": "float32"}
 
 
 def answer_columns() -> dict[str, Column]:
@@ -79,10 +72,9 @@ def result_row(result: AnalysisResult) -> Row:
     >>> row["key"], row["index"], row["bytes"], row["boxes"], row["error"]
     ('a', 3, 7, None, 'cut')
     """
-    width, height = result.image_size or (None, None)
     row: Row = dict.fromkeys(table_columns())
     row |= {"key": result.name, "index": result.index, "bytes": result.size}
-    row |= {"width": width, "height": height}
+    row["width"], row["height"] = result.image_size or (None, None)
     for answer, column in answer_columns().items():
         if answer in result.answers:  # answers of one kind share a column
             row[column.name] = [*(row[column.name] or ()), *result.answers[answer].to_rows()]
@@ -106,6 +98,6 @@ def _spark_type(kind: str | Column) -> str:
 
 def _arrow_type(pa: Any, kind: str | Column) -> Any:
     if isinstance(kind, str):
-        return pa.type_for_alias(ARROW_TYPES[kind])
+        return pa.type_for_alias(ARROW_TYPES.get(kind, kind))
     fields = [(name, _arrow_type(pa, word)) for name, word in kind.fields.items()]
     return pa.list_(pa.struct(fields))

@@ -1,8 +1,6 @@
 """Where results go: JSON lines, CSV, Parquet, COCO json, or ``supervision``.
 
-A sink is written to as results come and holds little in memory. Its file appears under its name
-when all is written, whole; where something goes wrong on the way, nothing appears and what was
-there before stays.
+A file appears under its name when all is written, whole, or else not at all.
 """
 
 from __future__ import annotations
@@ -12,34 +10,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from cdvision.errors import CdvisionError
+from cdvision.optional_imports import import_optional
+from cdvision.pipelines.schema import arrow_schema, results_table
 from cdvision.pipelines.text_sinks import (
-    ERRORS_SUFFIX,
     CocoWriter,
     CsvWriter,
     JsonLinesWriter,
+    TextWriter,
     answers_with,
+    errors_path,
 )
+from cdvision.results import Detections
 
 if TYPE_CHECKING:
     import supervision as sv
 
     from cdvision.analysis import AnalysisResult
 
-
-class Writer(Protocol):
-    """What writes one format into a file of its own."""
-
-    def write(self, result: AnalysisResult) -> None:
-        """Write one result."""
-        ...
-
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        ...
+ROW_GROUP = 1024  # rows that are held until they are written together
 
 
 @dataclass(frozen=True)
@@ -51,16 +42,35 @@ class Written:
     errors: int
 
 
-def _parquet_writer(path: Path) -> Writer:
-    from cdvision.pipelines.parquet import ParquetSinkWriter
+class ParquetWriter:
+    """One result a row; the file has all columns, also where nothing was written."""
 
-    return ParquetSinkWriter(path)
+    def __init__(self, path: Path) -> None:
+        parquet = import_optional("pyarrow.parquet", "writing Parquet")
+        self._file = parquet.ParquetWriter(path, arrow_schema(), compression="zstd")
+        self._results: list[AnalysisResult] = []
+
+    def write(self, result: AnalysisResult) -> None:
+        """Keep one result until a row group is full."""
+        self._results.append(result)
+        if len(self._results) == ROW_GROUP:
+            self._write_group()
+
+    def close(self) -> None:
+        """Write what is left and the file's end."""
+        if self._results:
+            self._write_group()
+        self._file.close()
+
+    def _write_group(self) -> None:
+        self._file.write_table(results_table(self._results))
+        self._results = []
 
 
-WRITERS: dict[str, Callable[[Path], Writer]] = {
+WRITERS: dict[str, Callable[[Path], TextWriter | ParquetWriter]] = {
     ".jsonl": JsonLinesWriter,
     ".csv": CsvWriter,
-    ".parquet": _parquet_writer,
+    ".parquet": ParquetWriter,
     ".json": CocoWriter,
 }
 
@@ -105,15 +115,11 @@ class Sink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         parts = [self._part, errors_path(self._part)]
         try:
             self._writer.close()
+            # Renaming is atomic: who looks sees the old file or the new one, whole.
             if kind is None:
                 for part, path in zip(parts, [self.path, errors_path(self.path)], strict=True):
                     if part.exists():
@@ -143,8 +149,6 @@ def supervision_detections(
     Raises:
         CdvisionError: supervision is not installed, or no answer can be converted.
     """
-    from cdvision.results import Detections
-
     for result in results:
         if result.error is None:
             found = answers_with("to_supervision", result)
@@ -155,8 +159,3 @@ def supervision_detections(
             if result.error is not None:
                 converted.metadata["error"] = str(result.error)
             yield result.name, converted
-
-
-def errors_path(path: Path) -> Path:
-    """Return where a format without room for errors leaves them."""
-    return path.with_name(path.name + ERRORS_SUFFIX)

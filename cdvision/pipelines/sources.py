@@ -1,7 +1,6 @@
 """Where streams come from: folders, globs, single files, WebDataset tars and Parquet.
 
-Each source yields (key, bytes) pairs, one after the other: nothing is read ahead. What cannot be
-read yields (key, error), which becomes an error record; a container that is damaged raises.
+Each yields (key, bytes) pairs, or (key, error) for an error record; a damaged container raises.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def read_source(
     if path.is_dir():
         return folder_streams(path)
     if not path.exists():
-        return _glob_streams(str(source), column, key)
+        return _glob_streams(str(source), column=column, key=key)
     if path.name.endswith(TAR_SUFFIXES):
         return tar_streams(path)
     if path.suffix == PARQUET_SUFFIX:
@@ -68,11 +67,9 @@ def folder_streams(folder: str | Path) -> Iterator[Keyed]:
 
 
 def tar_streams(path: str | Path) -> Iterator[Keyed]:
-    """Yield the ``.cdv`` members of a WebDataset tar in their order; keys are their names there.
-
-    The file is read from front to back, so that compressed tars and pipes do.
-    """
+    """Yield the ``.cdv`` members of a WebDataset tar in their order; keys are their names there."""
     try:
+        # Front to back ("r|*"), so that compressed tars and pipes can be read.
         with tarfile.open(path, "r|*") as tar:
             for member in tar:
                 if member.isfile() and member.name.endswith(STREAM_SUFFIX):
@@ -113,7 +110,7 @@ def _cell(name: object, content: object, number: int, column: str) -> Keyed:
     return key, CdvisionError(f"row {number}: expected bytes in {column!r}, found {found}")
 
 
-def _glob_streams(pattern: str, column: str, key: str) -> Iterator[Keyed]:
+def _glob_streams(pattern: str, **columns: str) -> Iterator[Keyed]:
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
         raise CdvisionError(f"{pattern}: no such file or folder, and nothing matches it")
@@ -121,7 +118,7 @@ def _glob_streams(pattern: str, column: str, key: str) -> Iterator[Keyed]:
         if match.endswith(STREAM_SUFFIX) and Path(match).is_file():
             yield _read(Path(match), match)  # names alone may repeat from folder to folder
         else:
-            yield from read_source(match, column=column, key=key)
+            yield from read_source(match, **columns)
 
 
 def _read(path: Path, key: str) -> Keyed:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cdvision.errors import CdvisionError
 from cdvision.package.families import imported
 from cdvision.pipelines.schema import answer_columns
-from cdvision.results.coco_categories import COCO_CATEGORY_IDS
+from cdvision.results.connectors import COCO_CATEGORY_IDS
 from cdvision.tasks import tasks
 
 if TYPE_CHECKING:
     from cdvision.analysis import AnalysisResult
-
-ERRORS_SUFFIX = ".errors.jsonl"
 
 # One line of CSV tells an entry of any column, so entries of all kinds share names.
 CSV_NAMES = {"probability": "confidence", "name": "class_name"}
@@ -48,32 +46,39 @@ def json_line(result: AnalysisResult) -> str:
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
 
 
-class JsonLinesWriter:
-    """One result a line; see ``json_line``."""
+class TextWriter:
+    """Base of what writes one format into a text file of its own."""
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("w", encoding="utf-8")
+        self._file: TextIO = path.open("w", encoding="utf-8", newline="")
+
+    def write(self, result: AnalysisResult) -> None:
+        """Write one result."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._file.close()
+
+
+class JsonLinesWriter(TextWriter):
+    """One result a line; see ``json_line``."""
 
     def write(self, result: AnalysisResult) -> None:
         """Write one line."""
         self._file.write(json_line(result) + "\n")
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
-
-class CsvWriter:
+class CsvWriter(TextWriter):
     """One entry of a column a line, such as a box, a class, or an attribute that is present.
 
-    A stream in which nothing was found, or that failed, has a line too.
-
-    ``kind`` is that of the entry's column (``box``, ``class``, ``attribute`` ...), ``nothing`` or
-    ``error``; ``confidence`` of a class or attribute is its probability.
+    A stream in which nothing was found, or that failed, has a line too. ``kind`` is that of the
+    entry's column (``box``, ``class``, ``attribute`` ...), ``nothing`` or ``error``;
+    ``confidence`` of a class or attribute is its probability.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
+        super().__init__(path)
         self._csv = csv.DictWriter(self._file, csv_header(), restval="")
         self._csv.writeheader()
 
@@ -81,10 +86,6 @@ class CsvWriter:
         """Write the lines of one result."""
         common = {"key": result.name, "index": result.index}
         self._csv.writerows({**line, **common} for line in csv_lines(result))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def csv_header() -> list[str]:
@@ -115,40 +116,35 @@ def _csv_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class CocoWriter:
+class CocoWriter(TextWriter):
     """COCO results, as ``pycocotools`` loads them; errors go to a file beside it.
 
     The image id is the number at the end of a key's stem (``000000000139.cdv``: 139), or the
-    stream's index where there is none.
-
-    Args:
-        path: of the file.
-        category_ids: category of each class; COCO's own numbers, with their gaps, by default.
+    stream's index where there is none. Categories have COCO's own numbers, with their gaps.
     """
 
-    def __init__(self, path: Path, category_ids: Sequence[int] = COCO_CATEGORY_IDS) -> None:
-        self._path, self._category_ids = path, category_ids
-        self._first, self._seen = True, set[int]()
-        self._file: TextIO = path.open("w", encoding="utf-8")
-        self._file.write("[")
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._errors, self._seen = errors_path(path), set[int]()
+        self._before = "["
 
     def write(self, result: AnalysisResult) -> None:
         """Write the entries of one result, or its error."""
         if result.error is not None:
-            errors = self._path.with_name(self._path.name + ERRORS_SUFFIX)
-            with errors.open("a", encoding="utf-8") as file:
+            with self._errors.open("a", encoding="utf-8") as file:
                 file.write(json_line(result) + "\n")
             return
         answers, image_id = answers_with("to_coco", result), self._image_id(result)
         for answer in answers:
-            for entry in answer.to_coco(image_id, self._category_ids):
-                self._file.write(("\n" if self._first else ",\n") + json.dumps(entry))
-                self._first = False
+            for entry in answer.to_coco(image_id, COCO_CATEGORY_IDS):
+                # A list is written entry by entry: what was found need not fit in memory.
+                self._file.write(f"{self._before}\n{json.dumps(entry)}")
+                self._before = ","
 
     def close(self) -> None:
         """End the list and close the file."""
-        self._file.write("\n]\n")
-        self._file.close()
+        self._file.write("[\n]\n" if self._before == "[" else "\n]\n")
+        super().close()
 
     def _image_id(self, result: AnalysisResult) -> int:
         number = LAST_NUMBER.search(Path(result.name).stem)
@@ -163,14 +159,15 @@ class CocoWriter:
 
 
 def answers_with(method: str, result: AnalysisResult) -> list[Any]:
-    """Return the answers of a result that offer a method, ``"to_coco"`` say.
-
-    Raises:
-        CdvisionError: none does; the message names the tasks whose answers do.
-    """
+    """Return the answers of a result that offer a method; raises CdvisionError where none does."""
     found = [answer for answer in result.answers.values() if hasattr(answer, method)]
     if not found:
         able = [task.name for task in tasks().values() if hasattr(imported(task.result), method)]
         asked = " or ".join(map(repr, able))
         raise CdvisionError(f"{result.name}: no answer offers {method}; ask for {asked}")
     return found
+
+
+def errors_path(path: Path) -> Path:
+    """Return where a format without room for errors leaves them."""
+    return path.with_name(path.name + ".errors.jsonl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdvision.results.attributes import Attribute, Attributes
 from cdvision.results.checks import ResultError
 from cdvision.results.classification import Classification
-from cdvision.results.coco_categories import COCO_CATEGORY_IDS
+from cdvision.results.connectors import COCO_CATEGORY_IDS
 from cdvision.results.detections import Detection, Detections
 
 __all__ = [

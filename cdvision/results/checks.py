@@ -24,12 +24,21 @@ def check_array(
         shape: one entry per axis; a letter such as ``"n"`` stands for any length.
         dtype: a concrete scalar type, or an abstract one such as ``np.str_``.
     """
-    if _fits(array, shape, dtype):
-        return
+    found = f"a {type(array).__name__}"
+    if isinstance(array, np.ndarray):
+        # an abstract type such as np.str_ stands for texts of every width
+        right_dtype = array.dtype.type is dtype or np.issubdtype(array.dtype, dtype)
+        right_shape = array.ndim == len(shape) and all(
+            isinstance(want, str) or have == want
+            for have, want in zip(array.shape, shape, strict=True)
+        )
+        if right_dtype and right_shape:
+            return
+        found = f"an np.ndarray of {array.dtype} with shape {array.shape}"
     wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
     raise ResultError(
         f"{name} must be a {len(shape)}D np.ndarray of {dtype.__name__} with shape ({wanted}), "
-        f"but got {_in_words(array)}"
+        f"but got {found}"
     )
 
 
@@ -52,20 +61,3 @@ def check_image_size(image_size: object) -> tuple[int, int]:
     raise ResultError(
         f"image_size must be two positive integers (width, height), but got {image_size!r}"
     )
-
-
-def _fits(array: object, shape: tuple[int | str, ...], dtype: type[np.generic]) -> bool:
-    if not isinstance(array, np.ndarray):
-        return False
-    if array.dtype.type is not dtype and not np.issubdtype(array.dtype, dtype):
-        return False
-    pairs = zip(array.shape, shape, strict=False)
-    return array.ndim == len(shape) and all(
-        isinstance(want, str) or have == want for have, want in pairs
-    )
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an np.ndarray of {value.dtype} with shape {value.shape}"
-    return f"a {type(value).__name__}"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.results import connectors
-from cdvision.results.checks import ResultError, check_array, check_image_size, check_same_length
+from cdvision.results.answer_rows import AnswerRows, text_table
+from cdvision.results.checks import ResultError, check_image_size, check_same_length
 from cdvision.results.masks import Rle
-from cdvision.results.text_table import text_table
 
 if TYPE_CHECKING:
-    import pandas as pd
     import supervision as sv
     from PIL import Image
 
@@ -38,7 +36,7 @@ class Detection(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Detections:
+class Detections(AnswerRows[Detection]):
     """The N objects found in one image.
 
     >>> found = Detections(
@@ -75,59 +73,41 @@ class Detections:
     image_size: tuple[int, int]
     mask: tuple[Rle, ...] | None = None
 
+    KEY: ClassVar = "detections"
+    COLUMNS: ClassVar = {
+        "xyxy": (("n", 4), np.float32),
+        "confidence": (("n",), np.float32),
+        "class_id": (("n",), np.int64),
+        "class_name": (("n",), np.str_),
+    }
+
     def __post_init__(self) -> None:
-        check_array("xyxy", self.xyxy, shape=("n", 4), dtype=np.float32)
-        check_array("confidence", self.confidence, shape=("n",), dtype=np.float32)
-        check_array("class_id", self.class_id, shape=("n",), dtype=np.int64)
-        check_array("class_name", self.class_name, shape=("n",), dtype=np.str_)
-        columns = {name: getattr(self, name) for name in ("confidence", "class_id", "class_name")}
-        check_same_length(len(self.xyxy), "xyxy", **columns)
+        super().__post_init__()
+        # Frozen: only object's own setter stores the size as two Python ints.
         object.__setattr__(self, "image_size", check_image_size(self.image_size))
         if self.mask is not None:
             _check_masks(self.mask, len(self.xyxy), self.image_size)
 
     @classmethod
-    def empty(cls, image_size: tuple[int, int]) -> Detections:
+    def empty(cls, image_size: tuple[int, int]) -> Self:
         """Return zero detections for an image of this (width, height)."""
-        return cls(
-            xyxy=np.zeros((0, 4), dtype=np.float32),
-            confidence=np.zeros(0, dtype=np.float32),
-            class_id=np.zeros(0, dtype=np.int64),
-            class_name=np.zeros(0, dtype=np.str_),
-            image_size=image_size,
-        )
+        return cls.from_dict({"image_size": image_size, "detections": []})
 
     def above(self, confidence: float) -> Detections:
         """Keep the boxes of at least this confidence."""
         return self[self.confidence >= confidence]
 
-    def __len__(self) -> int:
-        return len(self.xyxy)
-
     def __iter__(self) -> Iterator[Detection]:
         masks: Sequence[Rle | None] = self.mask if self.mask is not None else [None] * len(self)
-        columns = (self.confidence.tolist(), self.class_id.tolist(), self.class_name.tolist())
-        boxes = map(tuple, self.xyxy.tolist())
-        return (Detection(*row) for row in zip(boxes, *columns, masks, strict=True))
+        boxes, *columns = (getattr(self, name).tolist() for name in self.COLUMNS)
+        rows = zip(map(tuple, boxes), *columns, masks, strict=True)
+        return (Detection(*row) for row in rows)
 
     def __getitem__(self, index: Index) -> Detections:
         rows = _selected_rows(index, len(self))
-        return Detections(
-            xyxy=self.xyxy[rows],
-            confidence=self.confidence[rows],
-            class_id=self.class_id[rows],
-            class_name=self.class_name[rows],
-            image_size=self.image_size,
-            mask=None if self.mask is None else tuple(self.mask[row] for row in rows),
-        )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Detections):
-            return NotImplemented
-        arrays = ("xyxy", "confidence", "class_id", "class_name")
-        return (self.image_size, self.mask) == (other.image_size, other.mask) and all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in arrays
-        )
+        arrays = {name: getattr(self, name)[rows] for name in self.COLUMNS}
+        masks = None if self.mask is None else tuple(self.mask[row] for row in rows)
+        return Detections(**arrays, image_size=self.image_size, mask=masks)
 
     def __repr__(self) -> str:
         counts = Counter(self.class_name.tolist()).most_common(6)
@@ -144,36 +124,43 @@ class Detections:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values: boxes rounded to 0.01 pixel, confidences to 4 digits."""
-        return {
-            "image_size": list(self.image_size),
-            "detections": [_box_to_dict(box) for box in self],
-        }
+        rows = []
+        for box in self:
+            row: dict[str, Any] = {
+                "xyxy": [round(side, 2) for side in box.xyxy],
+                "confidence": round(box.confidence, self.DIGITS),
+                "class_id": box.class_id,
+                "class_name": box.class_name,
+            }
+            if box.mask is not None:
+                row["mask"] = connectors.plain_mask(box.mask)
+            rows.append(row)
+        return {"image_size": list(self.image_size), "detections": rows}
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return the boxes as entries of a table, unrounded; ``mask`` is a string of runs."""
-        return [_box_to_row(box) for box in self]
+        return [
+            {
+                **dict(zip(SIDES, box.xyxy, strict=True)),
+                "confidence": box.confidence,
+                "class_id": box.class_id,
+                "class_name": box.class_name,
+                "mask": None if box.mask is None else connectors.plain_mask(box.mask)["counts"],
+            }
+            for box in self
+        ]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Detections:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild from what `to_dict` returned."""
         rows = values["detections"]
-        return cls(
-            xyxy=np.array([row["xyxy"] for row in rows], dtype=np.float32).reshape(-1, 4),
-            confidence=np.array([row["confidence"] for row in rows], dtype=np.float32),
-            class_id=np.array([row["class_id"] for row in rows], dtype=np.int64),
-            class_name=np.array([row["class_name"] for row in rows], dtype=np.str_),
-            image_size=tuple(values["image_size"]),
-            mask=_masks_from_rows(rows),
-        )
-
-    def to_json(self) -> str:
-        """Return `to_dict` as one compact line of JSON."""
-        return json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Detections:
-        """Rebuild from what `to_json` returned."""
-        return cls.from_dict(json.loads(text))
+        masks = None
+        if any("mask" in row for row in rows):
+            masks = tuple(
+                Rle(size=list(row["mask"]["size"]), counts=row["mask"]["counts"].encode("ascii"))
+                for row in rows
+            )
+        return cls(**cls._arrays(rows), image_size=values["image_size"], mask=masks)
 
     def to_coco(
         self, image_id: int, category_ids: Sequence[int] | Mapping[int, int] | None = None
@@ -191,15 +178,10 @@ class Detections:
         """Return `supervision.Detections`; only here are masks decoded to dense arrays."""
         return connectors.supervision_detections(self)
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return a pandas table with one row per box."""
-        columns = {
-            **dict(zip(SIDES, self.xyxy.T, strict=True)),
-            "confidence": self.confidence,
-            "class_id": self.class_id,
-            "class_name": self.class_name.tolist(),
-        }
-        return connectors.data_frame(columns)
+    def _table_columns(self) -> dict[str, Any]:
+        _, *others = self.COLUMNS
+        sides = dict(zip(SIDES, self.xyxy.T, strict=True))
+        return {**sides, **{name: getattr(self, name) for name in others}}
 
     def draw(self, image: ImageLike, *, caption: str | None = None) -> Image.Image:
         """Draw boxes, labels and masks on a copy of the image.
@@ -236,34 +218,3 @@ def _check_masks(masks: object, count: int, image_size: tuple[int, int]) -> None
                 f"mask {number} must have size {expected} and counts in bytes, but got size "
                 f"{mask['size']} and counts in {type(mask['counts']).__name__}"
             )
-
-
-def _box_to_row(box: Detection) -> dict[str, Any]:
-    return {
-        **dict(zip(SIDES, box.xyxy, strict=True)),
-        "confidence": box.confidence,
-        "class_id": box.class_id,
-        "class_name": box.class_name,
-        "mask": None if box.mask is None else box.mask["counts"].decode("ascii"),
-    }
-
-
-def _box_to_dict(box: Detection) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "xyxy": [round(side, 2) for side in box.xyxy],
-        "confidence": round(box.confidence, 4),
-        "class_id": box.class_id,
-        "class_name": box.class_name,
-    }
-    if box.mask is not None:
-        values["mask"] = {**box.mask, "counts": box.mask["counts"].decode("ascii")}
-    return values
-
-
-def _masks_from_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Rle, ...] | None:
-    if not any("mask" in row for row in rows):
-        return None
-    return tuple(
-        Rle(size=list(row["mask"]["size"]), counts=row["mask"]["counts"].encode("ascii"))
-        for row in rows
-    )

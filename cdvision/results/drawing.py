@@ -40,14 +40,17 @@ def draw_detections(
     Raises:
         ImageError: the image has another aspect ratio than the one that was analysed.
     """
-    canvas = _as_rgb(image)
+    upright = read_photo(image)
+    # read_photo may return the caller's own image, which is not to be drawn on
+    canvas = upright.copy() if upright is image else upright
     across, down = _scale_to(canvas.size, detections.image_size)
     by_confidence = sorted(detections, key=lambda box: box.confidence)
     canvas = _with_masks(canvas, by_confidence)
     corners = [_scaled(box, across, down) for box in by_confidence]
     pen = ImageDraw.Draw(canvas)
+    line_width = max(1, round(float(np.hypot(*canvas.size)) / 360))
     for box, place in zip(by_confidence, corners, strict=True):
-        _draw_box(pen, place, class_colour(box.class_id), _line_width(canvas.size))
+        _draw_box(pen, place, class_colour(box.class_id), line_width)
     _draw_labels(pen, by_confidence[::-1], corners[::-1], canvas.size)
     return canvas if caption is None else with_caption(canvas, caption)
 
@@ -69,11 +72,6 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
     return result
 
 
-def _as_rgb(image: ImageLike) -> Image.Image:
-    upright = read_photo(image)
-    return upright.copy() if upright is image else upright
-
-
 def _scale_to(size: tuple[int, int], image_size: tuple[int, int]) -> tuple[float, float]:
     across, down = size[0] / image_size[0], size[1] / image_size[1]
     # One pixel of rounding weighs more than the tolerance in a small thumbnail.
@@ -91,22 +89,16 @@ def _scaled(box: Detection, across: float, down: float) -> Box:
     return round(left * across), round(top * down), round(right * across), round(bottom * down)
 
 
-def _diagonal(size: tuple[int, int]) -> float:
-    return float(np.hypot(*size))
-
-
-def _line_width(size: tuple[int, int]) -> int:
-    return max(1, round(_diagonal(size) / 360))
-
-
 def _font_size(size: tuple[int, int]) -> int:
-    return max(9, round(_diagonal(size) / 50))
+    # A fiftieth of the diagonal reads well in a thumbnail and on a wall; below 9 nothing does.
+    return max(9, round(float(np.hypot(*size)) / 50))
 
 
 def _with_masks(canvas: Image.Image, boxes: list[Detection]) -> Image.Image:
     for box in boxes:
         if box.mask is None:
             continue
+        # A mask is of the analysed image's size: its soft edge hides the steps of scaling.
         opacity = decode_mask(box.mask).astype(np.uint8) * round(255 * _MASK_OPACITY)
         layer = Image.fromarray(opacity)
         if layer.size != canvas.size:
@@ -136,17 +128,12 @@ def _draw_labels(
             taken = [place for _, _, place in placed]
             place = place_label(_label_size(text, font), corner, size, taken)
             placed.append((text, class_colour(box.class_id), place))
-    for text, colour, place in reversed(placed):  # the surest box's label ends on top
-        _draw_label(pen, text, colour, place, font)
-
-
-def _draw_label(
-    pen: ImageDraw.ImageDraw, text: str, colour: Colour, place: Box, font: Font
-) -> None:
-    left, top, right, bottom = place
-    pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
-    middle = (left + _padding(font), (top + bottom) / 2)
-    pen.text(middle, text, fill=text_colour(colour), font=font, anchor="lm")
+    # Drawn in reverse, the surest box's label ends on top.
+    for text, colour, place in reversed(placed):
+        left, top, right, bottom = place
+        pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+        middle = (left + _padding(font), (top + bottom) / 2)
+        pen.text(middle, text, fill=text_colour(colour), font=font, anchor="lm")
 
 
 def _fitting_text(box: Detection, font: Font, width: int) -> str:

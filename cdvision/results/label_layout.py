@@ -35,10 +35,12 @@ def _candidates(label: tuple[int, int], box: Box, picture: tuple[int, int]) -> I
     width, height = label
     left, top, right, bottom = box
     tops = [top, bottom, bottom - height]
+    # Above the box is best, where the picture has room there.
     if top >= height:
         tops.insert(0, top - height)
     for side in (left, right - width):
         for wanted in tops:
+            # Moved back inside, where a place would reach over the picture's border.
             x = max(0, min(side, picture[0] - width))
             y = max(0, min(wanted, picture[1] - height))
             yield x, y, x + width, y + height
@@ -47,4 +49,5 @@ def _candidates(label: tuple[int, int], box: Box, picture: tuple[int, int]) -> I
 def _shared_area(first: Box, second: Box) -> int:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
+    # Rectangles that lie apart have a negative width or height in common.
     return max(width, 0) * max(height, 0)

@@ -6,22 +6,21 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cdvision.serving.errors import add_error_handlers
 from cdvision.serving.gate import RETRY, Gate
-from cdvision.serving.metrics import Metrics
 from cdvision.serving.request_log import RequestLog
-from cdvision.serving.routes import router
+from cdvision.serving.routes import router, task_router
 from cdvision.serving.service import Service
 from cdvision.serving.settings import ServiceSettings
-from cdvision.serving.task_routes import task_router
 from cdvision.version import __version__
 
 PAGE_FOLDER = Path(__file__).parent / "page"
@@ -31,14 +30,9 @@ ALLOWED_HEADERS = ("Authorization", "Content-Type", "X-API-Key")
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """Return the ASGI application of a service; its models load when it starts.
+    """Return the ASGI application of a service; its graphs load when it starts.
 
-    Args:
-        settings: limits, models and who may call.
-
-    Raises:
-        ModelError: a model is missing or damaged.
-        EngineError: the engine or device is not available.
+    Raises ModelError for a package that is missing or damaged, EngineError for an engine or device.
     """
     service = Service(settings)
     app = FastAPI(
@@ -86,37 +80,33 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Return counters and times in Prometheus's text format."""
-        return Response(service.metrics.exposition(), media_type=Metrics.content_type)
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_pages(app: FastAPI) -> None:
+    async def show(request: Request) -> HTMLResponse:
+        return HTMLResponse(*pages[request.url.path])
+
+    pages = {}
     for path, file in PAGES.items():
         page = (PAGE_FOLDER / file).read_text(encoding="utf-8")
-        app.add_api_route(path, _page_route(page), include_in_schema=False)
+        headers = {
+            "Content-Security-Policy": _content_security_policy(page),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        pages[path] = page, 200, headers
+        app.add_api_route(path, show, include_in_schema=False)
 
 
-def _page_route(page: str) -> Callable[[], Awaitable[HTMLResponse]]:
-    headers = {
-        "Content-Security-Policy": content_security_policy(page),
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
-
-    async def show() -> HTMLResponse:
-        return HTMLResponse(page, headers=headers)
-
-    return show
-
-
-def content_security_policy(page: str) -> str:
+def _content_security_policy(page: str) -> str:
     """Allow a page its own inline script and style, by hash, requests to us, and nothing else."""
-    hashes = {
-        tag: " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        )
-        for tag in ("script", "style")
-    }
+    hashes = {}
+    for tag in ("script", "style"):
+        texts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+        # A browser runs what has one of these hashes: injected text has another.
+        hashes[tag] = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
     return (
         f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
         "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "

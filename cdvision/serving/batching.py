@@ -29,10 +29,7 @@ from cdvision.serving.metrics import Metrics
 class Question:
     """What is asked of a stream; streams with equal questions can share a batch.
 
-    Attributes:
-        model: that answers.
-        task: its name.
-        options: of the task: sorted pairs of name and value, so that questions can be compared.
+    Options are sorted pairs of name and value, so that questions can be compared.
     """
 
     model: Model
@@ -50,7 +47,9 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class _Job:
+class WaitingStream:
+    """A stream in the queue, and the future of whoever asked."""
+
     question: Question
     bits: bytes
     pixels: int
@@ -61,15 +60,12 @@ class _Job:
 class Batcher:
     """Gathers streams and runs them in one worker thread.
 
-    Args:
-        metrics: where batches are counted.
-        max_batch: streams that share a run at most.
-        window: seconds that the first stream of a batch waits for others.
+    At most ``max_batch`` share a run; the first of them waits ``window`` seconds for others.
     """
 
     def __init__(self, metrics: Metrics, *, max_batch: int, window: float) -> None:
         self._metrics, self._max_batch, self._window = metrics, max_batch, window
-        self._queue: asyncio.Queue[_Job] = asyncio.Queue()
+        self._queue: asyncio.Queue[WaitingStream] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cdvision-answers")
         self._task: asyncio.Task[None] | None = None
 
@@ -85,30 +81,32 @@ class Batcher:
         self._thread.shutdown(wait=True)
 
     async def answer(self, question: Question, bits: bytes, pixels: int) -> Reply:
-        """Answer one stream.
-
-        Args:
-            question: what to ask of it.
-            bits: the stream.
-            pixels: of its network input; a batch has no more of them than a full one usually has.
-        """
+        """Answer one stream of so many pixels of network input: they bound a batch."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Job(question, bits, pixels, perf_counter(), future))
+        await self._queue.put(WaitingStream(question, bits, pixels, perf_counter(), future))
         return await future
 
     async def _work(self) -> None:
         while True:
             jobs = [await self._queue.get()]
+            # The window begins when a stream arrives: what waited behind a run goes at once.
             await asyncio.sleep(max(0.0, jobs[0].arrived + self._window - perf_counter()))
             while len(jobs) < self._max_batch and not self._queue.empty():
                 jobs.append(self._queue.get_nowait())
-            for batch in _batches(jobs, self._max_batch):
-                await self._run(batch)
+            try:
+                for batch in _batches(jobs, self._max_batch):
+                    await self._run(batch)
+            except Exception as error:  # a bug of ours: these hear of it, the next are answered
+                for job in jobs:
+                    if not job.future.done():
+                        job.future.set_exception(error)
 
-    async def _run(self, jobs: Sequence[_Job]) -> None:
-        loop, question, begin = asyncio.get_running_loop(), jobs[0].question, perf_counter()
+    async def _run(self, jobs: Sequence[WaitingStream]) -> None:
+        question, begin = jobs[0].question, perf_counter()
         streams = [job.bits for job in jobs]
-        outcomes = await loop.run_in_executor(self._thread, _answer_batch, question, streams)
+        outcomes = await asyncio.get_running_loop().run_in_executor(
+            self._thread, _answer_batch, question, streams
+        )
         ran = perf_counter() - begin
         self._metrics.batch.labels(question.task).observe(len(jobs))
         self._metrics.batch_seconds.labels(question.task).observe(ran)
@@ -121,15 +119,16 @@ class Batcher:
                 job.future.set_result(Reply(outcome, begin - job.arrived, ran))
 
 
-def _batches(jobs: Sequence[_Job], max_batch: int) -> Iterator[list[_Job]]:
+def _batches(jobs: Sequence[WaitingStream], max_batch: int) -> Iterator[list[WaitingStream]]:
     """Group jobs by question, and split groups of inputs so large that memory would grow."""
-    groups: dict[Question, list[_Job]] = {}
+    groups: dict[Question, list[WaitingStream]] = {}
     for job in jobs:
         if not job.future.done():
             groups.setdefault(job.question, []).append(job)
     for question, group in groups.items():
+        # Memory grows with pixels: as many as a full batch of the model's usual size has.
         room = max_batch * question.model.card.input.size**2
-        batch: list[_Job] = []
+        batch: list[WaitingStream] = []
         for job in group:
             if batch and sum(other.pixels for other in batch) + job.pixels > room:
                 yield batch
@@ -141,18 +140,11 @@ def _batches(jobs: Sequence[_Job], max_batch: int) -> Iterator[list[_Job]]:
 def _answer_batch(question: Question, streams: Sequence[bytes]) -> list[AnalysisResult | Exception]:
     """Answer a batch; where that fails as a whole, each alone, so that one cannot hurt others."""
     try:
-        return list(_analyze(question, streams))
+        # Shared out to the cores: small runs side by side beat one large run on all of them.
+        batch_size = -(-len(streams) // usable_cores())  # rounded up
+        options = dict(question.options)
+        return list(question.model.analyze(streams, (question.task,), batch_size, **options))
     except Exception as error:  # of the engine, for example: whose fault it is shows one by one
         if len(streams) == 1:
             return [error]
         return [outcome for bits in streams for outcome in _answer_batch(question, [bits])]
-
-
-def _analyze(question: Question, streams: Sequence[bytes]) -> Iterator[AnalysisResult]:
-    """Share a batch out to the cores: small runs side by side beat one large run on all of them."""
-    return question.model.analyze(
-        streams,
-        tasks=(question.task,),
-        batch_size=-(-len(streams) // usable_cores()),
-        **dict(question.options),
-    )

@@ -10,20 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from cdvision.errors import BitstreamError, CdvisionError, EngineError, ModelError
+from cdvision.errors import CdvisionError, EngineError, ModelError
 
 UNPROCESSABLE = 422
 JsonObject = dict[str, Any]
 
 
 class ServiceError(CdvisionError):
-    """A request that the service refuses for a reason of its own.
-
-    Args:
-        status: HTTP status, 4xx or 503.
-        message: one line for people.
-        headers: further headers, such as ``Retry-After``.
-    """
+    """A request that the service refuses for a reason of its own, with status and headers."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -41,9 +35,9 @@ def describe_error(error: CdvisionError) -> JsonObject:
     """Return the body that tells of an error in what was sent."""
     if isinstance(error, ServiceError):
         return error_body(_status_name(error.status), str(error))
-    if isinstance(error, BitstreamError):
-        return error_body("BitstreamError", str(error), offset=error.offset, field=error.field)
-    return error_body(type(error).__name__, str(error))
+    # Only a BitstreamError knows where in the bytes it is.
+    place = {name: getattr(error, name, None) for name in ("offset", "field")}
+    return error_body(type(error).__name__, str(error), **place)
 
 
 def error_status(error: CdvisionError) -> int:
@@ -56,8 +50,7 @@ def error_status(error: CdvisionError) -> int:
 
 def error_response(error: CdvisionError) -> JSONResponse:
     """Return the answer to a request that is refused as a whole."""
-    headers = error.headers if isinstance(error, ServiceError) else None
-    return JSONResponse(describe_error(error), error_status(error), headers)
+    return JSONResponse(describe_error(error), error_status(error), getattr(error, "headers", None))
 
 
 def add_error_handlers(app: FastAPI) -> None:

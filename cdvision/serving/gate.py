@@ -20,13 +20,7 @@ RETRY = {"Retry-After": "1"}
 
 
 class Gate:
-    """ASGI middleware for the API key, the body's size and the number of requests at work.
-
-    Args:
-        app: what lies behind.
-        settings: the limits.
-        ready: whether the models are loaded.
-    """
+    """ASGI middleware for the API key, the body's size and the number of requests at work."""
 
     def __init__(
         self, app: ASGIApp, *, settings: ServiceSettings, ready: Callable[[], bool]
@@ -59,19 +53,13 @@ class Gate:
         if length.isdecimal() and int(length[:MOST_DIGITS]) > self._settings.max_body_bytes:
             raise self._too_large(length[:MOST_DIGITS])
         if _counts_as_work(scope):
-            self._check_room()
-
-    def _check_room(self) -> None:
-        if not self._ready():
-            raise ServiceError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the models are being loaded", {**RETRY, **CLOSE}
-            )
-        if self._at_work >= self._settings.max_requests:
-            raise ServiceError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"busy: {self._at_work} requests at work, which is the limit; try again",
-                {**RETRY, **CLOSE},
-            )
+            told = None
+            if not self._ready():
+                told = "the models are being loaded"
+            elif self._at_work >= self._settings.max_requests:
+                told = f"busy: {self._at_work} requests at work, which is the limit; try again"
+            if told is not None:
+                raise ServiceError(HTTPStatus.SERVICE_UNAVAILABLE, told, {**RETRY, **CLOSE})
 
     def _check_key(self, path: str, headers: Headers) -> None:
         key = self._settings.api_key
@@ -105,11 +93,8 @@ class Gate:
 
     def _too_large(self, found: str) -> ServiceError:
         most = self._settings.max_body_bytes
-        return ServiceError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"body: expected at most {most:,} bytes, found {found}",
-            CLOSE,
-        )
+        told = f"body: expected at most {most:,} bytes, found {found}"
+        return ServiceError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told, CLOSE)
 
 
 def _counts_as_work(scope: Scope) -> bool:

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STREAMS = (1, 2, 4, 8, 16, 32, 64)
@@ -28,40 +20,18 @@ class Metrics:
         batch_seconds: time of such a run, entropy decoding and post-processing included.
     """
 
-    content_type = CONTENT_TYPE_LATEST
-
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "cdvision_requests",
-            "Finished requests.",
-            ("path", "method", "status"),
-            registry=registry,
-        )
-        self.seconds = Histogram(
-            "cdvision_request_seconds",
-            "Time of a request.",
-            ("path",),
-            registry=registry,
-            buckets=SECONDS,
-        )
-        self.at_work = Gauge("cdvision_requests_at_work", "Requests at work.", registry=registry)
-        self.received = Counter(
-            "cdvision_received_bytes", "Bytes of bodies read.", registry=registry
-        )
-        self.batch = Histogram(
-            "cdvision_batch_streams",
-            "Streams that shared a run.",
-            ("task",),
-            registry=registry,
-            buckets=STREAMS,
-        )
-        self.batch_seconds = Histogram(
-            "cdvision_batch_seconds", "Time of a run.", ("task",), registry=registry,
-            buckets=SECONDS,
-        )  # fmt: skip
-        ProcessCollector(registry=registry)
+        # A registry of its own: two services in one process would clash in the global one.
+        self.registry = own = CollectorRegistry()
+        labels = ("path", "method", "status")
+        self.requests = Counter("cdvision_requests", "Finished requests.", labels, registry=own)
+        self.at_work = Gauge("cdvision_requests_at_work", "Requests at work.", registry=own)
+        self.received = Counter("cdvision_received_bytes", "Bytes of bodies read.", registry=own)
 
-    def exposition(self) -> bytes:
-        """Return all of it in Prometheus's text format."""
-        return generate_latest(self.registry)
+        def histogram(name: str, told: str, label: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"cdvision_{name}", told, (label,), registry=own, buckets=buckets)
+
+        self.seconds = histogram("request_seconds", "Time of a request.", "path", SECONDS)
+        self.batch = histogram("batch_streams", "Streams that shared a run.", "task", STREAMS)
+        self.batch_seconds = histogram("batch_seconds", "Time of a run.", "task", SECONDS)
+        ProcessCollector(registry=own)

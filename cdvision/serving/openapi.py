@@ -33,10 +33,7 @@ _ERRORS = {
 
 def describe_body(media_type: str) -> JsonObject:
     """Return the part of an operation that tells of its body: raw bytes, or files in a form."""
-    content = {
-        media_type: {"schema": _BINARY},
-        "multipart/form-data": {"schema": _FILES},
-    }
+    content = {media_type: {"schema": _BINARY}, "multipart/form-data": {"schema": _FILES}}
     return {"requestBody": {"required": True, "content": content}}
 
 

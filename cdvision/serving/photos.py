@@ -24,17 +24,12 @@ def check_format(photo: bytes) -> None:
 
     try:
         with warnings.catch_warnings():
+            # How many pixels are too many is the model's to say, when it reads the photo.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             Image.open(io.BytesIO(photo), formats=FORMATS).close()
     except Exception as error:  # Pillow's readers raise a family without a common base
         known = ", ".join(FORMATS)
         raise ImageError(f"photo: expected an image file ({known}), found none") from error
-
-
-def encode_photo(photo: bytes, model: Model, **how: Any) -> bytes:
-    """Return the stream of an image file, by ``Model.encode``; raises what that does."""
-    check_format(photo)
-    return model.encode(photo, **how)
 
 
 def picture_codec_sizes(photo: bytes, model: Model) -> dict[str, Any]:
@@ -45,16 +40,12 @@ def picture_codec_sizes(photo: bytes, model: Model) -> dict[str, Any]:
     """
     check_format(photo)
     picture = shrink(read_photo(photo), model.card.input.size)
-    codecs = [
-        {
-            "name": name,
-            "title": RIVALS[name].title,
-            "quality": quality,
-            "bytes": len(RIVALS[name].encode(picture, quality)),
-        }
-        for name, quality in USUAL_QUALITIES.items()
-        if _installed(name)
-    ]
+    codecs = []
+    for name, quality in USUAL_QUALITIES.items():
+        if _installed(name):
+            size = len(RIVALS[name].encode(picture, quality))
+            title = RIVALS[name].title
+            codecs.append({"name": name, "title": title, "quality": quality, "bytes": size})
     return {"width": picture.width, "height": picture.height, "codecs": codecs}
 
 

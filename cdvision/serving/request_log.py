@@ -1,21 +1,63 @@
-"""The outermost layer: every request gets an id, a log line, and is counted."""
+"""The outermost layer: every request gets an id, is counted, and has one line of JSON in the log.
+
+Never is a byte of what was sent logged, nor a parameter.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import perf_counter
+from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cdvision.serving.logs import LOGGER
 from cdvision.serving.metrics import Metrics
 
-log = logging.getLogger(LOGGER)
+LOGGER = "cdvision.service"
+METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
 SERVER_ERROR = 500
+
+log = logging.getLogger(LOGGER)
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of JSON a record: time, level, logger, message, and the fields of the caller."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; ``extra={"fields": {...}}`` adds fields."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def log_config() -> dict[str, Any]:
+    """Return the ``logging.config`` dictionary for uvicorn and the service: JSON on stderr."""
+    to_stderr = {"handlers": ["stderr"], "level": "INFO", "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": f"{__name__}.JsonFormatter"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        # uvicorn's own access log is off: the service's line of a request says more.
+        "loggers": {
+            LOGGER: to_stderr,
+            "uvicorn": to_stderr,
+            "uvicorn.access": {**to_stderr, "handlers": []},
+        },
+    }
 
 
 @dataclass
@@ -26,14 +68,7 @@ class _Traffic:
 
 
 class RequestLog:
-    """ASGI middleware that counts and logs requests, without their payloads or parameters.
-
-    Args:
-        app: what answers the requests.
-        metrics: where they are counted.
-        paths: the service's paths; all others share one label, so that nobody can fill the memory
-            with made-up ones.
-    """
+    """ASGI middleware that counts and logs requests, those to ``paths`` under their own labels."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Collection[str]) -> None:
         self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
@@ -64,13 +99,15 @@ class RequestLog:
                 self._report(scope, traffic, request_id, perf_counter() - begin)
 
     def _report(self, scope: Scope, traffic: _Traffic, request_id: str, seconds: float) -> None:
+        # Labels live as long as the process: made-up paths and methods must not fill its memory.
         path = scope["path"] if scope["path"] in self._paths else "other"
-        self._metrics.requests.labels(path, _method(scope), str(traffic.status)).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.requests.labels(path, method, str(traffic.status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         self._metrics.received.inc(traffic.received)
         fields = {
             "request": request_id,
-            "method": _method(scope),
+            "method": method,
             "path": path,
             "status": traffic.status,
             "received_bytes": traffic.received,
@@ -78,8 +115,3 @@ class RequestLog:
             "ms": round(1000 * seconds, 2),
         }
         log.info("request", extra={"fields": fields})
-
-
-def _method(scope: Scope) -> str:
-    known = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
-    return scope["method"] if scope["method"] in known else "other"

@@ -18,15 +18,14 @@ from cdvision.stream.parser import DEFAULT_LIMITS, decode_header
 from cdvision.tasks import tasks
 
 WARM_UP_SIZE = (224, 224, 3)
-FINGERPRINT_OFFSET = 5
+FINGERPRINT_OFFSET = 5  # behind the magic, the format's version and the codec
+SENDER_FIGURES = ("multiply_adds", "milliseconds", "measured_on")
 
 
 class ServedModels:
     """Loaded models; a request can name these and nothing else, no folder above all.
 
-    Raises:
-        ModelError: a model is missing or damaged, or two have one name.
-        EngineError: the engine or device is not available.
+    Raises ModelError where two have one name, and what ``cdvision.load`` raises.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -58,9 +57,8 @@ class ServedModels:
     def for_stream(self, bits: bytes, name: str | None) -> tuple[Model, StreamHeader]:
         """Return the model to ask about a stream, and the stream's header.
 
-        Raises:
-            BitstreamError: the header is damaged, or written by a model that is not served.
-            ServiceError: no model of that name is served (404).
+        Raises BitstreamError where the header is damaged or its model not served, ServiceError
+        (404) where no model of that name is.
         """
         header, _ = decode_header(memoryview(bits), DEFAULT_LIMITS)
         if name is not None:
@@ -110,12 +108,7 @@ def _describe(model: Model) -> dict[str, Any]:
         "description": card.description,
         "tasks": list(card.tasks),
         "senders": [
-            {
-                "name": name,
-                "multiply_adds": sender.multiply_adds,
-                "milliseconds": sender.milliseconds,
-                "measured_on": sender.measured_on,
-            }
+            {"name": name, **{figure: getattr(sender, figure) for figure in SENDER_FIGURES}}
             for name, sender in card.senders.items()
         ],
         "qualities": card.qualities,

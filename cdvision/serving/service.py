@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
 
-from cdvision.serving.batching import Batcher, Question, Reply
-from cdvision.serving.logs import LOGGER
+from cdvision.serving.batching import Batcher, Question
 from cdvision.serving.metrics import Metrics
-from cdvision.serving.photos import encode_photo, picture_codec_sizes
+from cdvision.serving.photos import check_format, picture_codec_sizes
+from cdvision.serving.request_log import log
 from cdvision.serving.served_models import ServedModels
 from cdvision.serving.settings import ServiceSettings
 from cdvision.tasks import Task
 
-log = logging.getLogger(LOGGER)
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Answer:
+class JsonAnswer:
     """One stream's answer as JSON values, with the seconds that it waited and that it took."""
 
     values: dict[str, Any]
@@ -32,15 +30,7 @@ class Answer:
 
 
 class Service:
-    """What the routes call.
-
-    Args:
-        settings: limits and models.
-
-    Raises:
-        ModelError: a model is missing or damaged.
-        EngineError: the engine or device is not available.
-    """
+    """What the routes call; raises ModelError or EngineError where a model cannot be loaded."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings, self.metrics = settings, Metrics()
@@ -71,14 +61,8 @@ class Service:
 
     async def answer(
         self, task: Task, options: Mapping[str, Any], stream: bytes, model: str | None
-    ) -> Answer:
-        """Answer one stream.
-
-        Args:
-            task: what is asked.
-            options: of the task.
-            stream: its bytes.
-            model: name of the model; the one that wrote the stream where None.
+    ) -> JsonAnswer:
+        """Answer one stream, by the model that wrote it where None is named.
 
         Raises:
             CdvisionError: the stream is damaged, the model not served, or the task not its own.
@@ -88,30 +72,29 @@ class Service:
         chosen.tail_for(task.name)  # refuses a stream of a model that lacks what another has
         question = Question(chosen, task.name, tuple(sorted(options.items())))
         pixels = header.input_width * header.input_height
-        reply: Reply = await self._batcher.answer(question, stream, pixels)
+        reply = await self._batcher.answer(question, stream, pixels)
         if reply.result.error is not None:
             raise reply.result.error
-        return Answer(reply.result.answers[task.answer].to_dict(), reply.waited, reply.ran)
+        return JsonAnswer(reply.result.answers[task.answer].to_dict(), reply.waited, reply.ran)
 
     async def encode(self, photo: bytes, model: str | None, **how: Any) -> tuple[bytes, float]:
         """Return the stream of an image file, and the seconds that it took.
 
-        Args:
-            photo: bytes of the file.
-            model: name of the model; the first where None.
-            how: ``quality``, ``size`` and ``sender``, as of ``Model.encode``.
-
-        Raises:
-            CdvisionError: no such model is served, or it refuses the photo or an argument.
+        ``how`` is as of ``Model.encode``; raises CdvisionError as that does, or for no such model.
         """
         chosen = self.models.named(model)
-        return await self._in_photo_thread(lambda: encode_photo(photo, chosen, **how))
 
-    async def picture_codec_sizes(self, photo: bytes, model: str | None) -> Answer:
+        def encoded() -> bytes:
+            check_format(photo)
+            return chosen.encode(photo, **how)
+
+        return await self._in_photo_thread(encoded)
+
+    async def picture_codec_sizes(self, photo: bytes, model: str | None) -> JsonAnswer:
         """Return the bytes of the same picture in picture codecs; raises CdvisionError."""
         chosen = self.models.named(model)
         sizes, took = await self._in_photo_thread(lambda: picture_codec_sizes(photo, chosen))
-        return Answer(sizes, took=took)
+        return JsonAnswer(sizes, took=took)
 
     async def _in_photo_thread(self, work: Callable[[], Value]) -> tuple[Value, float]:
         """Return what some work on a photo gives, and the seconds until it was done."""

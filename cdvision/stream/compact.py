@@ -25,13 +25,11 @@ from dataclasses import dataclass
 from cdvision.errors import CdvisionError
 from cdvision.stream.checksums import CHECKSUMS
 from cdvision.stream.header import (
-    CODEC,
     COMPACT_VERSION,
-    MAGIC,
     PICTURE,
     NumberField,
     StreamHeader,
-    check_fingerprint,
+    closed_header,
 )
 
 MOST_QUALITIES, MOST_LAYERS = 8, 8
@@ -42,19 +40,12 @@ WIDTH, HEIGHT, INPUT_WIDTH, INPUT_HEIGHT = PICTURE[:4]
 
 @dataclass(frozen=True)
 class Form:
-    """What the form byte says.
+    """What the form byte says."""
 
-    Args:
-        quality: 1 to 8.
-        layers: number of layers, 1 to 8.
-        other_source: whether the source's width and height are written.
-        other_height: whether the network input's height is written.
-    """
-
-    quality: int
-    layers: int
-    other_source: bool
-    other_height: bool
+    quality: int  # 1 to 8
+    layers: int  # number of layers, 1 to 8
+    other_source: bool  # the source's width and height are written
+    other_height: bool  # the network input's height is written
 
     @classmethod
     def of(cls, header: StreamHeader) -> Form:
@@ -84,6 +75,7 @@ class Form:
         '0x4b'
         """
         flags = OTHER_SOURCE * self.other_source | OTHER_HEIGHT * self.other_height
+        # Three bits hold 1 to 8 as 0 to 7: a stream has at least one layer and one quality.
         return flags | self.layers - 1 << 3 | self.quality - 1
 
     def picture_fields(self) -> list[NumberField]:
@@ -104,28 +96,22 @@ def encode_compact_header(header: StreamHeader) -> bytes:
     Raises:
         CdvisionError: a value does not fit its field.
     """
-    check_fingerprint(header.fingerprint)
     _check_fits(header)
     form = Form.of(header)
-    parts = [MAGIC, bytes([COMPACT_VERSION]), CODEC.encode(header.codec), header.fingerprint]
-    parts.append(bytes([form.byte()]))
+    parts = [bytes([form.byte()])]
     parts += [field.encode(getattr(header, field.name)) for field in form.picture_fields()]
     parts += [length_field(k).encode(entry.length) for k, entry in enumerate(header.layers)]
-    covered = b"".join(parts)
-    return covered + CHECKSUMS[COMPACT_VERSION].header.of(covered)
+    return closed_header(header, parts)
 
 
 def _check_fits(header: StreamHeader) -> None:
-    for field in PICTURE[:4]:  # those too that are not written
+    # Sizes that the form leaves out have to be sizes too: a reader copies them from others.
+    for field in PICTURE[:4]:
         field.encode(getattr(header, field.name))
     ids = [entry.id for entry in header.layers]
+    sound = isinstance(header.quality, int) and 1 <= header.quality <= MOST_QUALITIES
     for name, fits, expected, found in (
-        (
-            "quality",
-            isinstance(header.quality, int) and 1 <= header.quality <= MOST_QUALITIES,
-            f"1 to {MOST_QUALITIES}",
-            repr(header.quality),
-        ),
+        ("quality", sound, f"1 to {MOST_QUALITIES}", repr(header.quality)),
         ("number of layers", 1 <= len(ids) <= MOST_LAYERS, f"1 to {MOST_LAYERS}", len(ids)),
         ("layer ids", ids == list(range(len(ids))), "0, 1, 2 ... in order", ids),
     ):

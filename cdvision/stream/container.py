@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdvision.errors import BitstreamError, CdvisionError
-from cdvision.stream.buffer import Buffer, byte_view
-from cdvision.stream.checksums import CHECKSUMS, Checksum
+from cdvision.stream.checksums import CHECKSUMS, Buffer, Checksum, byte_view
 from cdvision.stream.compact import encode_compact_header
 from cdvision.stream.header import (
     COMPACT_VERSION,
@@ -43,19 +42,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class ParsedStream:
-    """A stream taken apart.
+    """A stream taken apart."""
 
-    Args:
-        header: as written; its layer table also lists the layers that a truncation cut off.
-        layers: the intact layers, in order.
-        complete: every layer of the header's table is in ``layers``.
-        size: bytes of the stream, header and checksums included: what a rate must count.
-    """
-
+    # As written; its layer table also lists the layers that a truncation cut off.
     header: StreamHeader
-    layers: tuple[Layer, ...]
-    complete: bool
-    size: int
+    layers: tuple[Layer, ...]  # the intact layers, in order
+    complete: bool  # every layer of the header's table is in ``layers``
+    size: int  # bytes of the stream, header and checksums included: what a rate must count
 
 
 def write_stream(
@@ -86,7 +79,9 @@ def write_stream(
             multiple of 8, no layer at all, or two layers with one id.
     """
     version = COMPACT_VERSION if compact else FORMAT_VERSION
-    payloads = [_payload(layer.body, CHECKSUMS[version].layer) for layer in layers]
+    checksum = CHECKSUMS[version].layer
+    bodies = [byte_view(layer.body) for layer in layers]
+    payloads = [bytes(body) + checksum.of(body) for body in bodies]
     table = (LayerEntry(layer.id, len(data)) for layer, data in zip(layers, payloads, strict=True))
     header = StreamHeader(
         codec=codec,
@@ -111,13 +106,8 @@ def read_stream(
 ) -> ParsedStream:
     """Take a stream, whole or cut, apart.
 
-    A layer that is cut is dropped, with all behind it, and ``complete`` is False.
-
-    Args:
-        data: the bytes of one stream.
-        limits: what to refuse before it costs anything.
-        on_damage: what a layer does whose checksum disagrees with its body: ``"raise"``, or
-            ``"drop"`` it with all behind it, as if the stream had been cut there.
+    A layer that is cut is dropped, with all behind it, and ``complete`` is False. So is a layer
+    whose checksum disagrees with its body where ``on_damage`` is ``"drop"``, not ``"raise"``.
 
     Raises:
         BitstreamError: a damaged or cut header, a damaged layer, a limit exceeded, or bytes
@@ -128,9 +118,13 @@ def read_stream(
         raise CdvisionError(f'on_damage must be "raise" or "drop", not {on_damage!r}')
     view = byte_view(data)
     header, header_bytes = decode_header(view, limits)
-    _check_end(header, header_bytes, len(view))
+    spans = list(layer_spans(header, header_bytes))
+    end = spans[-1].end
+    if len(view) > end:
+        found = f"{len(view) - end} more"
+        raise BitstreamError("end of stream", offset=end, expected="no byte", found=found)
     layers: list[Layer] = []
-    for span in layer_spans(header, header_bytes):
+    for span in spans:
         if span.end > len(view) or (on_damage == "drop" and not span.intact(view)):
             break
         layers.append(Layer(span.entry.id, span.checked_body(view)))
@@ -172,26 +166,26 @@ class LayerSpan:
         """Offset behind the layer's body, where its checksum starts."""
         return self.end - self.checksum.size
 
-    def stored_checksum(self, view: memoryview) -> bytes:
-        """Return the checksum that the stream holds for this layer."""
-        return bytes(view[self.body_end : self.end])
-
-    def computed_checksum(self, view: memoryview) -> bytes:
-        """Return the checksum of this layer's body."""
-        return self.checksum.of(view[self.start : self.body_end])
+    def checksums(self, view: memoryview) -> tuple[bytes, bytes]:
+        """Return the checksum of the body, and the one that the stream holds for it."""
+        computed = self.checksum.of(view[self.start : self.body_end])
+        return computed, bytes(view[self.body_end : self.end])
 
     def intact(self, view: memoryview) -> bool:
-        """Whether the checksum agrees with the body."""
-        return self.stored_checksum(view) == self.computed_checksum(view)
+        """Tell whether the checksum agrees with the body."""
+        computed, stored = self.checksums(view)
+        return computed == stored
 
     def checked_body(self, view: memoryview) -> bytes:
         """Return the body; raise BitstreamError where the checksum disagrees with it."""
-        if not self.intact(view):
+        computed, stored = self.checksums(view)
+        if computed != stored:
+            # Turned round, little-endian bytes read as the number that they are.
             raise BitstreamError(
                 f"layer {self.index} checksum (layer id {self.entry.id})",
                 offset=self.body_end,
-                expected=self.computed_checksum(view)[::-1].hex(),  # as the number it is
-                found=self.stored_checksum(view)[::-1].hex(),
+                expected=computed[::-1].hex(),
+                found=stored[::-1].hex(),
             )
         return bytes(view[self.start : self.body_end])
 
@@ -202,16 +196,3 @@ def layer_spans(header: StreamHeader, header_bytes: int) -> Iterator[LayerSpan]:
     for index, entry in enumerate(header.layers):
         yield LayerSpan(index, entry, start, header.checksums.layer)
         start += entry.length
-
-
-def _payload(body: Buffer, checksum: Checksum) -> bytes:
-    view = byte_view(body)
-    return bytes(view) + checksum.of(view)
-
-
-def _check_end(header: StreamHeader, header_bytes: int, size: int) -> None:
-    end = header_bytes + sum(entry.length for entry in header.layers)
-    if size > end:
-        raise BitstreamError(
-            "end of stream", offset=end, expected="no byte", found=f"{size - end} more"
-        )

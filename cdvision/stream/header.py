@@ -47,27 +47,21 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """Everything a stream says before its first layer.
+    """Everything a stream says before its first layer; sizes are in pixels.
 
-    Args:
-        codec: number of the entropy codec that wrote the layers.
-        fingerprint: four bytes that name the entropy tables of the model.
-        width, height: the source image, in pixels.
-        input_width, input_height: what the network saw, in pixels, multiples of 8.
-        quality: the rate knob, 1 (smallest) to 255.
-        layers: the layers that were written, in order; a truncated stream holds fewer of them.
-        version: the format version; 2 is the compact form.
+    ``width`` and ``height`` are the source's; those of the network input are multiples of 8. The
+    layers are those that were written, in order; a truncated stream holds fewer of them.
     """
 
     codec: int
-    fingerprint: bytes
+    fingerprint: bytes  # four bytes that name the entropy tables of the model
     width: int
     height: int
     input_width: int
     input_height: int
-    quality: int
+    quality: int  # the rate knob, 1 (smallest) to 255
     layers: tuple[LayerEntry, ...]
-    version: int = FORMAT_VERSION
+    version: int = FORMAT_VERSION  # 2 is the compact form
 
     @property
     def checksums(self) -> Checksums:
@@ -114,7 +108,8 @@ PICTURE = (
 LAYER_COUNT = NumberField("number of layers", low=1)
 
 
-@lru_cache(maxsize=64)  # every stream asks for the first few
+# Cached, because every stream asks for the first few.
+@lru_cache(maxsize=64)
 def layer_fields(index: int) -> tuple[NumberField, NumberField]:
     """Return the two fields of line ``index`` of the layer table."""
     length = NumberField(f"layer {index} length", low=CHECKSUMS[FORMAT_VERSION].layer.size)
@@ -127,30 +122,30 @@ def encode_header(header: StreamHeader) -> bytes:
     Raises:
         CdvisionError: a value does not fit its field, or two layers share an id.
     """
-    check_fingerprint(header.fingerprint)
-    parts = [MAGIC, bytes([FORMAT_VERSION]), CODEC.encode(header.codec), bytes(header.fingerprint)]
-    parts += [field.encode(getattr(header, field.name)) for field in PICTURE]
-    parts += _encode_layer_table(header.layers)
-    covered = b"".join(parts)
-    return covered + CHECKSUMS[FORMAT_VERSION].header.of(covered)
-
-
-def _encode_layer_table(layers: tuple[LayerEntry, ...]) -> list[bytes]:
-    ids = [entry.id for entry in layers]
+    ids = [entry.id for entry in header.layers]
     if len(set(ids)) < len(ids):
         raise CdvisionError(f"a stream cannot hold two layers with one id: found ids {ids}")
-    parts = [LAYER_COUNT.encode(len(layers))]
-    for index, entry in enumerate(layers):
+    parts = [field.encode(getattr(header, field.name)) for field in PICTURE]
+    parts.append(LAYER_COUNT.encode(len(ids)))
+    for index, entry in enumerate(header.layers):
         id_field, length_field = layer_fields(index)
         parts += [id_field.encode(entry.id), length_field.encode(entry.length)]
-    return parts
+    return closed_header(header, parts)
 
 
-def check_fingerprint(fingerprint: bytes) -> None:
-    """Raise CdvisionError where a header cannot hold this fingerprint."""
+def closed_header(header: StreamHeader, parts: list[bytes]) -> bytes:
+    """Return the head that both versions share, the parts behind it, and the checksum.
+
+    Raises:
+        CdvisionError: the fingerprint is not one, or the codec is no number.
+    """
+    fingerprint = header.fingerprint
     is_bytes = isinstance(fingerprint, bytes | bytearray | memoryview)
     if not is_bytes or len(fingerprint) != FINGERPRINT_BYTES:
         raise CdvisionError(
             f"a stream cannot hold fingerprint = {fingerprint!r}: "
             f"expected {FINGERPRINT_BYTES} bytes"
         )
+    head = [MAGIC, bytes([header.version]), CODEC.encode(header.codec), fingerprint]
+    covered = b"".join([*head, *parts])
+    return covered + header.checksums.header.of(covered)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from cdvision.stream.buffer import Buffer, byte_view
+from cdvision.stream.checksums import Buffer, byte_view
 from cdvision.stream.container import LayerSpan, layer_spans
 from cdvision.stream.parser import DEFAULT_LIMITS, StreamLimits, decode_header
 
@@ -60,8 +60,7 @@ class StreamInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain Python values."""
-        facts = asdict(self)
-        facts["layers"] = [asdict(layer) for layer in self.layers]
+        facts = {**asdict(self), "layers": [asdict(layer) for layer in self.layers]}
         return {**facts, "complete": self.complete, "bits_per_pixel": self.bits_per_pixel}
 
     def to_json(self) -> str:
@@ -119,29 +118,14 @@ def inspect(data: Buffer, *, limits: StreamLimits = DEFAULT_LIMITS) -> StreamInf
     header, header_bytes = decode_header(view, limits)
     layers = tuple(_layer_info(span, view) for span in layer_spans(header, header_bytes))
     end = header_bytes + sum(layer.bytes for layer in layers)
-    return StreamInfo(
-        version=header.version,
-        codec=header.codec,
-        fingerprint=header.fingerprint.hex(),
-        width=header.width,
-        height=header.height,
-        input_width=header.input_width,
-        input_height=header.input_height,
-        quality=header.quality,
-        size=len(view),
-        header_bytes=header_bytes,
-        trailing_bytes=max(0, len(view) - end),
-        layers=layers,
-    )
+    written = {**vars(header), "fingerprint": header.fingerprint.hex(), "layers": layers}
+    trailing = max(0, len(view) - end)
+    return StreamInfo(**written, size=len(view), header_bytes=header_bytes, trailing_bytes=trailing)
 
 
 def _layer_info(span: LayerSpan, view: memoryview) -> LayerInfo:
     present = max(0, min(span.end, len(view)) - span.start)
-    state: LayerState
-    if present == 0:
-        state = "missing"
-    elif present < span.entry.length:
-        state = "cut"
-    else:
+    state: LayerState = "missing" if present == 0 else "cut"
+    if present == span.entry.length:
         state = "ok" if span.intact(view) else "damaged"
     return LayerInfo(span.entry.id, span.start, span.entry.length, present, state)

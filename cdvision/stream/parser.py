@@ -14,6 +14,7 @@ number from the stream.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from cdvision.errors import BitstreamError
 from cdvision.stream.checksums import CHECKSUMS
@@ -36,17 +37,11 @@ from cdvision.stream.varint import decode_varint
 
 @dataclass(frozen=True)
 class StreamLimits:
-    """The largest stream a reader accepts; raise a limit to read more from a source you trust.
+    """The largest stream a reader accepts; raise a limit to read more from a source you trust."""
 
-    Args:
-        max_pixels: of the source image, and of the network input.
-        max_layers: lines of the layer table.
-        max_layer_bytes: one layer's payload, checksum included.
-    """
-
-    max_pixels: int = 2**26
-    max_layers: int = 16
-    max_layer_bytes: int = 2**26
+    max_pixels: int = 2**26  # of the source image, and of the network input
+    max_layers: int = 16  # lines of the layer table
+    max_layer_bytes: int = 2**26  # one layer's payload, checksum included
 
 
 DEFAULT_LIMITS = StreamLimits()
@@ -96,15 +91,15 @@ class _Cursor:
         self.numbers[field.name] = (field, stored, start)
         return stored * field.unit
 
-    def offset_of(self, name: str) -> int:
-        return self.numbers[name][2]
+    def refuse(self, name: str, expected: str, found: object, at: str = "") -> NoReturn:
+        """Raise BitstreamError with the offset of a number, of ``at`` where that is another."""
+        start = self.numbers[at or name][2]
+        raise BitstreamError(name, offset=start, expected=expected, found=found)
 
     def check_ranges(self) -> None:
-        for field, stored, start in self.numbers.values():
+        for name, (field, stored, _) in self.numbers.items():
             if not field.low <= stored <= field.high:
-                raise BitstreamError(
-                    field.name, offset=start, expected=field.domain, found=stored * field.unit
-                )
+                self.refuse(name, field.domain, stored * field.unit)
 
 
 def _read_magic_and_version(cursor: _Cursor) -> int:
@@ -114,10 +109,8 @@ def _read_magic_and_version(cursor: _Cursor) -> int:
     start = cursor.offset
     version = cursor.take("format version", 1)[0]
     if version not in (FORMAT_VERSION, COMPACT_VERSION):
-        expected = (
-            f"{FORMAT_VERSION} or {COMPACT_VERSION}, which this release reads "
-            "(upgrade cdvision to read newer)"
-        )
+        known = f"{FORMAT_VERSION} or {COMPACT_VERSION}"
+        expected = f"{known}, which this release reads (upgrade cdvision to read newer)"
         raise BitstreamError("format version", offset=start, expected=expected, found=version)
     return version
 
@@ -129,7 +122,8 @@ Rest = tuple[dict[str, int], tuple[LayerEntry, ...]]
 def _read_plain(cursor: _Cursor, limits: StreamLimits) -> Rest:
     picture = {field.name: cursor.number(field) for field in PICTURE}
     count = cursor.number(LAYER_COUNT)
-    _check_count(count, cursor.offset_of(LAYER_COUNT.name), limits)
+    # Checked before its time: the loop below runs over a number that nothing vouches for.
+    _check_count(count, cursor.numbers[LAYER_COUNT.name][2], limits)
     pairs = (layer_fields(index) for index in range(count))
     layers = (LayerEntry(cursor.number(id_), cursor.number(length)) for id_, length in pairs)
     return picture, tuple(layers)
@@ -172,12 +166,7 @@ def _check_spelling(header: StreamHeader, cursor: _Cursor) -> None:
         ("width", Form.of(header).other_source, "the network input's size"),
     ):
         if name in cursor.numbers and not needed:
-            raise BitstreamError(
-                name,
-                offset=cursor.offset_of(name),
-                expected=f"no value, or another than {other}",
-                found=getattr(header, name),
-            )
+            cursor.refuse(name, f"no value, or another than {other}", getattr(header, name))
 
 
 def _check_sizes(header: StreamHeader, cursor: _Cursor, limits: StreamLimits) -> None:
@@ -186,29 +175,20 @@ def _check_sizes(header: StreamHeader, cursor: _Cursor, limits: StreamLimits) ->
         ("network-input size", "input_width", header.input_width, header.input_height),
     )
     for name, first, width, height in sizes:
-        first = first if first in cursor.numbers else "input_width"  # left out where both agree
+        # A compact header leaves the source's size out where it is the network input's.
+        at = first if first in cursor.numbers else "input_width"
         if width * height > limits.max_pixels:
-            raise BitstreamError(
-                name,
-                offset=cursor.offset_of(first),
-                expected=f"at most {limits.max_pixels} pixels (StreamLimits.max_pixels)",
-                found=f"{width} x {height} = {width * height}",
-            )
+            expected = f"at most {limits.max_pixels} pixels (StreamLimits.max_pixels)"
+            cursor.refuse(name, expected, f"{width} x {height} = {width * height}", at)
 
 
 def _check_layers(header: StreamHeader, cursor: _Cursor, limits: StreamLimits) -> None:
     seen: set[int] = set()
     for index, entry in enumerate(header.layers):
-        id_field, length_field = layer_fields(index)
+        id_, length = layer_fields(index)
         if entry.id in seen:
-            start = cursor.offset_of(id_field.name)
-            raise BitstreamError(
-                id_field.name, offset=start, expected="an id not used before", found=entry.id
-            )
+            cursor.refuse(id_.name, "an id not used before", entry.id)
         seen.add(entry.id)
         if entry.length > limits.max_layer_bytes:
-            start = cursor.offset_of(length_field.name)
             expected = f"at most {limits.max_layer_bytes} bytes (StreamLimits.max_layer_bytes)"
-            raise BitstreamError(
-                length_field.name, offset=start, expected=expected, found=entry.length
-            )
+            cursor.refuse(length.name, expected, entry.length)

@@ -30,6 +30,7 @@ def encode_varint(value: int) -> bytes:
         raise CdvisionError(f"a varint holds 0 to {VARINT_MAX}, not {value}")
     encoded = bytearray()
     while value > 0x7F:
+        # Seven bits and a set top bit: more follows.
         encoded.append(value & 0x7F | 0x80)
         value >>= 7
     encoded.append(value)
@@ -50,22 +51,17 @@ def decode_varint(data: bytes | memoryview, offset: int, field: str) -> tuple[in
     value = 0
     for index, byte in enumerate(encoded):
         value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            _check_spelling(value, encoded[: index + 1], offset, field)
-            return value, offset + index + 1
+        if byte >= 0x80:
+            continue
+        if value > VARINT_MAX:  # five bytes hold 35 bits
+            expected = f"at most {VARINT_MAX}"
+            raise BitstreamError(field, offset=offset, expected=expected, found=value)
+        if index and byte == 0:
+            expected = f"the shortest varint of {value}"
+            found = f"{index + 1} bytes ({encoded[: index + 1].hex(' ')})"
+            raise BitstreamError(field, offset=offset, expected=expected, found=found)
+        return value, offset + index + 1
     found = f"{encoded.hex(' ')} and no end"
     if len(encoded) < VARINT_BYTES:
         found = f"{len(encoded)} bytes, then the end of the data (the header is cut)"
     raise BitstreamError(field, offset=offset, expected="a varint of 1 to 5 bytes", found=found)
-
-
-def _check_spelling(value: int, encoded: bytes, offset: int, field: str) -> None:
-    if value > VARINT_MAX:
-        raise BitstreamError(field, offset=offset, expected=f"at most {VARINT_MAX}", found=value)
-    if len(encoded) > 1 and encoded[-1] == 0:
-        raise BitstreamError(
-            field,
-            offset=offset,
-            expected=f"the shortest varint of {value}",
-            found=f"{len(encoded)} bytes ({encoded.hex(' ')})",
-        )

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cdvision.errors import CdvisionError
 from cdvision.results.masks import Rle, decode_mask, expand_counts
-from cdvision.training.named_photos import read_named_photos
+from cdvision.training.photo_bank import read_named_photos
 
 PADDING = (124, 116, 104)  # RGB, what the package pads network inputs with
 SCALES = (0.8, 1.25)  # of a photo that just covers the canvas's short side

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from cdvision.errors import CdvisionError
-from cdvision.training.named_photos import read_named_photos
-from cdvision.training.photo_bank import CropPlan, PhotoBank
+from cdvision.training.photo_bank import CropPlan, PhotoBank, read_named_photos
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import statistics
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -101,29 +100,61 @@ def read_photos(
         device: where the uint8 (3, H, W) tensors are kept.
         splits: split of some file names; a file whose split is not ``train`` is left out.
     """
-    files = sorted(_files(source, splits or {}))
-    with ThreadPoolExecutor(4) as pool:
-        decoded = pool.map(_decode, (data for _, data in files))
-        progress = tqdm(decoded, total=len(files), desc=source.name, unit="photo", disable=None)
-        return [torch.from_numpy(p).permute(2, 0, 1).to(device) for p in progress]
+    known = splits or {}
 
-
-def _decode(data: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(image.convert("RGB"))
-
-
-def _files(source: Path, splits: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
     def keep(name: str) -> bool:
-        return name.lower().endswith(IMAGE_SUFFIXES) and splits.get(name, "train") == "train"
+        return name.lower().endswith(IMAGE_SUFFIXES) and known.get(name, "train") == "train"
 
+    files = sorted(_files(source, keep))
+    return [photo.to(device) for photo in _decoded(files, source.name)]
+
+
+def read_named_photos(
+    sources: Sequence[Path], names: Collection[str], *, of: Path
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and uint8 (3, H, W) of every photo that is named, in the sources' order.
+
+    Args:
+        sources: folders (searched recursively) or tars.
+        names: file names without folders.
+        of: the file that names them, for messages.
+
+    Raises:
+        CdvisionError: a source is neither a folder nor a tar, or none of the photos is there.
+    """
+    wanted = set(names)
+    files = [file for source in sources for file in _files(source, wanted.__contains__)]
+    if not files:
+        places = ", ".join(map(str, sources))
+        raise CdvisionError(f"none of the {len(wanted)} photos that {of} names is in {places}")
+    for (name, _), pixels in zip(files, _decoded(files, of.stem), strict=True):
+        yield Path(name).name, pixels
+
+
+def _files(source: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Yield name (a tar's with its folders) and content of the files whose bare name is kept."""
     if source.is_dir():
-        for path in source.rglob("*"):
+        for path in sorted(source.rglob("*")):
             if keep(path.name):
                 yield path.name, path.read_bytes()
         return
-    with tarfile.open(source) as tar:
-        for member in tar:
-            content = tar.extractfile(member) if keep(Path(member.name).name) else None
-            if content is not None:
-                yield member.name, content.read()
+    try:
+        with tarfile.open(source) as tar:
+            for member in tar:
+                content = tar.extractfile(member) if keep(Path(member.name).name) else None
+                if content is not None:
+                    yield member.name, content.read()
+    except (OSError, tarfile.TarError) as error:
+        raise CdvisionError(f"{source}: expected a folder or a tar of photos ({error})") from error
+
+
+def _decoded(files: Sequence[tuple[str, bytes]], title: str) -> Iterator[Tensor]:
+    with ThreadPoolExecutor(4) as pool:
+        decoded = pool.map(_decode, (data for _, data in files))
+        yield from tqdm(decoded, total=len(files), desc=title, unit="photo", disable=None)
+
+
+def _decode(data: bytes) -> Tensor:
+    with Image.open(io.BytesIO(data)) as image:
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

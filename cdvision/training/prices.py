@@ -38,24 +38,16 @@ def restore_prices(control: RateControl, start: Finished) -> bool:
 
 @torch.no_grad()
 def measure_prices(control: RateControl, compare: Compare, images: Sequence[Tensor]) -> None:
-    """Price a byte at each quality by the error that one more saves.
-
-    Args:
-        control: changed in place.
-        compare: of the stage.
-        images: batches (N, 3, S, S) to measure on.
-    """
-    errors, sizes = [], []
-    for number in range(len(control.log_multiplier)):
-        found = []
-        for image in images:
+    """Price a byte at each quality by the error that one more saves on images (N, 3, S, S)."""
+    found = np.empty((len(control.log_multiplier), len(images), 2))
+    for number, row in enumerate(found):
+        for place, image in enumerate(images):
             quality = torch.full((len(image),), number, device=image.device)
             error, bits = compare(image, quality)
-            pixels = image.shape[2] * image.shape[3]
-            found.append((float(error), float(bits.mean()) / 8 * REFERENCE_PIXELS / pixels))
-        error_mean, size_mean = np.mean(found, axis=0).tolist()
-        errors.append(error_mean)
-        sizes.append(size_mean)
+            # Bits of a crop count as bytes of a photo of the size that targets are meant for.
+            scale = REFERENCE_PIXELS / (image.shape[2] * image.shape[3])
+            row[place] = float(error), float(bits.mean()) / 8 * scale
+    errors, sizes = found.mean(axis=1).T.tolist()
     start_prices(control, errors, sizes)
 
 
@@ -66,17 +58,15 @@ def start_prices(
     *,
     unit: Sequence[float] | None = None,
 ) -> None:
-    """Begin steering with what one byte more would save in error.
+    """Begin steering with what one byte more would save in error, at each quality.
 
-    Args:
-        control: changed in place.
-        errors: at each quality.
-        sizes: mean bytes at each quality, where the errors were measured.
-        unit: what the loss divides the error of each quality by.
+    ``sizes`` are the mean bytes where the errors were measured; ``unit`` is what the loss divides
+    the error of each quality by.
     """
     # A slope needs sizes that rise: those that do not are moved apart by a thousandth of a byte.
     rising = np.maximum.accumulate(np.asarray(sizes, np.float64)) + 1e-3 * np.arange(len(sizes))
     saved = -np.gradient(np.asarray(errors, np.float64), rising)
+    # No quality may begin with bytes for nothing: its rate would run away before it is steered.
     price = np.maximum(saved, LEAST_PRICE * max(errors) / max(sizes))
     price = price if unit is None else price / np.asarray(unit)
     control.log_multiplier.copy_(torch.from_numpy(np.log(price)))

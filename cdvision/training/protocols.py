@@ -1,9 +1,4 @@
-"""What the stages need of the networks that they train: the stages depend on this, not on classes.
-
-::
-
-    image ─ front ─▶ f1 256@1/4 ─ re.transmit ─▶ f2 ─ transmit ─▶ f3 256@1/4 ─ tail ─▶ stages
-"""
+"""Backbones as stages of training see them, and how batches and networks are laid out."""
 
 from __future__ import annotations
 
@@ -14,48 +9,6 @@ import torch
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
-class Transmission(Protocol):
-    """What arrives of a batch, and what it costs."""
-
-    @property
-    def features(self) -> Tensor:
-        """Decoded features (N, 256, h, w)."""
-
-    @property
-    def noisy_bits(self) -> Tensor:
-        """Differentiable bits of each image (N,)."""
-
-    @property
-    def bits(self) -> Tensor:
-        """Bits of the symbols that are really sent, of each image (N,)."""
-
-
-class RedundancyModel(Protocol):
-    """`DicmRe`: backbone, RE encoder and decoder, and the rate of what lies between.
-
-    ``transmit`` counts bits in float32, whatever precision surrounds it.
-    """
-
-    front: nn.Module
-    tail: nn.Module
-    encoder: nn.Module
-    decoder: nn.Module
-
-    def transmit(self, features: Tensor, quality: Tensor) -> Transmission:
-        """Send features (N, 256, h, w) at qualities (N,) int64, 0-based."""
-
-
-class CodecModel(Protocol):
-    """`Dicm`: the codec around the features that RE has filtered."""
-
-    @property
-    def re(self) -> RedundancyModel:
-        """The RE model whose features are coded."""
-
-    def transmit(self, features: Tensor, quality: Tensor) -> Transmission:
-        """Send features (N, 256, h, w) at qualities (N,) int64, 0-based."""
 
 
 class Tail(Protocol):
@@ -80,13 +33,6 @@ class Backbone(nn.Module):
 def stages_of(tail: nn.Module, features: Tensor) -> list[Tensor]:
     """Run a tail that is only known as a module."""
     return list(cast(Tail, tail).stages(features))
-
-
-def as_module(model: object) -> nn.Module:
-    """The same model, where its parameters are meant and not its protocol."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected an nn.Module, found {type(model).__name__}")
-    return model
 
 
 def pool(stage: Tensor) -> Tensor:

@@ -44,7 +44,12 @@ def write_record(
         **facts,
         **stage.record(),
     }
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(out / RECORD, record)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record for people and programs, one field a line."""
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def append_log(

@@ -6,9 +6,13 @@ that was stopped and resumed takes exactly the steps of one that was not.
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -30,7 +34,6 @@ from cdvision.training.run_folder import (
     write_result,
 )
 from cdvision.training.stage import Stage
-from cdvision.training.stopping import stop_between_steps
 from cdvision.training.tensor_files import is_written
 
 __all__ = [
@@ -104,7 +107,7 @@ def _loop(stage: Stage, out: Path, plan: Plan, progress: Progress) -> None:
     total = plan.steps if plan.steps is not None else round(60 * plan.minutes)
     unit = "step" if plan.steps is not None else "s"
     bar = tqdm(total=total, desc=stage.name, unit=unit, disable=None)
-    with stop_between_steps() as stop, bar:
+    with _stop_between_steps() as stop, bar:
         while plan.done(progress) < 1:
             started = time.perf_counter()
             terms.append(_step(stage, plan, progress))
@@ -113,11 +116,33 @@ def _loop(stage: Stage, out: Path, plan: Plan, progress: Progress) -> None:
             if progress.step % LOG_EVERY == 0 or plan.done(progress) >= 1:
                 append_log(stage, out, progress, terms)
                 terms = []
-            if stop.made or progress.seconds - saved > 60 * plan.save_minutes:
+            if stop.is_set() or progress.seconds - saved > 60 * plan.save_minutes:
                 _save(stage, out, progress)
                 saved = progress.seconds
-            if stop.made:
+            if stop.is_set():
                 raise KeyboardInterrupt
+
+
+@contextmanager
+def _stop_between_steps() -> Iterator[threading.Event]:
+    """Note the first interrupt or termination instead of raising it; a second one raises."""
+    request = threading.Event()
+    # Outside the main thread no signal can be caught, and nothing changes.
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request.is_set():
+            raise KeyboardInterrupt
+        request.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _step(stage: Stage, plan: Plan, progress: Progress) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""From what the box head says of every region to the boxes that are kept."""
+"""From the box head's outputs for every region to the boxes that are kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.heads.suppression import suppress_overlaps, top_candidates
-from cdvision.heads.two_stage.activations import softmax
 from cdvision.heads.two_stage.box_coding import clip_boxes, decode_deltas, large_enough
 from cdvision.heads.two_stage.config import TwoStageConfig
 from cdvision.results.checks import check_array
@@ -18,18 +17,20 @@ Floats = NDArray[np.float32]
 _LEAST_SIDE = 1e-2  # pixels
 
 
+class BoxLimits(NamedTuple):
+    """How boxes are chosen."""
+
+    confidence: float  # scores must be larger than this
+    iou: float  # boxes of one class whose intersection over union is larger than this overlap
+    max_detections: int  # at most this many boxes are kept
+
+
 class SelectedBoxes(NamedTuple):
-    """K boxes, best first.
+    """K boxes, best first."""
 
-    Attributes:
-        boxes: (K, 4) float32 in pixels of the network input.
-        scores: (K,) float32.
-        class_ids: (K,) int64 from 0, background not counted.
-    """
-
-    boxes: Floats
-    scores: Floats
-    class_ids: NDArray[np.int64]
+    boxes: Floats  # (K, 4) in pixels of the network input
+    scores: Floats  # (K,)
+    class_ids: NDArray[np.int64]  # (K,) from 0, background not counted
 
 
 def select_boxes(
@@ -37,11 +38,8 @@ def select_boxes(
     deltas: Floats,
     regions: Floats,
     config: TwoStageConfig,
-    *,
     content_size: tuple[int, int],
-    confidence: float,
-    iou: float,
-    max_detections: int,
+    limits: BoxLimits,
 ) -> SelectedBoxes:
     """Choose the confident (region, class) pairs and drop those that overlap a better one.
 
@@ -51,12 +49,7 @@ def select_boxes(
         regions: (K, 4) float32 from `propose_regions`.
         config: box weights.
         content_size: (width, height) in which boxes end.
-        confidence: scores must be larger than this.
-        iou: boxes of one class whose intersection over union is larger than this overlap.
-        max_detections: at most this many boxes are kept.
-
-    Raises:
-        ResultError: arrays of other shapes.
+        limits: how boxes are chosen.
 
     Source: Ren et al., "Faster R-CNN", NeurIPS 2015, as torchvision computes it.
     """
@@ -64,11 +57,15 @@ def select_boxes(
     check_array("logits", logits, shape=(len(regions), "classes"), dtype=np.float32)
     outputs = logits.shape[1]
     check_array("deltas", deltas, shape=(len(regions), 4 * outputs), dtype=np.float32)
-    scores = softmax(logits)[:, 1:]
+    # A softmax over all classes; less the largest logit, no exponential overflows.
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    scores = (weights / weights.sum(axis=1, keepdims=True))[:, 1:]
+    confidence, iou, most = limits
     region, class_id = top_candidates(scores, confidence=confidence, limit=scores.size)
+    # Each class moves a region in its own way; class 0 of the scores is output 1.
     shifts = deltas.reshape(-1, outputs, 4)[region, class_id + 1]
     boxes = clip_boxes(decode_deltas(shifts, regions[region], config.box_weights), content_size)
     visible = large_enough(boxes, _LEAST_SIDE)
     boxes, found, class_id = boxes[visible], scores[region, class_id][visible], class_id[visible]
-    kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=max_detections)
+    kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=most)
     return SelectedBoxes(boxes[kept], found[kept], class_id[kept])

@@ -14,31 +14,22 @@ BOX_CELLS, MASK_CELLS = 7, 14
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageConfig:
-    """Anchors, thresholds and strides of one detector; a model package keeps it as JSON.
+    """Anchors, thresholds and strides of one detector; a model package keeps it as JSON."""
 
-    Attributes:
-        strides: of the pyramid levels that regions are pooled from, powers of two, finest first.
-        anchor_sizes: for every level that proposes (one more may propose than is pooled from).
-        aspect_ratios: height / width of the anchors of every level.
-        proposals_per_level: best proposals of a level that compete.
-        proposals: best of all that reach the box head.
-        proposal_iou: overlap from which the weaker of two proposals of a level is dropped.
-        proposal_score: least objectness of a proposal, 0 to 1.
-        box_weights: what the box head's deltas x, y, w, h are multiplied by in training.
-        samples: sampling points of RoIAlign, a side of a cell.
-        masks: whether there is a mask head.
-    """
-
+    # Of the pyramid levels that regions are pooled from, powers of two, finest first.
     strides: tuple[int, ...]
+    # For every level that proposes (one more may propose than is pooled from).
     anchor_sizes: tuple[tuple[float, ...], ...]
-    aspect_ratios: tuple[tuple[float, ...], ...]
-    proposals_per_level: int = 1000
-    proposals: int = 1000
+    aspect_ratios: tuple[tuple[float, ...], ...]  # height / width of the anchors of every level
+    proposals_per_level: int = 1000  # best proposals of a level that compete
+    proposals: int = 1000  # best of all that reach the box head
+    # Overlap from which the weaker of two proposals of a level is dropped.
     proposal_iou: float = 0.7
-    proposal_score: float = 0.0
+    proposal_score: float = 0.0  # least objectness of a proposal, 0 to 1
+    # What the box head's deltas x, y, w, h are multiplied by in training.
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
-    samples: int = 2
-    masks: bool = False
+    samples: int = 2  # sampling points of RoIAlign, a side of a cell
+    masks: bool = False  # whether there is a mask head
 
     def __post_init__(self) -> None:
         levels = len(self.anchor_sizes)

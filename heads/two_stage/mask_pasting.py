@@ -20,16 +20,10 @@ _BORDER = 1  # empty cells around a map, so that masks fade out at the edge of a
 def paste_masks(
     probabilities: Floats, boxes: Floats, image_size: tuple[int, int], *, threshold: float = 0.5
 ) -> tuple[Rle, ...]:
-    """Lay every map over its box and encode what lies above a threshold.
+    """Lay every map over its box and encode what is more probable than a threshold.
 
-    Args:
-        probabilities: (K, m, m) float32 in [0, 1].
-        boxes: (K, 4) float32 in pixels of the image.
-        image_size: (width, height) of the image.
-        threshold: foreground is what is more probable than this.
-
-    Returns:
-        K COCO run-length masks, the pixels that `torchvision`'s `paste_masks_in_image` sets.
+    Of ``probabilities`` (K, m, m) float32 and ``boxes`` (K, 4) float32 in pixels of the image come
+    K COCO run-length masks: the pixels that torchvision's `paste_masks_in_image` sets.
 
     Source: He et al., "Mask R-CNN", ICCV 2017, inference.
     """
@@ -37,6 +31,7 @@ def paste_masks(
     side = probabilities.shape[-1]
     check_array("masks", probabilities, shape=(len(boxes), side, side), dtype=np.float32)
     size = check_image_size(image_size)
+    # A map with its border covers more than the box, by the same share on all sides.
     frames = _frames(boxes, (side + 2 * _BORDER) / side)
     padded = np.pad(probabilities, ((0, 0), (_BORDER,) * 2, (_BORDER,) * 2))
     return tuple(
@@ -74,6 +69,7 @@ def _visible(first: int, last: int, size: int) -> NDArray[np.int64]:
 
 def _enlargement(cells: int, pixels: int, wanted: NDArray[np.int64]) -> Floats:
     """Return the (len(wanted), cells) matrix that interpolates linearly from cells to pixels."""
+    # A pixel's centre in cells, whose centres lie at k + 0.5; at the edges the last cell holds.
     scale = np.float32(cells / max(pixels, 1))
     place = np.maximum((wanted.astype(np.float32) + np.float32(0.5)) * scale - np.float32(0.5), 0)
     low = np.minimum(place.astype(np.int64), cells - 1)
@@ -88,11 +84,13 @@ def _enlargement(cells: int, pixels: int, wanted: NDArray[np.int64]) -> Floats:
 def _runs(positions: NDArray[np.int64], size: tuple[int, int]) -> Rle:
     """Encode the ascending positions of the foreground in a column-major image."""
     height, width = size
+    # A run ends where the next position is not the neighbour.
     gaps = np.flatnonzero(np.diff(positions) != 1)
     starts = positions[np.concatenate([[0], gaps + 1])] if len(positions) else positions
     ends = positions[np.concatenate([gaps, [-1]])] + 1 if len(positions) else positions
     edges = np.stack([starts, ends], axis=1).ravel()
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
-    if counts[-1] == 0:  # the last run is foreground to the last pixel
+    # Foreground to the last pixel: no run of background follows.
+    if counts[-1] == 0:
         counts = counts[:-1]
     return Rle(size=[height, width], counts=compress_counts(counts.astype(np.int64)))

@@ -7,7 +7,7 @@ The parts are torchvision's own, so their losses, samplers and box coders apply 
                                         └────── RoIAlign 14x14 of these boxes ─ mask head ─ masks
 
 Everything here that chooses (`losses`, `detect`) runs in PyTorch; an engine runs the dense parts
-(see ``two_stage_graphs.py``) and `cdvision.heads.two_stage` chooses in numpy, with equal results.
+(see ``graphs.py``) and `cdvision.heads.two_stage` chooses in numpy, with equal results.
 
 Source: Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature Pyramid Networks", CVPR
 2017; He et al., "Mask R-CNN", ICCV 2017.
@@ -38,13 +38,9 @@ ImageSize = tuple[int, int]
 class TwoStageDetector(nn.Module):
     """FPN, region proposals and RoI heads on the stages of a backbone.
 
-    Args:
-        fpn: the pyramid, over maps named "0", "1", … and perhaps an extra coarser one.
-        rpn: torchvision's proposal network.
-        roi_heads: torchvision's box head and, where it has one, mask head.
-        strides: stride of every stage in pixels of the network input, a power of two, finest first.
-
-    Sizes of images are (height, width) in this class, as everywhere in torchvision.
+    The pyramid's maps are named "0", "1", … and there may be an extra coarser one. Each stage has
+    a stride in pixels of the network input, a power of two, finest first. Sizes of images are
+    (height, width) in this class, as everywhere in torchvision.
     """
 
     def __init__(
@@ -124,15 +120,11 @@ class TwoStageDetector(nn.Module):
     def detect(
         self, stages: Sequence[Tensor], image_sizes: Sequence[ImageSize]
     ) -> list[dict[str, Tensor]]:
-        """Return what torchvision returns before it scales to the source image.
+        """Return torchvision's answers before it scales them to the source image.
 
-        Args:
-            stages: (N, channels, h, w) float32, one for every stride.
-            image_sizes: N times (height, width) of the content of the network input.
-
-        Returns:
-            N times ``boxes`` (n, 4) in pixels of the network input, ``labels`` (n,) from 1,
-            ``scores`` (n,) and, for a detector with masks, ``masks`` (n, 1, 28, 28) in [0, 1].
+        Arguments are those of ``losses``. The answer is N times ``boxes`` (n, 4) in pixels of the
+        network input, ``labels`` (n,) from 1, ``scores`` (n,) and, for a detector with masks,
+        ``masks`` (n, 1, 28, 28) in [0, 1].
 
         Raises:
             ModelError: the detector is in training mode.
@@ -145,7 +137,7 @@ class TwoStageDetector(nn.Module):
         return list(found)
 
     def _images(self, stages: Sequence[Tensor], image_sizes: Sequence[ImageSize]) -> ImageList:
-        """Stand in for the pixels: only their shape is read, so one zero is enough."""
+        # Stands in for the pixels: only their shape is read, so one zero is enough.
         batch, _, rows, columns = stages[0].shape
         shape = (batch, 3, rows * self.strides[0], columns * self.strides[0])
         return ImageList(stages[0].new_zeros(1).expand(shape), [(h, w) for h, w in image_sizes])
@@ -173,20 +165,12 @@ def build_two_stage_detector(
     >>> detector.config.strides, detector.has_masks
     ((4, 8, 16, 32), True)
 
-    Args:
-        classes: number of object classes, background not counted.
-        channels: channels of every stage, finest first.
-        strides: stride of every stage.
-        out_channels: channels of every pyramid level.
-        representation: width of the box head's two layers; most weights are here,
-            49 x out_channels x representation of them.
-        mask_channels: widths of the mask head's 3x3 convolutions, or None for no masks.
-        extra_level: add a max-pooled level for large objects, which only the proposals use.
-        anchor_sizes: one anchor size a level, in pixels of the network input.
-        proposals_per_level: proposals before suppression, at inference (2000 when training).
-        proposals: proposals that reach the box head, at inference (2000 when training).
-        settings: further keyword arguments of torchvision's `RoIHeads`, such as
-            ``batch_size_per_image``.
+    ``classes`` do not count the background. Stages, finest first, have ``channels`` and
+    ``strides``, every pyramid level has ``out_channels``. Most weights are in the two layers of
+    the box head, of width ``representation``. ``mask_channels`` are the widths of the mask head's
+    3x3 convolutions; None for no masks. The extra level is max-pooled, for large objects, and only
+    the proposals use it. Numbers of proposals, before and after suppression, hold at inference;
+    they are 2000 when training. ``settings`` go to torchvision's `RoIHeads`.
 
     Raises:
         ModelError: numbers of channels, strides and anchor sizes do not fit together.

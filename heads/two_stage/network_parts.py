@@ -23,11 +23,8 @@ def proposal_network(
 ) -> RegionProposalNetwork:
     """Build the network that proposes regions, with the settings of the papers.
 
-    Args:
-        channels: channels of every pyramid level.
-        anchor_sizes: one a level.
-        before: proposals of a level before suppression, at inference.
-        after: proposals of all levels after it, at inference.
+    There is one anchor size a level; ``before`` proposals of a level, ``after`` of all levels, are
+    left before and after suppression at inference.
     """
     anchors = AnchorGenerator(tuple((s,) for s in anchor_sizes), (_RATIOS,) * len(anchor_sizes))
     return RegionProposalNetwork(
@@ -53,13 +50,8 @@ def two_stage_heads(
 ) -> RoIHeads:
     """Build the box head and perhaps the mask head, with the settings of the papers.
 
-    Args:
-        outputs: number of classes, background counted.
-        levels: number of pyramid levels that regions are pooled from.
-        channels: channels of every pyramid level.
-        representation: width of the box head's two layers.
-        mask_channels: widths of the mask head's convolutions, or None for no masks.
-        settings: keyword arguments of torchvision's `RoIHeads` that differ from the papers'.
+    Arguments are those of `build_two_stage_detector`, but ``outputs`` counts the background, and
+    ``levels`` are those that regions are pooled from.
     """
     names = [str(number) for number in range(levels)]
     heads = RoIHeads(

@@ -8,9 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.heads.suppression import suppress_overlaps
-from cdvision.heads.two_stage.activations import sigmoid
-from cdvision.heads.two_stage.anchors import anchors_at, cell_anchors
-from cdvision.heads.two_stage.box_coding import clip_boxes, decode_deltas, large_enough
+from cdvision.heads.two_stage.box_coding import (
+    anchors_at,
+    cell_anchors,
+    clip_boxes,
+    decode_deltas,
+    large_enough,
+    sigmoid,
+)
 from cdvision.heads.two_stage.config import TwoStageConfig
 from cdvision.results.checks import check_array
 
@@ -28,20 +33,14 @@ def propose_regions(
     input_size: Size,
     content_size: Size,
 ) -> Floats:
-    """Return the regions that are worth a look, best first.
+    """Return the regions that are worth a look, (K, 4) float32 boxes in the input, best first.
 
     Args:
         dense: for every level k, ``objectness<k>`` (A, h, w) float32 logits and ``deltas<k>``
             (4 A, h, w) float32.
-        config: anchors, numbers and thresholds.
+        config: anchors, numbers and thresholds; K is at most ``config.proposals``.
         input_size: (width, height) of the network input.
-        content_size: (width, height) of the photo in it, at the top left; regions end there.
-
-    Returns:
-        (K, 4) float32 boxes in pixels of the network input, K at most ``config.proposals``.
-
-    Raises:
-        ResultError: maps of other shapes.
+        content_size: (width, height) of the photo in it, where regions end.
 
     Source: Ren et al., "Faster R-CNN", NeurIPS 2015, as torchvision computes it.
     """
@@ -65,6 +64,7 @@ def _level_regions(
     check_array("objectness", objectness, shape=(len(anchors), "h", "w"), dtype=np.float32)
     rows, columns = objectness.shape[1:]
     check_array("deltas", deltas, shape=(4 * len(anchors), rows, columns), dtype=np.float32)
+    # Anchors of a cell side by side, as ``anchors_at`` counts them.
     flat = objectness.transpose(1, 2, 0).ravel()
     places = best_first(flat, config.proposals_per_level)
     cell, number = np.divmod(places, len(anchors))
@@ -73,6 +73,7 @@ def _level_regions(
     boxes = clip_boxes(decode_deltas(shifts, references, _WEIGHTS), content)
     visible = large_enough(boxes, _LEAST_SIDE)
     boxes, logits = boxes[visible], flat[places[visible]]
+    # All of one class, so that any two may overlap.
     one_class = np.zeros(len(boxes), dtype=np.int64)
     kept = suppress_overlaps(
         boxes, logits, one_class, iou=config.proposal_iou, max_detections=config.proposals
@@ -86,6 +87,7 @@ def best_first(values: Floats, count: int) -> NDArray[np.int64]:
     >>> best_first(np.array([1, 3, 2, 3], dtype=np.float32), 3).tolist()
     [1, 3, 2]
     """
+    # A partition is linear: only what may be among the best is sorted.
     if count < len(values):
         least = np.partition(values, len(values) - count)[len(values) - count]
         candidates = np.flatnonzero(values >= least)

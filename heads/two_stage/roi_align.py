@@ -43,9 +43,6 @@ def pool_regions(
     Returns:
         (K, C, cells, cells) float32, as `torchvision.ops.MultiScaleRoIAlign` gives it.
 
-    Raises:
-        ResultError: a map or the boxes have another shape or dtype.
-
     Source: He et al., "Mask R-CNN", ICCV 2017; levels after Lin et al., "Feature Pyramid
     Networks", CVPR 2017, equation 1.
     """
@@ -69,6 +66,7 @@ def assign_levels(boxes: Floats, strides: Sequence[int]) -> NDArray[np.int64]:
     >>> assign_levels(boxes, (4, 8, 16, 32)).tolist()
     [2, 0]
     """
+    # Strides are powers of two, so a level's number is the logarithm of its stride.
     first, last = (int(math.log2(strides[end])) for end in (0, -1))
     side = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     with np.errstate(divide="ignore"):  # an empty box: minus infinity, so the finest level
@@ -82,10 +80,11 @@ def assign_levels(boxes: Floats, strides: Sequence[int]) -> NDArray[np.int64]:
 def _add_sample(level: Floats, y: np.float32, x: np.float32, total: Floats) -> None:
     """Add to `total` (C,) what bilinear interpolation gives at one point of an (h, w, C) map."""
     height, width, channels = level.shape
-    # Asked for what is inside: a coordinate that is not a number is not.
+    # Up to a cell outside counts as the edge. Asked for what is inside: a NaN is not.
     if not (y >= -_ONE and y <= height and x >= -_ONE and x <= width):
         return
     y, x = min(max(y, _ZERO), np.float32(height - 1)), min(max(x, _ZERO), np.float32(width - 1))
+    # The four cells around the point, each weighted by the area of the opposite part.
     y0, x0 = np.int64(y), np.int64(x)
     y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
     below, right = y - np.float32(y0), x - np.float32(x0)
@@ -120,6 +119,7 @@ def _pool(
             total[:] = _ZERO
             for point in range(samples * samples):
                 a, b = np.float32(point // samples), np.float32(point % samples)
+                # Points stand in the middle of equal parts of the cell.
                 y = top + np.float32(i) * down + (a + _HALF) * down / points
                 x = left + np.float32(j) * across + (b + _HALF) * across / points
                 _add_sample(level, y, x, total)

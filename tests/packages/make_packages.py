@@ -20,16 +20,15 @@ from cdvision.heads.attribute_answers import AttributeCalibration
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
 from cdvision.models.dicm.package_builder import DicmFacts, build_dicm
 from cdvision.models.faces.hsc import HscCodec
-from cdvision.models.faces.hsc_widths import tiny_widths
 from cdvision.models.faces.network import FacePackage, FaceSettings
 from cdvision.models.faces.package_builder import FaceFacts, build_faces
-from cdvision.models.faces.style_layers import style_layout
-from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.style_layers import StyleLayers, style_layout
+from cdvision.models.faces.training.codec_stage import target_bytes
+from cdvision.models.faces.training.face_bank import FaceCodes
 from cdvision.models.faces.training.hsc_start import start_hsc
-from cdvision.models.faces.training.style_layers_stage import target_bytes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import start_style_layers
-from cdvision.models.faces.widths import FACE_TINY
+from cdvision.models.faces.widths import FACE_TINY, tiny_widths
 
 FOLDER = Path(__file__).parent
 CLASSES = {"classifier": ("round", "square", "striped"), "detector": ("thing", "other thing")}
@@ -76,8 +75,8 @@ def spread_symbols(model: FacePackage) -> None:
     targets = target_bytes((30, 90), (100, 350), later=LATER[model.settings.profile])
     with torch.no_grad():
         if isinstance(model.codec, HscCodec):
-            start_hsc(model.codec, metric, model.generator, faces, (targets[0], targets[1]))
-        else:
+            start_hsc(model.codec, metric, model.generator, faces, targets)
+        elif isinstance(model.codec, StyleLayers):
             start_style_layers(model.codec, metric, faces.rows, targets)
 
 

@@ -1,8 +1,4 @@
-"""The dense graphs of a model for networks of its user's own.
-
-The graphs that hold a user's network are made of its own code when the package is written, and
-lie there as ONNX. From the weights alone only the taps can be built again.
-"""
+"""The dense graphs of a model for any networks; from weights alone only the taps can be built."""
 
 from __future__ import annotations
 
@@ -15,59 +11,57 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from cdvision.errors import ModelError
-from cdvision.models.any_network.network import Served, ServedShape
+from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
 from cdvision.networks.graphs import Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
 from cdvision.package.card import FeatureSpec
 
-SHAPE = "served"  # metadata of the weights: the model's shape as JSON
+NETWORK = "served"  # what cards call the network, and the metadata of weights its shape
 FRONTS, TAILS = "fronts.", "tails."  # begin the names of a user's own weights
-INTEGERS = (torch.int32, torch.int32, torch.int64)
+# Of inputs; all others are features.
+TYPES = dict(image=torch.uint8, symbols=torch.int32, hyper=torch.int32, quality=torch.int64)
 
 
-def load(weights: Path) -> Served:
+def load(weights: Path) -> AnyNetworkModel:
     """Build the model from safetensors; raises ModelError where its shape is not told."""
     with safe_open(weights, framework="pt") as file:
-        told = (file.metadata() or {}).get(SHAPE)
+        told = (file.metadata() or {}).get(NETWORK)
         names = [name for name in file.keys() if not name.startswith((FRONTS, TAILS))]
         state = {name: file.get_tensor(name).float() for name in names}
     if told is None:
         raise ModelError(f"{weights}: expected the model's shape in the metadata, found none")
-    model = Served(ServedShape.from_dict(json.loads(told)))
+    model = AnyNetworkModel(AnyNetworkShape.from_dict(json.loads(told)))
     model.load_state_dict(state)
     return model
 
 
-def graphs(model: Served) -> dict[str, Graph]:
+def graphs(model: AnyNetworkModel) -> dict[str, Graph]:
     """Return the graphs that need no user's network, by name."""
-    return {f"tap.{name}": tap_graph(model, name) for name in model.shape.features}
+    return {f"tap.{name}": receiver_graph(model, name) for name in model.shape.features}
 
 
-def latents_decoder(model: Served) -> tuple[nn.Module, FeatureSpec]:
-    """Return the dequantiser."""
+def latents_decoder(model: AnyNetworkModel) -> tuple[nn.Module, FeatureSpec]:
+    """Return the dequantiser, and the map that it gives."""
     return model.dequantiser, FeatureSpec(model.shape.channels, LATENT_STRIDE)
 
 
 def encoder_graph(
-    model: Served, fronts: Mapping[str, nn.Module], given: Sequence[str] = ()
+    model: AnyNetworkModel, fronts: Mapping[str, nn.Module], given: Sequence[str] = ()
 ) -> Graph:
-    """Return the sender's graph.
+    """Return the sender's graph, of ``fronts`` that map (N, 3, H, W) in 0..255 to features.
 
-    Args:
-        model: behind the fronts.
-        fronts: image (N, 3, H, W) in 0..255 to features, by name.
-        given: networks without a front, whose features the graph takes as inputs instead.
+    ``given`` names networks without one, whose features the graph takes as inputs instead.
     """
-    inputs: dict[str, tuple[str | int, ...]] = {"quality": ("batch",)}
-    dtypes = {"quality": torch.int64}
+    inputs: dict[str, tuple[str | int, ...]] = {}
     if fronts:
-        inputs = {"image": ("batch", "height", "width", 3), **inputs}
-        dtypes = {"image": torch.uint8, **dtypes}
+        inputs["image"] = ("batch", "height", "width", 3)
+    inputs["quality"] = ("batch",)
     for name in given:
         spec = model.shape.features[name]
         axes = ("batch", spec.channels, f"h{spec.stride}", f"w{spec.stride}")
-        inputs[features_input(name)], dtypes[features_input(name)] = axes, torch.float32
-    module = EncoderGraph(model, fronts, given).eval()
+        inputs[features_input(name)] = axes
+    dtypes = {name: TYPES.get(name, torch.float32) for name in inputs}
+    module = FrontsEncoderGraph(model, fronts, given).eval()
     return Graph(module, inputs, ("symbols", "hyper"), dtypes)
 
 
@@ -76,39 +70,26 @@ def features_input(name: str) -> str:
     return f"features_{name}"
 
 
-def tap_graph(model: Served, name: str) -> Graph:
-    """Return the graph from latents to a network's features."""
-    return _receiver(model, TapGraph(model, name), ("features",))
-
-
-def answer_graph(model: Served, name: str, tail: nn.Module, outputs: tuple[str, ...]) -> Graph:
-    """Return the graph from latents to a network's features and outputs.
-
-    Args:
-        model: of the latents.
-        name: of the network.
-        tail: features to named outputs.
-        outputs: names, in order.
-    """
-    module = AnswerGraph(model, name, tail, outputs)
-    return _receiver(model, module, ("features", *outputs))
-
-
-def _receiver(model: Served, module: nn.Module, outputs: tuple[str, ...]) -> Graph:
+def receiver_graph(
+    model: AnyNetworkModel, name: str, tail: nn.Module | None = None, outputs: tuple[str, ...] = ()
+) -> Graph:
+    """Return the graph from latents to a network's features, and to a tail's named outputs."""
     axes = map_axes((model.shape.channels, LATENT_STRIDE), (HYPER_CHANNELS, HYPER_STRIDE))
-    return Graph(module.eval(), axes, outputs, dict(zip(axes, INTEGERS, strict=True)))
+    module = ReceiverGraph(model, name, tail, outputs).eval()
+    return Graph(module, axes, ("features", *outputs), {name: TYPES[name] for name in axes})
 
 
-class EncoderGraph(nn.Module):
+class FrontsEncoderGraph(nn.Module):
     """uint8 image and quality to latents: every front, then the model."""
 
     def __init__(
-        self, model: Served, fronts: Mapping[str, nn.Module], given: Sequence[str]
+        self, model: AnyNetworkModel, fronts: Mapping[str, nn.Module], given: Sequence[str]
     ) -> None:
         super().__init__()
         self.fronts, self._given = nn.ModuleDict(fronts), tuple(given)
         self.encoder, self.dequantiser = model.encoder, model.dequantiser
         self.hyper_decoder = model.hyper_decoder  # integers: it tells what will be skipped
+        # The method, not the model: taps must not become part of the sender's graph.
         self._encode = model.encode_features
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,31 +105,23 @@ class EncoderGraph(nn.Module):
         return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
 
 
-class TapGraph(nn.Module):
-    """Integer latents to one network's features: dequantiser and tap."""
+class ReceiverGraph(nn.Module):
+    """Integer latents to one network's features: dequantiser and tap, and its tail if given."""
 
-    def __init__(self, model: Served, name: str) -> None:
+    def __init__(
+        self, model: AnyNetworkModel, name: str, tail: nn.Module | None, outputs: tuple[str, ...]
+    ) -> None:
         super().__init__()
         self.dequantiser = model.dequantiser
         self.taps = nn.ModuleDict({name: model.tap(name)})
-        self._name = name
-
-    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """Map int32 latents and (N,) int64 qualities to features."""
-        y = self.dequantiser(symbols.float(), hyper.float(), quality)
-        return (self.taps[self._name](y, quality),)
-
-
-class AnswerGraph(TapGraph):
-    """Integer latents to one network's features and outputs."""
-
-    def __init__(self, model: Served, name: str, tail: nn.Module, outputs: tuple[str, ...]) -> None:
-        super().__init__(model, name)
-        self.tails = nn.ModuleDict({name: tail})
-        self._outputs = outputs
+        self.tails = nn.ModuleDict({} if tail is None else {name: tail})
+        self._name, self._outputs = name, outputs
 
     def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         """Map int32 latents and (N,) int64 qualities to features and outputs."""
-        (features,) = super().forward(symbols, hyper, quality)
-        found: Mapping[str, Tensor] = self.tails[self._name](features)
+        y = self.dequantiser(symbols.float(), hyper.float(), quality)
+        features = self.taps[self._name](y, quality)
+        found: Mapping[str, Tensor] = {}
+        if self._outputs:
+            found = self.tails[self._name](features)
         return (features, *(found[name] for name in self._outputs))

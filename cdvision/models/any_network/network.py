@@ -13,7 +13,7 @@ The networks themselves are their owner's: frozen, and no part of this module.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -21,11 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.networks.fitted_tap import FittedTap, TapShape
-from cdvision.networks.latent_model import (
-    LATENT_STRIDE,
-    LatentEncoder,
-    LatentModel,
-)
+from cdvision.networks.latent_model import LATENT_STRIDE, LatentEncoder, LatentModel
 from cdvision.package.card import FeatureSpec
 
 METRIC_CHANNELS = 1024  # of a metric on blocks: larger blocks are measured cell by cell
@@ -33,22 +29,14 @@ GATHERED = 1024  # channels at 1/16 that a network brings at most
 
 
 @dataclass(frozen=True)
-class ServedShape:
-    """What a model of several networks is made of, as its record and its weights keep it.
+class AnyNetworkShape:
+    """What a model of several networks is made of, as its record and its weights keep it."""
 
-    Attributes:
-        channels: of the latents.
-        features: of each network, at its split point.
-        positive: networks whose features are never below 0.
-        width: channels inside a tap.
-        depth: residual blocks of a tap.
-    """
-
-    channels: int
-    features: Mapping[str, FeatureSpec]
-    positive: tuple[str, ...] = ()
-    width: int = 384
-    depth: int = 2
+    channels: int  # of the latents
+    features: Mapping[str, FeatureSpec]  # of each network, at its split point
+    positive: tuple[str, ...] = ()  # networks whose features are never below 0
+    width: int = 384  # channels inside a tap
+    depth: int = 2  # residual blocks of a tap
 
     def tap(self, name: str) -> TapShape:
         """Return the shape of a network's tap."""
@@ -63,13 +51,9 @@ class ServedShape:
             positive=name in self.positive,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give JSON values."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ServedShape:
-        """Undo ``to_dict``."""
+    def from_dict(cls, values: Mapping[str, Any]) -> AnyNetworkShape:
+        """Undo ``asdict`` and JSON."""
         features = {name: FeatureSpec(**spec) for name, spec in values["features"].items()}
         positive = tuple(values["positive"])
         return cls(**{**values, "features": features, "positive": positive})
@@ -83,14 +67,8 @@ class Gather(nn.Module):
         features@1/s ─ blocks ─ mix (1x1) ─ blocks ─▶ gathered@1/16
 
     The mix weighs directions by how much the network's outputs depend on them and keeps the
-    first ones. It is set before training (``training/encoder/start.py``) and stays.
-
-    Args:
-        spec: of the features; a stride that divides 32.
-
-    Attributes:
-        block: cells across what the mix reads at once.
-        gathered: channels that come out.
+    first ones. It is set before training (``training/start.py``) and stays. Features have a stride
+    that divides 32; ``gathered`` channels come out.
     """
 
     scale: Tensor
@@ -99,6 +77,7 @@ class Gather(nn.Module):
         super().__init__()
         across = max(1, LATENT_STRIDE // spec.stride)
         self.block = metric_block(spec)
+        # Where a latent's cells are too many to mix at once, smaller blocks are mixed one by one.
         self._rest = across // self.block
         self._repeat = max(1, spec.stride // LATENT_STRIDE)
         inputs = spec.channels * self.block**2
@@ -111,6 +90,7 @@ class Gather(nn.Module):
     @torch.no_grad()
     def set_mix(self, weight: Tensor) -> None:
         """Set the mix to (mixed, block^2 * C)."""
+        # Each row's greatest weight becomes 1, and its size goes into the float32 scale.
         greatest = weight.abs().amax(1, keepdim=True).clamp_min(1e-12)
         self.mix.weight.copy_((weight / greatest)[:, :, None, None])
         self.scale.copy_(greatest[:, :, None])
@@ -126,16 +106,17 @@ class Gather(nn.Module):
 
 def metric_block(spec: FeatureSpec) -> int:
     """Return the cells across a block on which a network's metric is measured."""
+    # A metric is a matrix of all values of a block, and its root takes the cube of their number.
     block = max(1, LATENT_STRIDE // spec.stride)
     while block > 1 and spec.channels * block**2 > METRIC_CHANNELS:
         block //= 2
     return block
 
 
-class ServedEncoder(LatentEncoder):
+class GatheringEncoder(LatentEncoder):
     """The networks' features to latents."""
 
-    def __init__(self, shape: ServedShape) -> None:
+    def __init__(self, shape: AnyNetworkShape) -> None:
         gathers = {name: Gather(spec) for name, spec in shape.features.items()}
         total = sum(gather.gathered for gather in gathers.values())
         super().__init__(total, shape.channels)
@@ -147,13 +128,13 @@ class ServedEncoder(LatentEncoder):
         return torch.cat([gather(part) for gather, part in parts], dim=1)
 
 
-class Served(LatentModel):
+class AnyNetworkModel(LatentModel):
     """All that is trained of the model: encoder behind the fronts, latents, taps."""
 
-    encoder: ServedEncoder
+    encoder: GatheringEncoder
 
-    def __init__(self, shape: ServedShape) -> None:
-        super().__init__(ServedEncoder(shape), shape.channels)
+    def __init__(self, shape: AnyNetworkShape) -> None:
+        super().__init__(GatheringEncoder(shape), shape.channels)
         self.shape = shape
         self.taps = nn.ModuleDict({name: FittedTap(shape.tap(name)) for name in shape.features})
 

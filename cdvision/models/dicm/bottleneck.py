@@ -5,13 +5,11 @@
     y ─ gain[q] ─┬─ hyper-encoder ─ round ─▶ z ─ integer network ─▶ scale index  (exact)
                  └─ round(· - mean) ─▶ symbols         └─ mean network ─▶ mean   (float)
     symbols + mean ─ rescale[q] ─▶ y
-
-Two of them: one pass under a hyper-prior, and two passes over a checkerboard, whose second knows
-what the first has sent.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,24 +17,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cdvision.models.dicm.backbones import PAPER, DicmWidths
 from cdvision.models.dicm.checkerboard_mean import FIRST, CheckerboardMean, odd_cells
-from cdvision.models.dicm.entroformer import HyperEncoder
 from cdvision.models.dicm.integer_checkerboard import IntegerCheckerboard
-from cdvision.models.dicm.widths import PAPER, DicmWidths
+from cdvision.models.dicm.transformer import HyperEncoder
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.hyper import HyperAnalysis, Latents, MeanNetwork
 from cdvision.networks.integer_hyper import IntegerHyperDecoder
-from cdvision.networks.quantisation import (
-    add_uniform_noise,
-    gaussian_bits,
-    round_straight_through,
-)
+from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import HYPER_BOUND, QUALITIES, SCALE_LEVELS, index_of, scale_of
 
 Rounding = Callable[[Tensor], Tensor]
+# Deviation of the symbols at quality 1 and 8 at the start, of a latent of unit variance. Coarser
+# steps would send nothing at first, and what is never sent is never learned from.
+FIRST_GAINS = 1.0, 4.0
 
 
-class Quantised(NamedTuple):
+class QuantisedLatent(NamedTuple):
     """A latent on its way through the quantiser, all (N, C, h, w)."""
 
     residual: Tensor  # scaled latent minus its mean
@@ -45,30 +42,12 @@ class Quantised(NamedTuple):
     scaled: Tensor  # symbols plus mean: what the receiver has, up to the gain
 
 
-class Received(NamedTuple):
-    """What a receiver has of a batch, and what it cost; bits are (N,)."""
-
-    y: Tensor
-    noisy_bits: Tensor  # differentiable
-    bits: Tensor  # of the symbols that are really sent
-
-
 class Bottleneck(nn.Module, ABC):
-    """What both bottlenecks share: gains, the hyper-latent and its prior.
+    """What both bottlenecks share: gains, the hyper-latent and its prior."""
 
-    Args:
-        channels: of the latent.
-        hyper_channels: of the hyper-latent, at a quarter of the latent's resolution.
-        gains: standard deviation of the symbols at quality 1 and 8 at the start, for a latent of
-            unit variance. Coarse steps would send nothing at first, and what is never sent is
-            never learned from.
-    """
-
-    def __init__(
-        self, channels: int, hyper_channels: int, *, gains: tuple[float, float] = (1.0, 4.0)
-    ) -> None:
+    def __init__(self, channels: int, hyper_channels: int) -> None:
         super().__init__()
-        low, high = torch.log(torch.tensor(gains)).tolist()
+        low, high = (math.log(gain) for gain in FIRST_GAINS)
         start = torch.linspace(low, high, QUALITIES)[:, None].expand(-1, channels)
         self.log_gain = nn.Parameter(start.clone())
         self.log_rescale = nn.Parameter(-start)
@@ -82,7 +61,7 @@ class Bottleneck(nn.Module, ABC):
     @abstractmethod
     def quantise(
         self, scaled: Tensor, z: Tensor, quality: Tensor, rounding: Rounding = torch.round
-    ) -> Quantised:
+    ) -> QuantisedLatent:
         """Quantise a scaled latent given the hyper-latent's integers."""
 
     @abstractmethod
@@ -92,24 +71,26 @@ class Bottleneck(nn.Module, ABC):
     def encode(self, y: Tensor, quality: Tensor) -> Latents:
         """Return the integers, held in float, that are sent for ``y`` (N, C, h, w)."""
         scaled = y * self._factor(self.log_gain, quality)
-        z = torch.round(self._bounded(scaled))
+        z = torch.round(self.hyper(scaled).clamp(-HYPER_BOUND, HYPER_BOUND))
         return Latents(self.quantise(scaled, z, quality).symbols, z)
 
-    def forward(self, y: Tensor, quality: Tensor) -> Received:
-        """Send ``y`` as in training: straight-through rounding, noise in the rate."""
-        with torch.autocast(y.device.type, enabled=False):  # half precision holds no such bits
+    def forward(self, y: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Send ``y`` as in training: return what arrives, differentiable and real bits (N,)."""
+        # Half precision can count no bits: its steps are larger than a symbol's share.
+        with torch.autocast(y.device.type, enabled=False):
             return self._send(y.float(), quality)
 
-    def _send(self, y: Tensor, quality: Tensor) -> Received:
+    def _send(self, y: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scaled = y * self._factor(self.log_gain, quality)
-        bounded = self._bounded(scaled)
+        bounded = self.hyper(scaled).clamp(-HYPER_BOUND, HYPER_BOUND)
         z, limit = round_straight_through(bounded), HYPER_BOUND + 0.5
         noisy_z = add_uniform_noise(bounded).clamp(-limit, limit)
         sent = self.quantise(scaled, z, quality, round_straight_through)
         scale = scale_of(sent.scale_index)
+        # Rounding has no slope: the rate is learned from noise as wide as a step instead.
         noisy = gaussian_bits(add_uniform_noise(sent.residual), scale)
         bits = gaussian_bits(sent.symbols, scale) * (sent.scale_index > 0)
-        return Received(
+        return (
             self.rescale(sent.scaled, quality),
             _per_image(noisy, self.hyper_prior.bits(noisy_z, quality)),
             _per_image(bits, self.hyper_prior.bits(z, quality)),
@@ -119,27 +100,27 @@ class Bottleneck(nn.Module, ABC):
         """Undo the gain of each image's quality."""
         return scaled * self._factor(self.log_rescale, quality)
 
-    def _bounded(self, scaled: Tensor) -> Tensor:
-        return self.hyper(scaled).clamp(-HYPER_BOUND, HYPER_BOUND)
-
     @staticmethod
     def _factor(logarithm: Tensor, quality: Tensor) -> Tensor:
         return torch.exp(logarithm)[quality][:, :, None, None]
+
+    def _first_scales(self) -> Tensor:
+        """Scale indices (qualities, C) of a latent of unit variance under the gains."""
+        return index_of(torch.exp(self.log_gain.detach())).clamp_min(1.0)
 
 
 class HyperpriorBottleneck(Bottleneck):
     """One pass: every scale is told by the hyper-latent."""
 
-    def __init__(
-        self, channels: int, hyper_channels: int = 24, *, gains: tuple[float, float] = (1.0, 4.0)
-    ) -> None:
-        super().__init__(channels, hyper_channels, gains=gains)
+    def __init__(self, channels: int, hyper_channels: int = 24) -> None:
+        super().__init__(channels, hyper_channels)
         self.hyper_analysis = HyperAnalysis(channels, hyper_channels)
         self.hyper_decoder = IntegerHyperDecoder(
             hyper_channels, channels, hidden=32, qualities=QUALITIES, levels=SCALE_LEVELS
         )
-        start = index_of(torch.exp(self.log_gain.detach())).clamp_min(1.0)
-        self.hyper_decoder.quality_bias.data.copy_(start.repeat_interleave(4, dim=1))
+        # The decoder has a bias for each of the 2x2 cells that its last layer gives at once.
+        start = self._first_scales().repeat_interleave(4, dim=1)
+        self.hyper_decoder.quality_bias.data.copy_(start)
 
     def hyper(self, scaled: Tensor) -> Tensor:
         """Return the hyper-latent before rounding."""
@@ -148,14 +129,14 @@ class HyperpriorBottleneck(Bottleneck):
 
     def quantise(
         self, scaled: Tensor, z: Tensor, quality: Tensor, rounding: Rounding = torch.round
-    ) -> Quantised:
-        """Quantise (N, C, h, w) in one pass."""
+    ) -> QuantisedLatent:
+        """Quantise in one pass."""
         height, width = scaled.shape[2:]
         index = self.hyper_decoder(z, quality)[:, :, :height, :width]
         mean = self.mean(z, height, width)
         residual = scaled - mean
         symbols = rounding(residual) * (index > 0)
-        return Quantised(residual, symbols, index, symbols + mean)
+        return QuantisedLatent(residual, symbols, index, symbols + mean)
 
     def decode(self, symbols: Tensor, z: Tensor, quality: Tensor) -> Tensor:
         """Return ``y`` (N, C, h, w)."""
@@ -165,16 +146,13 @@ class HyperpriorBottleneck(Bottleneck):
 class CheckerboardBottleneck(Bottleneck):
     """Two passes: the even cells are coded, and predicted, knowing the odd ones.
 
-    The hyper-encoder is the paper's transformer, which only the sender runs. Behind it everything
-    that chooses a table is an integer network: the paper's float transformer would choose other
-    tables on other machines.
+    The hyper-encoder is the paper's transformer, which only the sender runs.
     """
 
-    def __init__(
-        self, widths: DicmWidths = PAPER, *, gains: tuple[float, float] = (1.0, 4.0)
-    ) -> None:
-        super().__init__(widths.latents, widths.hyper, gains=gains)
+    def __init__(self, widths: DicmWidths = PAPER) -> None:
+        super().__init__(widths.latents, widths.hyper)
         self.hyper_encoder = HyperEncoder(widths)
+        # The paper's float transformer would choose other tables on other machines.
         self.integer = IntegerCheckerboard(
             widths.hyper,
             widths.latents,
@@ -183,14 +161,8 @@ class CheckerboardBottleneck(Bottleneck):
             bound=HYPER_BOUND,
         )
         self.context = CheckerboardMean(widths.latents, QUALITIES)
-        self.start_scales()
-
-    @torch.no_grad()
-    def start_scales(self) -> None:
-        """Set every scale to that of a latent of unit variance under the gains."""
-        start = index_of(torch.exp(self.log_gain)).clamp_min(1.0)
-        self.integer.first_bias.copy_(start)
-        self.integer.second_bias.copy_(start)
+        for bias in (self.integer.first_bias, self.integer.second_bias):
+            bias.data.copy_(self._first_scales())
 
     def hyper(self, scaled: Tensor) -> Tensor:
         """Return the hyper-latent before rounding."""
@@ -199,8 +171,8 @@ class CheckerboardBottleneck(Bottleneck):
 
     def quantise(
         self, scaled: Tensor, z: Tensor, quality: Tensor, rounding: Rounding = torch.round
-    ) -> Quantised:
-        """Quantise (N, C, h, w) in two passes."""
+    ) -> QuantisedLatent:
+        """Quantise in two passes."""
         features, odd = self.integer.features(z, scaled), odd_cells(scaled)
         passes: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -216,10 +188,11 @@ class CheckerboardBottleneck(Bottleneck):
             return symbols + mean
 
         decoded = self.context(self.mean(z, *scaled.shape[2:]), quality, resolve)
+        # Both passes compute whole maps; each counts on its own colour of the board.
         residual, symbols, index = (
             first * odd + second * (1 - odd) for first, second in zip(*passes, strict=True)
         )
-        return Quantised(residual, symbols, index, decoded)
+        return QuantisedLatent(residual, symbols, index, decoded)
 
     def decode(self, symbols: Tensor, z: Tensor, quality: Tensor) -> Tensor:
         """Return ``y`` (N, C, h, w)."""

@@ -6,8 +6,8 @@
     B A B A      A  second: + the twelve B within a window of 5x5
     A B A B
 
-The same two passes in which ``receiver/coder.py`` codes. There, what the first tells the second
-chooses tables, exactly and in integers; here it moves a mean, and may float.
+In the two passes of ``receiver/coder.py``: there the first chooses tables, in integers; here it
+moves a mean, and may float.
 
 Source of the idea: He et al., "Checkerboard Context Model for Efficient Learned Image Compression",
 CVPR 2021.
@@ -23,35 +23,29 @@ from torch import Tensor, nn
 from cdvision.networks.layers import ConvAct, depthwise, zero_init
 
 FIRST, SECOND = 0, 1  # phases
+WINDOW = 5  # side of the window that holds the neighbours
 
 
 class CheckerboardMean(nn.Module):
-    """Resolves the latents of a map in two phases; see the module's picture.
+    """Resolves the latents of a map in two phases.
 
-    What neighbours tell is how far they came out from their own means, so the map's border needs
-    no care: a neighbour that is not there tells nothing. A linear part has a strength a channel and
-    quality (the coarser the step, the more of a neighbour is quantisation error); a light
-    correction sees all channels, and the means.
-
-    Args:
-        channels: channels of the latents.
-        qualities: number of qualities.
-        hidden: channels of the correction.
-        window: side of the window that holds the neighbours, odd.
+    The second mean has a linear part, channel by channel, and a light correction that sees all.
     """
 
-    def __init__(self, channels: int, qualities: int, *, hidden: int = 48, window: int = 5) -> None:
+    def __init__(self, channels: int, qualities: int, *, hidden: int = 48) -> None:
         super().__init__()
+        # A strength a quality: the coarser the step, the more of a neighbour is rounding error.
         self.strength = nn.Parameter(torch.full((qualities, channels), 0.3))
-        self.linear = depthwise(channels, window)
+        self.linear = depthwise(channels, WINDOW)
         self.told = ConvAct(channels, hidden)
         self.hyper = nn.Conv2d(channels, hidden, 1)
-        self.gather = nn.Conv2d(hidden, hidden, window, padding=window // 2)
+        self.gather = nn.Conv2d(hidden, hidden, WINDOW, padding=WINDOW // 2)
         self.activation = nn.LeakyReLU(0.1)
         self.correct = zero_init(nn.Conv2d(hidden, channels, 1))
-        nn.init.constant_(self.linear.weight, 0.25)
-        with torch.no_grad():  # at first, the mean of the four direct neighbours
-            self.linear.weight.mul_(_cross(window))
+        # At first, the mean of the four direct neighbours: those at a city-block distance of 1.
+        distance = (torch.arange(WINDOW) - WINDOW // 2).abs()
+        cross = (distance[:, None] + distance) == 1
+        self.linear.weight.data.copy_(0.25 * cross)
 
     def forward(
         self, base: Tensor, quality: Tensor, resolve: Callable[[Tensor, int], Tensor]
@@ -61,21 +55,18 @@ class CheckerboardMean(nn.Module):
         Args:
             base: (N, C, h, w) means from the hyper-latent.
             quality: (N,) int64.
-            resolve: means (N, C, h, w) and a phase, 0 or 1 -> latents (N, C, h, w), of which
-                phase 0 uses the odd cells and phase 1 the even ones: called in this order.
+            resolve: means and a phase, 0 or 1 in this order -> latents (N, C, h, w), of which
+                phase 0 uses the odd cells and phase 1 the even ones.
         """
         odd = odd_cells(base)
         first = resolve(base, FIRST) * odd
-        mean = base + self._from_neighbours(first - base * odd, base, odd, quality)
-        return first + resolve(mean, SECOND) * (1 - odd)
-
-    def _from_neighbours(
-        self, deviation: Tensor, base: Tensor, odd: Tensor, quality: Tensor
-    ) -> Tensor:
-        linear: Tensor = self.strength[quality][:, :, None, None] * self.linear(deviation)
+        # Neighbours tell how far they came out from their own means, so the border needs no care:
+        # the zeros beyond it tell nothing.
+        deviation = first - base * odd
+        linear = self.strength[quality][:, :, None, None] * self.linear(deviation)
         hidden = self.activation(self.gather(self.told(deviation) * odd) + self.hyper(base))
-        correction: Tensor = self.correct(hidden)
-        return linear + correction
+        mean = base + (linear + self.correct(hidden))
+        return first + resolve(mean, SECOND) * (1 - odd)
 
 
 def odd_cells(like: Tensor) -> Tensor:
@@ -83,9 +74,3 @@ def odd_cells(like: Tensor) -> Tensor:
     rows = torch.arange(like.shape[2], device=like.device)
     columns = torch.arange(like.shape[3], device=like.device)
     return ((rows[:, None] + columns) % 2).to(like.dtype)[None, None]
-
-
-def _cross(window: int) -> Tensor:
-    """Return 1 at the four direct neighbours of a window's centre, else 0: (window, window)."""
-    distance = (torch.arange(window) - window // 2).abs()
-    return ((distance[:, None] + distance) == 1).float()

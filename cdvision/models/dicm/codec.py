@@ -20,14 +20,18 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from cdvision.models.dicm.bottleneck import Bottleneck, CheckerboardBottleneck, HyperpriorBottleneck
-from cdvision.models.dicm.feature_codec import FeatureAnalysis, FeatureSynthesis
-from cdvision.models.dicm.redundancy import RedundancyDecoder, RedundancyEncoder
-from cdvision.models.dicm.widths import PAPER, DicmWidths
+from cdvision.models.dicm.autoencoders import (
+    FeatureAnalysis,
+    FeatureSynthesis,
+    RedundancyDecoder,
+    RedundancyEncoder,
+)
+from cdvision.models.dicm.backbones import PAPER, DicmWidths
+from cdvision.models.dicm.bottleneck import CheckerboardBottleneck, HyperpriorBottleneck
 from cdvision.networks.hyper import Latents
 
 
-class Transmission(NamedTuple):
+class SentFeatures(NamedTuple):
     """Decoded features of a batch (N, 256, h, w), and what they cost; bits are (N,)."""
 
     features: Tensor
@@ -38,22 +42,24 @@ class Transmission(NamedTuple):
 class DicmRe(nn.Module):
     """The profile `dicm-re`: sends the rounded latent of redundancy elimination.
 
-    Args:
-        front: pixels (N, 3, H, W), RGB 0..255, to features (N, 256, H/4, W/4).
-        tail: those features to the network's later stages.
-        widths: channels.
+    The front maps pixels (N, 3, H, W), RGB 0..255, to features (N, 256, H/4, W/4), and the tail
+    those to later stages.
     """
 
     def __init__(self, front: nn.Module, tail: nn.Module, widths: DicmWidths = PAPER) -> None:
         super().__init__()
         self.front, self.tail, self.widths = front, tail, widths
         self.encoder, self.decoder = RedundancyEncoder(widths), RedundancyDecoder(widths)
-        self.bottleneck: Bottleneck = HyperpriorBottleneck(widths.filtered, widths.filtered_hyper)
+        self.bottleneck = HyperpriorBottleneck(widths.filtered, widths.filtered_hyper)
 
-    def transmit(self, features: Tensor, quality: Tensor) -> Transmission:
+    def transmit(self, features: Tensor, quality: Tensor) -> SentFeatures:
         """Send features (N, 256, h, w) at qualities (N,), 0 to 7, as training does."""
-        received = self.bottleneck(self.encoder(features), quality)
-        return Transmission(self.decoder(received.y), received.noisy_bits, received.bits)
+        y, noisy_bits, bits = self.bottleneck(self.encoder(features), quality)
+        return SentFeatures(self.decoder(y), noisy_bits, bits)
+
+    def transmit_image(self, image: Tensor, quality: Tensor) -> SentFeatures:
+        """Send images (N, 3, H, W), RGB 0..255, as training does."""
+        return self.transmit(self.front(image), quality)
 
     def encode(self, image: Tensor, quality: Tensor) -> Latents:
         """Return the latents of (N, 3, H, W) RGB 0..255, H and W multiples of 32."""
@@ -64,25 +70,16 @@ class DicmRe(nn.Module):
         features: Tensor = self.decoder(self.bottleneck.decode(symbols, hyper, quality))
         return features
 
-    def filtered(self, image: Tensor, quality: Tensor) -> Tensor:
-        """Return f2 of images: what a receiver of `dicm-re` would have."""
-        latents = self.encode(image, quality)
-        return self.decode(latents.symbols, latents.hyper, quality)
-
 
 class Dicm(nn.Module):
-    """The profile `dicm`: the filtered features, coded by a second, larger network.
-
-    Args:
-        re: a trained `DicmRe`; its front and tail are this model's.
-    """
+    """The profile `dicm`: the features that a `DicmRe` filters, coded by a larger network."""
 
     def __init__(self, re: DicmRe) -> None:
         super().__init__()
-        self.re = re
+        self.re, self.widths = re, re.widths
         self.analysis = FeatureAnalysis(widths=re.widths)
         self.synthesis = FeatureSynthesis(widths=re.widths)
-        self.bottleneck: Bottleneck = CheckerboardBottleneck(re.widths)
+        self.bottleneck = CheckerboardBottleneck(re.widths)
 
     @property
     def front(self) -> nn.Module:
@@ -94,14 +91,21 @@ class Dicm(nn.Module):
         """The tail, which RE owns."""
         return self.re.tail
 
-    def transmit(self, features: Tensor, quality: Tensor) -> Transmission:
+    def transmit(self, features: Tensor, quality: Tensor) -> SentFeatures:
         """Send filtered features (N, 256, h, w) at qualities (N,), 0 to 7, as training does."""
-        received = self.bottleneck(self.analysis(features), quality)
-        return Transmission(self.synthesis(received.y), received.noisy_bits, received.bits)
+        y, noisy_bits, bits = self.bottleneck(self.analysis(features), quality)
+        return SentFeatures(self.synthesis(y), noisy_bits, bits)
+
+    def transmit_image(self, image: Tensor, quality: Tensor) -> SentFeatures:
+        """Send images (N, 3, H, W), RGB 0..255, as training does; RE filters at their quality."""
+        return self.transmit(self.re.transmit_image(image, quality).features, quality)
 
     def encode(self, image: Tensor, quality: Tensor) -> Latents:
         """Return the latents of (N, 3, H, W) RGB 0..255, H and W multiples of 64."""
-        return self.bottleneck.encode(self.analysis(self.re.filtered(image, quality)), quality)
+        # The codec reads what a receiver of `dicm-re` would have: f2 of the rounded y1.
+        first = self.re.encode(image, quality)
+        filtered = self.re.decode(first.symbols, first.hyper, quality)
+        return self.bottleneck.encode(self.analysis(filtered), quality)
 
     def decode(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> Tensor:
         """Return features (N, 256, H/4, W/4) from what a stream holds."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from cdvision.networks.layers import depthwise
 
-LAYER_SCALE = 1e-6
+LAYER_SCALE = 1e-6  # so small that a new residual block is all but the identity
 WEIGHT_SPREAD = 0.02
 EXPANSION = 4
 
@@ -43,7 +43,7 @@ class ChannelNorm(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A factor per channel, so small at the start that a residual block is the identity."""
+    """A factor per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -85,6 +85,7 @@ class SpatialMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
         hidden = self.activation(self.expand(x))
+        # The depth-wise path adds to the hidden values: without it this is a plain MLP.
         mixed: Tensor = self.project(hidden + self.activation(self.position(hidden)))
         return mixed
 
@@ -106,11 +107,21 @@ class Conv2FormerBlock(nn.Module):
         return refined
 
 
-def truncated_normal_init(module: nn.Module) -> None:
-    """Draw the weights of a convolution or linear layer from N(0, 0.02), zero its bias.
+class LayerChain(nn.Module):
+    """A chain of layers whose weights begin as the paper's: drawn from N(0, 0.02), no bias."""
 
-    For ``network.apply``; modules of another kind stay as they are.
-    """
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.apply(_draw_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layers on (N, C, H, W)."""
+        out: Tensor = self.layers(x)
+        return out
+
+
+def _draw_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=WEIGHT_SPREAD)
         if module.bias is not None:

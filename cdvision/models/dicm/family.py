@@ -10,8 +10,8 @@ FAMILY = Family(
     graphs={"dicm": f"{HERE}.graphs"},
     commands={
         "train": {
-            "dicm": f"{HERE}.commands.group:dicm",
-            "convert-zoo": f"{HERE}.commands.zoo:convert_zoo",
+            "dicm": f"{HERE}.commands.stages:dicm",
+            "convert-zoo": f"{HERE}.commands.package:convert_zoo",
         }
     },
     costs={"dicm": f"{HERE}.cost:dicm_parts", "dicm-re": f"{HERE}.cost:dicm_re_parts"},

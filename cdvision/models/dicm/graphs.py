@@ -3,130 +3,105 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.heads.two_stage.graphs import dense_outputs, two_stage_graphs
 from cdvision.heads.two_stage.network import TwoStageDetector
 from cdvision.models.dicm.network import DicmPackage, load_package_weights
-from cdvision.models.dicm.widths import (
-    FILTERED_HYPER_STRIDE,
-    FILTERED_STRIDE,
-    HYPER_STRIDE,
-    LATENTS_STRIDE,
-)
 from cdvision.networks.graphs import Axes, Graph, map_axes
 from cdvision.package.card import FeatureSpec
 
 CLASSIFIER, DETECTOR = "classifier", "detector"  # names of the tails
 MapShape = tuple[int, int]
-INTEGERS = (torch.int32, torch.int32, torch.int64)
+PIXELS: Axes = {"image": ("batch", "height", "width", 3)}
+# Of every input that is no float32 number; ``rows`` and ``columns`` weigh an average.
+DTYPES = {
+    "image": torch.uint8, "quality": torch.int64, "symbols": torch.int32, "hyper": torch.int32,
+}  # fmt: skip
 
 
-def load(weights: Path) -> DicmPackage:
-    """Build the network from safetensors, settings in their metadata."""
-    return load_package_weights(weights)
+load = load_package_weights  # as ``networks.graphs.load_network`` asks for it
 
 
 def graphs(model: DicmPackage) -> dict[str, Graph]:
     """Return every graph by name."""
-    latents = _latents(model)
-    pixels: Axes = {"image": ("batch", "height", "width", 3), "quality": ("batch",)}
-    found = {
-        "encoder": _graph(
-            EncoderGraph(model), pixels, ("symbols", "hyper"), (torch.uint8, torch.int64)
-        )
-    }
-    if model.classifier is not None:
-        stride = pool_stride(model)
-        windows: Axes = {"rows": ("batch", 1, f"h{stride}"), "columns": ("batch", 1, f"w{stride}")}
-        found |= _tail(
-            model, CLASSIFIER, ClassifierGraph(model), {**latents, **windows}, ("logits",)
-        )
+    latents = map_axes(*map_shapes(model))
+    pixels = {**PIXELS, "quality": ("batch",)}
+    found = {"encoder": _graph(DicmEncoderGraph(model), pixels, ("symbols", "hyper"))}
+    for name, (answer, windows, outputs) in _tails(model, pixels=False).items():
+        inputs = {**latents, **windows}
+        found[f"tap.{name}"] = _graph(TapGraph(model), inputs, ("features",))
+        found[f"answer.{name}"] = _graph(answer, inputs, ("features", *outputs))
     if model.detector is not None:
-        outputs = dense_outputs(model.detector)
-        found |= _tail(model, DETECTOR, DetectorGraph(model), latents, outputs)
-        parts = two_stage_graphs(model.detector)
-        regions = {"box": BoxGraph, "mask": MaskGraph}
-        found |= {
-            f"{name}.{DETECTOR}": replace(parts[name], module=graph(model.detector).eval())
-            for name, graph in regions.items()
-            if name in parts
-        }
+        # Parameters of a graph must have the names that the package's weights have: the graphs of
+        # the detector's parts, with the whole detector inside.
+        for name, graph in two_stage_graphs(model.detector).items():
+            if name != "dense":
+                module = RegionGraph(model.detector, masks=name == "mask")
+                found[f"{name}.{DETECTOR}"] = replace(graph, module=module.eval())
     return found
 
 
 def pixel_graphs(model: DicmPackage) -> dict[str, Graph]:
     """Return each tail's whole network: features straight from the front, no codec."""
-    pixels: Axes = {"image": ("batch", "height", "width", 3)}
-    found = {}
-    if model.classifier is not None:
-        stride = pool_stride(model)
-        inputs = {
-            **pixels,
-            "rows": ("batch", 1, f"h{stride}"),
-            "columns": ("batch", 1, f"w{stride}"),
-        }
-        found[CLASSIFIER] = _graph(
-            PixelClassifierGraph(model), inputs, ("features", "logits"),
-            (torch.uint8, torch.float32, torch.float32),
-        )  # fmt: skip
-    if model.detector is not None:
-        outputs = ("features", *dense_outputs(model.detector))
-        found[DETECTOR] = _graph(PixelDetectorGraph(model), pixels, outputs, (torch.uint8,))
-    return found
+    return {
+        name: _graph(answer, {**PIXELS, **windows}, ("features", *outputs))
+        for name, (answer, windows, outputs) in _tails(model, pixels=True).items()
+    }
 
 
 def latents_decoder(model: DicmPackage) -> tuple[nn.Module, FeatureSpec]:
     """Return the decoder, which gives the features at 1/4 of the network that it was made for."""
-    return LatentsDecoder(model), FeatureSpec(model.widths.features, 4)
+    return LatentsDecoder(model), feature_spec(model)
+
+
+def feature_spec(model: DicmPackage) -> FeatureSpec:
+    """Return channels and stride of the features at the split point."""
+    return FeatureSpec(model.codec.widths.features, 4)
 
 
 def map_shapes(model: DicmPackage) -> tuple[MapShape, MapShape]:
-    """Channels and stride of the profile's symbols and of its hyper-latent."""
-    widths = model.widths
+    """Return channels and stride of the profile's symbols and of its hyper-latent."""
+    widths = model.codec.widths
     if model.settings.profile == "dicm-re":
-        return (
-            (widths.filtered, FILTERED_STRIDE),
-            (widths.filtered_hyper, FILTERED_HYPER_STRIDE),
-        )
-    return (widths.latents, LATENTS_STRIDE), (widths.hyper, HYPER_STRIDE)
+        return (widths.filtered, 32), (widths.filtered_hyper, 128)
+    return (widths.latents, 16), (widths.hyper, 64)
 
 
-def pool_stride(model: DicmPackage) -> int:
-    """Stride of the last stage, which the classifier averages."""
-    return 32 if model.settings.backbone == "resnet50" else 16
+def _tails(
+    model: DicmPackage, *, pixels: bool
+) -> dict[str, tuple[nn.Module, Axes, tuple[str, ...]]]:
+    """By name: what answers, its inputs beside latents or pixels, and its dense outputs."""
+    tails: dict[str, tuple[nn.Module, Axes, tuple[str, ...]]] = {}
+    if model.classifier is not None:
+        side = model.pool_stride
+        windows: Axes = {"rows": ("batch", 1, f"h{side}"), "columns": ("batch", 1, f"w{side}")}
+        answer = ClassifierGraph(model, model.classifier, pixels=pixels)
+        tails[CLASSIFIER] = answer, windows, ("logits",)
+    if model.detector is not None:
+        detect = DetectorGraph(model, model.detector, pixels=pixels)
+        tails[DETECTOR] = detect, {}, dense_outputs(model.detector)
+    return tails
 
 
-def _latents(model: DicmPackage) -> Axes:
-    return map_axes(*map_shapes(model))
+def _graph(module: nn.Module, inputs: Axes, outputs: tuple[str, ...]) -> Graph:
+    dtypes = {name: DTYPES.get(name, torch.float32) for name in inputs}
+    return Graph(module.eval(), inputs, outputs, dtypes)
 
 
-def _tail(
-    model: DicmPackage, name: str, answer: nn.Module, inputs: Axes, outputs: tuple[str, ...]
-) -> dict[str, Graph]:
-    """A tail's two graphs: its features alone, and features and dense outputs."""
-    dtypes = INTEGERS + (torch.float32,) * (len(inputs) - len(INTEGERS))
-    return {
-        f"tap.{name}": _graph(TapGraph(model), inputs, ("features",), dtypes),
-        f"answer.{name}": _graph(answer, inputs, ("features", *outputs), dtypes),
-    }
-
-
-def _graph(
-    module: nn.Module, inputs: Axes, outputs: tuple[str, ...], dtypes: tuple[torch.dtype, ...]
-) -> Graph:
-    return Graph(module.eval(), inputs, outputs, dict(zip(inputs, dtypes, strict=True)))
-
-
-class EncoderGraph(nn.Module):
-    """uint8 image and quality to latents."""
+class CodecGraph(nn.Module):
+    """Base of graphs that run a codec; weights keep the names that they have in a package."""
 
     def __init__(self, model: DicmPackage) -> None:
         super().__init__()
         self.codec = model.codec
+
+
+class DicmEncoderGraph(CodecGraph):
+    """uint8 image and quality to latents."""
 
     def forward(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, H, W, 3) uint8 and (N,) int64 to int32 symbols and hyper-latent."""
@@ -134,119 +109,86 @@ class EncoderGraph(nn.Module):
         return latents.symbols.to(torch.int32), latents.hyper.to(torch.int32)
 
 
-class LatentsDecoder(nn.Module):
+class LatentsDecoder(CodecGraph):
     """Symbols and hyper-latent to features at 1/4."""
-
-    def __init__(self, model: DicmPackage) -> None:
-        super().__init__()
-        self.codec = model.codec
 
     def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> Tensor:
         """Map float latents and (N,) int64 qualities to features."""
-        features: Tensor = self.codec.decode(symbols, hyper, quality)
-        return features
+        return self.codec.decode(symbols, hyper, quality)
 
 
-class TapGraph(nn.Module):
-    """Integer latents to features at 1/4."""
+class TapGraph(CodecGraph):
+    """Integer latents and quality, or with ``pixels`` a uint8 image, to features at 1/4."""
 
-    def __init__(self, model: DicmPackage) -> None:
-        super().__init__()
-        self.codec = model.codec
+    def __init__(self, model: DicmPackage, *, pixels: bool = False) -> None:
+        super().__init__(model)
+        self._stages, self._pixels = model.stages, pixels
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Map int32 latents and (N,) int64 qualities to features; what else comes is not read."""
-        symbols, hyper, quality, *_ = inputs
-        return (self.codec.decode(symbols.float(), hyper.float(), quality),)
+        """Return features, and what the tail answers from them and from the inputs behind."""
+        if self._pixels:
+            image, *windows = inputs
+            features: Tensor = self.codec.front(image.permute(0, 3, 1, 2).float())
+        else:
+            symbols, hyper, quality, *windows = inputs
+            features = self.codec.decode(symbols.float(), hyper.float(), quality)
+        return (features, *self.answers(features, *windows))
+
+    def answers(self, features: Tensor, *windows: Tensor) -> tuple[Tensor, ...]:
+        """Return the tail's dense outputs; a tap has none."""
+        return ()
 
 
 class ClassifierGraph(TapGraph):
-    """Integer latents to features and class logits."""
+    """What arrives, rows and columns to features and class logits (N, classes)."""
 
-    def __init__(self, model: DicmPackage) -> None:
-        super().__init__(model)
-        if model.classifier is None:
-            raise ValueError("expected a network with a classifier")
-        self.classifier, self._stages = model.classifier, model.stages
+    def __init__(
+        self, model: DicmPackage, classifier: PooledClassifier, *, pixels: bool = False
+    ) -> None:
+        super().__init__(model, pixels=pixels)
+        self.classifier = classifier
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return features and logits (N, classes); the average is weighted by rows and columns."""
-        (features,) = super().forward(*inputs)
-        return self.answers(features, *inputs[3:])
-
-    def answers(self, features: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
-        """Return what the call does, from features."""
+    def answers(self, features: Tensor, *windows: Tensor) -> tuple[Tensor, ...]:
+        """Return logits of the last stage's average."""
+        rows, columns = windows
         last = self._stages(features)[-1]
+        # The average is weighted by rows and columns, which leave the padding out.
         pooled = torch.matmul(torch.matmul(rows[:, None], last), columns[:, None].transpose(2, 3))
-        return features, self.classifier(pooled)
+        return (self.classifier(pooled),)
 
 
 class DetectorGraph(TapGraph):
-    """Integer latents to features, pyramid, objectness and deltas."""
+    """What arrives to features and what ``dense_outputs`` names: pyramid, objectness, deltas."""
 
-    def __init__(self, model: DicmPackage) -> None:
-        super().__init__(model)
-        if model.detector is None:
-            raise ValueError("expected a network with a detector")
-        self.detector, self._stages = model.detector, model.stages
+    def __init__(
+        self, model: DicmPackage, detector: TwoStageDetector, *, pixels: bool = False
+    ) -> None:
+        super().__init__(model, pixels=pixels)
+        self.detector = detector
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return features and what ``dense_outputs`` names."""
-        (features,) = super().forward(*inputs)
-        return self.answers(features)
-
-    def answers(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return what the call does, from features."""
+    def answers(self, features: Tensor, *windows: Tensor) -> tuple[Tensor, ...]:
+        """Return the levels that regions are pooled from, and the proposals' dense outputs."""
         pooled = len(self.detector.strides)
         levels = list(self.detector.pyramid(self._stages(features)[-pooled:]).values())
         objectness, deltas = self.detector.rpn.head(levels)
-        return (features, *levels[:pooled], *objectness, *deltas)
+        # The pyramid may have a coarser level more, for proposals alone.
+        return (*levels[:pooled], *objectness, *deltas)
 
 
-class PixelClassifierGraph(ClassifierGraph):
-    """uint8 image, rows and columns to what ``ClassifierGraph`` returns."""
+class RegionGraph(nn.Module):
+    """Pooled regions (K, C, 7, 7) to logits and deltas, or (K, C, 14, 14) to masks of each class.
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Map (N, H, W, 3) and the weights of the average to features and logits."""
-        image, rows, columns = inputs
-        return self.answers(self.codec.front(image.permute(0, 3, 1, 2).float()), rows, columns)
+    Background is first: (K, 1 + classes), (K, 4 (1 + classes)), or (K, 1 + classes, 28, 28).
+    """
 
-
-class PixelDetectorGraph(DetectorGraph):
-    """uint8 image to what ``DetectorGraph`` returns."""
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Map (N, H, W, 3) to features, pyramid, objectness and deltas."""
-        (image,) = inputs
-        return self.answers(self.codec.front(image.permute(0, 3, 1, 2).float()))
-
-
-# Parameters of a graph must have the names that the package's weights have: the graphs of
-# ``two_stage_graphs`` with the whole detector inside.
-
-
-class BoxGraph(nn.Module):
-    """Pooled regions (K, C, 7, 7) to class logits and box deltas."""
-
-    def __init__(self, detector: TwoStageDetector) -> None:
+    def __init__(self, detector: TwoStageDetector, *, masks: bool) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self._masks = detector, masks
 
-    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (K, 1 + classes) and (K, 4 (1 + classes)), background first."""
+    def forward(self, regions: Tensor) -> tuple[Tensor, ...]:
+        """Run one of the heads."""
         heads = self.detector.roi_heads
+        if self._masks:
+            return (heads.mask_predictor(heads.mask_head(regions)),)
         logits, deltas = heads.box_predictor(heads.box_head(regions))
         return logits, deltas
-
-
-class MaskGraph(nn.Module):
-    """Pooled regions (K, C, 14, 14) to one mask a class."""
-
-    def __init__(self, detector: TwoStageDetector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, regions: Tensor) -> tuple[Tensor]:
-        """Return (K, 1 + classes, 28, 28) logits, background first."""
-        heads = self.detector.roi_heads
-        return (heads.mask_predictor(heads.mask_head(regions)),)

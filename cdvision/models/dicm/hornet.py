@@ -26,16 +26,14 @@ from cdvision.models.dicm.conv2former import EXPANSION, ChannelNorm, LayerScale
 from cdvision.networks.layers import depthwise
 
 Spatial = Literal["filter", "depthwise"]
-FILTER_SCALE = 1 / 3
+FILTER_SCALE = 1 / 3  # of the filter, before it gates: the published one
 SPECTRUM = (24, 13)  # rows and columns of the learned map: the half spectrum of a 24 x 24 map
 
 
 class GlobalLocalFilter(nn.Module):
     """Half the channels through a depth-wise 3x3, half through a filter of the whole map.
 
-    The global half multiplies the spectrum by a learned complex map, resized so that its corners
-    stay at the lowest and the highest frequency: one filter, in units of the map's size. ONNX
-    knows complex numbers too poorly to export it; "depthwise" blocks do without.
+    ONNX knows complex numbers too poorly to export it; "depthwise" blocks do without.
     """
 
     def __init__(self, channels: int) -> None:
@@ -49,7 +47,8 @@ class GlobalLocalFilter(nn.Module):
         """Map (N, C, H, W), C even, to the same shape."""
         near, far = self.norm_in(x).chunk(2, dim=1)
         mixed = torch.stack([self.local(near), self._filter(far)], dim=2)
-        filtered: Tensor = self.norm_out(mixed.flatten(1, 2))  # the halves, interleaved
+        # One channel of each half in turn, as published.
+        filtered: Tensor = self.norm_out(mixed.flatten(1, 2))
         return filtered
 
     def _filter(self, x: Tensor) -> Tensor:
@@ -57,6 +56,8 @@ class GlobalLocalFilter(nn.Module):
         # Half precision has no transform of sizes that are not powers of two.
         spectrum = torch.fft.rfft2(x.float(), norm="ortho")
         learned = self.spectrum.float().permute(3, 0, 1, 2)  # real and imaginary as a batch
+        # Corners stay at the lowest and the highest frequency at any size: one filter, in units of
+        # the map's size.
         size = spectrum.shape[2:]
         real, imaginary = F.interpolate(learned, size, mode="bilinear", align_corners=True)
         spectrum = spectrum * torch.complex(real, imaginary)
@@ -65,16 +66,11 @@ class GlobalLocalFilter(nn.Module):
 
 
 class GatedConvolution(nn.Module):
-    """Recursive gated convolution (gnConv): products of up to ``order`` neighbourhoods.
-
-    Args:
-        channels: d, a multiple of 2^(order - 1).
-        order: n.
-        spatial: "filter" for the global-local filter, "depthwise" for a depth-wise 7x7.
-    """
+    """Recursive gated convolution (gnConv): products of up to ``order`` neighbourhoods."""
 
     def __init__(self, channels: int, order: int, *, spatial: Spatial) -> None:
         super().__init__()
+        # Each order has twice the channels of the one before, the last one all of them.
         self.ladder = tuple(channels // 2 ** (order - 1 - k) for k in range(order))
         total = sum(self.ladder)
         self.project_in = nn.Conv2d(channels, 2 * channels, 1)
@@ -85,6 +81,7 @@ class GatedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, d, H, W) to the same shape."""
         p, q = self.project_in(x).split((self.ladder[0], sum(self.ladder)), dim=1)
+        # All orders share one filter: each takes its own channels of what comes out.
         gates = (FILTER_SCALE * self.spatial(q)).split(self.ladder, dim=1)
         p = p * gates[0]
         for climb, gate in zip(self.climb, gates[1:], strict=True):
@@ -99,8 +96,8 @@ class HorNetBlock(nn.Module):
     Args:
         channels: width.
         order: of the gated convolution.
-        spatial: as in ``GatedConvolution``.
-        drop: probability that a residual branch of an image is left out in training.
+        spatial: "filter" for the global-local filter, "depthwise" for a depth-wise 7x7.
+        drop: probability that training leaves a branch of an image out.
     """
 
     def __init__(

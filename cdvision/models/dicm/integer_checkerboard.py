@@ -21,16 +21,7 @@ class NeighbourConv2d(IntegerConv2d):
     """1x1 convolution over a cell's features and what its twelve neighbours tell.
 
     The weights are stored as the runtime reads them, (out, F + 12 * S, 1, 1), neighbour by
-    neighbour, and spread over a 5x5 window: shifted copies of a map cost an engine more than the
-    zeros in the window do, and an exporter minutes.
-
-    Args:
-        features: F.
-        told: S.
-        out: output channels.
-        shift: bits dropped after the sum.
-        low: least output value.
-        high: greatest output value.
+    neighbour.
     """
 
     window: Tensor
@@ -40,6 +31,8 @@ class NeighbourConv2d(IntegerConv2d):
     ) -> None:
         super().__init__(features + len(OFFSETS) * told, out, 1, shift=shift, low=low, high=high)
         self.split = features
+        # A window of 5x5 for each neighbour, 1 at its place: shifted copies of a map cost an engine
+        # more than the zeros in a window do, and an exporter minutes.
         side = 2 * REACH + 1
         places = torch.tensor([(r + REACH) * side + c + REACH for r, c in OFFSETS])
         window = F.one_hot(places, side**2).float().view(-1, side, side)
@@ -66,16 +59,7 @@ class IntegerCheckerboard(nn.Module):
         features, told by 12 neighbours ─ 1x1 + bias[quality] ─ 1x1 + bias[quality] ─▶ index (C) of
         even cells
 
-    Args:
-        hyper_channels: channels of ``z``.
-        channels: channels of the latents.
-        qualities: number of qualities.
-        levels: number of scales; indices lie in [0, levels - 1].
-        bound: ``z`` lies in [-bound, bound].
-        hidden: channels between ``z`` and features.
-        features: F.
-        told: S.
-        context: channels between features, neighbours and the index of even cells.
+    ``z`` lies in [-bound, bound], and indices in [0, levels - 1].
     """
 
     magnitudes: Tensor
@@ -111,9 +95,10 @@ class IntegerCheckerboard(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Let a unit at each input move activations by some units: see ``IntegerHyperDecoder``."""
+        # A unit at each input must move activations by some units, or rounding hides it: see
+        # ``IntegerHyperDecoder``. z comes in units, activations in tens, with a mean that adds up.
         for conv, gain, middle in (
-            (self.conv1, 12.0, 30.0),  # z: units; activations: tens, with a mean that adds up
+            (self.conv1, 12.0, 30.0),
             (self.conv2, 0.85, 30.0),
             (self.conv3, 0.85, 30.0),
             (self.squeeze, 3.0, 10.0),
@@ -121,13 +106,14 @@ class IntegerCheckerboard(nn.Module):
         ):
             nn.init.normal_(conv.weight, std=gain * conv.weight[0].numel() ** -0.5)
             nn.init.constant_(conv.bias, middle)
-        for conv in (self.first, self.second):  # at first the scales are those of the channels
+        # At first the scales are those of the channels: their biases.
+        for conv in (self.first, self.second):
             nn.init.zeros_(conv.weight)
 
     def features(self, z: Tensor, like: Tensor) -> Tensor:
         """Return features (N, F, h, w) from integers ``z`` (N, C_z, ceil(h/4), ceil(w/4)).
 
-        ``like`` has the height and width of the symbols.
+        ``like`` has the height and width of the latents.
         """
         hidden = self.conv2(F.pixel_shuffle(self.conv1(z), 2))
         x = F.pixel_shuffle(self.conv3(hidden), 2)
@@ -141,45 +127,26 @@ class IntegerCheckerboard(nn.Module):
     def second_index(self, features: Tensor, symbols: Tensor, quality: Tensor) -> Tensor:
         """Return indices (N, C, h, w) that know the odd cells; even cells are coded with them.
 
-        Args:
-            features: (N, F, h, w).
-            symbols: (N, C, h, w) integers, skipped ones zero; what even cells hold is not used.
-            quality: (N,) int64.
+        ``symbols`` (N, C, h, w) are integers, skipped ones zero; even cells are not read.
         """
         told = self.squeeze(log_magnitudes(symbols, self.magnitudes)) * odd_cells(symbols)
         hidden = self.gather(features, told, self.gather_bias[quality])
         index: Tensor = self.second(hidden, self.second_bias[quality])
         return index
 
-    def forward(self, z: Tensor, symbols: Tensor, quality: Tensor) -> Tensor:
-        """Return the table of every symbol (N, C, h, w), as both passes code them.
-
-        ``symbols`` (N, C, h, w) are those that the receiver will see: skipped ones zero.
-        """
-        features, odd = self.features(z, symbols), odd_cells(symbols)
-        first = self.first_index(features, quality)
-        second = self.second_index(features, symbols, quality)
-        return first * odd + second * (1 - odd)
-
 
 @torch.no_grad()
 def build_checkerboard_network(twin: IntegerCheckerboard) -> ContextNetwork:
     """Turn the training twin into the runtime's network; raises ModelError without the proofs."""
+    hyper = [
+        runtime_layer(twin.conv1, upsample=2),
+        runtime_layer(twin.conv2),
+        runtime_layer(twin.conv3, upsample=2),
+    ]
+    gather = runtime_layer(twin.gather, twin.gather_bias)
     return ContextNetwork(
-        hyper=chain_of(
-            [
-                runtime_layer(twin.conv1, upsample=2),
-                runtime_layer(twin.conv2),
-                runtime_layer(twin.conv3, upsample=2),
-            ],
-            bound=twin.bound,
-        ),
+        hyper=chain_of(hyper, bound=twin.bound),
         first=chain_of([runtime_layer(twin.first, twin.first_bias)]),
         squeeze=chain_of([runtime_layer(twin.squeeze)], bound=int(MAGNITUDES.max())),
-        second=chain_of(
-            [
-                runtime_layer(twin.gather, twin.gather_bias),
-                runtime_layer(twin.second, twin.second_bias),
-            ]
-        ),
+        second=chain_of([gather, runtime_layer(twin.second, twin.second_bias)]),
     )

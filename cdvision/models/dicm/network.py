@@ -1,8 +1,4 @@
-"""`dicm-re` and `dicm` with their heads, as one network that a package holds.
-
-What a package cannot know from its weights alone (profile, backbone, classes, the detector's
-widths) stands in the metadata of its safetensors file, as JSON.
-"""
+"""`dicm-re` and `dicm` with their heads, as one network that a package holds."""
 
 from __future__ import annotations
 
@@ -19,28 +15,21 @@ from torch import Tensor, nn
 from cdvision.errors import ModelError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.heads.two_stage.network import TwoStageDetector, build_two_stage_detector
+from cdvision.models.dicm.backbones import BACKBONES, make_backbone
 from cdvision.models.dicm.codec import Dicm, DicmCodec, DicmRe
-from cdvision.models.dicm.widths import DicmWidths, backbone_widths
 
 PROFILES = ("dicm-re", "dicm")
-SETTINGS_KEY = "cdvision.dicm"
+SETTINGS_KEY = "cdvision.dicm"  # of the safetensors' metadata, where the settings stand as JSON
 
 
 @dataclass(frozen=True)
 class DicmSettings:
-    """What a package's network is built from.
+    """What a package's network is built from, beside its weights."""
 
-    Attributes:
-        profile: ``"dicm-re"`` or ``"dicm"``.
-        backbone: ``"resnet50"``, ``"resnet50v2"`` or, for tests, ``"tiny"``.
-        classes: classes of the classifier; 0 for none.
-        detector: arguments of ``build_two_stage_detector``; None for none.
-    """
-
-    profile: str
-    backbone: str
-    classes: int = 0
-    detector: Mapping[str, Any] | None = None
+    profile: str  # "dicm-re" or "dicm"
+    backbone: str  # a name of ``BACKBONES``
+    classes: int = 0  # of the classifier; 0 for none
+    detector: Mapping[str, Any] | None = None  # arguments of ``build_two_stage_detector``
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -48,59 +37,37 @@ class DicmSettings:
 
 
 class DicmPackage(nn.Module):
-    """Codec and heads.
+    """Codec, backbone inside, and heads, None where there is none.
 
-    Attributes:
-        codec: `DicmRe` or `Dicm`, backbone inside.
-        classifier: on the average of the last stage; None where there is none.
-        detector: on features and stages, as many as it has strides; None where there is none.
+    The classifier reads the average of the last stage, the detector as many stages as it has
+    strides.
     """
 
     def __init__(self, settings: DicmSettings) -> None:
         super().__init__()
         self.settings = settings
-        front, tail, channels = make_backbone(settings.backbone)
-        re = DicmRe(front, tail, backbone_widths(settings.backbone))
+        front, tail = make_backbone(settings.backbone)
+        shape = BACKBONES[settings.backbone]
+        re = DicmRe(front, tail, shape.widths)
         self.codec: DicmCodec = re if settings.profile == "dicm-re" else Dicm(re)
         self.classifier = (
-            PooledClassifier(channels, classes=settings.classes) if settings.classes else None
+            PooledClassifier(shape.channels[-1], classes=settings.classes)
+            if settings.classes
+            else None
         )
         self.detector: TwoStageDetector | None = (
             None if settings.detector is None else build_two_stage_detector(**settings.detector)
         )
 
     @property
-    def widths(self) -> DicmWidths:
-        """Channels of every part."""
-        return self.codec.widths if isinstance(self.codec, DicmRe) else self.codec.re.widths
+    def pool_stride(self) -> int:
+        """Stride of the last stage, which the classifier averages."""
+        return BACKBONES[self.settings.backbone].strides[-1]
 
     def stages(self, features: Tensor) -> list[Tensor]:
         """Return features (N, 256, h, w) and the stages behind them, finest first."""
         tail: Any = self.codec.tail
         return [features, *tail.stages(features)]
-
-
-def make_backbone(name: str, classes: int | None = None) -> tuple[nn.Module, nn.Module, int]:
-    """Return front, tail and channels of the last stage, with random weights.
-
-    Args:
-        name: of the backbone.
-        classes: of the tail's own classifier, which no package uses; None for none.
-    """
-    if name == "resnet50v2":
-        from cdvision.networks.resnet50v2 import STAGE_CHANNELS, ResNet50V2Front, ResNet50V2Tail
-
-        return ResNet50V2Front(), ResNet50V2Tail(classes), STAGE_CHANNELS[-1]
-    if name == "resnet50":
-        from cdvision.models.dicm.resnet50 import ResNet50Front, ResNet50Tail
-
-        return ResNet50Front(), ResNet50Tail(classes), 2048
-    if name == "tiny":
-        from cdvision.models.dicm.tiny_backbone import STAGE_CHANNELS as TINY_CHANNELS
-        from cdvision.models.dicm.tiny_backbone import TinyFront, TinyTail
-
-        return TinyFront(), TinyTail(), TINY_CHANNELS[-1]
-    raise ModelError(f"dicm: expected backbone resnet50 or resnet50v2, found {name!r}")
 
 
 def save_package_weights(model: DicmPackage, path: Path) -> None:

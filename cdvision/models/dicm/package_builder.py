@@ -12,87 +12,76 @@ from cdvision.building.map_tables import build_integer_network, prior_tables, sy
 from cdvision.building.package_builder import PackageFacts, write_package
 from cdvision.entropy.coder import Coder
 from cdvision.entropy.hyperprior import HyperpriorCoder
-from cdvision.models.dicm.bottleneck import (
-    Bottleneck,
-    CheckerboardBottleneck,
-    HyperpriorBottleneck,
-)
-from cdvision.models.dicm.graphs import CLASSIFIER, DETECTOR, map_shapes, pool_stride
+from cdvision.models.dicm.codec import DicmCodec, DicmRe
+from cdvision.models.dicm.graphs import CLASSIFIER, DETECTOR, feature_spec, map_shapes
 from cdvision.models.dicm.integer_checkerboard import build_checkerboard_network
 from cdvision.models.dicm.network import DicmPackage, save_package_weights
 from cdvision.models.dicm.receiver.coder import CheckerboardCoder
-from cdvision.models.dicm.widths import FEATURES_STRIDE
 from cdvision.networks.scales import QUALITIES
-from cdvision.package.card import FeatureSpec, InputSpec, ModelCard, TailSpec
+from cdvision.package.card import InputSpec, ModelCard, TailSpec
 from cdvision.package.families import CHECKERBOARD, HYPERPRIOR
 
-CLASSIFIER_LIST, DETECTOR_LIST = "classifier", "detector"  # of class names
 PADDING = (124, 116, 104)  # ImageNet's mean
 
 
 @dataclass(frozen=True)
 class DicmFacts:
-    """What the card of a DICM package says that its weights do not.
-
-    Attributes:
-        name: of the model.
-        description: one line.
-        provenance: the initial weights of every part and their licence.
-    """
+    """What the card of a DICM package says that its weights do not."""
 
     name: str
     description: str
-    provenance: tuple[Mapping[str, str], ...]
+    provenance: tuple[Mapping[str, str], ...]  # the initial weights of every part, their licence
 
 
 def build_dicm(
     model: DicmPackage, folder: Path, names: DicmFacts, facts: PackageFacts
 ) -> ModelCard:
-    """Write the package of a trained network.
+    """Write the package of a trained network; the folder's files are overwritten.
 
-    Args:
-        model: codec and heads.
-        folder: where to write; created, its files overwritten.
-        names: what its card says of it.
-        facts: class names (lists ``classifier`` and ``detector``), training record, metrics.
+    ``facts`` may have lists of class names, called as the tails are: ``classifier``, ``detector``.
 
     Raises:
         ModelError: a sum of an integer network could reach 2^24, or a graph differs from its
             module.
     """
     model.eval().requires_grad_(False)
-    coder = build_coder(model.codec.bottleneck)
+    coder = _build_coder(model.codec)
     return write_package(
         _card(model, coder, names), coder, folder, facts, partial(save_package_weights, model)
     )
 
 
-def build_coder(bottleneck: Bottleneck) -> Coder:
-    """Freeze a bottleneck's probabilities into integers; proves its networks' sums exact."""
-    tables = symbol_tables(), prior_tables(bottleneck.hyper_prior)
-    channels = bottleneck.log_gain.shape[1]
-    if isinstance(bottleneck, HyperpriorBottleneck):
-        network = build_integer_network(bottleneck.hyper_decoder)
-        return HyperpriorCoder(*tables, network, QUALITIES, channels)
-    if isinstance(bottleneck, CheckerboardBottleneck):
-        context = build_checkerboard_network(bottleneck.integer)
-        return CheckerboardCoder(*tables, context, QUALITIES, channels)
-    raise TypeError(type(bottleneck).__name__)
+def _build_coder(codec: DicmCodec) -> Coder:
+    """Freeze a codec's probabilities into integers; proves its networks' sums exact."""
+    symbols, hyper = symbol_tables(), prior_tables(codec.bottleneck.hyper_prior)
+    channels = codec.bottleneck.log_gain.shape[1]
+    if isinstance(codec, DicmRe):
+        network = build_integer_network(codec.bottleneck.hyper_decoder)
+        return HyperpriorCoder(symbols, hyper, network, QUALITIES, channels)
+    context = build_checkerboard_network(codec.bottleneck.integer)
+    return CheckerboardCoder(symbols, hyper, context, QUALITIES, channels)
 
 
 def _card(model: DicmPackage, coder: Coder, names: DicmFacts) -> ModelCard:
-    small = model.settings.profile == "dicm-re"
+    # The network input is a multiple of the stride of y1, or in `dicm` of z.
+    multiple = 32 if isinstance(model.codec, DicmRe) else 64
     return ModelCard(
         name=names.name,
         description=names.description,
         network="dicm",
-        codec=HYPERPRIOR if small else CHECKERBOARD,
+        codec=HYPERPRIOR if isinstance(model.codec, DicmRe) else CHECKERBOARD,
         fingerprint="",
         qualities=QUALITIES,
         default_quality=4,
         latents=map_latents(coder, *map_shapes(model)),
         senders=one_sender(coder),
-        input=_input(multiple=32 if small else 64),
+        input=InputSpec(
+            size=416 // multiple * multiple,
+            multiple=multiple,
+            max_size=1536,
+            padding=PADDING,
+            least_size=-(-224 // multiple) * multiple,
+        ),
         tails=_tails(model),
         licence="Apache-2.0",
         provenance=names.provenance,
@@ -101,25 +90,19 @@ def _card(model: DicmPackage, coder: Coder, names: DicmFacts) -> ModelCard:
     )
 
 
-def _input(*, multiple: int) -> InputSpec:
-    size = 416 // multiple * multiple
-    least = -(-224 // multiple) * multiple
-    return InputSpec(size=size, multiple=multiple, max_size=1536, padding=PADDING, least_size=least)
-
-
 def _tails(model: DicmPackage) -> dict[str, TailSpec]:
-    backbone, tails = model.settings.backbone, {}
-    spec = FeatureSpec(model.widths.features, FEATURES_STRIDE)
+    backbone, spec = model.settings.backbone, feature_spec(model)
+    tails = {}
     if model.detector is not None:
         config = model.detector.config
         tails[DETECTOR] = TailSpec(
-            ("detect", "segment") if config.masks else ("detect",), spec, DETECTOR_LIST,
+            ("detect", "segment") if config.masks else ("detect",), spec, DETECTOR,
             f"{backbone} after stage 1, FPN, RPN, RoI heads",
             head="two_stage", settings={"selection": config.to_dict()},
         )  # fmt: skip
     if model.classifier is not None:
         tails[CLASSIFIER] = TailSpec(
-            ("classify",), spec, CLASSIFIER_LIST, f"{backbone} after stage 1, linear classifier",
-            head="classes", settings={"pool_stride": pool_stride(model)},
+            ("classify",), spec, CLASSIFIER, f"{backbone} after stage 1, linear classifier",
+            head="classes", settings={"pool_stride": model.pool_stride},
         )  # fmt: skip
     return tails

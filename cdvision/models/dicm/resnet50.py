@@ -24,10 +24,8 @@ from torchvision.models import ResNet, ResNet50_Weights, resnet50
 
 from cdvision.errors import ModelError
 from cdvision.networks.layers import Normalise
-from cdvision.package.card import FeatureSpec
 
-FRONT_FEATURES = FeatureSpec(channels=256, stride=4)
-STAGE_CHANNELS = (512, 1024, 2048)  # of layer2, layer3, layer4
+EMBEDDING = 2048  # channels of layer4
 MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)  # of ImageNet's RGB in 0..255
 SCALE = (1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225))
 IMAGENET_CLASSES = 1000
@@ -36,11 +34,8 @@ IMAGENET_CLASSES = 1000
 class ResNet50Front(nn.Module):
     """Pixels to layer1 features: (N, 3, H, W) RGB 0..255 -> (N, 256, H/4, W/4), >= 0.
 
-    Args:
-        network: the ResNet-50 to take the modules from; a new one with random weights if None.
+    Takes the modules of ``network``; of a new one with random weights if None.
     """
-
-    features = FRONT_FEATURES
 
     def __init__(self, network: ResNet | None = None) -> None:
         super().__init__()
@@ -57,16 +52,10 @@ class ResNet50Front(nn.Module):
 
 
 class ResNet50Tail(nn.Module):
-    """Layer1 features to layers 2 to 4, and to class logits.
+    """Layer1 features to layers 2 to 4, and to logits of ``classes``, None for no classifier.
 
-    Args:
-        classes: outputs of ``fc``; with None there is no classifier, and ``forward`` returns the
-            pooled vector.
-        network: the ResNet-50 to take the layers from, and ``fc`` where it has as many outputs;
-            a new one with random weights if None.
+    Takes the layers of ``network``, and ``fc`` where it has as many outputs.
     """
-
-    features = FRONT_FEATURES
 
     def __init__(
         self, classes: int | None = IMAGENET_CLASSES, network: ResNet | None = None
@@ -75,8 +64,7 @@ class ResNet50Tail(nn.Module):
         network = resnet50() if network is None else network
         self.layer2, self.layer3, self.layer4 = network.layer2, network.layer3, network.layer4
         fits = getattr(network.fc, "out_features", None) == classes
-        width = STAGE_CHANNELS[-1]
-        new_fc = nn.Identity() if classes is None else nn.Linear(width, classes)
+        new_fc = nn.Identity() if classes is None else nn.Linear(EMBEDDING, classes)
         self.fc = network.fc if fits else new_fc
 
     def stages(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,13 +73,9 @@ class ResNet50Tail(nn.Module):
         third = self.layer3(second)
         return second, third, self.layer4(third)
 
-    def embed(self, features: Tensor) -> Tensor:
-        """Return the pooled (N, 2048) vector of layer4."""
-        return self.stages(features)[-1].mean(dim=(2, 3))
-
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (N, classes), or the pooled (N, 2048) vector without a classifier."""
-        logits: Tensor = self.fc(self.embed(features))
+        logits: Tensor = self.fc(self.stages(features)[-1].mean(dim=(2, 3)))
         return logits
 
 
@@ -101,11 +85,10 @@ def split_resnet50(weights: str | Path | None = None) -> tuple[ResNet50Front, Re
     Args:
         weights: None for random weights; a name of torchvision's (``"IMAGENET1K_V2"``), which it
             downloads into its cache; or a state dict of ``resnet50`` in a ``.safetensors``,
-            ``.pth`` or ``.pt`` file, with as many classes as its ``fc`` has, or without ``fc``.
+            ``.pth`` or ``.pt`` file, with or without ``fc``.
 
     Raises:
-        ModelError: there is no such name and no such file, the download failed, or the file
-            holds something else.
+        ModelError: there is no such name or file, or the file holds something else.
 
     Example:
         >>> front, tail = split_resnet50()
@@ -155,8 +138,9 @@ def _filled(tensors: dict[str, Tensor], path: Path) -> tuple[ResNet, int | None]
     network = resnet50(num_classes=classes or IMAGENET_CLASSES)
     if classes is None:
         network.fc = nn.Identity()
+    # Files made for inference leave the counters of BatchNorms out.
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
-    try:  # files made for inference leave the counters out
+    try:
         network.load_state_dict(counters | tensors)
     except RuntimeError as error:
         summary = " ".join(str(error).split())[:300]

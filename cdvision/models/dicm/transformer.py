@@ -1,8 +1,12 @@
-"""Transformer block on maps: relative positions, attention to the strongest keys only.
+"""DICM's transformer hyper-encoder: relative positions, attention to the strongest keys only.
 
-Tokens are the positions of a map (N, C, H, W), row by row. Position enters as a learned vector per
-offset between query and key, so any map size will do; only the ``keep`` highest scores of a query
-count, so far and unlike tokens add no noise to it.
+::
+
+    y2 192@1/16 ─ linear ─ block ─ conv3/2 ─ block ─ conv3/2 ─ block ─ LN, linear ─▶ z 192@1/64
+
+Only the sender runs it. The paper's hyper-decoder and context model are transformers too, which
+choose probabilities in float, where two machines may disagree: integer networks
+(``integer_checkerboard``) take their place.
 
 Source: Qian et al., "Entroformer: A Transformer-based Entropy Model for Learned Image
 Compression", ICLR 2022, as DICM uses it (Tang, Yi, Wang, IEEE Trans. Broadcasting 2025).
@@ -14,20 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 384
-HEADS = 6
+from cdvision.models.dicm.backbones import PAPER, DicmWidths
+
 EXPANSION = 4
 SLOPE = 0.2
+SIDES = (7, 5, 5)  # of the tables of relative positions at 1/16, 1/32, 1/64
+KEEP = 32  # strongest keys of a query at 1/16; half and a quarter of it at 1/32 and 1/64
+KEEP_IN_TRAINING = (16, 64)  # drawn from, the end left out
 
 
 class RelativePosition(nn.Module):
     """A learned vector per offset (rows, columns) between two tokens, shared by the heads.
 
     Offsets up to an L1 distance of ``side // 2`` have a vector each; all others share one.
-
-    Args:
-        side: side of the square table; odd.
-        channels: length of a vector.
     """
 
     def __init__(self, side: int, channels: int) -> None:
@@ -44,6 +47,7 @@ class RelativePosition(nn.Module):
     def offsets(self, height: int, width: int, device: torch.device) -> Tensor:
         """Return the row of the table (T, T) of every query and key, T = height * width."""
         rows, columns = (torch.arange(extent, device=device) for extent in (height, width))
+        # Expanded, not repeated: graphs of repeated rows failed at other sizes than the exported.
         row = rows[:, None].expand(height, width).flatten()
         column = columns[None, :].expand(height, width).flatten()
         down = row[None, :] - row[:, None]
@@ -55,15 +59,9 @@ class RelativePosition(nn.Module):
 
 
 class SparseAttention(nn.Module):
-    """Multi-head attention to the ``keep`` highest scores of each query.
+    """Multi-head attention to the ``keep`` highest scores of each query."""
 
-    Args:
-        side: of the table of relative positions.
-        width: channels of a token.
-        heads: of the attention.
-    """
-
-    def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
+    def __init__(self, side: int, width: int = PAPER.tokens, heads: int = PAPER.heads) -> None:
         super().__init__()
         self.heads = heads
         self.project_in = nn.Linear(width, 3 * width, bias=False)
@@ -71,12 +69,9 @@ class SparseAttention(nn.Module):
         self.project_out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int], keep: int) -> Tensor:
-        """Map (N, T, width) to the same shape.
+        """Map (N, T, width) tokens of a map of ``size``, row by row, to the same shape.
 
-        Args:
-            tokens: of a map, row by row.
-            size: height and width of the map.
-            keep: keys that a query attends to; more where scores are equal.
+        Where scores are equal, more than ``keep`` keys count.
         """
         queries, keys, values = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -90,7 +85,8 @@ class SparseAttention(nn.Module):
 
 
 def _strongest(scores: Tensor, keep: int) -> Tensor:
-    """Lower all but the ``keep`` highest scores of a row so far that softmax gives 0."""
+    # All but the highest scores fall so far that softmax gives 0: far and unlike tokens add no
+    # noise to a query.
     lowest = torch.finfo(scores.dtype).min
     # Padded, so that a map of fewer tokens needs no other graph.
     highest = torch.topk(F.pad(scores, (0, keep), value=lowest), keep, dim=3, sorted=True).values
@@ -98,25 +94,15 @@ def _strongest(scores: Tensor, keep: int) -> Tensor:
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm block: x + attention(LN x), then x + MLP(LN x), on a map of ``width`` channels.
+    """Pre-norm block: x + attention(LN x), then x + MLP(LN x), on a map of ``width`` channels."""
 
-    Args:
-        side: of the table of relative positions: 7 at 1/16, 5 at the two coarser scales.
-        width: channels of a token.
-        heads: of the attention.
-    """
-
-    def __init__(self, side: int, width: int = WIDTH, heads: int = HEADS) -> None:
+    def __init__(self, side: int, width: int = PAPER.tokens, heads: int = PAPER.heads) -> None:
         super().__init__()
         hidden = EXPANSION * width
         self.norm = nn.LayerNorm(width)
         self.attention = SparseAttention(side, width, heads)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, hidden),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(hidden, width),
-        )
+        mlp = nn.Linear(width, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), *mlp)
 
     def forward(self, x: Tensor, keep: int) -> Tensor:
         """Map (N, width, H, W) to the same shape."""
@@ -126,3 +112,28 @@ class TransformerBlock(nn.Module):
         tokens = tokens + self.mlp(tokens)
         mapped: Tensor = tokens.mT.unflatten(2, (height, width))
         return mapped
+
+
+class HyperEncoder(nn.Module):
+    """Latent y2 (N, 192, 4h, 4w) to the real-valued hyper-latent z (N, 192, h, w)."""
+
+    def __init__(self, widths: DicmWidths = PAPER) -> None:
+        super().__init__()
+        tokens = widths.tokens
+        self.embed = nn.Conv2d(widths.latents, tokens, 1)
+        self.blocks = nn.ModuleList(TransformerBlock(side, tokens, widths.heads) for side in SIDES)
+        self.downs = nn.ModuleList(nn.Conv2d(tokens, tokens, 3, 2, 1) for _ in SIDES[1:])
+        self.norm = nn.LayerNorm(tokens)
+        self.project = nn.Linear(tokens, widths.hyper)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return z before rounding; odd sizes are rounded up."""
+        # In training the number of keys is drawn anew, so that no query relies on all of them.
+        keep = int(torch.randint(*KEEP_IN_TRAINING, ())) if self.training else KEEP
+        x = self.blocks[0](self.embed(y), keep)
+        for number, down in enumerate(self.downs, start=1):
+            # A quarter of the tokens at each coarser scale, half of the keys.
+            x = self.blocks[number](down(x), keep >> number)
+        tokens = x.permute(0, 2, 3, 1)
+        z: Tensor = self.project(self.norm(tokens)).permute(0, 3, 1, 2)
+        return z

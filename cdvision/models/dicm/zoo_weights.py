@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -14,17 +13,10 @@ from cdvision.networks.pickled_arrays import read_pickled_arrays
 
 
 def convert_zoo_checkpoint(pkl_path: str | Path, out_path: str | Path) -> int:
-    """Write the arrays of a Detectron2 ``.pkl`` checkpoint as safetensors.
+    """Write the arrays of a Detectron2 ``.pkl`` checkpoint as safetensors, and return their number.
 
-    Warns that a pickled file is being read.
-
-    Args:
-        pkl_path: a file of Detectron2's model zoo, or another in its format: a dict of arrays by
-            name, perhaps under ``"model"``.
-        out_path: the ``.safetensors`` file to write, which `CdvisionPredictor` takes.
-
-    Returns:
-        The number of arrays.
+    Warns that a pickled file is being read: one of Detectron2's model zoo, or another in its
+    format, a dict of arrays by name, perhaps under ``"model"``.
 
     Raises:
         ModelError: the file cannot be read, or holds anything but arrays, texts and numbers.
@@ -35,24 +27,18 @@ def convert_zoo_checkpoint(pkl_path: str | Path, out_path: str | Path) -> int:
         UserWarning,
         stacklevel=2,
     )
-    arrays = _arrays(source, _read(source))
-    save_file(arrays, out_path, metadata={"source": source.name})
-    return len(arrays)
-
-
-def _read(source: Path) -> Any:
     try:
         with open(source, "rb") as file:
-            return read_pickled_arrays(file, str(source))
+            content = read_pickled_arrays(file, str(source))
     except OSError as error:
         raise ModelError(f"{source}: cannot be read: {error.strerror}") from error
-
-
-def _arrays(source: Path, content: Any) -> dict[str, np.ndarray]:
     model = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(model, dict) or not model:
         raise ModelError(f"{source}: expected a dict of arrays, found {type(content).__name__}")
     for name, value in model.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
             raise ModelError(f"{source}: {name}: expected an array, found {type(value).__name__}")
-    return {str(name): np.ascontiguousarray(value) for name, value in model.items()}
+    # safetensors writes arrays as they lie in memory: a transposed one would change its order.
+    arrays = {str(name): np.ascontiguousarray(value) for name, value in model.items()}
+    save_file(arrays, out_path, metadata={"source": source.name})
+    return len(arrays)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.faces.resize_area import resize_area
+from cdvision.models.faces.trunks import resize_area
 from cdvision.models.faces.widths import FACE, FaceWidths
 
 FEATURE_CELLS = 4  # cells a side of F's means
@@ -25,9 +25,7 @@ FEATURE_CELLS = 4  # cells a side of F's means
 class AttributeHead(nn.Module):
     """Decoded codes to attribute logits.
 
-    Args:
-        widths: sizes.
-        use_feature: read F too, where it is given.
+    With ``use_feature`` it reads F too, where it is given.
     """
 
     def __init__(self, widths: FaceWidths = FACE, *, use_feature: bool = False) -> None:
@@ -45,20 +43,25 @@ class AttributeHead(nn.Module):
 
     def forward(self, rows: Tensor, feature: Tensor | None = None) -> Tensor:
         """Map rows (N, rows, style), and F if the head reads it, to logits (N, attributes)."""
-        logits: Tensor = self.from_basic(rows)
-        logits = logits + self.others(rows[:, self.widths.basic_rows :].flatten(1))
-        if self.feature is not None and feature is not None:
-            logits = logits + self.feature(resize_area(feature, FEATURE_CELLS).flatten(1))
-        return logits
+        basic = self.widths.basic_rows
+        logits: Tensor = self.basic(rows[:, :basic].flatten(1))
+        # Sums of parts: what a missing layer would add is left out without another network.
+        logits = logits + self.others(rows[:, basic:].flatten(1))
+        if self.feature is None or feature is None:
+            return logits
+        return logits + self.from_feature(feature)
 
-    def from_basic(self, rows: Tensor) -> Tensor:
-        """Return logits of the first ``basic_rows`` rows alone: (N, >= basic_rows, style)."""
-        logits: Tensor = self.basic(rows[:, : self.widths.basic_rows].flatten(1))
-        return logits
+    def from_feature(self, feature: Tensor) -> Tensor:
+        """Return what F (N, C, side, side) adds to the logits."""
+        if self.feature is None:
+            raise TypeError("this head was built without F")
+        added: Tensor = self.feature(resize_area(feature, FEATURE_CELLS).flatten(1))
+        return added
 
 
 def with_basic_only(rows: Tensor, basic_rows: int, missing: Tensor) -> Tensor:
     """Replace all but the first rows of (N, rows, style) by ``missing`` (1 or N, rows, style)."""
+    # A receiver of the base layer alone has exactly these rows.
     kept = rows[:, :basic_rows]
     others = missing[:, basic_rows:].expand(len(rows), -1, -1)
     return torch.cat([kept, others], 1)
@@ -72,5 +75,6 @@ def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def _start_at_zero(layer: nn.Module) -> None:
+    # The head begins as its basic part alone; gradients still reach weights that are zero.
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

@@ -25,15 +25,12 @@ def activate(x: Tensor) -> Tensor:
 class EqualLinear(nn.Module):
     """Linear layer, ``x @ (weight * rate / sqrt(inputs)).T + bias * rate``.
 
-    Args:
-        inputs: values in.
-        outputs: values out.
-        rate: learning rate relative to other layers.
-        bias: initial value of the bias, as it acts.
+    ``rate`` is the learning rate relative to other layers, ``bias`` the initial one as it acts.
     """
 
     def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
+        # Divided here and multiplied in use: Adam's steps, equal for all, count ``rate`` times.
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
         self.bias = nn.Parameter(torch.full((outputs,), bias / rate))
         self.rate, self.gain = rate, rate / math.sqrt(inputs)
@@ -44,14 +41,9 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """Convolution with "same" padding, or blurred and halved, then LeakyReLU if there is a bias.
+    """Convolution with "same" padding, or (``down``) blurred and halved; an odd kernel.
 
-    Args:
-        channels: in.
-        out: channels out.
-        kernel: odd side of the kernel.
-        down: halve height and width.
-        bias: add a bias and activate; without, the convolution is linear.
+    With a bias LeakyReLU follows; without, the convolution is linear.
     """
 
     def __init__(
@@ -60,6 +52,7 @@ class EqualConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out)) if bias else None
+        # The variance of a sum grows with its terms; the root of 2 in He's factor stands in GAIN.
         self.gain, self.kernel, self.down = 1 / math.sqrt(channels * kernel**2), kernel, down
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,6 +66,7 @@ class EqualConv(nn.Module):
 
 def fir_kernel(channels: int, like: Tensor, gain: float = 1.0) -> Tensor:
     """Return the depth-wise low-pass [1 3 3 1] x [1 3 3 1]: (channels, 1, 4, 4), sum ``gain``."""
+    # Binomial weights: smooth enough that halving leaves no steps, and short.
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=like.dtype, device=like.device) / 8
     return (gain * torch.outer(taps, taps)).expand(channels, 1, 4, 4)
 
@@ -86,5 +80,5 @@ def blur(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
 def double(image: Tensor) -> Tensor:
     """Enlarge (N, C, H, W) twofold, low-passed."""
     channels = image.shape[1]
-    kernel = fir_kernel(channels, image, gain=4.0)
+    kernel = fir_kernel(channels, image, gain=4.0)  # for the zeros between the pixels
     return F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=channels)

@@ -19,44 +19,41 @@ scales and means from networks of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.faces.hsc_transforms import FeatureNetwork, rows_transform
-from cdvision.models.faces.hsc_widths import HscWidths
-from cdvision.models.faces.integer_slices import IntegerSlices
-from cdvision.networks.factorised_prior import FactorisedPrior
-from cdvision.networks.layers import ConvAct, zero_init
-from cdvision.networks.quantisation import (
-    add_uniform_noise,
-    gaussian_bits,
-    round_straight_through,
+from cdvision.models.faces.codec import DecodedFaces, FaceCodec, StyleCodes
+from cdvision.models.faces.hsc_transforms import (
+    FeatureNetwork,
+    SemanticNetwork,
+    SideNetwork,
+    SliceMean,
 )
+from cdvision.models.faces.integer_slices import (
+    IntegerSlices,
+    base_tables,
+    build_slice_networks,
+)
+from cdvision.models.faces.receiver.hsc import BASE, DETAIL, HscCoder
+from cdvision.models.faces.widths import BASE_SIDE, HscWidths
+from cdvision.networks.factorised_prior import FactorisedPrior
+from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, scale_of
 
 BASE_BOUND = 63  # base symbols lie in [-63, 63]
 Rounding = Callable[[Tensor], Tensor]
 
 
-class HscLatents(NamedTuple):
-    """Integers held in float: base (N, C_b, 2, 2), detail (N, C_d, h, h)."""
-
-    base: Tensor
-    detail: Tensor
-
-
 class HscSent(NamedTuple):
-    """What a receiver has of a batch, and what it cost; bits are (N,)."""
+    """What a receiver has of a batch, and what base and detail cost."""
 
     rows: Tensor
     feature: Tensor
-    base_noisy_bits: Tensor  # differentiable
-    base_bits: Tensor  # of the symbols that are really sent
-    detail_noisy_bits: Tensor
-    detail_bits: Tensor
+    noisy_bits: Tensor  # (N, 2), differentiable
+    bits: Tensor  # (N, 2), of the symbols that are really sent
 
 
 class QuantisedDetail(NamedTuple):
@@ -68,78 +65,63 @@ class QuantisedDetail(NamedTuple):
     scaled: Tensor  # symbols plus mean: what the receiver has, up to the gain
 
 
-class SideNetwork(nn.Sequential):
-    """Decoded rows as an "image" to side information for means: (N, C, s, s) -> (N, S, h, h)."""
+class HscCodec(FaceCodec):
+    """Base (N, C_b, 2, 2) and detail (N, C_d, h, h) of rows and of F (N, C, 2h, 2w)."""
 
-    def __init__(self, widths: HscWidths) -> None:
-        halvings = (widths.image_side // widths.detail_side).bit_length() - 1
-        strides = [2 if k < halvings else 1 for k in range(max(halvings, 2))]
-        inputs = [widths.image_channels, *(widths.side for _ in strides[1:])]
-        layers: list[nn.Module] = [
-            ConvAct(channels, widths.side, 3, stride=stride)
-            for channels, stride in zip(inputs, strides, strict=True)
-        ]
-        super().__init__(*layers, nn.Conv2d(widths.side, widths.side, 3, padding=1))
-
-
-class SliceMean(nn.Sequential):
-    """Side information and the slices before, decoded, to a slice's means; zero at first."""
-
-    def __init__(self, widths: HscWidths, position: int) -> None:
-        channels, hidden = widths.slice_channels, widths.hidden
-        first, second, third = widths.kernels
-        super().__init__(
-            ConvAct(widths.side + position * channels, hidden, first),
-            ConvAct(hidden, hidden, second),
-            zero_init(nn.Conv2d(hidden, channels, third, padding=third // 2)),
-        )
-
-
-class HscCodec(nn.Module):
-    """Both layers of the codec; qualities count from 0.
-
-    Args:
-        widths: sizes.
-    """
+    sends_feature = True
 
     def __init__(self, widths: HscWidths) -> None:
         super().__init__()
         self.widths = widths
-        self.semantic = rows_transform(widths)
+        self.semantic = SemanticNetwork(widths)
         self.feature = FeatureNetwork(widths)
         self.side = SideNetwork(widths)
         self.means = nn.ModuleList(SliceMean(widths, k) for k in range(widths.slices))
         self.scales = IntegerSlices(
             widths, qualities=QUALITIES, levels=SCALE_LEVELS, bound=BASE_BOUND
         )
+        # Nothing is known before the base: fixed tables of each quality and channel.
         self.prior = FactorisedPrior(widths.base, qualities=QUALITIES, bound=BASE_BOUND)
         self.base_log_gain = nn.Parameter(torch.zeros(QUALITIES, widths.base))
         self.base_log_rescale = nn.Parameter(torch.zeros(QUALITIES, widths.base))
         self.detail_log_gain = nn.Parameter(torch.zeros(QUALITIES, widths.detail))
         self.detail_log_rescale = nn.Parameter(torch.zeros(QUALITIES, widths.detail))
 
-    def encode(self, rows: Tensor, feature: Tensor, quality: Tensor) -> HscLatents:
-        """Return the integers that are sent for rows and F.
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes (channels, side, side) of base and detail."""
+        widths = self.widths
+        return {
+            BASE: (widths.base, BASE_SIDE, BASE_SIDE),
+            DETAIL: (widths.detail, widths.detail_side, widths.detail_side),
+        }
 
-        Args:
-            rows: (N, rows, style).
-            feature: (N, C, 2h, 2w).
-            quality: (N,) int64.
-        """
-        base = torch.round(self._scaled_base(rows, quality))
-        decoded = self.decode_base(base, quality)
-        detail = self.quantise(self._scaled_detail(feature, quality), base, decoded, quality)
-        return HscLatents(base, detail.symbols)
+    def encode(self, codes: StyleCodes, quality: Tensor) -> dict[str, Tensor]:
+        """Return the integers that are sent for rows and F."""
+        base = torch.round(self._scaled_base(codes.rows, quality))
+        # The detail is predicted from what the receiver will have, not from the rows themselves.
+        decoded = self.decode_rows(base, quality)
+        scaled = self._scaled_detail(codes.feature, quality)
+        return {BASE: base, DETAIL: self.quantise(scaled, base, decoded, quality).symbols}
 
-    def decode_base(self, base: Tensor, quality: Tensor) -> Tensor:
+    def decode(self, latents: Mapping[str, Tensor], count: Tensor, quality: Tensor) -> DecodedFaces:
+        """Decode rows from the base, and F where the detail has arrived."""
+        rows = self.decode_rows(latents[BASE], quality)
+        return DecodedFaces(rows, (self.decode_feature(latents[DETAIL], rows, quality), count > 1))
+
+    def decode_base(self, base: Tensor, quality: Tensor) -> DecodedFaces:
+        """Decode the base alone, which holds all rows and nothing of F."""
+        return DecodedFaces(self.decode_rows(base, quality))
+
+    def decode_rows(self, base: Tensor, quality: Tensor) -> Tensor:
         """Return rows (N, rows, style) from base symbols."""
         return self.semantic.synthesise(base * _factor(self.base_log_rescale, quality))
 
-    def decode_detail(self, detail: Tensor, rows: Tensor, quality: Tensor) -> Tensor:
-        """Return F (N, C, 2h, 2w) from detail symbols and from what ``decode_base`` gave."""
+    def decode_feature(self, detail: Tensor, rows: Tensor, quality: Tensor) -> Tensor:
+        """Return F from detail symbols and from what ``decode_rows`` gave."""
         parts = torch.split(detail, self.widths.slice_channels, dim=1)
         scaled = self._in_slices(rows, quality, lambda k, mean: parts[k] + mean)
-        return self.feature.synthesise(scaled * _factor(self.detail_log_rescale, quality))
+        return self._unscaled_feature(scaled, quality)
 
     def quantise(
         self,
@@ -158,8 +140,9 @@ class HscCodec(nn.Module):
         def resolve(position: int, mean: Tensor) -> Tensor:
             before = torch.cat([scaled[:, :0], *symbols], 1)
             index = self.scales.index(position, side, before, quality)
+            # What the decoded base and the slices before have told is not sent again.
             residual = parts[position] - mean
-            rounded = rounding(residual) * (index > 0)
+            rounded = rounding(residual) * (index > 0)  # index 0: skipped, the receiver has a 0
             residuals.append(residual)
             symbols.append(rounded)
             indices.append(index)
@@ -171,34 +154,57 @@ class HscCodec(nn.Module):
 
     def forward(self, rows: Tensor, feature: Tensor, quality: Tensor) -> HscSent:
         """Send rows and F as in training: straight-through rounding, noise in the rate."""
-        with torch.autocast(rows.device.type, enabled=False):
+        with torch.autocast(rows.device.type, enabled=False):  # half precision holds no such bits
             return self._send(rows.float(), feature.float(), quality)
 
     def _send(self, rows: Tensor, feature: Tensor, quality: Tensor) -> HscSent:
         bounded = self._scaled_base(rows, quality)
+        # Noise may not leave the outermost bins, which are as wide as the others.
         base, limit = round_straight_through(bounded), BASE_BOUND + 0.5
         noisy = add_uniform_noise(bounded).clamp(-limit, limit)
-        decoded = self.decode_base(base, quality)
+        decoded = self.decode_rows(base, quality)
         scaled = self._scaled_detail(feature, quality)
         sent = self.quantise(scaled, base, decoded, quality, round_straight_through)
         scale = scale_of(sent.scale_index)
-        return HscSent(
-            rows=decoded,
-            feature=self.feature.synthesise(
-                sent.scaled * _factor(self.detail_log_rescale, quality)
-            ),
-            base_noisy_bits=_per_face(self.prior.bits(noisy, quality)),
-            base_bits=_per_face(self.prior.bits(base, quality)),
-            detail_noisy_bits=_per_face(gaussian_bits(add_uniform_noise(sent.residual), scale)),
-            detail_bits=_per_face(gaussian_bits(sent.symbols, scale) * (sent.scale_index > 0)),
+        received = self._unscaled_feature(sent.scaled, quality)
+        noisy_bits = (
+            self.prior.bits(noisy, quality),
+            gaussian_bits(add_uniform_noise(sent.residual), scale),
+        )
+        bits = (
+            self.prior.bits(base, quality),
+            gaussian_bits(sent.symbols, scale) * (sent.scale_index > 0),  # skipped ones are free
+        )
+        return HscSent(decoded, received, _per_face(*noisy_bits), _per_face(*bits))
+
+    def feature_error(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """Return the mean squared error of F, each channel's as a share of its variance."""
+        return ((found - wanted) / self.feature.spread).square().mean()
+
+    def build_coder(self) -> HscCoder:
+        """Freeze the prior and the integer networks; raises ModelError without the proofs."""
+        from cdvision.building.map_tables import symbol_tables  # heavy; no receiver builds
+
+        side, slices = build_slice_networks(self.scales)
+        return HscCoder(
+            base_tables=base_tables(self.prior),
+            symbol_tables=symbol_tables(),
+            side=side,
+            slices=slices,
+            qualities=QUALITIES,
+            base_side=BASE_SIDE,
         )
 
     def _scaled_base(self, rows: Tensor, quality: Tensor) -> Tensor:
+        # The proof of the integer networks rests on this bound.
         scaled = self.semantic.analyse(rows) * _factor(self.base_log_gain, quality)
         return scaled.clamp(-BASE_BOUND, BASE_BOUND)
 
     def _scaled_detail(self, feature: Tensor, quality: Tensor) -> Tensor:
         return self.feature.analyse(feature) * _factor(self.detail_log_gain, quality)
+
+    def _unscaled_feature(self, scaled: Tensor, quality: Tensor) -> Tensor:
+        return self.feature.synthesise(scaled * _factor(self.detail_log_rescale, quality))
 
     def _in_slices(
         self, rows: Tensor, quality: Tensor, resolve: Callable[[int, Tensor], Tensor]
@@ -224,5 +230,5 @@ def _factor(logarithm: Tensor, quality: Tensor) -> Tensor:
     return torch.exp(logarithm)[quality][:, :, None, None]
 
 
-def _per_face(bits: Tensor) -> Tensor:
-    return bits.flatten(1).sum(1)
+def _per_face(*layers: Tensor) -> Tensor:
+    return torch.stack([bits.flatten(1).sum(1) for bits in layers], dim=1)

@@ -1,7 +1,6 @@
-"""Training twin of the integer slice networks of `hsc`: the same integers, with gradients.
+"""Training twin of the integer slice networks of `hsc`, and what is frozen for its coder.
 
-The forward pass computes what ``receiver/hsc.py`` computes, value for value; see there for a
-picture.
+The twin's forward pass computes what ``receiver/hsc.py`` computes, value for value, with gradients.
 """
 
 from __future__ import annotations
@@ -10,14 +9,23 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.entropy.context_network import MAGNITUDES
+from cdvision.entropy.frequencies import TOTAL, optimal_frequencies
 from cdvision.entropy.integer_network import IntegerNetwork
-from cdvision.models.faces.hsc_widths import BASE_SIDE, HscWidths
+from cdvision.entropy.tables import SymbolTables
+from cdvision.models.faces.widths import BASE_SIDE, HscWidths
+from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.integer_chain import chain_of, log_magnitudes, runtime_layer
 from cdvision.networks.integer_hyper import ACTIVATION_BOUND, IntegerConv2d
+
+SILENT = 0.995
+"""A channel whose symbols are 0 with at least this probability is not coded, and always 0."""
+WORTH = 0.5 / TOTAL
+"""Symbols at the ends of a table with less probability are left out: the encoder clips to it."""
 
 
 class IntegerSlices(nn.Module):
@@ -29,11 +37,7 @@ class IntegerSlices(nn.Module):
         side information, |slices before| ─ conv + bias[quality] ─ conv ─ conv + bias[quality] ─▶
         index of the slice
 
-    Args:
-        widths: sizes.
-        qualities: number of qualities.
-        levels: number of scales; indices lie in [0, levels - 1].
-        bound: base symbols lie in [-bound, bound].
+    Indices lie in [0, levels - 1], base symbols in [-bound, bound].
     """
 
     magnitudes: Tensor
@@ -42,6 +46,8 @@ class IntegerSlices(nn.Module):
         super().__init__()
         self.widths, self.bound = widths, bound
         inner, last = {"low": 0, "high": ACTIVATION_BOUND}, {"low": 0, "high": levels - 1}
+        # Each step doubles the side. The first sums small symbols, the others activations up to
+        # 127: so it drops fewer bits.
         steps, side = (widths.detail_side // BASE_SIDE).bit_length() - 1, widths.side
         inputs = [widths.base, *(side for _ in range(steps - 1))]
         self.ups = nn.ModuleList(
@@ -69,8 +75,11 @@ class IntegerSlices(nn.Module):
         """Let a unit at each input move activations by some units: see ``IntegerHyperDecoder``."""
         for conv in self.modules():
             if isinstance(conv, IntegerConv2d):
+                # Base symbols are small integers, activations run up to 127: the first layer
+                # amplifies.
                 gain = 12.0 if conv is self.ups[0] else 0.85
                 nn.init.normal_(conv.weight, std=gain * conv.weight[0].numel() ** -0.5)
+                # Well inside of what clips at 0 and at 127: gradients pass from the first step.
                 nn.init.constant_(conv.bias, 30.0)
         for conv in _convolutions(self.third):  # at first the scales are those of the channels
             nn.init.zeros_(conv.weight)
@@ -79,6 +88,7 @@ class IntegerSlices(nn.Module):
     def start_indices(self, index: Tensor) -> None:
         """Let scales begin at (qualities, C_d) real-valued indices."""
         highest = _convolutions(self.third)[0].high
+        # The last layer's weights are zero then, so its biases are the indices.
         parts = torch.split(index.clamp(0, highest), self.widths.slice_channels, dim=1)
         self.index_bias.data.copy_(torch.stack(parts))
 
@@ -86,6 +96,7 @@ class IntegerSlices(nn.Module):
         """Return side information (N, S, h, h) from base symbols (N, C_b, 2, 2)."""
         x = base
         for conv in self.ups:
+            # Sub-pixel doubling: four channels become the cells of a 2 x 2 square.
             x = F.pixel_shuffle(conv(x), 2)
         smooth: Tensor = self.smooth(x)
         return smooth
@@ -93,12 +104,9 @@ class IntegerSlices(nn.Module):
     def index(self, position: int, side: Tensor, symbols: Tensor, quality: Tensor) -> Tensor:
         """Return the indices (N, c, h, h) of a slice.
 
-        Args:
-            position: of the slice.
-            side: (N, S, h, h).
-            symbols: (N, position * c, h, h) of the slices before it, skipped ones zero.
-            quality: (N,) int64.
+        ``symbols`` (N, position * c, h, h) are those of the slices before it, skipped ones zero.
         """
+        # Magnitudes tell how wide neighbours are; signs tell nothing of a scale.
         seen = torch.cat([side, log_magnitudes(symbols, self.magnitudes)], 1)
         hidden = self.first[position](seen, self.hidden_bias[position][quality])
         hidden = self.second[position](hidden)
@@ -139,3 +147,31 @@ def build_slice_networks(twin: IntegerSlices) -> tuple[IntegerNetwork, tuple[Int
 
 def _convolutions(modules: nn.ModuleList) -> list[IntegerConv2d]:
     return [cast(IntegerConv2d, module) for module in modules]
+
+
+@torch.no_grad()
+def base_tables(prior: FactorisedPrior) -> SymbolTables:
+    """Freeze the prior of the base: one table a quality and channel."""
+    probabilities = prior.probabilities().double().cpu().numpy()
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
+    tables = [_base_table(row / row.sum(), prior.bound) for row in rows]
+    return SymbolTables(
+        low=np.array([low for low, _ in tables], np.int16),
+        # The last frequency is the escape's, so a table has one symbol less than frequencies.
+        high=np.array([low + len(frequency) - 2 for low, frequency in tables], np.int16),
+        frequencies=np.concatenate([frequency for _, frequency in tables]).astype(np.uint16),
+    )
+
+
+def _base_table(row: NDArray[np.float64], bound: int) -> tuple[int, NDArray[np.int64]]:
+    """Return the first symbol and the frequencies, the escape's, which is 0, last."""
+    # The middle of a row is the probability of 0.
+    if row[bound] >= SILENT:
+        return 0, np.array([TOTAL, 0])
+    kept = np.flatnonzero(row >= WORTH)
+    first, last = int(kept[0]), int(kept[-1])
+    mass = row[first : last + 1].copy()
+    # What lies beyond the ends is clipped to them, so it is their probability too.
+    mass[0] += row[:first].sum()
+    mass[-1] += row[last + 1 :].sum()
+    return first - bound, np.append(optimal_frequencies(mass), 0)

@@ -11,13 +11,9 @@ from cdvision.building.card_parts import latent_specs, one_sender
 from cdvision.building.package_builder import PackageFacts, write_package
 from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.heads.attribute_answers import AttributeCalibration
-from cdvision.models.faces.graphs import ATTRIBUTES, GENERATOR, latent_shapes
-from cdvision.models.faces.hsc import HscCodec
-from cdvision.models.faces.hsc_tables import build_hsc_coder
+from cdvision.models.faces.graphs import ATTRIBUTES, GENERATOR
 from cdvision.models.faces.network import HSC as HSC_PROFILE
 from cdvision.models.faces.network import FacePackage, save_face_weights
-from cdvision.models.faces.style_layers import StyleLayers
-from cdvision.models.faces.style_tables import build_style_coder
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import FeatureSpec, InputSpec, ModelCard, TailSpec
 from cdvision.package.families import HSC, SFIC_STYLE
@@ -25,48 +21,29 @@ from cdvision.package.families import HSC, SFIC_STYLE
 
 @dataclass(frozen=True)
 class FaceFacts:
-    """What the card of a face package says that its weights do not.
-
-    Attributes:
-        name: of the model.
-        description: one line.
-        licence: of the weights.
-        provenance: the initial weights of every part and their licence.
-        calibration: of the attribute head's answers.
-    """
+    """What the card of a face package says that its weights do not."""
 
     name: str
-    description: str
-    licence: str
-    provenance: tuple[Mapping[str, str], ...]
-    calibration: AttributeCalibration
+    description: str  # one line
+    licence: str  # of the weights
+    provenance: tuple[Mapping[str, str], ...]  # the initial weights of every part, their licence
+    calibration: AttributeCalibration  # of the attribute head's answers
 
 
 def build_faces(
     model: FacePackage, folder: Path, names: FaceFacts, facts: PackageFacts
 ) -> ModelCard:
-    """Write the package of a trained network.
+    """Write the package of a trained network to a folder, over its files if there are any.
 
-    Args:
-        model: all networks.
-        folder: where to write; created, its files overwritten.
-        names: what its card says of it.
-        facts: names of the attributes (list ``attributes``), training record, metrics.
+    ``facts`` hold the names of the attributes (list ``attributes``), training record and metrics.
 
     Raises:
         ModelError: a sum of an integer network could reach 2^24, or a graph differs from its
             module.
     """
     model.eval().requires_grad_(False)
-    coder = build_face_coder(model.codec)
-    return write_package(
-        _card(model, coder, names), coder, folder, facts, partial(save_face_weights, model)
-    )
-
-
-def build_face_coder(codec: HscCodec | StyleLayers) -> LayeredCoder:
-    """Freeze a codec's probabilities into integers; proves its networks' sums exact."""
-    return build_hsc_coder(codec) if isinstance(codec, HscCodec) else build_style_coder(codec)
+    coder, save = model.codec.build_coder(), partial(save_face_weights, model)
+    return write_package(_card(model, coder, names), coder, folder, facts, save)
 
 
 def _card(model: FacePackage, coder: LayeredCoder, names: FaceFacts) -> ModelCard:
@@ -80,7 +57,7 @@ def _card(model: FacePackage, coder: LayeredCoder, names: FaceFacts) -> ModelCar
         fingerprint="",
         qualities=QUALITIES,
         default_quality=4,
-        latents=latent_specs(coder, fixed=latent_shapes(model)),
+        latents=latent_specs(coder, fixed=coder.shapes),
         senders=one_sender(coder),
         input=InputSpec(
             size=side, multiple=side, max_size=side, padding=(0, 0, 0), least_size=side,

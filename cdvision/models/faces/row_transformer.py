@@ -34,7 +34,12 @@ class RowLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map every row by its own matrix."""
-        return (x.transpose(0, 1) @ self.weight.mT).transpose(0, 1) + self.bias
+        return map_each(x, self.weight) + self.bias
+
+
+def map_each(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply each of (N, T, inputs) by a matrix of its own, (T, out, inputs): (N, T, out)."""
+    return (x.transpose(0, 1) @ weight.mT).transpose(0, 1)
 
 
 class RowBlock(nn.Module):
@@ -60,6 +65,7 @@ class RowBlock(nn.Module):
             torch.unflatten(part, 2, (self.heads, -1)).transpose(1, 2)
             for part in self.project_in(self.norm(tokens)).chunk(3, dim=2)
         )
+        # Only known tokens are keys: no row may read another that is still to come.
         scores = queries @ keys[:, :, :known].mT * queries.shape[3] ** -0.5
         weights = F.dropout(scores.softmax(dim=3), self.dropout, self.training)
         attended = (weights @ values[:, :, :known]).transpose(1, 2).flatten(2)
@@ -71,13 +77,8 @@ class RowBlock(nn.Module):
 class RowTransformer(nn.Module):
     """Values of known layers to something of every row of the layers behind them.
 
-    Args:
-        shapes: rows and symbols a row of each layer; as much is told of every row as it has
-            symbols, and at first all of it is 0.
-        width: channels of a token.
-        heads: of the attention; their number divides the width.
-        blocks: number of blocks.
-        dropout: in training: thousands of faces are few.
+    ``shapes`` are rows and symbols a row of each layer; as much is told of every row as it has
+    symbols, and at first all of it is 0.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class RowTransformer(nn.Module):
         width: int,
         heads: int,
         blocks: int,
-        dropout: float = 0.1,
+        dropout: float = 0.1,  # thousands of faces are few
     ) -> None:
         super().__init__()
         self.shapes = tuple(shapes)
@@ -100,20 +101,20 @@ class RowTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         told = [RowLinear(rows, width, symbols) for rows, symbols in coming]
         for linear in told:
+            # Nothing is told at first: the linear prediction beside it stands as the start set it.
             nn.init.zeros_(linear.weight)
         self.tell = nn.ModuleList(told)
 
     def forward(self, known: Sequence[Tensor], quality: Tensor) -> list[Tensor]:
         """Return what is told of every layer behind the known ones, (N, rows, symbols) each.
 
-        Args:
-            known: values (N, rows, symbols) of the first layers.
-            quality: (N,) int64.
+        ``known`` are the values (N, rows, symbols) of the first layers.
         """
         rows = [
             embed(values) + place
             for embed, values, place in zip(self.embed, known, self.place, strict=False)
         ]
+        # Rows that are asked for bring no value: each is a learned question.
         awaited = [tokens.expand(len(quality), -1, -1) for tokens in self.awaited[len(known) - 1 :]]
         tokens = torch.cat([*rows, *awaited], dim=1) + self.quality[quality][:, None]
         count = sum(part.shape[1] for part in rows)

@@ -46,6 +46,7 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z, normalised to unit length per value, to w."""
+        # Only the direction of z counts: its length would be one more thing to learn.
         x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + EPSILON)
         for layer in self.layers:
             x = activate(layer(x))
@@ -55,13 +56,8 @@ class Mapping(nn.Module):
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by a style; weights are (out, channels, k, k).
 
-    Args:
-        channels: in.
-        out: channels out.
-        kernel: odd side of the kernel.
-        style: values of a W+ row.
-        up: double height and width, low-passed.
-        demodulate: rescale each output channel to the variance that unit styles would give.
+    ``up`` doubles height and width, low-passed; ``demodulate`` rescales each output channel to the
+    variance that unit styles would give.
     """
 
     def __init__(
@@ -69,6 +65,7 @@ class ModulatedConv(nn.Module):
         up: bool = False, demodulate: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        # Scales begin around one: a plain convolution.
         self.affine = EqualLinear(style, channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.gain = 1 / math.sqrt(channels * kernel**2)
@@ -79,26 +76,24 @@ class ModulatedConv(nn.Module):
     ) -> Tensor:
         """Map (N, channels, H, W) and styles (N, style) to (N, out, H, W), or twice the size.
 
-        Args:
-            x: activations.
-            row: styles.
-            shift: added to the result, broadcast.
-            gain: of the result, shift included. Gain, rescaling and shift are one operation: at
-                full size, passes over memory cost more than convolutions.
+        ``gain`` is of the result, ``shift`` included, which is broadcast.
         """
         scale, weight = self.affine(row), self.weight * self.gain
         y = self._convolve(x * _plane(scale, x), weight)
         factor = torch.full_like(scale[:, :1], gain)
         if self.demodulate:
+            # Inputs of unit variance: the output's is the sum of squared weights times styles.
             power = scale.square() @ weight.square().sum((2, 3)).t()  # (N, out)
             factor = gain * torch.rsqrt(power + EPSILON)
         if shift is None:
             return y * _plane(factor, y)
+        # One operation: at full size, passes over memory cost more than convolutions.
         return torch.addcmul((gain * shift).to(y.dtype), y, _plane(factor, y))
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if not self.up:
             return F.conv2d(x, weight, padding=weight.shape[2] // 2)
+        # Zeros between the pixels take three of four parts of the energy: the gain gives it back.
         return blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), 1, gain=4.0)
 
 
@@ -151,6 +146,7 @@ class StyleBlock(nn.Module):
     def __init__(self, widths: FaceWidths, side: int, *, noise: bool) -> None:
         super().__init__()
         style, out = widths.style, widths.channels(side)
+        # Rows 0 and 1 are of 4 pixels; each later side begins with the row of the RGB before it.
         self.side, self.first_row = side, max(0, 2 * widths.sides.index(side) - 1)
         self.up: StyledConv | None = None
         if side > CONSTANT_SIDE:
@@ -169,18 +165,17 @@ class StyleBlock(nn.Module):
 
     def paint(self, x: Tensor, rows: Tensor, image: Tensor | None) -> Tensor:
         """Return the picture with this side's part added, (N, 3, side, side)."""
+        # Behind the convolutions of this side: one at 4 pixels, two at all others.
         row = self.first_row + (1 if self.up is None else 2)
         result: Tensor = self.rgb(x, rows[:, row], image)
         return result
 
 
 class StyleGenerator(nn.Module):
-    """StyleGAN2's generator at any resolution and width.
+    """StyleGAN2's generator at any resolution and width; F enters at ``feature_side``.
 
-    Args:
-        widths: sizes; ``feature_side`` names the layer where F enters.
-        fixed_noise: keep one noise map and strength per convolution, as downloaded weights have;
-            ours has none, since a decoder's picture must not change from call to call.
+    With ``fixed_noise`` it keeps one noise map and strength per convolution, as downloaded weights
+    have; ours has none, since a decoder's picture must not change from call to call.
     """
 
     def __init__(self, widths: FaceWidths = FACE, *, fixed_noise: bool = False) -> None:
@@ -202,19 +197,15 @@ class StyleGenerator(nn.Module):
         return self.synthesise(self.broadcast(self.mapping(z)))
 
     def synthesise(self, rows: Tensor, feature: Tensor | None = None) -> Tensor:
-        """Draw faces from their codes.
+        """Draw images (N, 3, R, R), about -1..1, not clipped, from rows (N, rows, style).
 
-        Args:
-            rows: W+ rows (N, rows, style).
-            feature: F (N, channels, side, side) at ``feature_side``; it replaces the activation
-                that the rows give there. Coarser sides still paint their part from the rows.
-
-        Returns:
-            images (N, 3, R, R), about -1..1, not clipped.
+        ``feature`` F (N, channels, side, side) replaces the activation that the rows give at
+        ``feature_side``. Coarser sides still paint their part from the rows.
         """
         x, image = self._start(rows), None
         for block in self.layers():
             given = feature is not None and block.side == self.widths.feature_side
+            # F replaces the activation alone: coarser sides have painted their part already.
             x = feature if given else block.activation(x, rows)  # type: ignore[assignment]
             image = block.paint(x, rows, image)
         return cast(Tensor, image)  # there is a block for 4 pixels at least
@@ -234,3 +225,8 @@ class StyleGenerator(nn.Module):
     def layers(self) -> list[StyleBlock]:
         """Return the blocks of all sides, 4 pixels first."""
         return [block for block in self.blocks if isinstance(block, StyleBlock)]
+
+
+def to_pixels(drawn: Tensor) -> Tensor:
+    """Map what a generator draws, about -1..1, to 0..255, not rounded."""
+    return ((drawn + 1) * 127.5).clamp(0, 255)

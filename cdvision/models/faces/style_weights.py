@@ -52,11 +52,9 @@ _LAYERS = {"conv0": "up", "conv1": "conv", "torgb": "rgb"}
 
 
 def load_style_generator(path: Path | str, *, feature_side: int = 16) -> StyleGenerator:
-    """Return a generator with the weights, resolution and widths of a file, in evaluation mode.
+    """Return a generator with the weights and sizes of a safetensors file, in evaluation mode.
 
-    Args:
-        path: a safetensors file with the names above.
-        feature_side: side at which F enters.
+    F enters at ``feature_side``.
 
     Raises:
         ModelError: the file is missing, is no safetensors file, or misses a tensor.
@@ -67,6 +65,7 @@ def load_style_generator(path: Path | str, *, feature_side: int = 16) -> StyleGe
         widths = read_widths(tensors, feature_side=feature_side)
     except CdvisionError as error:
         raise ModelError(f"{path} holds no StyleGAN2 generator: {error}") from error
+    # One noise map tells that all are there: a missing one is named below.
     generator = StyleGenerator(widths, fixed_noise="blocks.0.conv.noise" in tensors)
     _fill(generator, tensors, path)
     return generator.eval()
@@ -76,6 +75,7 @@ def read_widths(tensors: dict[str, Tensor], *, feature_side: int) -> FaceWidths:
     """Infer sizes from the shapes of tensors with our names."""
     channels = _channels(tensors)
     resolution = 4 << (len(channels) - 1)
+    # The widest is the cap; the finest side is below it and tells what is divided by sides.
     cap, base = max(channels), channels[-1] * resolution
     found = FaceWidths(
         resolution=resolution,
@@ -144,15 +144,14 @@ def _our_name(name: str) -> str | None:
     if found := re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", name):
         return f"mapping.layers.{found[1]}.{found[2]}"
     if found := re.fullmatch(r"synthesis\.b(\d+)\.(conv0|conv1|torgb)\.(.+)", name):
-        block, part = int(found[1]).bit_length() - 3, _PARTS.get(found[3])
-        return f"blocks.{block}.{_LAYERS[found[2]]}.{part or found[3]}"
+        block = int(found[1]).bit_length() - 3  # of a power of two: 4 pixels are block 0
+        return f"blocks.{block}.{_LAYERS[found[2]]}.{_PARTS.get(found[3], found[3])}"
     return name
 
 
 def _fill(generator: StyleGenerator, tensors: dict[str, Tensor], path: Path) -> None:
     expected = generator.state_dict()
-    optional = {"mapping.mean"}
-    missing = sorted(expected.keys() - tensors.keys() - optional)
+    missing = sorted(expected.keys() - tensors.keys() - {"mapping.mean"})
     unknown = sorted(tensors.keys() - expected.keys())
     if missing or unknown:
         kind, name = ("misses", missing[0]) if missing else ("has the unknown", unknown[0])
@@ -166,6 +165,7 @@ def _fill(generator: StyleGenerator, tensors: dict[str, Tensor], path: Path) -> 
     with torch.no_grad():
         generator.load_state_dict(tensors, strict=False)
         if "mapping.mean" not in tensors:
+            # A seed of its own: the same file gives the same mean everywhere.
             draws = torch.Generator().manual_seed(0)
             z = torch.randn(MEAN_DRAWS, generator.widths.style, generator=draws)
             generator.mapping.mean.copy_(generator.mapping(z).mean(0))

@@ -1,4 +1,4 @@
-"""Trunks of the inversion encoder: pixels to feature maps at several strides.
+"""Trunks of the inversion encoder: pixels to feature maps at several strides, and their means.
 
 ::
 
@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.models.faces.resize_area import resize_area
-from cdvision.models.faces.widths import FaceWidths
 from cdvision.networks.initial_weights import load_mobilenet
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail
 from cdvision.networks.resnet50v2 import (
@@ -27,16 +26,10 @@ from cdvision.networks.resnet50v2 import (
 
 
 class FaceTrunk(nn.Module):
-    """A trunk: its stages' channels and strides, and how it is run.
+    """A trunk, to whose ``side`` in pixels faces are resized."""
 
-    Attributes:
-        channels: of each stage.
-        strides: of each stage in pixels of the trunk's input, ascending.
-        side: pixels to which faces are resized.
-    """
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
+    channels: tuple[int, ...]  # of each stage
+    strides: tuple[int, ...]  # of each stage in pixels of the trunk's input, ascending
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -44,6 +37,7 @@ class FaceTrunk(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map (N, 3, R, R) RGB 0..255 to the stages, each (N, channels, side/stride, ...)."""
+        # Small faces are enlarged smoothly; large ones are averaged, so that no pixel is left out.
         if image.shape[2] < self.side:
             size = (self.side, self.side)
             image = F.interpolate(image, size, mode="bilinear", align_corners=False)
@@ -74,11 +68,7 @@ class MobileNetTrunk(FaceTrunk):
         self.front.load_state_dict(front.state_dict())
         self.tail.load_state_dict(tail.features.state_dict())
 
-    def stages(self, image: Tensor) -> list[Tensor]:
-        """Run the network on (N, 3, side, side)."""
-        return self.tapped(image, self.TAPS)
-
-    def tapped(self, image: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def stages(self, image: Tensor, taps: Sequence[int] = TAPS) -> list[Tensor]:
         """Return what the named blocks give, in order; nothing behind the last of them runs."""
         x, found = self.front.normalise(image), []
         for index, block in enumerate([*self.front.features, *self.tail.values()]):
@@ -125,6 +115,7 @@ class TinyTrunk(FaceTrunk):
 
     def stages(self, image: Tensor) -> list[Tensor]:
         """Run the network on (N, 3, side, side)."""
+        # 0..255 to -2..2: about the spread that ImageNet normalisation gives.
         first = F.relu(self.first(image / 64 - 2))
         second = F.relu(self.second(first))
         return [first, second, F.relu(self.third(second))]
@@ -133,7 +124,25 @@ class TinyTrunk(FaceTrunk):
         """Keep the random weights: there are no others."""
 
 
-def build_trunk(widths: FaceWidths) -> FaceTrunk:
-    """Return the trunk that ``widths`` names, with random weights."""
-    trunks = {"mobilenet_v2": MobileNetTrunk, "resnet50v2": ResNetTrunk, "tiny": TinyTrunk}
-    return trunks[widths.trunk](widths.trunk_side)
+TRUNK_CLASSES = {"mobilenet_v2": MobileNetTrunk, "resnet50v2": ResNetTrunk, "tiny": TinyTrunk}
+
+
+def resize_area(x: Tensor, side: int) -> Tensor:
+    """Average (N, C, H, W) over a grid of equal cells: (N, C, side, side).
+
+    Two matrix products, so that cells may end inside a pixel and any engine can run it.
+    """
+    if x.shape[2] == x.shape[3] == side:
+        return x
+    rows, columns = (_area_matrix(length, side).to(x) for length in x.shape[2:])
+    return rows @ x @ columns.t()
+
+
+def _area_matrix(length: int, cells: int) -> Tensor:
+    """Return (cells, length): how much of each pixel a cell covers; rows sum to one."""
+    edges = torch.arange(cells + 1, dtype=torch.float64) * length / cells
+    pixels = torch.arange(length, dtype=torch.float64)
+    # The overlap of a cell and a pixel: from the later start to the earlier end, if that is ahead.
+    low = torch.maximum(edges[:-1, None], pixels)
+    high = torch.minimum(edges[1:, None], pixels + 1)
+    return ((high - low).clamp_min(0) * cells / length).float()

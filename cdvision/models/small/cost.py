@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from cdvision.networks.cost import RECEIVER, SENDER, Part, Sizes
+from cdvision.networks.cost import RECEIVER, SENDER, NetworkPart, Sizes
 
 
-def parts(height: int, width: int) -> list[Part]:
+def parts(height: int, width: int) -> list[NetworkPart]:
     """Return the parts for a network input of so many pixels, in the order of data flow."""
     from cdvision.models.small.descriptor import ELEMENTS
     from cdvision.models.small.nanodet import COARSE_CHANNELS, FINE_CHANNELS
@@ -23,15 +23,15 @@ def parts(height: int, width: int) -> list[Part]:
     describer, window = model.descriptor, torch.zeros(1, 3, WINDOW, WINDOW)
     sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)
     return [
-        Part("NanoDet front", sender, encoder.front, (at.map(3, 1),)),
-        Part("analysis", sender, encoder.analysis, (packed,)),
-        Part("hyper-analysis", sender, encoder.hyper_analysis, (y,)),
-        Part("MobileNet (224 x 224)", sender, describer.network, (window,)),
-        Part("descriptor", sender, describer.project, (embedding,)),
-        Part("integer hyper-decoder", both, model.hyper_decoder, (z, quality)),
-        Part("means and gains", both, model.dequantiser, (y, z, quality)),
-        Part("NanoDet tap", receiver, model.detector_tap, (y,)),
-        Part("NanoDet tail", receiver, model.detector_tail, (features,)),
-        Part("MobileNet tap", receiver, model.classifier_tap, code),
-        Part("MobileNet's last layer", receiver, model.classifier_tail, (embedding,)),
+        NetworkPart("NanoDet front", sender, encoder.front, (at.map(3, 1),)),
+        NetworkPart("analysis", sender, encoder.analysis, (packed,)),
+        NetworkPart("hyper-analysis", sender, encoder.hyper_analysis, (y,)),
+        NetworkPart("MobileNet (224 x 224)", sender, describer.network, (window,)),
+        NetworkPart("descriptor", sender, describer.project, (embedding,)),
+        NetworkPart("integer hyper-decoder", both, model.hyper_decoder, (z, quality)),
+        NetworkPart("means and gains", both, model.dequantiser, (y, z, quality)),
+        NetworkPart("NanoDet tap", receiver, model.detector_tap, (y,)),
+        NetworkPart("NanoDet tail", receiver, model.detector_tail, (features,)),
+        NetworkPart("MobileNet tap", receiver, model.classifier_tap, code),
+        NetworkPart("MobileNet's last layer", receiver, model.classifier_tail, (embedding,)),
     ]

@@ -12,13 +12,13 @@ FAMILY = Family(
         "train": {
             "small": f"{HERE}.commands.stages:small",
             "receiver": f"{HERE}.commands.stages:receiver",
-            "descriptor": f"{HERE}.commands.descriptor:descriptor",
-            "average": f"{HERE}.commands.average:average",
+            "descriptor": f"{HERE}.commands.stages:descriptor",
+            "average": f"{HERE}.commands.stages:average",
             "masks": f"{HERE}.commands.masks:masks",
             "add-masks": f"{HERE}.commands.masks:add_masks",
         }
     },
-    builders={"small": f"{HERE}.commands.package:build_package"},
+    builders={"small": f"{HERE}.package_builder:build_package"},
     costs={"small": f"{HERE}.cost:parts"},
     uncompressed={"small": f"{HERE}.uncompressed:uncompressed_networks"},
 )

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.heads.distribution_head import DistributionHead
-from cdvision.models.small.shufflenet import Stage
-from cdvision.networks.layers import ConvAct, Normalise, depthwise
+from cdvision.networks.layers import ConvAct, Normalise, channel_shuffle, depthwise
 
 # RGB order; upstream normalises BGR with the same numbers reversed.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -32,6 +31,49 @@ PIXEL_SCALE = (0.017125, 0.017507, 0.017429)
 STRIDES = (8, 16, 32, 64)
 FINE_CHANNELS, COARSE_CHANNELS = 116, 232
 PYRAMID_CHANNELS = 96
+
+
+class ShuffleDownUnit(nn.Module):
+    """Stride-2 unit, both branches convolved: (N, C, H, W) -> (N, out, H/2, W/2)."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        half = out // 2
+        self.left = nn.Sequential(depthwise(channels, 3, stride=2), ConvAct(channels, half))
+        self.right = nn.Sequential(
+            ConvAct(channels, half), depthwise(half, 3, stride=2), ConvAct(half, half)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the resolution."""
+        return channel_shuffle(torch.cat([self.left(x), self.right(x)], dim=1))
+
+
+class ShuffleUnit(nn.Module):
+    """Stride-1 unit: half of the channels pass, the other half is convolved."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.right = nn.Sequential(ConvAct(half, half), depthwise(half, 3), ConvAct(half, half))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine (N, C, H, W)."""
+        left, right = x.chunk(2, dim=1)
+        return channel_shuffle(torch.cat([left, self.right(right)], dim=1))
+
+
+class ShuffleStage(nn.Sequential):
+    """One stride-2 unit and ``repeats`` stride-1 units of ShuffleNetV2 1.0x.
+
+    Source: Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
+    ECCV 2018; with LeakyReLU, and BatchNorm folded into the convolutions.
+    """
+
+    def __init__(self, channels: int, out: int, repeats: int) -> None:
+        super().__init__(
+            ShuffleDownUnit(channels, out), *(ShuffleUnit(out) for _ in range(repeats))
+        )
 
 
 class GhostModule(nn.Module):
@@ -114,8 +156,8 @@ class NanoDetFront(nn.Module):
         super().__init__()
         self.normalise = Normalise(PIXEL_MEAN, PIXEL_SCALE)
         self.stem = nn.Sequential(ConvAct(3, 24, 3, stride=2), nn.MaxPool2d(3, 2, 1))
-        self.stage2 = Stage(24, FINE_CHANNELS, 3)
-        self.stage3 = Stage(FINE_CHANNELS, COARSE_CHANNELS, 7)
+        self.stage2 = ShuffleStage(24, FINE_CHANNELS, 3)
+        self.stage3 = ShuffleStage(FINE_CHANNELS, COARSE_CHANNELS, 7)
 
     def forward(self, image: Tensor) -> DetectorFeatures:
         """Run the part before the split."""
@@ -135,7 +177,7 @@ class NanoDetTail(nn.Module):
 
     def __init__(self, classes: int = 80) -> None:
         super().__init__()
-        self.stage4 = Stage(COARSE_CHANNELS, 464, 3)
+        self.stage4 = ShuffleStage(COARSE_CHANNELS, 464, 3)
         self.neck = GhostPAN((FINE_CHANNELS, COARSE_CHANNELS, 464))
         self.head = DistributionHead(PYRAMID_CHANNELS, classes=classes, levels=len(STRIDES))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cdvision.models.small.nanodet import NanoDetFront, NanoDetTail
-from cdvision.networks.initial_weights import fill, read_weights
+from cdvision.networks.initial_weights import read_weights
 
 NANODET_FILE = "nanodet_plus_m_416.safetensors"
 
@@ -22,8 +22,8 @@ def load_nanodet(folder: Path) -> tuple[NanoDetFront, NanoDetTail]:
     # The file's first convolution reads BGR; ours reads RGB like the rest of the package.
     tensors["convrelu_0.weight"] = tensors["convrelu_0.weight"].flip(1)
     front, tail = NanoDetFront(), NanoDetTail()
-    fill(front, _rename(tensors, _front_layers()))
-    fill(tail, _rename(tensors, _tail_layers()))
+    front.load_state_dict(_rename(tensors, _front_layers()))
+    tail.load_state_dict(_rename(tensors, _tail_layers()))
     return front.eval(), tail.eval()
 
 

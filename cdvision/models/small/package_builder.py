@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import click
 from safetensors.torch import save_file
 
 from cdvision.building.card_parts import latent_specs, one_sender
@@ -38,10 +41,39 @@ from cdvision.package.card import (
     WindowSpec,
 )
 from cdvision.package.families import DESCRIBED_MAP
+from cdvision.package.loader import CLASSES_FILE
+from cdvision.package.registry import DEFAULT_MODEL, model_folder
 from cdvision.training.tensor_files import read_tensors
 
 CROP = 0.875  # side of the classifier's window over the photo's short side, as it was trained
 DESCRIPTION = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
+
+
+def build_package(
+    run: Path,
+    out: Path,
+    *,
+    record: dict[str, Any],
+    classes: Path | None = None,
+    metrics: Path | None = None,
+) -> None:
+    """Build a package from a finished run of `small`, and say what it is.
+
+    Args:
+        run: folder of the run.
+        out: folder of the package.
+        record: ``training.json`` of the run.
+        classes: json with the lists coco and imagenet; that of the installed `small` where None.
+        metrics: json of `cdvision eval`, for the card.
+    """
+    names = classes or model_folder(DEFAULT_MODEL) / CLASSES_FILE
+    facts = PackageFacts(
+        classes=json.loads(names.read_text(encoding="utf-8")),
+        training=record,
+        metrics=tuple(json.loads(metrics.read_text(encoding="utf-8")) if metrics else ()),
+    )
+    card = build_small(run / "weights.safetensors", out, facts)
+    click.echo(f"{out}: {card.name} {card.fingerprint[:8]}")
 
 
 def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
@@ -49,12 +81,11 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
 
     Args:
         weights: safetensors of a trained ``Small``, whole or in parts.
-        folder: where to write; created, its files overwritten.
+        folder: created; its files are overwritten.
         facts: class names, training record, metrics.
 
     Raises:
-        ModelError: a sum of the integer network could reach 2^24, or a graph differs from its
-            module.
+        ModelError: an integer sum could reach 2^24, or a graph differs from its module.
     """
     state = {name: value.float() for name, value in read_tensors(weights).items()}
     model = Small.from_state(state).eval().requires_grad_(False)
@@ -71,9 +102,10 @@ def with_masks(card: ModelCard) -> ModelCard:
     """Return the card of ``small`` with a mask branch: its detector answers ``segment`` too."""
     tail = card.tails[DETECTOR]
     tails = {**card.tails, DETECTOR: replace(tail, tasks=("detect", "segment"))}
-    origin = {"part": "masks", "initialised_from": "random numbers", "licence": "Apache-2.0"}
-    provenance = tuple(entry for entry in card.provenance if entry["part"] != "masks")
-    return replace(card, tails=tails, provenance=(*provenance, origin), description=DESCRIPTION)
+    # A package that had masks before keeps one entry for them.
+    kept = tuple(entry for entry in card.provenance if entry["part"] != "masks")
+    provenance = (*kept, _origin("masks", "random numbers"))
+    return replace(card, tails=tails, provenance=provenance, description=DESCRIPTION)
 
 
 def build_described_coder(model: Small) -> DescribedMapCoder:
@@ -118,22 +150,17 @@ def _card(coder: DescribedMapCoder) -> ModelCard:
         },
         licence="Apache-2.0",
         provenance=(
-            {
-                "part": "encoder.front, tails.nanodet_plus_m",
-                "initialised_from": "NanoDet-Plus-m 416 (RangiLyu/nanodet), COCO",
-                "licence": "Apache-2.0",
-            },
-            {
-                "part": "descriptor.network, tails.mobilenet_v2",
-                "initialised_from": "MobileNetV2 1.0 (Google Coral), ImageNet-1k",
-                "licence": "Apache-2.0",
-            },
-            {
-                "part": "everything else",
-                "initialised_from": "principal components of those features, or random numbers",
-                "licence": "Apache-2.0",
-            },
+            _origin("encoder.front, tails.nanodet_plus_m",
+                    "NanoDet-Plus-m 416 (RangiLyu/nanodet), COCO"),
+            _origin("descriptor.network, tails.mobilenet_v2",
+                    "MobileNetV2 1.0 (Google Coral), ImageNet-1k"),
+            _origin("everything else",
+                    "principal components of those features, or random numbers"),
         ),
         training={},
         metrics=(),
     )  # fmt: skip
+
+
+def _origin(part: str, source: str) -> dict[str, str]:
+    return {"part": part, "initialised_from": source, "licence": "Apache-2.0"}

@@ -1,4 +1,4 @@
-"""The uncompressed networks under our preprocessing: what streams are held against."""
+"""The uncompressed networks, exported whole and run: what streams are held against."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from cdvision.errors import ModelError
 from cdvision.evaluation.answer_cache import files_digest
+from cdvision.export.onnx_graphs import export_graph
 from cdvision.heads.class_scores import classification_from_logits
 from cdvision.heads.dense_detection import detect_from_dense
+from cdvision.models.small.nanodet_weights import load_nanodet
+from cdvision.models.small.network import CLASSIFIER, DETECTOR
+from cdvision.networks.graphs import Graph
+from cdvision.networks.initial_weights import load_mobilenet
 from cdvision.package.loader import ModelPackage, file_sha256
 from cdvision.photo import ImageLike, content_size, fit_photo, read_photo
 
@@ -20,7 +29,6 @@ if TYPE_CHECKING:
     from cdvision.evaluation.pixel_networks import PixelNetworks
     from cdvision.results import Classification, Detections
 
-DETECTOR, CLASSIFIER = "nanodet_plus_m", "mobilenet_v2"
 CLASSIFIER_SIDE, CLASSIFIER_RESIZE = 224, 256
 
 
@@ -30,7 +38,7 @@ class PublishedNetworks:
     Args:
         package: gives preprocessing and class names.
         graphs: folder with ``nanodet_plus_m.onnx`` and ``mobilenet_v2.onnx``, whole networks from
-            uint8 pixels, as ``write_reference_graphs`` makes them.
+            uint8 pixels, as ``write_graphs`` makes them.
         threads: threads inside a run; ONNX Runtime's default where None.
     """
 
@@ -66,8 +74,6 @@ class PublishedNetworks:
 
     def classify(self, image: ImageLike, *, top: int = 5) -> Classification:
         """Classify the central 224² of the photo at a short side of 256, the usual protocol."""
-        from PIL import Image
-
         photo = read_photo(image)
         scale = CLASSIFIER_RESIZE / min(photo.size)
         width, height = (round(side * scale) for side in photo.size)
@@ -91,15 +97,45 @@ def uncompressed_networks(
 ) -> PixelNetworks:
     """Export the published networks and load them (needs the ``torch`` and ``export`` extras).
 
-    Args:
-        package: gives preprocessing and class names.
-        initial_weights: folder of the published weights.
-        folder: where the graphs are written.
+    The package gives preprocessing and class names; the graphs are written into ``folder``.
     """
-    from cdvision.models.small.reference_graphs import write_graphs
-
     write_graphs(initial_weights, folder)
     return PublishedNetworks(package, folder)
+
+
+class WholeNetwork(nn.Module):
+    """Pixels to the outputs of a network that a package splits: front and tail in a row."""
+
+    def __init__(self, front: nn.Module, tail: nn.Module, *, scores: bool) -> None:
+        super().__init__()
+        self.front, self.tail, self._scores = front, tail, scores
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Map (N, H, W, 3) uint8 to dense outputs."""
+        outputs = self.tail(self.front(image.permute(0, 3, 1, 2).float()))
+        if not self._scores:
+            return (outputs,)
+        return torch.sigmoid(outputs.scores), outputs.distances
+
+
+def write_graphs(initial_weights: Path, folder: Path) -> dict[str, Path]:
+    """Write ``nanodet_plus_m.onnx`` and ``mobilenet_v2.onnx`` with their weights beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = {
+        DETECTOR: (load_nanodet(initial_weights), ("scores", "distances")),
+        CLASSIFIER: (load_mobilenet(initial_weights), ("logits",)),
+    }
+    paths = {}
+    for name, (parts, outputs) in networks.items():
+        module = WholeNetwork(*parts, scores="scores" in outputs).requires_grad_(False)
+        weights = folder / f"{name}.safetensors"
+        state = {key: value.half().contiguous() for key, value in module.state_dict().items()}
+        save_file(state, weights)
+        module.load_state_dict({key: value.float() for key, value in state.items()})
+        axes: dict[str, tuple[str | int, ...]] = {"image": ("batch", "height", "width", 3)}
+        paths[name] = folder / f"{name}.onnx"
+        export_graph(Graph(module, axes, outputs, {"image": torch.uint8}), paths[name], weights)
+    return paths
 
 
 def _existing(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,21 @@ from cdvision.cli.dataclass_options import EXISTING, dataclass_options
 from cdvision.cli.fit import triple
 from cdvision.cli.training_options import OUT, SPLIT_TABLE, RunOptions, read_splits
 from cdvision.errors import CdvisionError
-from cdvision.fit.options import fast_at_bf16
+from cdvision.fit.options import FitOptions
 from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.training.checked_options import Weight
 
 if TYPE_CHECKING:
-    import torch
-
     from cdvision.fit.sources import NetworkRequest
 
 SMOKE_PHOTOS = 16
-_READ_AS = {"mean": triple, "std": triple, "range": float, "order": str, "weights": str}
+READ_AS: dict[str, Callable[[str], Any]] = {
+    "mean": triple,
+    "std": triple,
+    "range": float,
+    "order": str,
+    "weights": str,
+}
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,7 @@ class EncoderRun(RunOptions):
     """How long, how much and where an encoder trains."""
 
     minutes: Weight = 60.0
-
-    @staticmethod
-    def fast_at_bf16(device: torch.device) -> bool:
-        """Tell whether a device multiplies bfloat16 faster than float32."""
-        return fast_at_bf16(device)
+    fast_at_bf16 = staticmethod(FitOptions.fast_at_bf16)
 
 
 @click.command()
@@ -80,12 +81,15 @@ def encoder(
     """
     try:
         from cdvision.models.any_network.training.run import figures_table, train_encoder
+        from cdvision.models.any_network.user_networks import parse_networks
         from cdvision.training.finished import open_finished
     except ImportError as error:
         raise CdvisionError(
             f"training needs {error.name}: install it with `pip install 'cdvision[train]'`"
         ) from error
-    requests = _requests(serve, settings)
+    requests = parse_networks(serve)
+    for field in READ_AS:
+        requests = with_settings(requests, field, settings[field])
     try:
         figures = train_encoder(
             requests,
@@ -104,31 +108,29 @@ def encoder(
     click.echo(json.dumps(values) if as_json else figures_table(figures))
 
 
-def _requests(serve: tuple[str, ...], settings: dict[str, Any]) -> dict[str, NetworkRequest]:
-    from cdvision.models.any_network.served_networks import parse_serve, with_settings
-
-    requests = parse_serve(serve)
-    for field, read in _READ_AS.items():
-        pairs = [_pair(text, requests) for text in settings[field]]
-        requests = with_settings(requests, field, [(n, _read(field, read, v)) for n, v in pairs])
-    return requests
-
-
-def _pair(text: str, requests: dict[str, NetworkRequest]) -> tuple[str, str]:
-    """Read ``NAME=VALUE``; where there is one network, its name may be left out."""
-    name, equals, value = text.partition("=")
-    if equals and (name in requests or len(requests) > 1):
-        return name, value
-    return "", text
-
-
-def _read(field: str, read: Any, text: str) -> Any:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise click.UsageError(f"--{field}: expected a number, found {text!r}") from error
-    except click.BadParameter as error:
-        raise click.UsageError(f"--{field}: {error.message}") from error
+def with_settings(
+    requests: Mapping[str, NetworkRequest], field: str, texts: Sequence[str]
+) -> dict[str, NetworkRequest]:
+    """Set one field of requests from texts ``NAME=VALUE``; an only network needs no name."""
+    found = dict(requests)
+    for text in texts:
+        name, equals, value = text.partition("=")
+        # Of an only network, all is value that does not begin with its name: a path, say.
+        if len(found) == 1 and not (equals and name in found):
+            (name,), value = found, text
+        elif not equals:
+            raise CdvisionError(
+                f"--{field}: say which network is meant, NAME={text}: {', '.join(found)}"
+            )
+        if name not in found:
+            raise CdvisionError(f"--{field}: no network is called {name!r}: {', '.join(found)}")
+        try:
+            found[name] = replace(found[name], **{field: READ_AS[field](value)})
+        except ValueError as error:
+            raise click.UsageError(f"--{field}: expected a number, found {value!r}") from error
+        except click.BadParameter as error:
+            raise click.UsageError(f"--{field}: {error.message}") from error
+    return found
 
 
 def build_package(
@@ -140,11 +142,11 @@ def build_package(
     metrics: Path | None = None,
 ) -> None:
     """Build a package from a finished run of `train encoder`, and say what it is."""
-    from cdvision.models.any_network.package_builder import build_served
+    from cdvision.models.any_network.package_builder import build_model_package
 
     if classes is not None or metrics is not None:
         raise click.UsageError("--classes and --metrics are for runs of `train small`")
-    card, problems = build_served(run, out)
+    card, problems = build_model_package(run, out)
     click.echo(f"{out}: {card.name} {card.fingerprint[:8]}: features for {', '.join(card.tails)}")
     for name, reason in problems.items():
         click.echo(f"{name}: without the network's outputs: {reason}", err=True)

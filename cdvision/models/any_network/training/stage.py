@@ -1,20 +1,19 @@
-"""The stage that trains one encoder, its latents and a tap for each network that it serves."""
+"""The stage that trains one encoder, its latents and a tap for each network that it is for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.fit.network import SplitNetwork, TorchNetwork
+from cdvision.fit.network import SplitNetwork
 from cdvision.fit.stage import output_error
-from cdvision.models.any_network.graphs import FRONTS, TAILS
-from cdvision.models.any_network.network import Served, ServedShape
-from cdvision.models.any_network.training.metric import NetworkMetric
-from cdvision.models.any_network.training.start import start_latents, start_taps
+from cdvision.models.any_network.graphs import FRONTS, NETWORK, TAILS
+from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
+from cdvision.models.any_network.training.start import NetworkMetric, start_latents, start_taps
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.finished import Finished, fill_module
 from cdvision.training.learning_rates import codec_rate, group_by_rate
@@ -36,22 +35,17 @@ OUTPUT_CROPS = 2  # of a batch, whose outputs are compared: tails cost more than
 
 
 class EncoderStage(Stage):
-    """Trains ``Served``.
+    """Trains ``AnyNetworkModel`` for frozen networks, by name and in the order of the shape.
 
-    Args:
-        shape: of the model.
-        networks: frozen, by name, in the order of the shape.
-        bank: training photos.
-        plan: how long and where.
-        targets: bytes of a reference photo at each quality.
-        start: to go on from, of the same shape. Default: start from the best linear code.
+    ``targets`` are bytes of a reference photo at each quality. Without a ``start`` of the same
+    shape to go on from, it starts from the best linear code.
     """
 
     name = "encoder"
 
     def __init__(
         self,
-        shape: ServedShape,
+        shape: AnyNetworkShape,
         networks: Mapping[str, SplitNetwork],
         bank: PhotoBank,
         plan: Plan,
@@ -62,14 +56,19 @@ class EncoderStage(Stage):
         torch.manual_seed(plan.seed)
         self.networks, self.bank, self.plan, self._targets = networks, bank, plan, tuple(targets)
         layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
-        self.model = Served(shape).to(**layout)
+        self.model = AnyNetworkModel(shape).to(**layout)
         self.start = start
         if start is not None:
-            fill_module(self.model, served_weights(start), start.folder)
+            start.require_network(NETWORK)
+            # A package holds the weights of its networks, too.
+            networks_own = (FRONTS, TAILS)
+            weights = {k: v for k, v in start.weights().items() if not k.startswith(networks_own)}
+            fill_module(self.model, weights, start.folder)
         self.average = WeightAverage(self.model)
         self.rate = RateControl(self._targets, speed=RATE_SPEED).to(plan.device)
-        metrics = {name: NetworkMetric(spec) for name, spec in shape.features.items()}
-        self.metrics = nn.ModuleDict(metrics).to(plan.device)
+        self.metrics = {
+            name: NetworkMetric(spec).to(plan.device) for name, spec in shape.features.items()
+        }
         self.optimizer = torch.optim.Adam(
             group_by_rate(self.model, _learning_rate), betas=(0.9, 0.99), eps=1e-12, fused=True
         )
@@ -80,18 +79,17 @@ class EncoderStage(Stage):
         if self.start is not None:
             self._go_on(self.start, images)
             return
-        metrics = {name: self._metric(name) for name in self.networks}
-        start_latents(self.model, self.networks, metrics, images, self._targets)
+        start_latents(self.model, self.networks, self.metrics, images, self._targets)
         start_taps(self.model, self.networks, self._crops, rng)
         self.average.restart(self.model)
 
     def _go_on(self, start: Finished, images: Sequence[Tensor]) -> None:
         """Take over metrics and prices of bytes; what a package does not hold is measured."""
         if metrics := start.checkpointed("metrics"):
-            self.metrics.load_state_dict(metrics)
+            nn.ModuleDict(self.metrics).load_state_dict(metrics)
         else:
             for name, network in self.networks.items():
-                self._metric(name).measure(network, images)
+                self.metrics[name].measure(network, images)
         if not restore_prices(self.rate, start):
             measure_prices(self.rate, self._error_and_bits, images)
 
@@ -101,12 +99,8 @@ class EncoderStage(Stage):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        return {
-            "model": self.model,
-            "average": self.average,
-            "rate": self.rate,
-            "metrics": self.metrics,
-        }
+        codec = {"model": self.model, "average": self.average}
+        return {**codec, "rate": self.rate, "metrics": nn.ModuleDict(self.metrics)}
 
     def result(self) -> nn.Module:
         """Return the averaged model."""
@@ -139,12 +133,10 @@ class EncoderStage(Stage):
     def _crops(self, size: int, rng: np.random.Generator) -> Tensor:
         return self.bank.batch(size, rng).contiguous(memory_format=torch.channels_last)
 
-    def _metric(self, name: str) -> NetworkMetric:
-        return cast(NetworkMetric, self.metrics[name])
-
     def _compare(self, image: Tensor, quality: Tensor) -> tuple[Transmission, dict[str, Tensor]]:
         """Send images (N, 3, S, S) at qualities (N,); compare what each network gets of them."""
         features = {name: n.features(image) for name, n in self.networks.items()}
+        # The mix is set at the start and stays, and fronts are frozen: nothing to learn up to here.
         with torch.no_grad():
             gathered = self.model.encoder.gather(list(features.values()))
         sent = transmit(self.model, gathered, quality)
@@ -154,37 +146,30 @@ class EncoderStage(Stage):
         return sent, terms
 
     def _weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
-        weights = self._weights(terms)
-        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        """Add the terms up: every network has the same weight, its outputs a share of it."""
+        each = WEIGHT / len(self.networks)
+        weighted = []
+        for term, value in terms.items():
+            name, part = term.split("/")
+            outputs = OUTPUT_SHARE if f"{name}/outputs" in terms else 0.0
+            weighted.append(each * (outputs if part == "outputs" else 1 - outputs) * value)
+        return torch.stack(weighted).sum()
 
     def _network_terms(
         self, name: str, y: Tensor, quality: Tensor, wanted: Tensor
     ) -> dict[str, Tensor]:
+        # The latents are not under autocast: bfloat16 would round their steps away.
         with self.plan.autocast():
             found = self.model.tap(name)(y, quality)
-            terms = {f"{name}/features": self._metric(name).error(found, wanted)}
+            terms = {f"{name}/features": self.metrics[name].error(found, wanted)}
         network = self.networks[name]
-        if isinstance(network, TorchNetwork):
+        if network.passes_gradients:
             with torch.no_grad():
                 targets = network.outputs(wanted[:OUTPUT_CROPS])
             outputs = network.outputs(found[:OUTPUT_CROPS].float())
             if any(value.requires_grad for value in outputs.values()):
                 terms[f"{name}/outputs"] = output_error(outputs, targets)
         return terms
-
-    def _weights(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
-        """Give every network the same weight, and its outputs a share of it."""
-        each, weights = WEIGHT / len(self.networks), dict[str, float]()
-        for name in self.networks:
-            outputs = OUTPUT_SHARE if f"{name}/outputs" in terms else 0.0
-            weights |= {f"{name}/features": each * (1 - outputs), f"{name}/outputs": each * outputs}
-        return weights
-
-
-def served_weights(start: Finished) -> dict[str, Tensor]:
-    """Return the weights of the model itself; a package holds those of its networks, too."""
-    start.require_network("served")
-    return {k: v for k, v in start.weights().items() if not k.startswith((FRONTS, TAILS))}
 
 
 def _learning_rate(name: str) -> float:

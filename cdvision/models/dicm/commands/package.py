@@ -1,4 +1,4 @@
-"""`cdvision train dicm package`: finished runs become a model package."""
+"""What finished runs and foreign checkpoints become: model packages, safetensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-EXISTING = click.Path(exists=True, path_type=Path)
+from cdvision.cli.dataclass_options import EXISTING
 
 
 @click.command()
@@ -32,21 +32,38 @@ def package(
     from cdvision.models.dicm.training.assemble import assemble
 
     found = assemble(codec_run, head_runs)
-    settings = found.network.settings
+    settings, origin = found.network.settings, str(found.training["codec"]["origin"])
     names = DicmFacts(
         name or settings.profile,
         f"Photos: {settings.backbone} features after stage 1 in a stream.",
         (
-            {
-                "part": "front, tail",
-                "initialised_from": str(found.training["codec"]["origin"]),
-                "licence": licence,
-            },
+            {"part": "front, tail", "initialised_from": origin, "licence": licence},
             {"part": "everything else", "initialised_from": "random numbers", "licence": "-"},
         ),
     )
     measured = () if metrics is None else tuple(json.loads(metrics.read_text(encoding="utf-8")))
-    card = build_dicm(
-        found.network, out, names, PackageFacts(found.classes, found.training, measured)
-    )
+    facts = PackageFacts(found.classes, found.training, measured)
+    card = build_dicm(found.network, out, names, facts)
     click.echo(f"{out}: {card.name}, {', '.join(card.tasks) or 'features only'}")
+
+
+@click.command("convert-zoo")
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--out", type=Path, help="File to write (default: CHECKPOINT.safetensors).")
+def convert_zoo(checkpoint: Path, out: Path | None) -> None:
+    """Convert CHECKPOINT, a .pkl of Detectron2's model zoo, to safetensors.
+
+    A pickle can hold programs. Nothing but arrays is read here: convert a file from its author
+    once, and use what comes out.
+    """
+    import warnings
+
+    from cdvision.models.dicm.zoo_weights import convert_zoo_checkpoint
+
+    target = out or checkpoint.with_suffix(".safetensors")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = convert_zoo_checkpoint(checkpoint, target)
+    for one in caught:
+        click.echo(f"warning: {one.message}", err=True)
+    click.echo(f"{target}: {count} arrays")

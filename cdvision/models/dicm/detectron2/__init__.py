@@ -7,10 +7,9 @@
     predictor = streams.CdvisionPredictor(cfg)
     instances = predictor(bits)                 # detectron2.structures.Instances
 
-Importing this package registers ``build_cdvision_resnet_backbone`` and
-``build_cdvision_resnet_fpn_backbone`` in ``BACKBONE_REGISTRY`` and ``CdvisionRCNN`` in
-``META_ARCH_REGISTRY``. `stream_config` makes any R50-C4, R50-DC5 or R50-FPN config of a Faster or
-Mask R-CNN use them, and `map_stream` is the dataset mapper to train with.
+Importing this package registers its backbones and ``CdvisionRCNN``. `stream_config` makes any
+R50-C4, R50-DC5 or R50-FPN config of a Faster or Mask R-CNN use them, and `map_stream` is the
+dataset mapper to train with.
 """
 
 from __future__ import annotations
@@ -23,11 +22,8 @@ except ImportError as error:
         "install it by its own guide, https://detectron2.readthedocs.io/tutorials/install.html"
     ) from error
 
-from cdvision.models.dicm.detectron2.backbone import StreamResNet
-from cdvision.models.dicm.detectron2.config import stream_config
-from cdvision.models.dicm.detectron2.inputs import map_stream, stream_inputs
-from cdvision.models.dicm.detectron2.predictor import CdvisionPredictor
-from cdvision.models.dicm.detectron2.rcnn import CdvisionRCNN
+from cdvision.models.dicm.detectron2.network import CdvisionRCNN, StreamResNet, stream_config
+from cdvision.models.dicm.detectron2.streams import CdvisionPredictor, map_stream, stream_inputs
 from cdvision.models.dicm.zoo_weights import convert_zoo_checkpoint
 
 __all__ = [

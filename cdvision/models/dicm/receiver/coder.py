@@ -9,7 +9,7 @@
     symbols, even cells ─ Gaussian tables[scale index] ──────────┘
 
 A cell is odd where its row + column is odd. Nothing in here is floating-point in a way that could
-differ between machines; means, which may come from neighbours too, are the engine's business.
+differ between machines.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class CheckerboardCoder(MapCoder[ContextNetwork]):
         flat = symbols.reshape(channels, -1)
         features = network.features(hyper, quality, (height, width))
         odd = network.first_index(features, board, quality)
+        # Table 0 means skipped: the second pass must see the zero that the receiver will have.
         first = np.where(odd > 0, flat[:, board.odd], 0)
         even = network.second_index(features, first, board, quality)
         return [(first, odd), (np.where(even > 0, flat[:, board.even], 0), even)]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
-from cdvision.models.dicm.training.models import CODEC, CONTRASTIVE, HEADS
+from cdvision.models.dicm.training.models import CODEC, CONTRASTIVE, HEADS, tensors_below
 from cdvision.training.finished import fill_module
 from cdvision.training.run_folder import WEIGHTS, read_record
 from cdvision.training.tensor_files import read_tensors
@@ -21,8 +20,7 @@ DETECT, CLASSIFY = "detect", "classify"  # tasks of a heads run, and prefixes of
 LISTS = {DETECT: "detector", CLASSIFY: "classifier"}  # names of a package's lists of classes
 
 
-@dataclass(frozen=True)
-class Assembled:
+class Assembled(NamedTuple):
     """A package's network, its lists of class names, and the records of all runs."""
 
     network: DicmPackage
@@ -48,6 +46,7 @@ def assemble(codec: Path, heads: Sequence[Path]) -> Assembled:
     for run, found in records:
         if found["stage"] != HEADS or found["backbone"] != record["backbone"]:
             raise CdvisionError(f"{run}: expected a run of heads on {record['backbone']}")
+    # Backwards, so that the first run of a task is the last to be written.
     tasks = {task: (run, r) for run, r in reversed(records) for task in r["classes"]}
     classes = {LISTS[task]: tuple(r["classes"][task]) for task, (_, r) in tasks.items()}
     network = DicmPackage(
@@ -58,36 +57,27 @@ def assemble(codec: Path, heads: Sequence[Path]) -> Assembled:
             detector=tasks[DETECT][1]["detector"]["arguments"] if DETECT in tasks else None,
         )
     )
-    _fill(network, codec, tasks, [run for run, r in records if r["tail_trained"]])
+    _load(network.codec, codec)
+    for run in [run for run, r in records if r["tail_trained"]][:1]:
+        _load(network.codec.tail, run, "tail.")
+    for task, (run, _) in tasks.items():
+        head = network.detector if task == DETECT else network.classifier
+        _load(head.fc if isinstance(head, PooledClassifier) else head, run, f"{task}.")
     training = {"codec": record, **{f"heads {n}": r for n, (_, r) in enumerate(records, 1)}}
     return Assembled(network, classes, training)
 
 
-def _fill(
-    network: DicmPackage,
-    codec: Path,
-    tasks: dict[str, tuple[Path, dict[str, Any]]],
-    tails: Sequence[Path],
-) -> None:
-    _load(network.codec, read_tensors(codec / WEIGHTS), codec)
-    if tails:
-        _load(network.codec.tail, _below(read_tensors(tails[0] / WEIGHTS), "tail."), tails[0])
-    for task, head in ((DETECT, network.detector), (CLASSIFY, network.classifier)):
-        if head is not None:
-            run = tasks[task][0]
-            target = head.fc if isinstance(head, PooledClassifier) else head
-            _load(target, _below(read_tensors(run / WEIGHTS), f"{task}."), run)
+def _load(module: nn.Module | None, run: Path, prefix: str = "") -> None:
+    if module is not None:
+        tensors = tensors_below(read_tensors(run / WEIGHTS), prefix)
+        fill_module(module, _fitting(tensors, module.state_dict()), run)
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _load(module: nn.Module, tensors: dict[str, Tensor], run: Path) -> None:
-    """Fill a module; the backbone's own classifier, which no package uses, is left out."""
-    kept = {
+def _fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # The backbone's own classifier, which no package uses, is left out; another tensor that the
+    # module lacks is an error.
+    return {
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
-        if name in module.state_dict() or ".fc." not in f".{name}"
+        if name in wanted or ".fc." not in f".{name}"
     }
-    fill_module(module, kept, run)

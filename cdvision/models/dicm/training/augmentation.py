@@ -6,8 +6,6 @@ Source: Chen et al., "Improved Baselines with Momentum Contrastive Learning", 20
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,9 +15,9 @@ JITTER, GREY, BLUR, FLIP = 0.8, 0.2, 0.5, 0.5  # how often
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.4, 0.1
 BLUR_SIGMAS = (0.1, 2.0)  # pixels
 BLUR_RADIUS = 6  # pixels, three of the largest sigma
-LUMA = (0.299, 0.587, 0.114)
 # RGB to luma and two colour differences, in whose plane a hue is an angle.
-_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+LUMA = (0.299, 0.587, 0.114)
+_YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -34,13 +32,14 @@ def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _jitter(images: Tensor, rng: np.random.Generator) -> Tensor:
-    changes: list[Callable[[Tensor, Tensor], Tensor]]
-    changes = [_brightness, _contrast, _saturation, _hue]
-    spreads = [BRIGHTNESS, CONTRAST, SATURATION, HUE]
+    changes = [
+        (_brightness, BRIGHTNESS), (_contrast, CONTRAST), (_saturation, SATURATION), (_hue, HUE),
+    ]  # fmt: skip
     for index in rng.permutation(len(changes)):
-        strength = rng.uniform(-spreads[index], spreads[index], len(images))
+        change, spread = changes[index]
+        strength = rng.uniform(-spread, spread, len(images))
         amount = torch.from_numpy(strength).to(images).view(-1, 1, 1, 1)
-        images = changes[index](images, amount).clamp(0, 255)
+        images = change(images, amount).clamp(0, 255)
     return images
 
 
@@ -59,7 +58,7 @@ def _saturation(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def _hue(images: Tensor, amount: Tensor) -> Tensor:
-    """Turn the colours by ``amount`` of the full circle."""
+    # ``amount`` is a share of the full circle; luma, the first axis, stays as it is.
     to_yiq = torch.tensor(_YIQ, device=images.device, dtype=images.dtype)
     angle = 2 * np.pi * amount.flatten()
     turn = torch.zeros(len(images), 3, 3, device=images.device, dtype=images.dtype)
@@ -83,8 +82,11 @@ def blur(images: Tensor, sigmas: np.ndarray[tuple[int], np.dtype[np.float64]]) -
     kernel = np.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
     kernel = np.repeat(kernel / kernel.sum(1, keepdims=True), channels, axis=0)
     taps = torch.from_numpy(kernel).to(images)[:, None]  # (N C, 1, 13)
+    # A reflected edge is at most as wide as the image: the kernel of a tiny one loses its ends.
     radius = min(BLUR_RADIUS, height - 1, width - 1)
     taps = taps[..., BLUR_RADIUS - radius : BLUR_RADIUS + radius + 1]
+    # Each image has a kernel of its own, so all their channels are groups of one convolution; a
+    # Gaussian is a product, so columns and rows come one after the other.
     flat = F.pad(images.reshape(1, -1, height, width), (radius,) * 4, mode="reflect")
     flat = F.conv2d(flat, taps[..., None], groups=count * channels)
     flat = F.conv2d(flat, taps[..., None, :], groups=count * channels)

@@ -25,15 +25,14 @@ def detector_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of proposals, classes, boxes and (for a detector with masks) masks.
 
-    Args:
-        detector: in training mode.
-        stages: (N, channels, h, w), one for every stride of the detector.
-        sizes: N times (height, width) of the content of the network input.
-        targets: as `TwoStageDetector.losses` wants them, and ``masked`` (n,) bool: which objects
-            have a mask.
+    Arguments are those of `TwoStageDetector.losses`; targets have ``masked`` (n,) bool, too: which
+    objects have a mask.
     """
     levels, wanted = detector.pyramid(stages), list(targets)
-    images = _image_list(stages[0], sizes, detector.strides[0])
+    batch, _, rows, columns = stages[0].shape
+    shape = batch, 3, rows * detector.strides[0], columns * detector.strides[0]
+    # Only the shape of the pixels is read, so one zero stands in for all of them.
+    images = ImageList(stages[0].new_zeros(1).expand(shape), list(sizes))
     proposals, losses = detector.rpn(images, levels, wanted)
     heads = detector.roi_heads
     proposals, matched, labels, regression = heads.select_training_samples(proposals, wanted)
@@ -43,7 +42,7 @@ def detector_losses(
     losses = {**losses, "loss_classifier": classes, "loss_box_reg": box}
     if not detector.has_masks:
         return losses
-    # Only samples of objects whose mask is known.
+    # Only samples of objects whose mask is known; a photo without objects has none to match.
     chosen = [
         torch.where((label > 0) & target["masked"][match])[0]
         if len(target["masked"])
@@ -52,9 +51,8 @@ def detector_losses(
     ]
     places = [boxes[rows] for boxes, rows in zip(proposals, chosen, strict=True)]
     pooled = heads.mask_roi_pool(levels, places, images.image_sizes)
-    found = heads.mask_predictor(heads.mask_head(pooled)).float()
     losses["loss_mask"] = maskrcnn_loss(
-        found,
+        heads.mask_predictor(heads.mask_head(pooled)).float(),
         places,
         [target["masks"] for target in wanted],
         [target["labels"] for target in wanted],
@@ -64,13 +62,10 @@ def detector_losses(
 
 
 def keep_boxes_exact(detector: TwoStageDetector) -> None:
-    """Let the dense parts give float32, so that bfloat16 autocast rounds no coordinate.
-
-    torchvision makes anchors and boxes in the precision of the maps, and bfloat16 holds
-    pixels above 256 to the nearest even number only.
-    """
-    heads = detector.roi_heads
-    for part in (detector.fpn, detector.rpn.head, heads.box_predictor):
+    """Let the dense parts give float32, so that bfloat16 autocast rounds no coordinate."""
+    # torchvision makes anchors and boxes in the precision of the maps, and bfloat16 holds pixels
+    # above 256 to the nearest even number only.
+    for part in (detector.fpn, detector.rpn.head, detector.roi_heads.box_predictor):
         part.register_forward_hook(_as_float)
 
 
@@ -80,10 +75,3 @@ def _as_float(module: nn.Module, inputs: object, output: Any) -> Any:
     if isinstance(output, dict):
         return type(output)((name, value.float()) for name, value in output.items())
     return type(output)(_as_float(module, inputs, value) for value in output)
-
-
-def _image_list(stage: Tensor, sizes: Sequence[tuple[int, int]], stride: int) -> ImageList:
-    """Stand in for the pixels: only their shape is read, so one zero is enough."""
-    batch, _, rows, columns = stage.shape
-    shape = (batch, 3, rows * stride, columns * stride)
-    return ImageList(stage.new_zeros(1).expand(shape), [(h, w) for h, w in sizes])

@@ -23,10 +23,7 @@ def mean_absolute_error(found: Tensor, wanted: Tensor) -> Tensor:
 def feature_errors(
     tail: nn.Module, found: Tensor, wanted: Tensor, stages: Sequence[Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Unexplained variance of features and of every stage behind them: 0 exact, 1 the mean.
-
-    Normalised by each channel's variance, so that a stage counts the same at any scale of its
-    activations. This, and not the error at the split point alone, is what answers depend on.
+    """Return the unexplained variance of features and of every stage behind them, by name.
 
     Args:
         tail: frozen or not; gradients flow through it to ``found``.
@@ -37,6 +34,8 @@ def feature_errors(
     if stages is None:
         with torch.no_grad():
             stages = stages_of(tail, wanted)
+    # In units of each channel's variance, a stage counts the same at any scale of its activations;
+    # answers depend on the later ones, and not on the split point alone.
     errors = {"features": unexplained_variance(found, wanted)}
     for number, (mine, theirs) in enumerate(zip(stages_of(tail, found), stages, strict=True), 2):
         errors[f"stage{number}"] = unexplained_variance(mine, theirs)
@@ -44,14 +43,12 @@ def feature_errors(
 
 
 def codec_distortion(tail: nn.Module, found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """Weighted squared errors of stage 3: 2048 MSE(f2, f3) + Σ λi MSE(Fi(f2), Fi(f3)).
-
-    A tail with fewer stages (the pre-activation variant ends at stage 3) has fewer terms.
-    """
+    """Return the squared errors of stage 3: 2048 MSE(f2, f3) + Σ λi MSE(Fi(f2), Fi(f3))."""
     with torch.no_grad():
         target = stages_of(tail, wanted)
     first, *rest = CODEC_WEIGHTS
     terms = {"features": first * F.mse_loss(found.float(), wanted.float())}
+    # The pre-activation variant's tail ends at stage 3: it has a term less.
     for number, (mine, theirs) in enumerate(zip(stages_of(tail, found), target, strict=True), 2):
         error = F.mse_loss(mine.float(), theirs.float())
         terms[f"stage{number}"] = rest[number - 2] * error

@@ -1,13 +1,9 @@
 """A head start for RE: its convolutions begin as principal components, stage by stage.
 
-From random weights RE needs hundreds of thousands of steps, which a GPU has and a CPU has not:
-after 500 steps of 4 crops it explained 6 % of the features' variance. So its convolutions are set
-one after the other. Each encoder convolution takes the principal components of 2x2 blocks of what
-comes before it, each decoder convolution the regression back. Components are scaled to unit
-variance, so that the LN behind them divides by nearly the same number everywhere; the last LN's
-weights put the variances back, which is what the rate should see. The components are those of
-features in the metric of the tail's sensitivity, as in ``training/sensitivity.py``. Conv2Former
-blocks begin as the identity by their layer scales, and all is trained on from there.
+From random weights RE needs hundreds of thousands of steps, which a GPU has and a CPU has not. So
+its convolutions are set one after the other: each encoder convolution takes the principal
+components of 2x2 blocks of what comes before it, each decoder convolution the regression back.
+Conv2Former blocks begin as the identity by their layer scales, and all is trained on from there.
 """
 
 from __future__ import annotations
@@ -20,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.models.dicm.bottleneck import HyperpriorBottleneck
-from cdvision.models.dicm.conv2former import ChannelNorm
-from cdvision.models.dicm.redundancy import RedundancyDecoder, RedundancyEncoder
+from cdvision.models.dicm.codec import DicmRe
+from cdvision.models.dicm.conv2former import ChannelNorm, LayerChain
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, index_of
-from cdvision.training.protocols import RedundancyModel, stages_of
+from cdvision.training.protocols import stages_of
 
 RIDGE = 1e-3  # of the mean variance, in regressions
 FLOOR = 0.05  # share of a plain identity in the metric
@@ -31,28 +27,22 @@ GAINS = 0.2, 2.0  # steps a unit of y1 at quality 1 and 8
 CHUNK = 16  # crops that run through the front at once
 
 
-def start_redundancy(model: RedundancyModel, images: Tensor) -> None:
-    """Set the convolutions of RE.
+def start_redundancy(model: DicmRe, images: Tensor) -> None:
+    """Set the convolutions of RE, and the steps and scales of its bottleneck, by some photos.
 
-    Args:
-        model: changed in place; its front and tail hold their final weights.
-        images: (N, 3, S, S) RGB 0..255, S a multiple of 32; some hundred.
+    They are (N, 3, S, S) RGB 0..255, S a multiple of 32; front and tail have their final weights.
     """
-    encoder = cast(RedundancyEncoder, model.encoder)
-    decoder = cast(RedundancyDecoder, model.decoder)
     metric = _metric(model, images[:CHUNK])
     with torch.no_grad():
         features = torch.cat([model.front(part) for part in torch.split(images, CHUNK)])
-        maps = _start_encoder(encoder, features, metric)
+        maps = _start_encoder(model.encoder, features, metric)
         deviations = _cells(maps[-1]).std(0)
-        _start_decoder(decoder, features, maps)
-        bottleneck = getattr(model, "bottleneck", None)
-        if isinstance(bottleneck, HyperpriorBottleneck):
-            _start_bottleneck(bottleneck, deviations)
+        _start_decoder(model.decoder, features, maps)
+        _start_bottleneck(model.bottleneck, deviations)
 
 
 def _start_bottleneck(bottleneck: HyperpriorBottleneck, deviations: Tensor) -> None:
-    """Spread the steps over the qualities, and give every channel the scale that it has then."""
+    # Steps spread evenly in the logarithm; every channel gets the scale that it has then.
     low, high = (math.log(gain) for gain in GAINS)
     gains = torch.linspace(low, high, QUALITIES).to(deviations)[:, None]
     bottleneck.log_gain.copy_(gains.expand_as(bottleneck.log_gain))
@@ -61,27 +51,29 @@ def _start_bottleneck(bottleneck: HyperpriorBottleneck, deviations: Tensor) -> N
     bottleneck.hyper_decoder.quality_bias.copy_(index.repeat_interleave(4, dim=1))
 
 
-def _metric(model: RedundancyModel, images: Tensor) -> Tensor:
-    """Square root (C, C) of the second moment of the gradients of random directions behind."""
+def _metric(model: DicmRe, images: Tensor) -> Tensor:
+    """Return (C, C), by which directions of features count as much as the tail depends on them."""
     with torch.no_grad():
         features = model.front(images)
     features.requires_grad_(True)
     deepest = stages_of(model.tail, features)[-1]
+    # One backward pass of a random direction behind tells, in the mean, the gradients of all.
     probe = torch.randn_like(deepest) / deepest.detach().std((0, 2, 3), keepdim=True)
     (gradient,) = torch.autograd.grad((deepest * probe).sum(), features)
     moment = _second_moment(_cells(gradient.double()))
+    # The root of their second moment; the floor keeps what this tail ignores from being lost.
     values, vectors = torch.linalg.eigh(moment / moment.diagonal().mean())
     root: Tensor = vectors * (values.clamp_min(0) + FLOOR).sqrt() @ vectors.T
     return root.float()
 
 
-def _start_encoder(encoder: RedundancyEncoder, features: Tensor, metric: Tensor) -> list[Tensor]:
+def _start_encoder(encoder: LayerChain, features: Tensor, metric: Tensor) -> list[Tensor]:
     """Set one convolution after the other; returns every one's output, finest first."""
     first, *rest = encoder.layers
     projection = cast(nn.Conv2d, first)
     mean = features.mean((0, 2, 3))
-    samples = _cells(features) - mean
-    weight, spread = _components(samples @ metric, projection.out_channels)
+    # Components of what has gone through the metric; the metric itself joins the weights.
+    weight, spread = _components((_cells(features) - mean) @ metric, projection.out_channels)
     _set(projection, (weight @ metric)[:, :, None, None], -(weight @ metric) @ mean)
     maps = [projection(features)]
     for position in range(0, len(rest), 3):  # blocks, convolution, norm
@@ -90,7 +82,8 @@ def _start_encoder(encoder: RedundancyEncoder, features: Tensor, metric: Tensor)
         spread = _reduce(cast(nn.Conv2d, conv), x, spread)
         maps.append(norm(conv(x)))
     final = cast(ChannelNorm, norm)
-    final.weight.copy_(spread / spread.mean())  # what varies more is worth more bits
+    # The last norm puts the variances back: what varies more is worth more bits.
+    final.weight.copy_(spread / spread.mean())
     maps[-1] = maps[-1] * final.weight[:, None, None]
     return maps
 
@@ -105,13 +98,14 @@ def _reduce(conv: nn.Conv2d, x: Tensor, spread: Tensor) -> Tensor:
     mean = samples.mean(0)
     weight, deviations = _components((samples - mean) * scale, conv.out_channels)
     weight = weight * scale
+    # With a padding of 1 the block of an output lies under the kernel's lower right 2x2.
     kernel = torch.zeros_like(conv.weight)
     kernel[:, :, 1:, 1:] = weight.view(conv.out_channels, -1, 2, 2)
     _set(conv, kernel, -weight @ mean)
     return deviations
 
 
-def _start_decoder(decoder: RedundancyDecoder, features: Tensor, maps: list[Tensor]) -> None:
+def _start_decoder(decoder: LayerChain, features: Tensor, maps: list[Tensor]) -> None:
     """Let every deconvolution predict what the encoder had there, from what really arrives."""
     *stages, last = decoder.layers
     x = maps.pop()
@@ -119,29 +113,32 @@ def _start_decoder(decoder: RedundancyDecoder, features: Tensor, maps: list[Tens
         deconv, norm, blocks = stages[position : position + 3]
         _expand(cast(nn.ConvTranspose2d, deconv), x, maps.pop())
         x = blocks(norm(deconv(x)))
-    projection = cast(nn.Conv2d, last)
     weight, bias = _regression(_cells(x), _cells(features))
-    _set(projection, weight[:, :, None, None], bias)
+    _set(cast(nn.Conv2d, last), weight[:, :, None, None], bias)
 
 
 def _expand(deconv: nn.ConvTranspose2d, x: Tensor, target: Tensor) -> None:
     """Let a 5x5 deconvolution of stride 2 predict the 2x2 block under each of its inputs."""
     weight, bias = _regression(_cells(x), _cells(F.pixel_unshuffle(target, 2)))
+    # With a padding of 2 an input's own block lies under the taps 2 and 3.
     kernel = torch.zeros_like(deconv.weight)
     kernel[:, :, 2:4, 2:4] = weight.T.reshape(x.shape[1], -1, 2, 2)
+    # The four places of a block share one bias: the mean of theirs.
     _set(deconv, kernel, bias.view(-1, 4).mean(1))
 
 
 def _components(samples: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Principal components (count, D) scaled to unit variance, and their deviations (count,)."""
+    """Return principal components (count, D), scaled, and their deviations (count,)."""
     values, vectors = torch.linalg.eigh(_second_moment(samples.double()))
+    # eigh lists the weakest first.
     deviations = values.flip(0)[:count].clamp_min(1e-12).sqrt()
+    # To unit variance, so that the norm behind divides by nearly the same number everywhere.
     weight = vectors.flip(1)[:, :count].T / deviations[:, None]
     return weight.float(), deviations.float()
 
 
 def _regression(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (Dy, Dx) and bias (Dy,) of the ridge regression of ``y`` (n, Dy) on ``x`` (n, Dx)."""
+    """Return weights (Dy, Dx) and bias (Dy,) of the ridge regression of ``y`` on ``x`` (n, Dx)."""
     x, y = x.double(), y.double()
     centre, middle = x.mean(0), y.mean(0)
     covariance = _second_moment(x - centre)

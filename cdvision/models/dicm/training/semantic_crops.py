@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,44 +50,28 @@ def heat_map(features: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(heat, size, mode="bilinear", align_corners=False).squeeze(1)
 
 
-def object_boxes(heat: Tensor, threshold: float = HEAT_THRESHOLD) -> Tensor:
-    """Extent of the rows and columns whose maximum exceeds the threshold.
-
-    Args:
-        heat: (N, H, W) in 0..1.
-        threshold: of the heat.
-
-    Returns:
-        (N, 4) float32: top, left, bottom, right, as fractions of the map. A map without any heat
-        gives the whole photo.
-    """
-    top, bottom = _extent(heat.amax(2) > threshold)
-    left, right = _extent(heat.amax(1) > threshold)
+def object_boxes(heat: Tensor) -> Tensor:
+    """Return extents (N, 4) of the heat in maps (N, H, W): top, left, bottom, right (fractions)."""
+    top, bottom = _extent(heat.amax(2) > HEAT_THRESHOLD)
+    left, right = _extent(heat.amax(1) > HEAT_THRESHOLD)
     return torch.stack([top, left, bottom, right], dim=1)
 
 
 def _extent(lines: Tensor) -> tuple[Tensor, Tensor]:
-    """First and one-past-last true entry of each row (N, L), as fractions of L."""
+    # First and one-past-last true entry of each row (N, L), as fractions of L; a map without any
+    # heat gives the whole photo.
     lines = lines | ~lines.any(1, keepdim=True)
     length = lines.shape[1]
+    # Of several largest values argmax names the first.
     first = lines.float().argmax(1)
     last = length - lines.flip(1).float().argmax(1)
     return first.float() / length, last.float() / length
 
 
 def draw_crop(
-    height: int,
-    width: int,
-    box: Box,
-    rng: np.random.Generator,
-    *,
-    least_area: float = LEAST_AREA,
+    height: int, width: int, box: Box, rng: np.random.Generator, *, least_area: float = LEAST_AREA
 ) -> Crop:
-    """Draw a crop of a photo (height x width pixels) whose centre lies in the object's box.
-
-    Area and aspect are those of the usual random resized crop. Where the crop would leave the
-    photo, its centre moves inwards by as much as that takes.
-    """
+    """Draw a crop of a photo (height x width pixels) whose centre lies in the object's box."""
     crop_height, crop_width = _draw_size(height, width, rng, least_area)
     top = _draw_start(height, crop_height, box.top, box.bottom, rng)
     left = _draw_start(width, crop_width, box.left, box.right, rng)
@@ -98,6 +81,8 @@ def draw_crop(
 def _draw_size(
     height: int, width: int, rng: np.random.Generator, least_area: float
 ) -> tuple[int, int]:
+    # As the usual random resized crop: evenly in the logarithm, so that an aspect is as likely as
+    # its inverse.
     low, high = (math.log(aspect) for aspect in ASPECTS)
     for _ in range(ATTEMPTS):
         area = height * width * rng.uniform(least_area, 1.0)
@@ -109,39 +94,41 @@ def _draw_size(
 
 
 def _draw_start(length: int, crop: int, first: float, last: float, rng: np.random.Generator) -> int:
-    """Top or left of a crop along one axis, from Beta(0.6, 0.6) over the box."""
-    reach = crop / 2, length - crop / 2  # where a centre may be
+    # Where the crop would leave the photo, its centre moves inwards by as much as that takes.
+    reach = crop / 2, length - crop / 2
     low, high = np.clip((first * length, last * length), *reach)
     centre = low + (high - low) * rng.beta(CENTRE_ALPHA, CENTRE_ALPHA)
     return int(np.clip(round(centre - crop / 2), 0, length - crop))
 
 
 class ObjectBoxes(nn.Module):
-    """The box of every photo of a set, the whole photo until the first refresh.
-
-    Boxes are a buffer, so that a resumed run crops as the interrupted one would have. The paper
-    refreshes after 20 warm-up epochs and every 20 of 200; runs here are as long as their minutes,
-    so the schedule is a share of the run.
-    """
+    """The box of every photo of a set, the whole photo until the first refresh."""
 
     boxes: Tensor
     refreshes: Tensor
 
     def __init__(self, photos: int, *, every: float = 0.1) -> None:
         super().__init__()
+        # The paper refreshes after 20 warm-up epochs and every 20 of 200. Runs here are as long as
+        # their minutes, so the schedule is a share of the run.
         self.every = every
+        # Buffers, so that a resumed run crops as the interrupted one would have.
         self.register_buffer("boxes", torch.tensor([WHOLE_PHOTO]).repeat(photos, 1))
         self.register_buffer("refreshes", torch.zeros((), dtype=torch.long))
 
     def due(self, done: float) -> bool:
         """Whether a refresh is due when a share ``done`` (0..1) of the run is over."""
-        return int(done / self.every + 1e-9) > int(self.refreshes)
+        return self._refreshes(done) > int(self.refreshes)
 
     def box(self, photo: int) -> Box:
         """Return the box of a photo by its number."""
         return Box(*self.boxes[photo].tolist())
 
-    def replace(self, boxes: NDArray[np.float32] | Tensor, done: float) -> None:
+    def replace(self, boxes: Tensor, done: float) -> None:
         """Take new boxes (photos, 4) at a share ``done`` of the run."""
-        self.boxes.copy_(torch.as_tensor(boxes))
-        self.refreshes.fill_(int(done / self.every + 1e-9))
+        self.boxes.copy_(boxes)
+        self.refreshes.fill_(self._refreshes(done))
+
+    def _refreshes(self, done: float) -> int:
+        # A tenth of the run that has just begun must not be rounded down to the one before.
+        return int(done / self.every + 1e-9)

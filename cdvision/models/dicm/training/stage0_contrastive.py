@@ -8,26 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.dicm.training.moco import EMBEDDING, MomentumContrast, ProjectionHead
+from cdvision.models.dicm.training.moco import MomentumContrast
 from cdvision.models.dicm.training.options import ContrastiveOptions
 from cdvision.models.dicm.training.views import ViewBank
 from cdvision.training.plan import Plan
 from cdvision.training.protocols import Backbone, channels_last, lay_out, pool
 from cdvision.training.stage import Stage
 
-WEIGHT_DECAY = 1e-4
-
 
 class ContrastiveStage(Stage):
-    """Train front and tail with InfoNCE.
-
-    Args:
-        backbone: trained in place.
-        bank: photos, without labels.
-        plan: length, batch, device.
-        channels: channels of the tail's last stage.
-        options: negatives and learning rate.
-    """
+    """Train front and tail, whose last stage has ``channels``, with InfoNCE."""
 
     name = "contrastive"
 
@@ -36,20 +26,15 @@ class ContrastiveStage(Stage):
         backbone: Backbone,
         bank: ViewBank,
         plan: Plan,
-        options: ContrastiveOptions | None = None,
+        options: ContrastiveOptions,
         *,
         channels: int,
     ) -> None:
-        options = options or ContrastiveOptions()
         self.plan, self.bank = plan, bank
         self.backbone = lay_out(backbone, plan.device)
         self.backbone.train().requires_grad_(True)
-        head = ProjectionHead(channels, EMBEDDING).to(plan.device)
-        self.contrast = MomentumContrast(self.backbone, head, queue=options.queue).to(plan.device)
-        trained = [*self.backbone.parameters(), *self.contrast.head.parameters()]
-        rate = options.learning_rate * plan.batch / 256
-        self.optimizer = torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=WEIGHT_DECAY)
-        self._key: Tensor | None = None
+        self.contrast = MomentumContrast(backbone, channels, queue=options.queue).to(plan.device)
+        self.optimizer = contrastive_optimizer(backbone, self.contrast, plan, options.learning_rate)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -61,31 +46,29 @@ class ContrastiveStage(Stage):
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE of two views of a batch."""
-        if self.bank.boxes.due(done):
-            self._refresh(done)
+        self.bank.refresh_if_due(self.backbone, self.plan, done)
         views = self.bank.views(self.plan.batch, rng)
         first, second = (channels_last(view, self.plan.device) for view in views)
         with self.plan.autocast():
             query = self.contrast.query(pool(self.backbone(first)))
-            self._key = self.contrast.key(second, lambda network, view, _: pool(network(view)))
-            loss = self.contrast.loss(query, self._key)
+            key = self.contrast.key(second, lambda network, view, _: pool(network(view)))
+            loss = self.contrast.loss(query, key)
         return loss, {"info_nce": loss}
 
     def after_step(self) -> None:
         """Move the slow encoder and the queue."""
-        if self._key is not None:
-            self.contrast.advance(self.backbone, self._key)
+        self.contrast.advance(self.backbone)
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""
         return {"photos": len(self.bank.photos), "queue": len(self.contrast.queue.keys)}
 
-    def _refresh(self, done: float) -> None:
-        def last_stage(images: Tensor) -> Tensor:
-            with self.plan.autocast():
-                stage: Tensor = self.backbone(channels_last(images, self.plan.device))
-            return stage
 
-        self.backbone.eval()
-        self.bank.refresh(last_stage, done)
-        self.backbone.train()
+def contrastive_optimizer(
+    encoder: nn.Module, contrast: MomentumContrast, plan: Plan, learning_rate: float
+) -> torch.optim.Optimizer:
+    """Return MoCo's SGD for an encoder and its head, at the rate for 256 photos a step."""
+    trained = [*encoder.parameters(), *contrast.head.parameters()]
+    # Twice the photos halve the variance of a gradient, which allows steps twice as long.
+    rate = learning_rate * plan.batch / 256
+    return torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=1e-4)

@@ -10,26 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cdvision.models.dicm.codec import DicmRe, SentFeatures
 from cdvision.models.dicm.training.distortions import feature_errors, mean_absolute_error
-from cdvision.models.dicm.training.moco import EMBEDDING, MomentumContrast, ProjectionHead
+from cdvision.models.dicm.training.moco import MomentumContrast
 from cdvision.models.dicm.training.options import JointOptions
-from cdvision.models.dicm.training.rate_stage import RateStage, pixels_of
+from cdvision.models.dicm.training.rate_stage import CropStage, RateStage, draw_qualities
 from cdvision.models.dicm.training.rates import rate_groups
+from cdvision.models.dicm.training.stage0_contrastive import contrastive_optimizer
 from cdvision.models.dicm.training.views import ViewBank
-from cdvision.training.photo_bank import PhotoBank, count_photos
+from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.plan import Plan
-from cdvision.training.protocols import (
-    Backbone,
-    RedundancyModel,
-    as_module,
-    channels_last,
-    freeze,
-    pool,
-    stages_of,
-)
+from cdvision.training.protocols import Backbone, channels_last, freeze, pool, stages_of
 
 RATE_WEIGHT, L1_WEIGHT = 0.1, 0.1
-WEIGHT_DECAY = 1e-4
 
 
 class JointStage(RateStage):
@@ -38,31 +31,13 @@ class JointStage(RateStage):
     name = "joint"
 
     def __init__(
-        self,
-        model: RedundancyModel,
-        bank: ViewBank,
-        plan: Plan,
-        options: JointOptions | None = None,
-        *,
-        channels: int,
-        qualities: int = 8,
+        self, model: DicmRe, bank: ViewBank, plan: Plan, options: JointOptions, *, channels: int
     ) -> None:
-        options = options or JointOptions()
-        super().__init__(
-            as_module(model),
-            plan,
-            qualities=qualities,
-            rate_weight=RATE_WEIGHT,
-            targets=options.targets,
-        )
+        super().__init__(model, plan, rate_weight=RATE_WEIGHT, options=options)
         self.network.requires_grad_(True)
         self.model, self.bank = model, bank
-        head = ProjectionHead(channels, EMBEDDING).to(plan.device)
-        self.contrast = MomentumContrast(self.network, head, queue=options.queue).to(plan.device)
-        trained = [*self.network.parameters(), *self.contrast.head.parameters()]
-        rate = options.rate * plan.batch / 256  # the rate is that of 256 photos a step
-        self.optimizer = torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=WEIGHT_DECAY)
-        self._key: Tensor | None = None
+        self.contrast = MomentumContrast(model, channels, queue=options.queue).to(plan.device)
+        self.optimizer = contrastive_optimizer(model, self.contrast, plan, options.rate)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
@@ -70,45 +45,31 @@ class JointStage(RateStage):
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Contrast, rate and filter error of one batch."""
-        if self.bank.boxes.due(done):
-            self._refresh(done)
+        self.bank.refresh_if_due(Backbone(self.model.front, self.model.tail), self.plan, done)
         views = self.bank.views(self.plan.batch, rng)
         first, second = (channels_last(view, self.plan.device) for view in views)
-        quality = self.draw_qualities(len(first), rng)
+        quality = draw_qualities(len(first), rng, self.plan.device)
         with self.plan.autocast():
             features = self.model.front(first)
             sent = self.model.transmit(features, quality)
             query = self.contrast.query(pool(stages_of(self.model.tail, sent.features)[-1]))
-            self._key = self.contrast.key(second, lambda n, v, at: _pooled(n, v, quality[at]))
-            contrast = self.contrast.loss(query, self._key)
+            # Keys are shuffled: each part of them takes the qualities of its own photos.
+            key = self.contrast.key(second, lambda n, v, at: _pooled(n, v, quality[at]))
+            contrast = self.contrast.loss(query, key)
             filtered = L1_WEIGHT * mean_absolute_error(sent.features, features)
-        rate = self.rate(sent.noisy_bits, sent.bits, quality, pixels_of(first))
-        terms = {"info_nce": contrast, "rate": rate, "l1": filtered}
-        return contrast + rate + filtered, terms
+        rate = self.price(sent, quality, first)
+        return contrast + rate + filtered, {"info_nce": contrast, "rate": rate, "l1": filtered}
 
     def after_step(self) -> None:
         """Move the slow network and the queue."""
-        if self._key is not None:
-            self.contrast.advance(self.network, self._key)
+        self.contrast.advance(self.network)
 
     def record(self) -> dict[str, Any]:
         """Return facts for ``training.json``."""
         return {"photos": len(self.bank.photos), **self.watched()}
 
-    def _refresh(self, done: float) -> None:
-        backbone = Backbone(self.model.front, self.model.tail)
 
-        def last_stage(images: Tensor) -> Tensor:
-            with self.plan.autocast():
-                stage: Tensor = backbone(channels_last(images, self.plan.device))
-            return stage
-
-        self.network.eval()
-        self.bank.refresh(last_stage, done)
-        self.network.train()
-
-
-class DistillationStage(RateStage):
+class DistillationStage(CropStage):
     """Stage 2 from pretrained weights: the stages behind f2 against the network that it began as.
 
     Replaces InfoNCE, needs no queue, no views and no long schedule, and loses what is learned
@@ -118,52 +79,33 @@ class DistillationStage(RateStage):
     name = "joint by distillation"
 
     def __init__(
-        self,
-        model: RedundancyModel,
-        banks: Sequence[PhotoBank],
-        plan: Plan,
-        options: JointOptions | None = None,
-        *,
-        qualities: int = 8,
+        self, model: DicmRe, banks: Sequence[PhotoBank], plan: Plan, options: JointOptions
     ) -> None:
-        options = options or JointOptions(distil=True)
         # The distortion is normalised as in stage 1 with feature losses, and so is the rate.
-        super().__init__(
-            as_module(model), plan, qualities=qualities, rate_weight=1.0, targets=options.targets
-        )
+        super().__init__(model, banks, plan, rate_weight=1.0, options=options, ramped=False)
         self.network.requires_grad_(True)
-        self.model, self.banks = model, banks
+        self.model = model
         self.teacher = Backbone(copy.deepcopy(model.front), copy.deepcopy(model.tail))
         freeze(self.teacher)
         # Batch statistics stay: the receiver's tail sees decoded features at any quality.
         model.front.eval()
         model.tail.eval()
-        self.optimizer = torch.optim.Adam(rate_groups(self.network, options.rate), fused=True)
+        self.optimizer = torch.optim.Adam(rate_groups(model, options.rate), fused=True)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds; the teacher is what the run began as."""
         return super().modules() | {"teacher": self.teacher}
 
-    def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Errors of f2 and of every stage against the teacher, and the rate."""
-        image = self.draw_crops(self.banks, rng)
-        quality = self.draw_qualities(len(image), rng)
-        with self.plan.autocast():
-            with torch.no_grad():
-                wanted = self.teacher.front(image)
-                stages = stages_of(self.teacher.tail, wanted)
-            sent = self.model.transmit(self.model.front(image), quality)
-            terms = feature_errors(self.model.tail, sent.features, wanted, stages)
-        rate = self.rate(sent.noisy_bits, sent.bits, quality, pixels_of(image))
-        return torch.stack([*terms.values(), rate]).sum(), terms | {"rate": rate}
-
-    def record(self) -> dict[str, Any]:
-        """Return facts for ``training.json``."""
-        return {"photos": count_photos(self.banks), **self.watched()}
+    def compare(self, image: Tensor, quality: Tensor) -> tuple[SentFeatures, dict[str, Tensor]]:
+        """Return what arrives, and errors of f2 and of every stage against the teacher."""
+        with torch.no_grad():
+            wanted = self.teacher.front(image)
+            stages = stages_of(self.teacher.tail, wanted)
+        sent = self.model.transmit_image(image, quality)
+        return sent, feature_errors(self.model.tail, sent.features, wanted, stages)
 
 
 def _pooled(network: nn.Module, view: Tensor, quality: Tensor) -> Tensor:
     """Pooled features of views as a receiver computes them, by the slow copy of the model."""
-    model = cast(RedundancyModel, network)
-    sent = model.transmit(model.front(view), quality)
-    return pool(stages_of(model.tail, sent.features)[-1])
+    model = cast(DicmRe, network)
+    return pool(stages_of(model.tail, model.transmit_image(view, quality).features)[-1])

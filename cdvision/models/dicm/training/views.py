@@ -18,29 +18,21 @@ from cdvision.models.dicm.training.semantic_crops import (
     heat_map,
     object_boxes,
 )
+from cdvision.training.plan import Plan
+from cdvision.training.protocols import Backbone, channels_last
 
 HEAT_SIDE = 224  # pixels, at which the network looks for objects
 HEAT_BATCH = 32
 
 
 class ViewBank:
-    """uint8 photos (3, H, W) with the box of the object in each.
+    """uint8 photos (3, H, W) with the box of the object in each, for square views of ``side``.
 
-    Args:
-        photos: on one device.
-        side: pixels of a square view.
-        every: share of the run between refreshes of the boxes; 1 never refreshes them, which is
-            plain random cropping with Beta-drawn centres.
-        heat_side: pixels at which the network looks for objects.
+    Boxes are refreshed ``every`` share of the run; above 1 they never are.
     """
 
     def __init__(
-        self,
-        photos: Sequence[Tensor],
-        side: int,
-        *,
-        every: float = 0.1,
-        heat_side: int = HEAT_SIDE,
+        self, photos: Sequence[Tensor], side: int, *, every: float = 0.1, heat_side: int = HEAT_SIDE
     ) -> None:
         if not photos:
             raise CdvisionError("no training photo found")
@@ -54,13 +46,25 @@ class ViewBank:
         second = torch.stack([self._cut(int(i), rng) for i in chosen])
         return augment(first, rng), augment(second, rng)
 
+    def refresh_if_due(self, backbone: Backbone, plan: Plan, done: float) -> None:
+        """Look for the objects anew with the network that is being trained, where that is due."""
+
+        def last_stage(images: Tensor) -> Tensor:
+            with plan.autocast():
+                stage: Tensor = backbone(channels_last(images, plan.device))
+            return stage
+
+        if self.boxes.due(done):
+            # As an observer: whole photos must not enter the statistics of its crops.
+            backbone.eval()
+            self.refresh(last_stage, done)
+            backbone.train()
+
     @torch.no_grad()
     def refresh(self, last_stage: Callable[[Tensor], Tensor], done: float) -> None:
         """Look for the objects in every photo again.
 
-        Args:
-            last_stage: (N, 3, S, S) float RGB 0..255 -> the last convolution's (N, C, h, w).
-            done: share of the run that is over.
+        ``last_stage`` maps (N, 3, S, S) float RGB 0..255 to the last convolution's (N, C, h, w).
         """
         boxes = []
         starts = range(0, len(self.photos), HEAT_BATCH)
@@ -75,14 +79,12 @@ class ViewBank:
         photo = self.photos[index]
         height, width = photo.shape[1:]
         crop = draw_crop(height, width, self.boxes.box(index), rng)
-        rows = slice(crop.top, crop.top + crop.height)
-        columns = slice(crop.left, crop.left + crop.width)
-        return shrink(photo[:, rows, columns], self.side)[0]
+        part = photo[:, crop.top :, crop.left :][:, : crop.height, : crop.width]
+        return shrink(part, self.side)[0]
 
 
 def shrink(photo: Tensor, side: int) -> Tensor:
     """Resize uint8 (3, H, W) to (1, 3, side, side), float32, antialiased."""
-    size = (side, side)
     return F.interpolate(
-        photo[None].float(), size, mode="bilinear", align_corners=False, antialias=True
+        photo[None].float(), (side, side), mode="bilinear", align_corners=False, antialias=True
     )

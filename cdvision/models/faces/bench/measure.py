@@ -1,14 +1,16 @@
-"""Measures every path of faces: bytes, attributes, and how far the pictures are."""
+"""Measures every path of faces: bytes, attributes, distances of pictures, and time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,73 +18,39 @@ from tqdm import tqdm
 
 from cdvision.bench.rate import data_digest
 from cdvision.bench.record_log import Record, RecordLog
-from cdvision.evaluation.answer_formats import ATTRIBUTES, AttributeVerdict
-from cdvision.evaluation.bootstrap import Scorer, bootstrap
+from cdvision.bench.timing import Spread, paired_times
+from cdvision.engines.onnx_engine import OnnxEngine
+from cdvision.evaluation.answer_formats import ATTRIBUTES
+from cdvision.evaluation.bootstrap import bootstrap
 from cdvision.evaluation.curve import LabelledSet
+from cdvision.evaluation.labelled import LabelledPhoto
 from cdvision.evaluation.picture_distance import PictureJudge
 from cdvision.models.faces.bench.paths import UNCOMPRESSED, FacePath, original
+from cdvision.stream import truncate_stream
+
+if TYPE_CHECKING:
+    from cdvision.model import Model
+    from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
 
 LOG_FILE = "records.jsonl"
-Verdicts = Mapping[str, AttributeVerdict]
+TIMED_FACES, ROUNDS = 16, 200
 Floats = NDArray[np.float64]
-
-
-class Classifier(Protocol):
-    """What tells the attributes of pictures."""
-
-    @property
-    def digest(self) -> str:
-        """Hash over its weights."""
-
-    @property
-    def thresholds(self) -> Floats:
-        """From which attributes count as present."""
-
-    def answers(self, pictures: NDArray[np.uint8]) -> Sequence[Verdicts]:
-        """Return the attributes of (N, R, R, 3) uint8."""
-
-
-@dataclass(frozen=True)
-class ReceivedFaces:
-    """What receivers had of N faces.
-
-    Attributes:
-        sizes: (N,) bytes that were sent.
-        payload: (N,) of them without containers.
-        pictures: (N, R, R, 3) uint8.
-        answers: attributes of each, where the path tells them without a picture.
-    """
-
-    sizes: Floats
-    payload: Floats
-    pictures: NDArray[np.uint8]
-    answers: list[Verdicts] | None
 
 
 @dataclass(frozen=True)
 class FaceBenchmark:
-    """What is measured, on what.
+    """What is measured, on what."""
 
-    Attributes:
-        data: faces labelled with rows of an attribute table.
-        labels: the csv.
-        paths: ways of a face to a receiver.
-        classifier: looks at the pictures.
-        judge: compares the pictures with the originals.
-        side: of a face in pixels.
-    """
-
-    data: LabelledSet
-    labels: Path
+    data: LabelledSet  # faces labelled with rows of an attribute table
+    labels: Path  # the csv
     paths: Sequence[FacePath]
-    classifier: Classifier
+    classifier: PixelClassifier
     judge: PictureJudge
-    side: int
+    side: int  # of a face in pixels
 
     def run(self, folder: Path) -> list[Record]:
         """Measure what ``folder/records.jsonl`` does not hold yet; return the records."""
-        log = RecordLog(folder / LOG_FILE)
-        count = len(self.paths)
+        log, count = RecordLog(folder / LOG_FILE), len(self.paths)
         return [
             self._measured(log, path, f"[{number}/{count}] {path}")
             for number, path in enumerate(self.paths, 1)
@@ -97,23 +65,22 @@ class FaceBenchmark:
         return np.stack([original(photo.data, self.side) for photo in self.data.photos])
 
     def _measured(self, log: RecordLog, path: FacePath, label: str) -> Record:
-        """Return a record of the log, or measure it and keep it there.
-
-        The first face's bytes, answer and picture are part of the key: another version of any
-        codec, network or of our own code is seen by it.
-        """
+        """Return a record of the log, or measure it and keep it there."""
         key = {
-            **path.key,
+            "codec": path.codec,
+            **path.setting,
+            **path.version,
             "side": self.side,
             "data": self._digest,
             "metrics": self.judge.metrics.digest if self.judge.metrics is not None else "pixels",
             "classifier": self.classifier.digest,
             "thresholds": hashlib.sha256(self.classifier.thresholds.tobytes()).hexdigest(),
+            # Another version of any codec, network or of our own code is seen by its answer.
             "first face": self._probe(path),
         }
         found = log.find(key)
         if found is None:
-            found = self.record(path, label)
+            found = self._record(path, label)
             log.append(key, found)
         return found
 
@@ -123,59 +90,68 @@ class FaceBenchmark:
         answer = json.dumps(said, sort_keys=True).encode()
         return hashlib.sha256(sent + answer + path.picture(sent).tobytes()).hexdigest()
 
-    def record(self, path: FacePath, label: str = "") -> Record:
-        """Measure all faces on one path."""
-        received = self._receive(path, label)
-        rows = [photo.label for photo in self.data.photos]
-        seen = self.classifier.answers(received.pictures)
-        scorers = [_mean_of({"bytes": received.sizes, "payload_bytes": received.payload}, "mean_")]
-        scorers.append(self.data.scoring.scorer(rows, received.answers or seen))
-        if received.answers is not None:
-            scorers.append(_on_pictures(self.data.scoring.scorer(rows, seen)))
-        if path.codec != UNCOMPRESSED:
-            scorers.append(_mean_of(self.judge.judge(received.pictures, self._originals)))
-        draws = self.data.resamples
-        figures = bootstrap(_together(scorers), len(rows), resamples=draws)
-        facts = {"codec": path.codec, **path.setting, "photos": len(rows), "resamples": draws}
-        return {**facts, **figures}
-
-    def _receive(self, path: FacePath, label: str) -> ReceivedFaces:
-        sent = []
-        pictures = []
+    def _record(self, path: FacePath, label: str) -> Record:
+        """Send all faces on one path, and score what receivers have of them."""
+        sent, drawn = [], []
         for photo in tqdm(self.data.photos, desc=label, unit="face", disable=None):
             sent.append(path.send(photo.data))
-            pictures.append(path.picture(sent[-1]))
-        answers = None
+            drawn.append(path.picture(sent[-1]))
+        sizes = {
+            "mean_bytes": np.array([len(bits) for bits in sent], np.float64),
+            "mean_payload_bytes": np.array([path.payload(bits) for bits in sent], np.float64),
+        }
+        pictures, rows = np.stack(drawn), [photo.label for photo in self.data.photos]
+        scoring, distances = self.data.scoring, {}
+        told = on_pictures = scoring.scorer(rows, self.classifier.answers(pictures))
         if path.attributes is not None:
-            answers = [ATTRIBUTES.read(ATTRIBUTES.write(path.attributes(bits))) for bits in sent]
-        return ReceivedFaces(
-            np.array([len(bits) for bits in sent], np.float64),
-            np.array([path.payload(bits) for bits in sent], np.float64),
-            np.stack(pictures),
-            answers,
-        )
+            # Through their file format: probabilities count as rounded as a user would have them.
+            written = (ATTRIBUTES.write(path.attributes(bits)) for bits in sent)
+            told = scoring.scorer(rows, [ATTRIBUTES.read(answer) for answer in written])
+        if path.codec != UNCOMPRESSED:
+            distances = self.judge.judge(pictures, self._originals)
+
+        def figures(weights: Floats) -> dict[str, Floats]:
+            found = _means(sizes, weights) | told(weights)
+            if path.attributes is not None:  # the means over attributes, without those of each
+                means = on_pictures(weights).items()
+                found |= {f"picture_{name}": value for name, value in means if "." not in name}
+            return found | _means(distances, weights)
+
+        draws = self.data.resamples
+        facts = {"codec": path.codec, **path.setting, "photos": len(rows), "resamples": draws}
+        return {**facts, **bootstrap(figures, len(rows), resamples=draws)}
 
 
-def _mean_of(values: Mapping[str, Floats], prefix: str = "") -> Scorer:
-    def figures(weights: Floats) -> dict[str, Floats]:
-        total = weights.sum(axis=1)  # photos of a draw, those drawn twice counted twice
-        return {f"{prefix}{name}": weights @ value / total for name, value in values.items()}
-
-    return figures
+def _means(values: Mapping[str, Floats], weights: Floats) -> dict[str, Floats]:
+    total = weights.sum(axis=1)  # photos of a draw, those drawn twice counted twice
+    return {name: weights @ value / total for name, value in values.items()}
 
 
-def _on_pictures(scorer: Callable[[Floats], dict[str, Floats]]) -> Scorer:
-    """Name the means over attributes for what they are; those of each are left out."""
+def attribute_times(
+    model: Model, photos: Iterable[LabelledPhoto], layers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Time ``model.attributes(bits)`` with one thread, on the first faces, at the default quality.
 
-    def figures(weights: Floats) -> dict[str, Floats]:
-        found = scorer(weights)
-        return {f"picture_{name}": value for name, value in found.items() if "." not in name}
+    Streams are cut after each number of ``layers`` in turn.
 
-    return figures
-
-
-def _together(scorers: Sequence[Scorer]) -> Scorer:
-    def figures(weights: Floats) -> dict[str, Any]:
-        return {name: value for scorer in scorers for name, value in scorer(weights).items()}
-
-    return figures
+    Returns:
+        For each of them: ``layers``, ``mean_bytes``, and milliseconds as ``median``, ``low`` and
+        ``high`` (the 10th and 90th percentile).
+    """
+    receiver = copy(model)
+    if isinstance(model.engine, OnnxEngine):
+        receiver.engine = model.engine.single_threaded()
+    whole = [receiver.encode(photo.data) for photo in islice(iter(photos), TIMED_FACES)]
+    # One encoding, cut: all numbers of layers are timed on the same faces.
+    cut = {count: [truncate_stream(bits, count) for bits in whole] for count in layers}
+    work = [
+        {str(count): partial(receiver.attributes, cut[count][face]) for count in layers}
+        for face in range(len(whole))
+    ]
+    times = paired_times(work, ROUNDS, label="bytes to attributes")
+    found = []
+    for count in layers:
+        spread, size = Spread.of(times[str(count)]), np.mean([len(bits) for bits in cut[count]])
+        milliseconds = {"median": spread.median, "low": spread.low, "high": spread.high}
+        found.append({"layers": count, "mean_bytes": float(size), **milliseconds})
+    return found

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.bench.record_log import Key
 from cdvision.evaluation.answer_cache import files_digest
 from cdvision.evaluation.answer_formats import AttributeAnswer
 from cdvision.evaluation.layers import LayerSender, with_layers
@@ -62,11 +61,6 @@ class FacePath:
             [self.codec, *(f"{name} {value:g}" for name, value in self.setting.items())]
         )
 
-    @property
-    def key(self) -> Key:
-        """What tells its record from others."""
-        return {"codec": self.codec, **self.setting, **self.version}
-
 
 def stream_paths(model: Model, qualities: Sequence[int], layers: Sequence[int]) -> list[FacePath]:
     """Return a face model's streams of every quality, cut after so many layers each."""
@@ -75,12 +69,7 @@ def stream_paths(model: Model, qualities: Sequence[int], layers: Sequence[int]) 
         "files": files_digest(model.card.files),
         "engine": type(model.engine).__name__,
     }
-    return list(_stream_paths(model, qualities, layers, version))
 
-
-def _stream_paths(
-    model: Model, qualities: Sequence[int], layers: Sequence[int], version: dict[str, str]
-) -> Iterator[FacePath]:
     def attributes(bits: bytes) -> AttributeAnswer:
         answer: AttributeAnswer = model.open(bits).attributes(all_attributes=True)
         return answer
@@ -88,27 +77,25 @@ def _stream_paths(
     def picture(bits: bytes) -> Picture:
         return np.asarray(model.open(bits).reconstruct())
 
-    for quality in qualities:
-        sender = LayerSender(partial(model.encode, quality=quality))
-        for count in layers:
-            yield FacePath(
-                with_layers(f"cdvision {model.name}", count),
-                {"quality": quality, "layers": count},
-                partial(sender.send, layers=count),
-                picture,
-                attributes,
-                version=version,
-            )
+    senders = {
+        quality: LayerSender(partial(model.encode, quality=quality)) for quality in qualities
+    }
+    return [
+        FacePath(
+            with_layers(f"cdvision {model.name}", count),
+            {"quality": quality, "layers": count},
+            partial(sender.send, layers=count),
+            picture,
+            attributes,
+            version=version,
+        )
+        for quality, sender in senders.items()
+        for count in layers
+    ]
 
 
 def rival_paths(rival: Rival, side: int, scales: Sequence[float] = SCALES) -> list[FacePath]:
-    """Return every quality of a picture codec at every scale.
-
-    Args:
-        rival: the codec.
-        side: of a face in pixels; what is decoded is enlarged to it (bicubic: the kindest).
-        scales: shares of the side that are sent.
-    """
+    """Return every quality of a picture codec at every scale of a face of ``side`` pixels."""
 
     def send(image: bytes, quality: int, scale: float) -> bytes:
         return rival.encode(shrink(_face(image, side), max(1, round(scale * side))), quality)
@@ -116,6 +103,7 @@ def rival_paths(rival: Rival, side: int, scales: Sequence[float] = SCALES) -> li
     def picture(coded: bytes) -> Picture:
         from PIL import Image
 
+        # Bicubic is the kindest way to enlarge what a rival had shrunk.
         return np.asarray(rival.decode(coded).resize((side, side), Image.Resampling.BICUBIC))
 
     return [

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,15 +29,8 @@ from cdvision.training.tensor_files import written_files
 BATCH = 32
 Pictures = NDArray[np.uint8]
 Logits = NDArray[np.float32]
-
-
-class _Networks(NamedTuple):
-    """Networks that were trained on pixels, the names of what they answer, and their file."""
-
-    encoder: InversionEncoder
-    head: AttributeHead
-    names: tuple[str, ...]
-    weights: Path
+PixelNetworks = tuple[InversionEncoder, AttributeHead, tuple[str, ...], Path]
+"""Networks that were trained on pixels, the names of what they answer, and their file."""
 
 
 class PixelClassifier:
@@ -48,24 +39,29 @@ class PixelClassifier:
     Args:
         source: folder of a finished ``cdvision train faces trunk``, or of a face model: a codec is
             trained between an encoder and a head that stay as they were trained on pixels.
-        thresholds: (A,) logits from which attributes count as present; 0 where None.
 
     Raises:
         CdvisionError: the folder holds neither.
     """
 
-    def __init__(self, source: Path, thresholds: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, source: Path) -> None:
         package = (source / CARD_FILE).is_file()
         found = _networks_of_package(source) if package else _networks_of_run(source)
         self.encoder, self.head, self.names, weights = found
-        self.thresholds = np.zeros(len(self.names)) if thresholds is None else thresholds
+        self.thresholds = np.zeros(len(self.names))  # logits from which attributes are present
+        # A large file may be written in parts: the digest is of all of them.
         content = b"".join(file.read_bytes() for file in written_files(weights))
         self.digest = hashlib.sha256(content).hexdigest()
 
+    @torch.inference_mode()
     def logits(self, pictures: Pictures) -> Logits:
         """Return (N, A) logits for (N, R, R, 3) uint8."""
-        with torch.inference_mode():
-            return np.concatenate([self._batch(part) for part in _parts(pictures)])
+        found = []
+        for part in np.split(pictures, [*range(BATCH, len(pictures), BATCH)]):
+            image = torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).float()
+            rows = self.encoder.rows(self.encoder.pool(self.encoder.trunk(image)))
+            found.append(self.head(rows).float().numpy())
+        return np.concatenate(found)
 
     def answers(self, pictures: Pictures) -> list[dict[str, AttributeVerdict]]:
         """Return probability and verdict by attribute, one mapping a picture."""
@@ -89,14 +85,8 @@ class PixelClassifier:
         fitted = balanced_thresholds(self.logits(pictures), present.astype(np.float64))
         self.thresholds = fitted.astype(np.float64)
 
-    def _batch(self, pictures: Pictures) -> Logits:
-        image = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).float()
-        rows = self.encoder.rows(self.encoder.pool(self.encoder.trunk(image)))
-        logits: Logits = self.head(rows).float().numpy()
-        return logits
 
-
-def _networks_of_run(run: Path) -> _Networks:
+def _networks_of_run(run: Path) -> PixelNetworks:
     networks = load_face_networks(run)
     record = json.loads((run / RECORD).read_text(encoding="utf-8"))
     names = tuple(record.get("attributes", ()))
@@ -105,16 +95,15 @@ def _networks_of_run(run: Path) -> _Networks:
             f"{run / RECORD}: expected the names of {networks.widths.attributes} "
             f"attributes, found {len(names)}: was it trained with --labels?"
         )
-    return _Networks(networks.encoder, networks.head, names, run / WEIGHTS)
+    return networks.encoder, networks.head, names, run / WEIGHTS
 
 
-def _networks_of_package(folder: Path) -> _Networks:
+def _networks_of_package(folder: Path) -> PixelNetworks:
     package = load_package(folder)
     if package.card.network != "faces":
         raise ModelError(f"{folder}: expected a model of faces, found one of {package.card.tasks}")
     model = load_face_weights(package.weights_path).eval()
-    names = package.classes[ATTRIBUTES]
-    return _Networks(model.encoder, model.head, names, package.weights_path)
+    return model.encoder, model.head, package.classes[ATTRIBUTES], package.weights_path
 
 
 def held_out(photos: LabelledPhotos) -> LabelledPhotos:
@@ -130,7 +119,3 @@ def present_in(table: AttributeTable, names: tuple[str, ...], rows: list[int]) -
     if missing:
         raise ModelError(f"{table.path}: expected a column {missing[0]!r}, which the run answers")
     return table.present[rows][:, [table.names.index(name) for name in names]]
-
-
-def _parts(pictures: Pictures) -> Iterator[Pictures]:
-    return (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))

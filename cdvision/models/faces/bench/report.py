@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cdvision.evaluation.records import attributes_of, strict_json
-from cdvision.models.faces.bench.facts import (
+from cdvision.models.faces.bench.figures import (
+    ATTRIBUTES,
+    RATE,
+    RECONSTRUCTIONS,
+    Envelope,
     Facts,
+    Figure,
+    Record,
     best_of,
+    count_wins,
+    draw_figure,
     figures_of,
     our_records,
     pixel_record,
     rival_records,
     title_of,
 )
-from cdvision.models.faces.bench.figures import (
-    ATTRIBUTES,
-    RATE,
-    RECONSTRUCTIONS,
-    Envelope,
-    Figure,
-    Record,
-    count_wins,
-)
-from cdvision.models.faces.bench.plots import draw_figure
 
 MOST_BYTES = 400  # up to which attributes are held against rivals
 
 
 def write_face_report(facts: Facts, folder: Path) -> str:
-    """Write ``faces.md``, ``faces.json`` and ``faces-*.svg``; return the Markdown.
-
-    Args:
-        facts: see ``facts.py``.
-        folder: exists.
-    """
-    text = format_faces(facts)
+    """Write ``faces.md``, ``faces.json`` and ``faces-*.svg`` to a folder; return the Markdown."""
+    text = _markdown(facts)
     (folder / "faces.md").write_text(text + "\n", encoding="utf-8")
     content = {**facts, "at our bytes": [*_comparisons(facts)]}
     (folder / "faces.json").write_text(strict_json(content), encoding="utf-8")
@@ -46,8 +39,7 @@ def write_face_report(facts: Facts, folder: Path) -> str:
     return text
 
 
-def format_faces(facts: Facts) -> str:
-    """Lay out what was measured as Markdown."""
+def _markdown(facts: Facts) -> str:
     records, side = facts["records"], facts["side"]
     packages = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     lines = [
@@ -55,21 +47,28 @@ def format_faces(facts: Facts) -> str:
         "",
         f"{facts['machine']}; {packages}; {facts['ours']}, fingerprint {facts['fingerprint']:.8}.",
         "",
-        *_pixel_lines(facts),
+        " ".join(_classifier_sentences(facts)),
         "",
         *_win_lines(facts),
         "",
         "Tables: ours, and each rival at the same mean bytes: the best of its qualities and "
         "scales, interpolated over log bytes, without the bytes of its container. `< N B`: its "
         "smallest picture takes N bytes.",
-        *_metric_lines(facts),
+        "",
+        _metric_line(facts),
         *_speed_lines(facts),
     ]
     for figure in figures_of(facts):
         lines += ["", f"## {_heading(figure)}", "", *_figure_table(facts, figure)]
-    lines += ["", "## Attributes, one by one", "", *_attribute_table(facts)]
-    lines += ["", *_codec_lines(facts)]
+    lines += ["", "## Attributes, one by one", "", *_attribute_table(facts), ""]
+    lines += [f"* {title_of(name)}: {made_by}" for name, made_by in facts["codecs"].items()]
+    lines += [f"* {title_of(name)}: left out, {why}" for name, why in facts["left_out"].items()]
     return "\n".join(lines)
+
+
+def _table(titles: Sequence[str], rules: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lay out a table in Markdown; ``rules`` say how its columns are aligned."""
+    return [f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows)]
 
 
 def _heading(figure: Figure) -> str:
@@ -80,81 +79,72 @@ def _heading(figure: Figure) -> str:
     return f"{figure.title} ({'higher' if figure.higher else 'lower'} is better)"
 
 
-def _pixel_lines(facts: Facts) -> list[str]:
-    lines = [f"Classifier on pictures: {facts['classifier']}."]
+def _classifier_sentences(facts: Facts) -> Iterator[str]:
+    yield f"Classifier on pictures: {facts['classifier']}."
     if facts["refused"]:
-        lines.append(f"Left out: {facts['refused']} pictures that the model takes for no faces.")
+        yield f"Left out: {facts['refused']} pictures that the model takes for no faces."
     record = pixel_record(facts)
     if record is not None:
         shown = ", ".join(f"{f.title} {_interval(record, f)}" for f in ATTRIBUTES)
-        lines.append(f"On the original pixels: {shown}.")
-        lines.append(f"Majority guess: {record['majority_accuracy']:.3f}.")
-    lines.append(
+        yield f"On the original pixels: {shown}."
+        yield f"Majority guess: {record['majority_accuracy']:.3f}."
+    yield (
         "The classifier's thresholds fit clear pixels, ours our streams: on coarse pictures it may "
         "fall below the majority guess. Mean AP needs no threshold."
     )
-    return [" ".join(lines)]
 
 
-def _metric_lines(facts: Facts) -> list[str]:
+def _metric_line(facts: Facts) -> str:
     if facts["metrics"] is None:
-        return ["", "LPIPS and DISTS: left out, `cdvision bench picture-metrics` prepares them."]
-    return [
-        "",
+        return "LPIPS and DISTS: left out, `cdvision bench picture-metrics` prepares them."
+    return (
         f"LPIPS (AlexNet, its published linear weights) and DISTS, weights {facts['metrics'][:8]}, "
-        "on pictures at their own size.",
-    ]
+        "on pictures at their own size."
+    )
 
 
 def _speed_lines(facts: Facts) -> list[str]:
     """Say how long attributes take."""
     if not facts.get("speed"):
         return []
-    return [
-        "",
-        "## From bytes to attributes, one thread, default quality",
-        "",
-        "| layers | bytes | median ms | 10 % to 90 % |",
-        "| ---: | ---: | ---: | ---: |",
-        *(
-            f"| {row['layers']} | {row['mean_bytes']:,.0f} | {row['median']:.2f} | "
-            f"{row['low']:.2f} to {row['high']:.2f} |"
-            for row in facts["speed"]
-        ),
-    ]
+    rows = (
+        (str(row["layers"]), f"{row['mean_bytes']:,.0f}", f"{row['median']:.2f}",
+         f"{row['low']:.2f} to {row['high']:.2f}")
+        for row in facts["speed"]
+    )  # fmt: skip
+    heading = "## From bytes to attributes, one thread, default quality"
+    titles = ("layers", "bytes", "median ms", "10 % to 90 %")
+    return ["", heading, "", *_table(titles, ["---:"] * len(titles), rows)]
 
 
 def _win_lines(facts: Facts) -> list[str]:
     """Say at how many of our points up to 400 bytes each rival is beaten."""
     own = [record for record in our_records(facts) if record["mean_bytes"] <= MOST_BYTES]
-    lines = [
-        f"Our {len(own)} points of at most {MOST_BYTES} bytes, better / not better than the rival "
-        "at the same bytes / without a picture of the rival's so small:",
-        "",
-        f"| rival | smallest picture | {' | '.join(f.title for f in figures_of(facts))} |",
-        f"| --- | ---: |{' :---: |' * len(figures_of(facts))}",
-    ]
+    figures, rows = figures_of(facts), []
     for codec, found in rival_records(facts).items():
         least, file = (min(record[name] for record in found) for name in (RATE, "mean_bytes"))
         smallest = f"{least:,.0f} B" + (f" ({file:,.0f} B as a file)" if file > least else "")
-        cells = [
-            " / ".join(map(str, count_wins(own, best_of(found, figure), figure)))
-            for figure in figures_of(facts)
-        ]
-        lines.append(f"| {title_of(codec)} | {smallest} | {' | '.join(cells)} |")
-    return lines
+        wins = [count_wins(own, best_of(found, figure), figure) for figure in figures]
+        rows.append([title_of(codec), smallest, *(" / ".join(map(str, each)) for each in wins)])
+    titles = ["rival", "smallest picture", *(figure.title for figure in figures)]
+    return [
+        f"Our {len(own)} points of at most {MOST_BYTES} bytes, better / not better than the rival "
+        "at the same bytes / without a picture of the rival's so small:",
+        "",
+        *_table(titles, ["---", "---:", *[":---:"] * len(figures)], rows),
+    ]
 
 
 def _figure_table(facts: Facts, figure: Figure) -> list[str]:
     best = {codec: best_of(found, figure) for codec, found in rival_records(facts).items()}
     titles = ["quality", "layers", "bytes", "ours", *map(title_of, best)]
-    lines = [f"| {' | '.join(titles)} |", f"|{' ---: |' * len(titles)}"]
+    rows = []
     for record in our_records(facts):
         cells = [str(record["quality"]), str(record["layers"]), f"{record['mean_bytes']:,.0f}"]
         cells.append(_interval(record, figure))
         cells += [_rival_cell(one, record["mean_bytes"], figure) for one in best.values()]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return _table(titles, ["---:"] * len(titles), rows)
 
 
 def _rival_cell(best: Envelope, rate: float, figure: Figure) -> str:
@@ -166,19 +156,23 @@ def _rival_cell(best: Envelope, rate: float, figure: Figure) -> str:
 
 def _interval(record: Record, figure: Figure) -> str:
     """Return a figure with its interval; a dash where it was not measured or is undefined."""
-    value, digits = record.get(figure.name), figure.digits
-    if value is None or value != value:
-        return "—"
-    low, high = record.get(f"{figure.name}_low"), record.get(f"{figure.name}_high")
-    bounds = "" if low is None or high is None else f" ({low:.{digits}f}-{high:.{digits}f})"
-    return f"{value:.{digits}f}{bounds}"
+    shown = _plain(record, figure.name, figure.digits)
+    low, high = (record.get(f"{figure.name}_{end}") for end in ("low", "high"))
+    if shown == "—" or low is None or high is None:
+        return shown
+    return f"{shown} ({low:.{figure.digits}f}-{high:.{figure.digits}f})"
+
+
+def _plain(record: Record, name: str, digits: int = 3) -> str:
+    value = record.get(name)
+    return "—" if value is None or value != value else f"{value:.{digits}f}"  # NaN is not itself
 
 
 def _attribute_table(facts: Facts) -> list[str]:
     """Each attribute from a base layer of at most 100 bytes, from all layers, and from pixels."""
     chosen = {
-        "base layer": _chosen(facts, layers=1, most=100),
-        "all layers": _chosen(facts, layers=None, most=MOST_BYTES),
+        "base layer": _most_accurate(facts, layers=1, most=100),
+        "all layers": _most_accurate(facts, layers=None, most=MOST_BYTES),
         "pixels": pixel_record(facts),
     }
     known = {title: record for title, record in chosen.items() if record is not None}
@@ -186,36 +180,22 @@ def _attribute_table(facts: Facts) -> list[str]:
         return []
     heads = [f"{title}, {r['mean_bytes']:,.0f} B: accuracy / balanced / AP"
              for title, r in known.items()]  # fmt: skip
-    lines = [
-        f"| attribute | majority guess | {' | '.join(heads)} |",
-        f"| --- |{' ---: |' * (1 + len(heads))}",
-    ]
-    first = next(iter(known.values()))
+    first, rows = next(iter(known.values())), []
     for name in attributes_of(first):
-        cells = [f"{first[f'majority_accuracy.{name}']:.3f}"]
-        cells += [" / ".join(_plain(r, f"{f.name}.{name}") for f in ATTRIBUTES)
-                  for r in known.values()]  # fmt: skip
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    return lines
+        figures = [" / ".join(_plain(r, f"{f.name}.{name}") for f in ATTRIBUTES)
+                   for r in known.values()]  # fmt: skip
+        guess = f"{first[f'majority_accuracy.{name}']:.3f}"
+        rows.append([name.replace("_", " "), guess, *figures])
+    rules = ["---", *["---:"] * (1 + len(heads))]
+    return _table(["attribute", "majority guess", *heads], rules, rows)
 
 
-def _plain(record: Record, name: str) -> str:
-    value = record.get(name)
-    return "—" if value is None or value != value else f"{value:.3f}"
-
-
-def _chosen(facts: Facts, *, layers: int | None, most: float) -> Record | None:
+def _most_accurate(facts: Facts, *, layers: int | None, most: float) -> Record | None:
     """Return our most accurate record of so many layers (None: the most) and bytes."""
     own = our_records(facts)
     wanted = max((r["layers"] for r in own), default=0) if layers is None else layers
     found = [r for r in own if r["layers"] == wanted and r["mean_bytes"] <= most]
     return max(found, key=lambda r: float(r["accuracy"]), default=None)
-
-
-def _codec_lines(facts: Facts) -> list[str]:
-    lines = [f"* {title_of(name)}: {made_by}" for name, made_by in facts["codecs"].items()]
-    lines += [f"* {title_of(name)}: left out, {why}" for name, why in facts["left_out"].items()]
-    return lines
 
 
 def _comparisons(facts: Facts) -> Iterator[dict[str, Any]]:

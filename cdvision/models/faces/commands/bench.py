@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdvision.cli.dataclass_options import EXISTING
 from cdvision.cli.evaluate import QualityList, layers_option
-from cdvision.cli.labelled_data import LabelledData, data_options, existing
+from cdvision.cli.labelled_data import LabelledData, data_options
 from cdvision.cli.model_options import ChosenModel, model_options
 from cdvision.errors import CdvisionError, ImageError, UnsupportedTask
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cdvision.evaluation.curve import LabelledSet
     from cdvision.evaluation.picture_distance import PictureJudge
     from cdvision.evaluation.rivals import Rival
+    from cdvision.models.faces.bench.measure import FaceBenchmark
     from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
 
 DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
@@ -28,7 +30,7 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
 @data_options
 @click.option(
     "--classifier",
-    type=existing,
+    type=EXISTING,
     metavar="FOLDER",
     help="What looks at rivals' pictures: a finished `cdvision train faces trunk`, or a face model "
     "(default: the measured one; its encoder and its head were trained on pixels).",
@@ -42,7 +44,7 @@ DEFAULT_RIVALS = ("jpeg", "webp", "avif", "hevc")
 )
 @click.option(
     "--metrics",
-    type=existing,
+    type=EXISTING,
     metavar="DIR",
     help="Folder of LPIPS's and DISTS's weights (default: where `cdvision bench picture-metrics` "
     "writes them; left out where there are none).",
@@ -75,7 +77,8 @@ def faces(
     qualities: tuple[int, ...] | None,
     layers: tuple[int, ...] | None,
     out: Path,
-    **options: Any,
+    labels: LabelledData,
+    chosen: ChosenModel,
 ) -> None:
     """Measure a face model: attributes and pictures from every layer, beside picture codecs.
 
@@ -83,72 +86,61 @@ def faces(
     trained on pixels, and so are ours. Records are kept in the folder: an interrupted run goes on
     where it was.
     """
-    source = LabelledData(**{f.name: options.pop(f.name) for f in fields(LabelledData)})
-    source.check()
-    if source.task != "attributes":
+    if labels.measured_task != "attributes":
         raise click.UsageError("faces are measured by --attributes.")
     if "=" not in thresholds_from:
         raise click.UsageError("--thresholds-from: expected COLUMN=VALUE.")
-    _need_torch()
-    from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
-    from cdvision.models.faces.bench.report import write_face_report
-
-    model = ChosenModel(**options).loaded
-    if "reconstruct" not in model.card.tasks:
-        raise UnsupportedTask(model.no_task_message("reconstruct"))
-    data, _ = source.read(model)
-    looks = PixelClassifier(classifier or model.package.folder)
-    chosen = _rivals(rivals)
-    facts = _measure(
-        model, data, source, looks, chosen, out,
-        qualities=qualities or tuple(range(1, model.card.qualities + 1)),
-        layers=layers, thresholds_from=thresholds_from,
-        judge=_judge(metrics),
-    )  # fmt: skip
-    title = model.name if classifier is None else classifier.name
-    facts["classifier"] = f"{title} ({looks.digest[:8]}), thresholds from the last tenth "
-    facts["classifier"] += f"of {thresholds_from}"
-    click.echo(write_face_report(facts, out))
-
-
-def _measure(
-    model: Model,
-    data: LabelledSet,
-    source: LabelledData,
-    classifier: PixelClassifier,
-    rivals: tuple[list[Rival], Mapping[str, str]],
-    out: Path,
-    *,
-    qualities: tuple[int, ...],
-    layers: tuple[int, ...] | None,
-    thresholds_from: str,
-    judge: PictureJudge,
-) -> dict[str, Any]:
-    """Measure every path, and return the facts of the run."""
-    from cdvision.machine import machine, versions
+    try:
+        from cdvision.models.faces.bench.pixel_classifier import PixelClassifier
+    except ImportError as error:
+        raise CdvisionError(
+            "bench faces needs torch: install it with `pip install 'cdvision[train]'`"
+        ) from error
     from cdvision.models.faces.bench.measure import FaceBenchmark
     from cdvision.models.faces.bench.paths import pixel_path, rival_paths, stream_paths
-    from cdvision.models.faces.bench.speed import attribute_times
+    from cdvision.models.faces.bench.report import write_face_report
 
+    model = chosen.loaded
+    if "reconstruct" not in model.card.tasks:
+        raise UnsupportedTask(model.no_task_message("reconstruct"))
+    data, _ = labels.read(model)
+    looks = PixelClassifier(classifier or model.package.folder)
+    found, left_out = _rivals(rivals)
+    taken, side = _taken(model, data), model.card.input.size
+    _fit_thresholds(looks, labels, thresholds_from, side)
+    qualities = qualities or tuple(range(1, model.card.qualities + 1))
     layers = layers or tuple(range(1, len(model.package.coder.layers) + 1))
-    side = model.card.input.size
-    taken = _taken(model, data)
-    _fit_thresholds(classifier, source, thresholds_from, side)
     paths = [pixel_path(side), *stream_paths(model, qualities, layers)]
-    paths += [path for rival in rivals[0] for path in rival_paths(rival, side)]
-    benchmark = FaceBenchmark(taken, source.source, paths, classifier, judge, side)
+    paths += [path for rival in found for path in rival_paths(rival, side)]
+    benchmark = FaceBenchmark(taken, labels.source, paths, looks, _judge(metrics), side)
+    title = model.name if classifier is None else classifier.name
+    facts = {
+        "codecs": {rival.name: rival.describe() for rival in found},
+        "left_out": dict(left_out),
+        "refused": len(data.photos) - len(taken.photos),
+        "classifier": f"{title} ({looks.digest[:8]}), thresholds from the last tenth of "
+        f"{thresholds_from}",
+    }
+    click.echo(write_face_report(facts | _measured(model, benchmark, layers, out), out))
+
+
+def _measured(
+    model: Model, benchmark: FaceBenchmark, layers: tuple[int, ...], out: Path
+) -> dict[str, Any]:
+    """Measure every path, and return what was measured, with what, and on what."""
+    from cdvision.machine import machine, versions
+    from cdvision.models.faces.bench.measure import attribute_times
+
+    metrics = benchmark.judge.metrics
     return {
         "ours": f"cdvision {model.name}",
         "fingerprint": model.card.fingerprint,
-        "data": data.name,
-        "refused": len(data.photos) - len(taken.photos),
-        "side": side,
+        "data": benchmark.data.name,
+        "side": benchmark.side,
         "machine": machine(),
         "versions": versions("cdvision", "numpy", "onnxruntime", "pillow", "torch"),
-        "codecs": {rival.name: rival.describe() for rival in rivals[0]},
-        "left_out": dict(rivals[1]),
-        "metrics": judge.metrics.digest if judge.metrics is not None else None,
-        "speed": attribute_times(model, taken.photos, layers),
+        "metrics": metrics.digest if metrics is not None else None,
+        "speed": attribute_times(model, benchmark.data.photos, layers),
         "records": benchmark.run(out),
     }
 
@@ -160,6 +152,7 @@ def _taken(model: Model, data: LabelledSet) -> LabelledSet:
     photos, refusal = [], None
     for photo in tqdm(data.photos, desc="looking for faces", unit="face", disable=None):
         try:
+            # Every quality asks the same score; the lowest has least to code.
             model.encode(photo.data, quality=1)
             photos.append(photo)
         except ImageError as error:
@@ -207,12 +200,3 @@ def _rivals(names: tuple[str, ...]) -> tuple[list[Rival], Mapping[str, str]]:
         return found, left_out
     usual = {name: why for name, why in left_out.items() if name in DEFAULT_RIVALS}
     return [rival for rival in found if rival.name in DEFAULT_RIVALS], usual
-
-
-def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise CdvisionError(
-            "bench faces needs torch: install it with `pip install 'cdvision[train]'`"
-        ) from error

@@ -15,7 +15,7 @@ from cdvision.cli.training_options import OUT, RunOptions
 from cdvision.models.faces.training.options import FaceSource, NetworkOptions, PerceptualOptions
 
 if TYPE_CHECKING:
-    from cdvision.models.faces.training.face_bank import FaceBank
+    from cdvision.models.faces.training.face_bank import FaceBank, FaceCodes
     from cdvision.models.faces.training.networks import FaceNetworks
     from cdvision.models.faces.training.perceptual import PerceptualLoss
 
@@ -32,17 +32,10 @@ class FaceRun(RunOptions):
 
 @dataclass(frozen=True)
 class FaceTask:
-    """What a command of a stage is given.
+    """What a command of a stage is given."""
 
-    Attributes:
-        faces: folder or tar.
-        out: folder of the run.
-        run: how long, how much and where.
-        source: labels, and what it goes on from.
-    """
-
-    faces: Path
-    out: Path
+    faces: Path  # folder or tar
+    out: Path  # folder of the run
     run: FaceRun
     source: FaceSource
 
@@ -60,7 +53,7 @@ class FaceTask:
 
     def starting_networks(self, asked: NetworkOptions) -> FaceNetworks:
         """Return the networks that a stage trains on; new ones are tiny in a smoke test."""
-        from cdvision.models.faces.training.starts import start_networks
+        from cdvision.models.faces.training.networks import start_networks
         from cdvision.models.faces.widths import FACE, FACE_TINY
 
         ours = replace(FACE, resolution=asked.resolution, trunk=asked.trunk)
@@ -82,6 +75,12 @@ class FaceTask:
             raise click.UsageError("expected --start: a finished run of an earlier stage")
         return FaceNetworks(FACE_TINY)
 
+    def codes(self, networks: FaceNetworks, bank: FaceBank) -> FaceCodes:
+        """Return the codes of the training faces and of their mirror images, kept in the run."""
+        from cdvision.models.faces.training.face_bank import FILE, cached_codes
+
+        return cached_codes(self.out / FILE, networks, bank, mirror=True)
+
     def perceptual_loss(self, options: PerceptualOptions) -> PerceptualLoss | None:
         """Return what compares pictures; None where nothing does."""
         from cdvision.models.faces.training.perceptual import PerceptualLoss
@@ -94,13 +93,7 @@ class FaceTask:
 
 
 def face_stage(*, minutes: float, batch: int, **parts: Any) -> Callable[[Command], Command]:
-    """Give a command its task, of a run of that length, and dataclasses of its own.
-
-    Args:
-        minutes: default length of the run.
-        batch: default faces a step.
-        parts: see `dataclass_options`.
-    """
+    """Give a command its task, by default of that length, and ``dataclass_options`` of its own."""
     run = FaceRun(minutes=minutes, batch=batch)
     options = dataclass_options(source=FaceSource, **parts, run=run)
 

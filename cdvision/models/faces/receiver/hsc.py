@@ -25,12 +25,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import Latents, LayerSpec, Symbols, symbol_range
 from cdvision.entropy.context_network import MAGNITUDES, symbol_magnitudes
 from cdvision.entropy.integer_network import IntegerNetwork, joined_bytes
 from cdvision.entropy.layered_coder import Code, LayeredCoder
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.tables import SymbolTables, named_parts, part_of
 from cdvision.errors import ModelError
 
 BASE, DETAIL = "base", "detail"
@@ -47,8 +46,8 @@ class HscCoder(LayeredCoder):
             escapes, and within the side network's bound.
         symbol_tables: one table a scale index; index 0 is skipped.
         side: base symbols to side information, 0 to 127.
-        slices: for each slice of the detail's channels, from the side information and the
-            magnitudes of the symbols of all slices before it to the slice's scale indices.
+        slices: a slice's scale indices from the side information and the magnitudes of the symbols
+            of all slices before it.
         qualities: number of qualities.
         base_side: height and width of the base's map.
 
@@ -69,11 +68,6 @@ class HscCoder(LayeredCoder):
     base_side: int
 
     def __post_init__(self) -> None:
-        self._check_sizes()
-        self._check_base()
-        self._check_slices()
-
-    def _check_sizes(self) -> None:
         if not (1 <= self.base_side <= MAX_SIDE and self.detail_side <= MAX_SIDE):
             raise ModelError(
                 f"hsc: expected maps of 1 to {MAX_SIDE} cells a side, found "
@@ -81,6 +75,8 @@ class HscCoder(LayeredCoder):
             )
         if not 1 <= len(self.slices) <= MAX_SLICES:
             raise ModelError(f"hsc: expected 1 to {MAX_SLICES} slices, found {len(self.slices)}")
+        self._check_base()
+        self._check_slices()
 
     def _check_base(self) -> None:
         tables, bound = self.base_tables, self.side.bound
@@ -94,6 +90,7 @@ class HscCoder(LayeredCoder):
             raise ModelError(f"hsc: expected a base in [-{bound}, {bound}] without escapes")
 
     def _check_slices(self) -> None:
+        # Slices see side information and magnitudes: their proofs must hold for the larger of both.
         highest = max(self.side.highest, int(MAGNITUDES.max()))
         inputs = self.side.channels
         for position, network in enumerate(self.slices):
@@ -130,16 +127,14 @@ class HscCoder(LayeredCoder):
 
     def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
         if layer == 0:
-            code(..., self._base_index(quality), self.base_tables)
+            first, shape = quality * self.side.inputs, self.shapes[BASE]
+            channel = np.arange(first, first + shape[0], dtype=np.uint16)
+            code(..., np.broadcast_to(channel[:, None, None], shape), self.base_tables)
         else:
             self._code_detail(known[BASE], quality, code)
 
-    def _base_index(self, quality: int) -> NDArray[np.uint16]:
-        first, shape = quality * self.side.inputs, self.shapes[BASE]
-        channel = np.arange(first, first + shape[0], dtype=np.uint16)
-        return np.broadcast_to(channel[:, None, None], shape)
-
     def _code_detail(self, base: Symbols, quality: int, code: Code) -> None:
+        # One array for all slices: a slice's network reads what stands before its own symbols.
         inputs = self.slices[-1].inputs
         seen = np.zeros((inputs, self.detail_side, self.detail_side), np.uint8)
         offset = self.side.channels

@@ -22,19 +22,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.integer_attention import (
     MAX_TOKENS,
     TOKEN_BOUND,
     Arrays,
     IntegerBlock,
     check_names,
-    integers,
     linear_arrays,
     linear_from,
     on_tokens,
 )
-from cdvision.entropy.integer_network import EXACT_LIMIT, MAX_BOUND, IntegerLayer
+from cdvision.entropy.integer_network import EXACT_LIMIT, MAX_BOUND, IntegerLayer, integers
+from cdvision.entropy.tables import named_parts, part_of
 from cdvision.errors import ModelError
 
 Symbols = NDArray[np.int32]
@@ -44,24 +43,16 @@ Symbols = NDArray[np.int32]
 class ScaleTransformer:
     """Symbols of decoded rows to the table indices of the rows that come next.
 
-    Args:
-        rows: rows of each layer of the stream, two layers or more.
-        embed: for every row of all layers but the last, symbols to its token.
-        awaited: tokens of the rows of all layers but the first, (qualities, rows, width) int16.
-        blocks: in order.
-        tell: for every row of all layers but the first, its token to table indices.
-        bound: the network is shown symbols clipped to [-bound, bound].
-
     Raises:
         ModelError: the parts do not fit each other, or some sum could stop being exact.
     """
 
-    rows: tuple[int, ...]
-    embed: tuple[IntegerLayer, ...]
-    awaited: NDArray[np.int16]
+    rows: tuple[int, ...]  # of each layer of the stream, two layers or more
+    embed: tuple[IntegerLayer, ...]  # symbols to a token, for every row of all layers but the last
+    awaited: NDArray[np.int16]  # (qualities, rows, width) tokens of all layers but the first
     blocks: tuple[IntegerBlock, ...]
-    tell: tuple[IntegerLayer, ...]
-    bound: int
+    tell: tuple[IntegerLayer, ...]  # a token to table indices, for every row but the first layer's
+    bound: int  # the network is shown symbols clipped to [-bound, bound]
 
     def __post_init__(self) -> None:
         if len(self.rows) < 2 or min(self.rows) < 1 or sum(self.rows) > MAX_TOKENS:
@@ -73,6 +64,7 @@ class ScaleTransformer:
             raise ModelError("scale transformer: expected blocks, and symbols bounded by 1 to 127")
         self._check_counts()
         self._check_layers()
+        self._check_symbols()
 
     def _check_counts(self) -> None:
         for name, found, expected in (
@@ -85,7 +77,9 @@ class ScaleTransformer:
                     f"scale transformer: {name}: expected {expected} rows, found {found}"
                 )
         awaited = self.awaited
-        if awaited.dtype != np.int16 or awaited.size == 0 or _largest(awaited) > TOKEN_BOUND:
+        sound = awaited.dtype == np.int16 and awaited.size > 0
+        # In wider integers: the magnitude of -32768 does not fit into 16 bits.
+        if not sound or np.abs(awaited.astype(np.int64)).max() > TOKEN_BOUND:
             raise ModelError(
                 f"scale transformer: expected awaited tokens, int16 within {TOKEN_BOUND}"
             )
@@ -108,7 +102,6 @@ class ScaleTransformer:
                         f"scale transformer: {name} of row {row}: sums may reach "
                         f"{layer.largest_sum(given)}, expected less than 2^24"
                     )
-        self._check_symbols()
 
     def _check_symbols(self) -> None:
         """Rows of one layer have equally many symbols, told and embedded."""
@@ -145,6 +138,7 @@ class ScaleTransformer:
     def __call__(self, earlier: Sequence[Symbols], quality: int) -> NDArray[np.uint8]:
         """Return the indices (rows, symbols) of the layer that follows the ``earlier`` ones."""
         clipped = (
+            # Rare large symbols tell no more than large ones, and the proof needs a bound.
             np.clip(row, -self.bound, self.bound, dtype=np.float32, casting="unsafe")
             for symbols in earlier
             for row in symbols
@@ -153,8 +147,10 @@ class ScaleTransformer:
             on_tokens(layer, row[None], quality)
             for layer, row in zip(self.embed, clipped, strict=False)
         ]
+        # Tokens to come are numbered from the second layer's first row.
         first = len(known) - self.rows[0]
         coming = slice(first, first + self.rows[len(earlier)])
+        # Rows of one layer do not see each other's symbols: all of them are told at once.
         tokens = np.concatenate([*known, self.awaited[quality, coming].astype(np.float32)])
         for block in self.blocks:
             tokens = block(tokens, len(known))
@@ -191,10 +187,6 @@ class ScaleTransformer:
             tell=tuple(map(linear_from, parts["tell"])),
             bound=bound,
         )
-
-
-def _largest(tokens: NDArray[np.int16]) -> int:
-    return int(np.abs(tokens.astype(np.int64)).max())
 
 
 def _numbered(arrays: Arrays, name: str) -> list[Arrays]:

@@ -23,12 +23,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import Latents, LayerSpec, symbol_range
-from cdvision.entropy.integer_attention import integers
-from cdvision.entropy.integer_network import joined_bytes
+from cdvision.entropy.integer_network import integers, joined_bytes
 from cdvision.entropy.layered_coder import Code, LayeredCoder
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.tables import SymbolTables, named_parts, part_of
 from cdvision.errors import ModelError
 from cdvision.models.faces.receiver.scale_transformer import ScaleTransformer
 
@@ -40,18 +38,13 @@ LAYERS = ("basic", "middle", "enhanced")
 class StyleLayersCoder(LayeredCoder):
     """Latents (rows, symbols) of every layer to one body each, and back.
 
-    Args:
-        tables: what symbols are coded with; a table of one symbol costs nothing.
-        fixed: for the first layers, the table of every symbol, (qualities, rows, symbols) uint16.
-        transformer: chooses the tables of the layers that follow; then one layer is fixed.
-
     Raises:
         ModelError: the parts do not fit each other.
     """
 
-    tables: SymbolTables
-    fixed: tuple[Index, ...]
-    transformer: ScaleTransformer | None = None
+    tables: SymbolTables  # what symbols are coded with; a table of one symbol costs nothing
+    fixed: tuple[Index, ...]  # (qualities, rows, symbols): tables of the first layers' symbols
+    transformer: ScaleTransformer | None = None  # chooses those of all layers behind one fixed
     qualities: int = field(init=False)
     layers: ClassVar[tuple[LayerSpec, ...]] = tuple(
         LayerSpec(place, (name,), needs=tuple(range(place))) for place, name in enumerate(LAYERS)
@@ -69,6 +62,7 @@ class StyleLayersCoder(LayeredCoder):
             self._check_transformer(self.transformer)
         if len(self._shapes()) != len(LAYERS):
             raise ModelError(f"style layers: expected three layers, found {len(self._shapes())}")
+        # Checked once here: no stream can then ask for a table that is not there.
         highest = max(int(f.max()) for f in self.fixed)
         if self.transformer is not None:
             highest = max(highest, self.transformer.highest)
@@ -152,6 +146,7 @@ class StyleLayersCoder(LayeredCoder):
 
 def _canonical_bytes(name: str, array: NDArray[np.generic]) -> bytes:
     """Serialise an array with its name, type and shape, little-endian."""
+    # The same bytes on machines of either byte order.
     kind = array.dtype.newbyteorder("<")
     head = f"{name} {kind.kind}{kind.itemsize} {array.shape}".encode()
     return joined_bytes([head, array.astype(kind).tobytes()])

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cdvision.entropy.layered_coder import LayeredCoder
 from cdvision.heads.attribute_answers import AttributeCalibration
 from cdvision.models.faces.network import FacePackage
 from cdvision.models.faces.training.attribute_scores import balanced_thresholds
+from cdvision.models.faces.training.codec_report import join_faces, split_faces
 from cdvision.models.faces.training.face_bank import FaceBank
 
 Floats = NDArray[np.float64]
@@ -34,10 +34,7 @@ NEUTRAL = (
 def calibrate(model: FacePackage, coder: LayeredCoder, bank: FaceBank) -> AttributeCalibration:
     """Fit scale, bias and threshold of every attribute, for each number of layers.
 
-    Args:
-        model: in evaluation mode.
-        coder: its entropy model.
-        bank: held-out faces with attributes; no face of any report.
+    ``bank`` holds faces with attributes that neither trained the model nor are in any report.
     """
     sent = [decoded_logits(model, coder, bank, quality) for quality in CALIBRATED]
     truth = np.tile(bank.attributes.cpu().numpy().astype(np.float64), (len(CALIBRATED), 1))
@@ -46,6 +43,7 @@ def calibrate(model: FacePackage, coder: LayeredCoder, bank: FaceBank) -> Attrib
         logits = np.concatenate([part[layer] for part in sent])
         scale, bias = fit_sigmoid(logits, truth)
         calibrated = scale * logits + bias
+        # Beyond 4 a threshold would say no (or yes) to nearly everybody, for want of examples.
         cut = np.clip(balanced_thresholds(calibrated, truth), -4, 4)
         tables.append((scale, bias, 1 / (1 + np.exp(-cut))))
     scales, biases, thresholds = (np.stack(column) for column in zip(*tables, strict=True))
@@ -61,22 +59,15 @@ def decoded_logits(
     found: list[list[Floats]] = [[] for _ in coder.shapes]
     for faces in bank.batches(BATCH):
         at = torch.full((len(faces.images),), quality)
-        layers, _ = model.encode(faces.images, at)
-        kept = _through(coder, layers, quality)
+        latents, _ = model.encode(faces.images, at)
+        # Through the real coder: a symbol that it clips changes the answer.
+        sent = [coder.received(face, quality) for face in split_faces(latents)]
+        kept = join_faces(sent, faces.images.device)
         for count, logits in enumerate(found, start=1):
             arrived = torch.full((len(faces.images),), count)
-            decoded = model.attributes(model.decode(kept, arrived, at))
+            decoded = model.attributes(model.codec.decode(kept, arrived, at))
             logits.append(decoded.double().cpu().numpy())
     return [np.concatenate(parts) for parts in found]
-
-
-def _through(coder: LayeredCoder, layers: list[Tensor], quality: int) -> list[Tensor]:
-    """What the coder keeps of each face's layers."""
-    arrays = [layer.cpu().numpy().astype(np.int32) for layer in layers]
-    names = list(coder.shapes)
-    faces = (dict(zip(names, face, strict=True)) for face in zip(*arrays, strict=True))
-    kept = [coder.received(face, quality) for face in faces]
-    return [torch.from_numpy(np.stack([one[name] for one in kept])).float() for name in names]
 
 
 def fit_sigmoid(logits: Floats, truth: Floats) -> tuple[Floats, Floats]:
@@ -87,17 +78,16 @@ def fit_sigmoid(logits: Floats, truth: Floats) -> tuple[Floats, Floats]:
 
 
 def _fit_one(x: Floats, y: Floats) -> Floats:
-    """Newton's method on the two parameters, held near the logits as they are.
-
-    Targets stay short of 0 and 1 by Platt's rule: an attribute that no face here has, or that the
-    logits separate, would have no finite fit. A step that does not lower the loss is halved.
-    """
+    """Run Newton's method on the two parameters, held near the logits as they are."""
+    # Targets stay short of 0 and 1 by Platt's rule: an attribute that no face here has, or that
+    # the logits separate, would have no finite fit.
     ones = y.sum()
     target = np.where(y > 0, (ones + 1) / (ones + 2), 1 / (len(y) - ones + 2))
     design, start = np.stack([x, np.ones_like(x)], axis=1), np.array([1.0, 0.0])
 
     def loss(found: Floats) -> float:
         strength = design @ found
+        # log(1 + exp(x)) without overflow.
         entropy = np.logaddexp(0, strength) - target * strength
         return float(entropy.mean() + RIDGE / 2 * ((found - start) ** 2).sum())
 
@@ -105,12 +95,15 @@ def _fit_one(x: Floats, y: Floats) -> Floats:
     for _ in range(STEPS):
         p = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
         gradient = design.T @ (p - target) / len(y) + RIDGE * (found - start)
+        # The ridge keeps it invertible where an attribute is rare.
         curvature = (design * (p * (1 - p))[:, None]).T @ design / len(y) + RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
+        # Far from the minimum a whole step may overshoot: it is halved until it lowers the loss.
         while loss(found - step) > loss(found) and np.abs(step).max() > 1e-9:
             step = step / 2
         found = found - step
     if found[0] < LEAST:
+        # The bias alone then meets the attribute's share at the mean logit.
         odds = target.mean() / (1 - target.mean())
         return np.array([LEAST, np.log(odds) - LEAST * x.mean()])
     return found

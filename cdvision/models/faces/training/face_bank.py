@@ -1,8 +1,9 @@
-"""Decoded, aligned training faces with their attributes, kept on the device."""
+"""Decoded, aligned training faces with their attributes, and their codes, computed once."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -15,14 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from cdvision.errors import CdvisionError
+from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.training.photo_bank import IMAGE_SUFFIXES
 
 HELD_OUT = 0.1  # last share of the training faces: thresholds, calibration and looks, no gradients
 SHIFT, ZOOM, JITTER = 0.05, 0.08, 0.15  # of the side, of the size, of brightness and contrast
+FILE = "codes.safetensors"
+BATCH = 32
 
 
 class Faces(NamedTuple):
@@ -34,29 +40,18 @@ class Faces(NamedTuple):
 
 @dataclass(frozen=True)
 class FaceBank:
-    """Faces of one part of a set.
+    """Faces of one part of a set, on one device."""
 
-    Attributes:
-        images: (M, 3, R, R) uint8, on one device.
-        attributes: (M, A) float32, 0 or 1; A is 0 without labels.
-        names: of the attributes.
-    """
-
-    images: Tensor
-    attributes: Tensor
-    names: tuple[str, ...]
+    images: Tensor  # (M, 3, R, R) uint8
+    attributes: Tensor  # (M, A) float32, 0 or 1; A is 0 without labels
+    names: tuple[str, ...]  # of the attributes
 
     def batch(self, size: int, rng: np.random.Generator, *, vary: bool = False) -> Faces:
-        """Draw faces, half of them mirrored.
-
-        Args:
-            size: faces.
-            rng: what is drawn from.
-            vary: also shift, zoom and re-light them a little, as imperfect crops are.
-        """
+        """Draw faces, half of them mirrored; ``vary`` them a little, as imperfect crops are."""
         chosen = torch.from_numpy(rng.integers(len(self.images), size=size))
         chosen = chosen.to(self.images.device)
         images = self.images[chosen].float()
+        # Faces are about symmetric: twice as many for nothing.
         images = torch.where(_drawn(rng, size, images, (0, 1)) < 0.5, images.flip(3), images)
         return Faces(_vary(images, rng) if vary else images, self.attributes[chosen])
 
@@ -87,12 +82,14 @@ def read_face_banks(
     files = sorted(_files(faces, None if labels is None else table))[:limit]
     if len(files) < 2:
         raise CdvisionError(f"{faces}: expected at least two training faces, found {len(files)}")
+    # Decoding leaves Python's lock: two threads are about twice as fast as one.
     with ThreadPoolExecutor(2) as pool:
         decoded = list(pool.map(lambda file: _decode(file[1], resolution), files))
     images = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(device)
     names = tuple(next(iter(table.values()))) if table else ()
     values = [[float(table[file][name]) for name in names] for file, _ in files]
     attributes = torch.tensor(values).view(len(files), len(names)).to(device)
+    # By name, not drawn: every stage and the benchmark hold out the same faces.
     kept = len(files) - max(1, round(HELD_OUT * len(files)))
     return (
         FaceBank(images[:kept], attributes[:kept], names),
@@ -139,6 +136,7 @@ def _vary(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Shift, zoom and re-light (N, 3, R, R)."""
     n = len(images)
     zoom = _drawn(rng, n, images, (-ZOOM, ZOOM)).exp().view(n)
+    # Sampling grids run from -1 to 1, so a shift by a share of the side is twice as long there.
     theta = torch.zeros(n, 2, 3, device=images.device)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom
     for axis in (0, 1):
@@ -147,6 +145,7 @@ def _vary(images: Tensor, rng: np.random.Generator) -> Tensor:
     moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     gain = 1 + _drawn(rng, n, images, (-JITTER, JITTER))
     light = 255 * _drawn(rng, n, images, (-JITTER, JITTER)) / 2
+    # Contrast turns around each face's mean, and brightness moves it.
     mean = moved.mean((1, 2, 3), keepdim=True)
     return ((moved - mean) * gain + mean + light).clamp(0, 255)
 
@@ -155,5 +154,72 @@ def _drawn(
     rng: np.random.Generator, size: int, like: Tensor, limits: tuple[float, float]
 ) -> Tensor:
     """Draw one uniform number an image: (size, 1, 1, 1)."""
+    # From numpy, like all draws of a stage: a resumed run draws the same.
     values = rng.uniform(*limits, size=(size, 1, 1, 1)).astype(np.float32)
     return torch.from_numpy(values).to(like.device)
+
+
+@dataclass(frozen=True)
+class FaceCodes:
+    """Codes of M faces, and of their mirror images behind them where they were asked for."""
+
+    rows: Tensor  # (M, rows, style) float32
+    feature: Tensor  # (M, C, side, side) float16: 400 MB for 6,500 faces at 128 pixels
+    attributes: Tensor  # (M, A) float32, 0 or 1; A is 0 without labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, size: int, rng: np.random.Generator) -> FaceCodes:
+        """Draw faces with replacement; codes in float32."""
+        chosen = torch.from_numpy(rng.integers(len(self), size=size)).to(self.rows.device)
+        return self.at(chosen)
+
+    def at(self, chosen: Tensor) -> FaceCodes:
+        """Return the codes at positions (size,), in float32."""
+        feature = self.feature[chosen].float()
+        return FaceCodes(self.rows[chosen], feature, self.attributes[chosen])
+
+
+@torch.no_grad()
+def encode_faces(networks: FaceNetworks, bank: FaceBank, *, mirror: bool = False) -> FaceCodes:
+    """Return the codes of all faces of a bank on its device; ``mirror``: of mirrored ones too."""
+    networks.to(bank.images.device).eval()
+    rows: list[Tensor] = []
+    features: list[Tensor] = []
+    for flip in (False, True) if mirror else (False,):
+        for faces in bank.batches(BATCH):
+            # A codec stage has no pictures to mirror: the encoder does it once for all.
+            codes = networks.codes(faces.images.flip(3) if flip else faces.images)
+            rows.append(codes.rows.float())
+            features.append(codes.feature.half())
+    attributes = bank.attributes.repeat(2 if mirror else 1, 1)
+    return FaceCodes(torch.cat(rows), torch.cat(features), attributes)
+
+
+def cached_codes(
+    path: Path, networks: FaceNetworks, bank: FaceBank, *, mirror: bool = False
+) -> FaceCodes:
+    """Return the codes of a bank from ``path`` if they stand there, or compute and keep them."""
+    key = _key(networks, bank, mirror)
+    if path.is_file():
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("key") == key:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                return FaceCodes(**{n: t.to(bank.images.device) for n, t in tensors.items()})
+    codes = encode_faces(networks, bank, mirror=mirror)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"rows": codes.rows, "feature": codes.feature, "attributes": codes.attributes}
+    save_file({n: t.contiguous().cpu() for n, t in tensors.items()}, path, metadata={"key": key})
+    return codes
+
+
+def _key(networks: FaceNetworks, bank: FaceBank, mirror: bool) -> str:
+    """Hash the encoder's numbers, some of the faces, and what was asked for."""
+    # A file of another encoder, or of other faces, is written anew.
+    digest = hashlib.sha256(f"{len(bank.images)} {mirror}".encode())
+    refiner = {} if networks.refiner is None else networks.refiner.state_dict()
+    for name, value in (networks.encoder.state_dict() | refiner).items():
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    digest.update(bank.images[:: max(1, len(bank.images) // 50)].cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -24,13 +24,9 @@ def fit_score(
 ) -> dict[str, Any]:
     """Fit ``networks.score`` in place and return its error rates on held-out training data.
 
-    Args:
-        networks: a trained encoder; frozen.
-        bank: faces to fit on.
-        held_out: faces to set the threshold and measure on.
-        photos: uint8 (3, H, W) pictures of anything; the last tenth is held out. A few of them
-            show a face that fills the picture, so their error rate cannot be zero.
-        plan: batch, device and seed.
+    Faces that are held out set the threshold. ``photos`` are uint8 (3, H, W) pictures of anything;
+    the last tenth is held out. A few of them show a face that fills the picture, so their error
+    rate cannot be zero.
     """
     side = networks.widths.resolution
     rng = np.random.default_rng(plan.seed)
@@ -42,6 +38,7 @@ def fit_score(
     _fit(networks, faces, rest)
     with torch.no_grad():
         logits, others_logits = networks.score(spare), networks.score(rest_spare)
+        # Set by faces alone: refusing a face is the worse mistake, whatever is let in.
         networks.score.threshold.copy_(torch.quantile(logits, 1 - FACES_KEPT))
         limit = networks.score.threshold
     return {
@@ -59,6 +56,7 @@ def _fit(networks: FaceNetworks, faces: Tensor, others: Tensor) -> None:
     score = networks.score
     inputs = torch.cat([faces, others])
     truth = torch.cat([torch.ones(len(faces)), torch.zeros(len(others))]).to(inputs.device)
+    # Both kinds count as much, however many there are of each.
     weight = torch.where(truth > 0, len(others) / len(inputs), len(faces) / len(inputs))
     score.standard.fit(inputs)
     score.requires_grad_(True)
@@ -81,6 +79,7 @@ def _pooled(networks: FaceNetworks, images: Tensor, plan: Plan) -> Tensor:
 def _square(photo: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     """Cut a random square of at least half the short side, resized to (1, 3, side, side) uint8."""
     height, width = photo.shape[1:]
+    # From the whole short side to half of it: faces come in crops of any tightness.
     cut = round(min(height, width) * rng.uniform(0.5, 1.0))
     top, left = rng.integers(height - cut + 1), rng.integers(width - cut + 1)
     crop = photo[None, :, top : top + cut, left : left + cut].float()

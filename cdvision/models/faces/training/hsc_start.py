@@ -11,13 +11,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.models.faces.hsc import BASE_BOUND, HscCodec
-from cdvision.models.faces.hsc_transforms import DenseSemanticNetwork
 from cdvision.models.faces.style_generator import StyleGenerator
-from cdvision.models.faces.training.face_codes import FaceCodes
+from cdvision.models.faces.training.face_bank import FaceCodes
 from cdvision.models.faces.training.style_metric import StyleMetric
 from cdvision.models.faces.training.style_start import gain_for, ridge_regression
 from cdvision.networks.scales import QUALITIES, index_of
@@ -34,16 +33,12 @@ def start_hsc(
     metric: StyleMetric,
     generator: StyleGenerator,
     codes: FaceCodes,
-    targets: tuple[Sequence[float], Sequence[float]],
+    targets: Sequence[Sequence[float]],
 ) -> None:
-    """Set normalisation, short cuts, gains and tables of a codec.
+    """Set normalisation, short cuts, gains and tables of a codec, in place.
 
-    Args:
-        codec: changed in place.
-        metric: of rows, measured.
-        generator: tells how much each channel of F shows.
-        codes: of training faces.
-        targets: bytes of base and detail at every quality.
+    ``targets`` are the bytes of base and detail at every quality; ``generator`` tells how much each
+    channel of F shows.
     """
     _start_rows(codec, metric, codes.rows, 8 * targets[0][-1])
     _start_feature(codec, generator, codes)
@@ -60,15 +55,17 @@ def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor, most_bits: f
     network = codec.semantic
     center = rows.mean(0)
     network.center.copy_(center)
+    # One spread for all values: how far each moves is what the metric weighs.
     network.spread.copy_((rows - center).square().mean().sqrt().view(1))
-    if not isinstance(network, DenseSemanticNetwork):
+    analysis, synthesis = network.analysis, network.synthesis
+    if not (isinstance(analysis, nn.Linear) and isinstance(synthesis, nn.Linear)):
         return  # convolutions have no linear short cut from end to end
     x = network.image(rows).flatten(1)
+    # Principal components of what the metric sees: eigh gives the weakest first.
     told = x @ metric.root.T
     _, basis = torch.linalg.eigh(told.T @ told)
-    latents = network.analysis.out_features
-    basis = basis.flip(1)[:, :latents]
-    weight = torch.zeros_like(network.analysis.weight)
+    basis = basis.flip(1)[:, : analysis.out_features]
+    weight = torch.zeros_like(analysis.weight)
     weight[: basis.shape[1]] = (metric.root.T @ basis).T
     weight /= (x @ weight.T).square().mean().sqrt().clamp_min(1e-12)
     # A few components are a hundred times as strong as the others: coarser steps cost them nothing
@@ -77,10 +74,10 @@ def _start_rows(codec: HscCodec, metric: StyleMetric, rows: Tensor, most_bits: f
     gain = gain_for(deviation, most_bits)
     reach = SIGMAS * deviation * gain / BASE_BOUND
     weight *= gain / reach.clamp_min(1.0)[:, None]  # in steps of the highest quality
-    network.analysis.weight.copy_(weight)
-    network.analysis.bias.zero_()
-    network.synthesis.weight.copy_(ridge_regression(x @ weight.T, x).T)
-    network.synthesis.bias.zero_()
+    analysis.weight.copy_(weight)
+    analysis.bias.zero_()
+    synthesis.weight.copy_(ridge_regression(x @ weight.T, x).T)
+    synthesis.bias.zero_()
 
 
 def _start_feature(codec: HscCodec, generator: StyleGenerator, codes: FaceCodes) -> None:
@@ -89,9 +86,11 @@ def _start_feature(codec: HscCodec, generator: StyleGenerator, codes: FaceCodes)
     sample = codes.at(chosen).feature
     center = sample.mean((0, 2, 3), keepdim=True)[0]
     spread = 1 / feature_sensitivity(generator, codes.at(chosen[:PROBED]))
+    # Channels that show more get finer steps; all together keep unit spread.
     spread = spread * ((sample - center) / spread).square().mean().sqrt()
     network.center.copy_(center)
     network.spread.copy_(spread)
+    # Principal components of 2 x 2 patches are the short cut that halves, its inverse doubles.
     patches = F.pixel_unshuffle((sample - center) / spread, 2)
     flat = patches.permute(0, 2, 3, 1).flatten(0, 2)
     _, basis = torch.linalg.eigh(flat.T @ flat)
@@ -102,6 +101,7 @@ def _start_feature(codec: HscCodec, generator: StyleGenerator, codes: FaceCodes)
     network.down.short.weight[: len(down)].copy_(down)
     network.down.short.bias.zero_()  # type: ignore[union-attr]
     network.up.short.weight.zero_()
+    # The transpose of what the way down does, as components are orthonormal.
     network.up.short.weight[:, : len(down), 0, 0].copy_((components / size).T)
     network.up.short.bias.zero_()  # type: ignore[union-attr]
 
@@ -112,6 +112,7 @@ def feature_sensitivity(generator: StyleGenerator, codes: FaceCodes, *, batch: i
     for rows, feature in zip(
         torch.split(codes.rows, batch), torch.split(codes.feature, batch), strict=True
     ):
+        # The square of a random projection's gradient is the mean over pixels, in one pass back.
         with torch.enable_grad():
             at = feature.detach().requires_grad_(True)
             image = generator.synthesise(rows, at)
@@ -133,7 +134,9 @@ def _start_tables(codec: HscCodec, sample: FaceCodes) -> None:
     """Set every table to the scale of its symbols before rounding, at the start's gains."""
     base, detail = codec.semantic.analyse(sample.rows), codec.feature.analyse(sample.feature)
     base_scale = base.square().mean((0, 2, 3)).sqrt() * torch.exp(codec.base_log_gain)
+    # Rounding adds the variance of a uniform step, 1/12.
     spread = (base_scale.square() + 1 / 12).sqrt()[:, :, None]
+    # Logistics spread over one deviation make about a Gaussian of that width.
     codec.prior.location.copy_(spread * torch.linspace(-1, 1, codec.prior.location.shape[2]))
     codec.prior.log_scale.copy_(torch.log(LOGISTIC * spread).expand_as(codec.prior.log_scale))
     detail_scale = detail.square().mean((0, 2, 3)).sqrt() * torch.exp(codec.detail_log_gain)

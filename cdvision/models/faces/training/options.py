@@ -9,9 +9,6 @@ from typing import Annotated, Literal
 from cdvision.errors import CdvisionError
 from cdvision.training.checked_options import CheckedOptions, Ends, Range, Rate, Weight
 
-Share = Annotated[float, Range(0, 1)]
-Trunk = Literal["mobilenet_v2", "resnet50v2"]
-
 
 @dataclass(frozen=True)
 class FaceSource(CheckedOptions):
@@ -38,7 +35,7 @@ class NetworkOptions(CheckedOptions):
     """
 
     resolution: Annotated[int, Range(8)] = 128
-    trunk: Trunk = "mobilenet_v2"
+    trunk: Literal["mobilenet_v2", "resnet50v2"] = "mobilenet_v2"
     generator: Path | None = None
     initial_weights: Path | None = None
 
@@ -71,7 +68,7 @@ class GeneratorOptions(CheckedOptions):
     learning_rate: Rate = 0.0025
     r1: Weight = 1.0
     path: Weight = 0.0
-    mixing: Share = 0.9
+    mixing: Annotated[float, Range(0, 1)] = 0.9
     augment: bool = True
 
 

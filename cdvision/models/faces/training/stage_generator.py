@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.faces.style_discriminator import StyleDiscriminator
 from cdvision.models.faces.style_generator import StyleGenerator
-from cdvision.models.faces.training.adversarial_losses import (
+from cdvision.models.faces.training.adversarial import (
     PathLength,
+    StyleDiscriminator,
     augment,
     discriminator_loss,
     generator_loss,
@@ -36,14 +36,7 @@ MEAN_DECAY = 0.005  # of the mapping network's mean style
 
 
 class GeneratorStage(Stage):
-    """Train ``networks.generator`` against a discriminator; the result is its moving average.
-
-    Args:
-        networks: its generator is trained in place.
-        bank: training faces.
-        plan: length, batch, device.
-        options: rates and weights.
-    """
+    """Train ``networks.generator`` against a discriminator; the result is its moving average."""
 
     name = "faces-generator"
 
@@ -63,17 +56,14 @@ class GeneratorStage(Stage):
         self.average = WeightAverage(self.generator, memory=memory)
         self.path = PathLength().to(plan.device)
         rate = self.options.learning_rate
+        # No momentum: what was right against yesterday's opponent need not be today.
         self.optimizer = torch.optim.Adam(self.generator.parameters(), rate, BETAS)
         self.opponent = torch.optim.Adam(self.discriminator.parameters(), rate, BETAS)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds."""
-        return {
-            "networks": self.networks,
-            "discriminator": self.discriminator,
-            "average": self.average,
-            "path": self.path,
-        }
+        players = {"networks": self.networks, "discriminator": self.discriminator}
+        return {**players, "average": self.average, "path": self.path}
 
     def result(self) -> nn.Module:
         """Return the networks with the averaged generator."""
@@ -94,11 +84,13 @@ class GeneratorStage(Stage):
         if rng.random() < 1 / R1_EVERY:  # second derivatives stay in float32
             real.requires_grad_(True)
             terms["r1"] = r1_penalty(self._judge(real), real)
+            # Taken every n-th time, it weighs n times as much.
             loss = loss + R1_EVERY * self.options.r1 * terms["r1"]
         return loss, terms
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The generator's loss on one batch of drawn faces."""
+        # Its weights rest here: gradients pass through them to the picture only.
         self.discriminator.requires_grad_(False)
         with self.plan.autocast():
             rows = self._rows(rng, follow=True)
@@ -132,11 +124,13 @@ class GeneratorStage(Stage):
     def _rows(self, rng: np.random.Generator, *, follow: bool = False) -> Tensor:
         """Draw W+ rows (batch, rows, style), some of them of two styles."""
         size, widths = self.plan.batch, self.networks.widths
+        # Two styles a face: the second one is for those that are mixed.
         z = torch.randn(2 * size, widths.style, device=self.plan.device)
         w = self.generator.mapping(z)
         if follow:
             with torch.no_grad():
                 self.generator.mapping.mean.lerp_(w.detach().float().mean(0), MEAN_DECAY)
+        # Layers before the change have the first style, those behind it another one.
         mixed = rng.random(size) < self.options.mixing
         change = np.where(mixed, rng.integers(1, widths.rows, size), widths.rows)
         first = torch.arange(widths.rows) < torch.from_numpy(change)[:, None]

@@ -30,16 +30,14 @@ ENERGY = 100.0  # of all components together: it puts weights on a scale that tr
 def start_style_layers(
     codec: StyleLayers, metric: StyleMetric, rows: Tensor, targets: Sequence[Sequence[float]]
 ) -> None:
-    """Set the linear paths, gains and fixed tables of a codec.
+    """Set the linear paths, gains and fixed tables of a codec, in place.
 
-    Args:
-        codec: changed in place.
-        metric: of rows.
-        rows: of training faces, (M, rows, style).
-        targets: bytes of each layer at every quality, layer by layer.
+    ``rows`` are those of training faces, (M, rows, style); ``targets`` the bytes of each layer at
+    every quality, layer by layer.
     """
     parts = [part.flatten(1) for part in torch.split(rows, list(codec.layout.rows), dim=1)]
     wanted = (rows.flatten(1) - metric.center) @ metric.root.T
+    # Qualities in turn: later layers predict from values as coarse as those that they will meet.
     quality = torch.arange(len(rows), device=rows.device) % QUALITIES
     y: list[Tensor] = []
     values: list[Tensor] = []
@@ -53,6 +51,7 @@ def start_style_layers(
         symbols = torch.round((y[layer] - mean) * torch.exp(codec.log_gain[layer])[quality])
         if layer and codec.layout.corrected:
             new = (symbols * torch.exp(codec.log_rescale[layer])[quality]).flatten(1)
+            # What rounding took from earlier layers, as far as the new symbols tell it.
             off = [(y[j] - value).flatten(1) for j, value in enumerate(values)]
             _set_linear(codec.correction[layer - 1], ridge_regression(new, torch.cat(off, 1)).T)
         values = codec.received(values, symbols, mean, quality)
@@ -72,18 +71,17 @@ def _told(known: Tensor, wanted: Tensor) -> Tensor:
 def _start_transform(
     codec: StyleLayers, layer: int, part: Tensor, wanted: Tensor, known: Tensor | None
 ) -> None:
-    """Take the components of a layer's rows that tell most about all rows, in the metric.
-
-    Where decoded layers are ``known``, what they tell is taken off first: components of the whole
-    would spend this layer's symbols on telling it again.
-    """
+    """Take the components of a layer's rows that tell most about all rows, in the metric."""
     center = part.mean(0)
     new, missing = part - center, wanted
+    # What decoded layers tell is taken off first: components of the whole would spend this
+    # layer's symbols on telling it again.
     if known is not None:
         new, missing = new - _told(known, new), missing - _told(known, missing)
     weight = ridge_regression(new, missing)
     told, whole = new @ weight, (part - center) @ weight
     count = math.prod(codec.layout.shapes[layer])
+    # eigh gives the weakest components first.
     _, basis = torch.linalg.eigh(told.T @ told + WHOLE * whole.T @ whole)
     basis = basis.flip(1)[:, :count] * ENERGY**0.5
     analysis = part.new_zeros(count, part.shape[1])
@@ -106,6 +104,7 @@ def _start_gains(
 
 def _start_tables(codec: StyleLayers, rows: Tensor) -> None:
     """Set every table to the scale of its symbols before rounding, none of them skipped."""
+    # First wide tables everywhere: a skipped symbol would hide how wide it is.
     for index in codec.fixed:
         index.fill_(SCALE_LEVELS / 2 / INDEX_UNIT)
     if codec.scales is not None:
@@ -121,6 +120,7 @@ def _start_tables(codec: StyleLayers, rows: Tensor) -> None:
 
 def ridge_regression(known: Tensor, wanted: Tensor) -> Tensor:
     """Ridge regression (inputs, outputs) of ``wanted`` on ``known``, both (M, ...) and centred."""
+    # Rows move along few directions: without a ridge, and in float32, the solution is noise.
     moment = (known.T @ known).double()
     ridge = RIDGE * moment.diagonal().mean() + 1e-12
     moment = moment + ridge * torch.eye(len(moment)).to(moment)
@@ -136,6 +136,7 @@ def _set_linear(linear: nn.Module, *values: Tensor) -> None:
 
 def gain_for(deviation: Tensor, bits: float) -> float:
     """Bisect for the gain at which rounded Gaussians of these deviations take ``bits`` in all."""
+    # In the logarithm: thirty halvings of six decades leave less than float32 tells apart.
     low, high = 1e-3, 1e3
     for _ in range(30):
         middle = math.sqrt(low * high)
@@ -147,5 +148,6 @@ def _entropy(deviation: Tensor) -> float:
     """Bits of one rounded value of each deviation, added up."""
     symbols = torch.arange(-60.0, 61.0, device=deviation.device)[:, None]
     bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp(0.05, WIDE))
+    # Beyond the sum's reach a Gaussian needs one bit more for every doubling.
     wider = torch.log2(deviation / WIDE).clamp_min(0)  # one bit for every doubling
     return float((torch.exp2(-bits) * bits).sum() + wider.sum())

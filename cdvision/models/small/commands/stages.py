@@ -1,13 +1,15 @@
-"""`cdvision train small` and `train receiver`: the map, then what a receiver runs of it."""
+"""`cdvision train small`, `receiver`, `descriptor` and `average`: all stages but the masks."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
 
 from cdvision.cli.dataclass_options import EXISTING, dataclass_options
 from cdvision.cli.training_options import (
+    FOLDER,
     OUT,
     PHOTOS,
     SPLIT_TABLE,
@@ -78,3 +80,54 @@ def receiver(
     plan, start = run.plan(), open_finished(finished)
     banks = photo_banks(photos, split_table, plan.device)
     train_stage(ReceiverStage(initial_weights, start, banks, plan), out, plan)
+
+
+@click.command()
+@click.argument("run")
+@PHOTOS
+@OUT
+@SPLIT_TABLE
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def descriptor(
+    run: str, photos: tuple[Path, ...], out: Path, split_table: Path | None, device: str, seed: int
+) -> None:
+    """Compute the descriptor of `small` beside the map of a RUN or package, which stays."""
+    from cdvision.models.small.network import Small
+    from cdvision.models.small.training.descriptor import TARGET_BYTES, compute_descriptor
+    from cdvision.training.finished import open_finished
+    from cdvision.training.plan import usable_device
+    from cdvision.training.run_folder import RECORD, WEIGHTS, write_json, write_result
+
+    start, where = open_finished(run), usable_device(device)
+    start.require_network("small")
+    model = Small.from_state(start.weights()).eval().requires_grad_(False)
+    used = compute_descriptor(model, photo_banks(photos, split_table, where), where, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_result(model, out)
+    facts = {"photos": used, "target_bytes": TARGET_BYTES, "seed": seed}
+    write_json(out / RECORD, {**start.record, "descriptor": facts})
+    click.echo(f"weights: {out / WEIGHTS}")
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.argument("start")
+@click.option("--share", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="RUN's.")
+@OUT
+def average(run: Path, start: str, share: float, out: Path) -> None:
+    """Average a finished RUN and START, the run or package that it went on from."""
+    from cdvision.training.finished import average_runs, open_finished
+    from cdvision.training.run_folder import CHECKPOINT, RECORD, WEIGHTS, write_json
+    from cdvision.training.tensor_files import write_tensors
+
+    ours, theirs = open_finished(run), open_finished(start)
+    weights = average_runs(ours, theirs, share)
+    out.mkdir(parents=True, exist_ok=True)
+    write_tensors(out / WEIGHTS, weights)
+    # The checkpoint holds metric and prices, for a run that goes on from here.
+    for file in run.glob(f"{CHECKPOINT}*"):
+        shutil.copyfile(file, out / file.name)
+    averaged = {"share": share, "with": theirs.record}
+    write_json(out / RECORD, {**ours.record, "averaged": averaged})
+    click.echo(f"weights: {out / WEIGHTS}")

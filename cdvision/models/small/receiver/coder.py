@@ -18,7 +18,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.entropy.array_parts import named_parts, part_of
 from cdvision.entropy.coder import (
     Coder,
     EncodedLayer,
@@ -31,7 +30,7 @@ from cdvision.entropy.coder import (
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.entropy.layered_coder import Code, LayeredCoder
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
-from cdvision.entropy.tables import SymbolTables
+from cdvision.entropy.tables import SymbolTables, named_parts, part_of
 from cdvision.errors import ModelError
 
 DESCRIPTOR = "descriptor"

@@ -17,16 +17,21 @@ from torch import Tensor, nn
 from cdvision.models.small.nanodet import DenseDetections, DetectorFeatures
 from cdvision.models.small.nanodet_weights import load_nanodet
 from cdvision.models.small.network import Small, pack, unpack
-from cdvision.models.small.training.distillation import Teacher, detection_loss
+from cdvision.models.small.training.distillation import (
+    Sensitivity,
+    Teacher,
+    detection_loss,
+    weighted_sum,
+)
 from cdvision.models.small.training.initialise import start_small
 from cdvision.models.small.training.options import MapOptions
-from cdvision.models.small.training.recipe import WEIGHTS, parameter_groups
-from cdvision.models.small.training.sensitivity import Sensitivity
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.finished import Finished, fill_module
+from cdvision.training.learning_rates import codec_rate, group_by_rate
 from cdvision.training.photo_bank import PhotoBank, count_photos, draw_batch
 from cdvision.training.plan import Plan
 from cdvision.training.prices import measure_prices, recorded_prices, restore_prices
+from cdvision.training.protocols import channels_last, lay_out
 from cdvision.training.rate_control import TARGET_BYTES, RateControl
 from cdvision.training.stage import Stage
 from cdvision.training.transmission import Transmission, transmit
@@ -35,27 +40,30 @@ from cdvision.training.weight_average import MEMORY, WeightAverage
 START_BATCHES, START_SIZE = 3, 16  # of each group of photos, from which a start is computed
 MAP_MEMORY = 0.999  # of the average: a run of thousands of steps may look far back
 MASKS = "masks."  # begins the names of the mask branch's weights
+SOLVED = (
+    "encoder.analysis.linear", "taps.nanodet_plus_m.fine", "taps.nanodet_plus_m.coarse",
+)  # fmt: skip
+# Up to stage 2 the front stays as it came: a step then needs no gradient above 1/16, and the
+# teacher shares it. The descriptor is computed apart, see ``descriptor.py``; the classifier stays.
+FROZEN = (
+    "encoder.front.stem.", "encoder.front.stage2.",
+    "descriptor.", "taps.mobilenet_v2.", "tails.mobilenet_v2.",
+)  # fmt: skip
 
 
 class DistilledStage(Stage):
     """What the stages of the map share: the model, the detector that it learns from, the photos.
 
-    Args:
-        weights: folder of the initial weights.
-        banks: groups of decoded photos.
-        plan: how long and where.
-        memory: of the average, see `WeightAverage`.
+    ``weights`` is the folder of the initial weights, ``memory`` the average's.
     """
 
     def __init__(
         self, weights: Path, banks: Sequence[PhotoBank], plan: Plan, *, memory: float = MEMORY
     ) -> None:
         torch.manual_seed(plan.seed)
-        # Depth-wise convolutions run 1.7x faster with channels last, on CPU and GPU alike.
-        layout: dict[str, Any] = {"device": plan.device, "memory_format": torch.channels_last}
         self.initial_weights, self.banks, self.plan = weights, banks, plan
-        self.teacher = Teacher(*load_nanodet(weights)).to(**layout).eval()
-        self.model = Small().to(**layout)
+        self.teacher = lay_out(Teacher(*load_nanodet(weights)), plan.device).eval()
+        self.model = lay_out(Small(), plan.device)
         self.average = WeightAverage(self.model, memory=memory)
         self.rate = RateControl().to(plan.device)
         self.sensitivity = Sensitivity().to(plan.device)
@@ -83,20 +91,15 @@ class DistilledStage(Stage):
 
     def draw_crops(self, rng: np.random.Generator) -> Tensor:
         """Draw a batch (N, 3, S, S) of crops, RGB 0..255."""
-        return _laid_out(draw_batch(self.banks, self.plan.batch, rng))
+        return channels_last(draw_batch(self.banks, self.plan.batch, rng), self.plan.device)
 
     def draw_start(self, rng: np.random.Generator) -> list[Tensor]:
         """Draw the crops from which a start is computed, some batches of each group."""
         drawn = [bank.batch(START_SIZE, rng) for bank in self.banks for _ in range(START_BATCHES)]
-        return [_laid_out(batch) for batch in drawn]
+        return [channels_last(batch, self.plan.device) for batch in drawn]
 
     def restore(self, start: Finished, images: Sequence[Tensor]) -> None:
-        """Take over metric and prices of bytes; what a package does not hold is measured.
-
-        Args:
-            start: whose weights the model holds already.
-            images: batches (N, 3, S, S), to measure on.
-        """
+        """Take over metric and prices of a start; measure on (N, 3, S, S) what it does not tell."""
         if metric := start.checkpointed("sensitivity"):
             self.sensitivity.load_state_dict(metric)
         else:
@@ -105,8 +108,8 @@ class DistilledStage(Stage):
             measure_prices(self.rate, self._error_and_bits, images)
 
     def _error_and_bits(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        sent, terms = self.compare(image, quality)
-        return weighted_sum(terms), sent.bits
+        arrived, terms = self.compare(image, quality)
+        return weighted_sum(terms), arrived.bits
 
     def compare(self, image: Tensor, quality: Tensor) -> tuple[Transmission, dict[str, Tensor]]:
         """Send images (N, 3, S, S) at qualities (N,); compare what arrives with the detector."""
@@ -133,15 +136,8 @@ class DistilledStage(Stage):
 class MapStage(DistilledStage):
     """Trains the map: sender, probabilities, taps and tails together.
 
-    Args:
-        weights: folder of the initial weights.
-        banks: groups of decoded photos.
-        plan: how long and where.
-        options: learning rates.
-        start: to go on from, with the whole schedule anew. Default: start from a linear code.
-
-    Raises:
-        CdvisionError: ``start`` is of another network.
+    It goes on from ``start``, with the whole schedule anew, or else begins with a linear code.
+    Raises CdvisionError where ``start`` is of another network.
     """
 
     name = "small"
@@ -195,9 +191,19 @@ class MapStage(DistilledStage):
         return facts if self.start is None else {**facts, "start": self.start.record}
 
 
-def weighted_sum(terms: dict[str, Tensor]) -> Tensor:
-    """Add up the terms of a comparison, each by its weight."""
-    return torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
+def parameter_groups(model: Small, options: MapOptions) -> list[dict[str, Any]]:
+    """Freeze what stays as it came; group the other parameters by learning rate."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(FROZEN))
+
+    def rate(name: str) -> float:
+        if name.startswith(("tails.", "encoder.front.")):
+            return options.pretrained_rate
+        if name.startswith(SOLVED):
+            return options.solved_rate
+        return codec_rate(name, options.learning_rate)
+
+    return group_by_rate(model, rate)
 
 
 def fill_small(model: Small, start: Finished) -> dict[str, Tensor]:
@@ -207,7 +213,3 @@ def fill_small(model: Small, start: Finished) -> dict[str, Tensor]:
     masks = {name: weights.pop(name) for name in list(weights) if name.startswith(MASKS)}
     fill_module(model, weights, start.folder)
     return masks
-
-
-def _laid_out(image: Tensor) -> Tensor:
-    return image.contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdvision.training.checked_options import CheckedOptions, Count, Rate
-from cdvision.training.plan_options import LengthOptions
+from cdvision.training.plan import LengthOptions
 
 
 @dataclass(frozen=True)

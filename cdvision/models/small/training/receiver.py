@@ -15,17 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.small.training.map_stage import DistilledStage, fill_small, weighted_sum
+from cdvision.models.small.training.distillation import weighted_sum
+from cdvision.models.small.training.map_stage import DistilledStage, fill_small
 from cdvision.training.finished import Finished
-from cdvision.training.learning_rates import group_by_rate
+from cdvision.training.learning_rates import factor_of, group_by_rate
 from cdvision.training.photo_bank import PhotoBank
 from cdvision.training.plan import Plan
 
-RATES = {
-    "taps.nanodet_plus_m": 3e-4,
-    "tails.nanodet_plus_m": 8e-5,
-}
-"""Learning rate of each part, by how its parameters' names begin."""
+# Learning rate of each part, by how its parameters' names begin.
+RATES = {"taps.nanodet_plus_m": 3e-4, "tails.nanodet_plus_m": 8e-5}
 # High qualities are drawn more often: there the receiver, and not the rate, is what loses accuracy.
 QUALITY_SHARES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.4, 1.4, 1.6)
 
@@ -33,14 +31,8 @@ QUALITY_SHARES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.4, 1.4, 1.6)
 class ReceiverStage(DistilledStage):
     """Trains taps and tails of a finished model, everything else frozen.
 
-    Args:
-        weights: folder of the initial weights.
-        start: a finished run or a package of `small`; one of `cdvision train masks`, too.
-        banks: groups of decoded photos.
-        plan: how long and where.
-
-    Raises:
-        CdvisionError: ``start`` is of another network.
+    ``start`` may be a run of `cdvision train masks`, too. Raises CdvisionError where it is of
+    another network.
     """
 
     name = "receiver"
@@ -52,7 +44,7 @@ class ReceiverStage(DistilledStage):
         self.start, self.masks = start, fill_small(self.model, start)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith(tuple(RATES)))
-        groups = group_by_rate(self.model, _rate)
+        groups = group_by_rate(self.model, lambda name: factor_of(name, RATES))
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12, fused=True)
 
     def begin(self, rng: np.random.Generator) -> None:
@@ -61,13 +53,10 @@ class ReceiverStage(DistilledStage):
         self.average.restart(self.model)
 
     def result(self) -> nn.Module:
-        """Return the averaged model, with the mask branch that the start had.
-
-        The branch was trained on the features of the receiver as it was, so `cdvision train masks`
-        should follow.
-        """
+        """Return the averaged model, with the mask branch that the start had."""
         if not self.masks:
             return self.average.network
+        # The branch has learned from the old features: `cdvision train masks` should follow.
         whole = copy.deepcopy(self.average.network)
         whole.add_masks()
         whole.load_state_dict({**whole.state_dict(), **self.masks})
@@ -88,7 +77,3 @@ def draw_quality(size: int, rng: np.random.Generator) -> Tensor:
     """Draw (size,) int64 qualities, 0 to 7, by their shares."""
     shares = np.array(QUALITY_SHARES) / sum(QUALITY_SHARES)
     return torch.from_numpy(rng.choice(len(shares), size=size, p=shares))
-
-
-def _rate(name: str) -> float:
-    return next(rate for part, rate in RATES.items() if name.startswith(part))
