@@ -27,9 +27,9 @@ from cdvision.export.bundle_install import (
     InstallOptions,
     write_install,
 )
+from cdvision.export.export_run import ExportReport
 from cdvision.export.partial_package import write_receiver_package, write_sender_package
 from cdvision.export.recorded_inputs import drawn_photos
-from cdvision.export.report import ExportReport
 from cdvision.export.tensorrt_builder import TensorrtOptions, write_tensorrt
 from cdvision.model import Model
 from cdvision.photo import ImageLike
@@ -57,7 +57,7 @@ def write_receiver_bundle(
         options: of the graphs for TensorRT; the package's own graphs stay as they are.
         photos: become the streams of the smoke test; three drawn pictures where empty.
         calibration: photos that set the ranges of INT8.
-        install: the wheel, and whether the bundle installs without a network.
+        install: how pip installs it.
 
     Raises:
         ModelError: the model has no encoder, or a graph loses too much.
@@ -65,8 +65,8 @@ def write_receiver_bundle(
     """
     receiver = Model(write_receiver_package(model.package, folder / MODEL))
     streams = write_streams(model, photos or drawn_photos(), folder / STREAMS)
-    answers = expected_answers(receiver, streams)
-    _write(folder / "expected.json", json.dumps(answers, indent=1, ensure_ascii=False))
+    answers = json.dumps(expected_answers(receiver, streams), indent=1, ensure_ascii=False)
+    (folder / "expected.json").write_text(answers + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         graphs = write_tensorrt(
             receiver,
@@ -78,20 +78,15 @@ def write_receiver_bundle(
         )
     shutil.copyfile(CODE / "bundle_check.py", folder / "smoke_test.py")
     write_install(folder, install, ENGINE_REQUIREMENTS)
-    _write_readme(folder, "receiver_readme.md", model.name, options.precision)
-    placed = [replace(graph, file=f"{GRAPHS}/{graph.file}") for graph in graphs.graphs]
-    return _report(replace(graphs, target="jetson", graphs=tuple(placed), folder=folder))
+    placed = tuple(replace(graph, file=f"{GRAPHS}/{graph.file}") for graph in graphs.graphs)
+    report = replace(graphs, target="jetson", graphs=placed, folder=folder)
+    return _finished(report, "receiver_readme.md")
 
 
 def write_sender_bundle(
     model: Model, folder: Path, *, install: InstallOptions = MADE_HERE
 ) -> ExportReport:
-    """Write everything that a camera's side needs to encode.
-
-    Args:
-        model: a whole model, on any engine.
-        folder: made where missing.
-        install: the wheel, and whether the bundle installs without a network.
+    """Write everything that a camera's side needs to encode; arguments as for a receiver.
 
     Raises:
         ModelError: the model has no encoder.
@@ -100,11 +95,10 @@ def write_sender_bundle(
     write_sender_package(model.package, folder / MODEL)
     shutil.copyfile(CODE / "bundle_send.py", folder / "send.py")
     write_install(folder, install)
-    _write_readme(folder, "sender_readme.md", model.name, "as in the package")
     report = ExportReport(
         model.name, "sender", "as in the package", "none: the package's own graph", 0, (), folder
     )
-    return _report(report)
+    return _finished(report, "sender_readme.md")
 
 
 def write_streams(
@@ -125,18 +119,19 @@ def expected_answers(model: Model, streams: Sequence[Path]) -> dict[str, Any]:
     records = []
     for path in streams:
         stream = model.open(path.read_bytes())
-        record: dict[str, Any] = {"file": path.name, "latents_sha256": latents_sha256(stream)}
-        record["answers"] = {
+        answers = {
             task.name: stream.ask(task.name, **task.taken_from(CHECKED)).to_rows()
             for task in answered_by(model.card.tasks)
             if task.in_tables
         }
-        records.append(record)
+        latents = latents_sha256(stream)
+        records.append({"file": path.name, "latents_sha256": latents, "answers": answers})
     return {"model": model.name, "options": CHECKED, "streams": records}
 
 
 def _calibration_streams(model: Model, photos: Sequence[ImageLike], folder: Path) -> list[Path]:
-    """Encode each photo at the smallest, the usual and the largest rate: all ranges of values."""
+    """Encode each photo at the smallest, the usual and the largest rate."""
+    # As ``record_inputs`` does with photos: here a receiver takes streams, and cannot encode.
     qualities = sorted({1, model.card.default_quality, model.card.qualities})
     return [
         path
@@ -145,18 +140,10 @@ def _calibration_streams(model: Model, photos: Sequence[ImageLike], folder: Path
     ]
 
 
-def _write_readme(folder: Path, readme: str, name: str, precision: str) -> None:
+def _finished(report: ExportReport, readme: str) -> ExportReport:
+    """Write a bundle's ``README.md``, and ``report.json`` with the size of the whole."""
     template = Template((CODE / readme).read_text(encoding="utf-8"))
-    _write(folder / "README.md", template.substitute(model=name, precision=precision))
-
-
-def _report(report: ExportReport) -> ExportReport:
-    """Add the size of the whole bundle, and write ``report.json``."""
+    text = template.substitute(model=report.model, precision=report.precision)
+    (report.folder / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in report.folder.rglob("*") if path.is_file())
-    noted = replace(report, notes={**report.notes, "bundle_bytes": size})
-    noted.write()
-    return noted
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    return replace(report, notes={**report.notes, "bundle_bytes": size}).write()

@@ -61,6 +61,7 @@ def faults_of(stream: cdvision.Stream, record: Row, options: Mapping[str, Any]) 
     for name, expected in record["answers"].items():
         asked = find_task(name).taken_from(options)
         found = stream.ask(name, **asked).to_rows()
+        # A weaker entry may come or go: the other side's confidence may lie below the least one.
         clear = asked.get("confidence", 0.0) + CONFIDENCE
         faults += [f"missing {one}" for one in unmatched(expected, found, clear)]
         faults += [f"unexpected {one}" for one in unmatched(found, expected, clear)]
@@ -78,27 +79,24 @@ def unmatched(rows: Sequence[Row], others: Sequence[Row], clear: float) -> list[
     return [
         ", ".join(f"{name} {value}" for name, value in row.items() if name not in UNTOLD)
         for row in rows
-        if weight(row) >= clear and not any(alike(row, other) for other in others)
+        # An entry that says nothing of how sure it is, is sure.
+        if row.get("confidence", row.get("probability", 1.0)) >= clear
+        and not any(alike(row, other) for other in others)
     ]
 
 
-def weight(row: Row) -> float:
-    """How sure an answer is of an entry; one that says nothing of it is sure."""
-    sure: float = row.get("confidence", row.get("probability", 1.0))
-    return sure
-
-
 def alike(a: Row, b: Row) -> bool:
-    """Whether two entries are one, as far as float arithmetic can tell."""
-    return all(same(a[name], b[name]) for name in a if name not in UNTOLD)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Compare texts and whole numbers to the last, shares and pixels with some tolerance."""
-    if not isinstance(a, float):
-        return bool(a == b)
-    # A share is at most 1; a side of a box is in pixels, and hardly ever within the first.
-    return bool(abs(a - b) <= (CONFIDENCE if max(abs(a), abs(b)) <= 1 else PIXELS))
+    """Say whether two entries are one: texts and whole numbers equal, shares and pixels close."""
+    for name in a.keys() - {*UNTOLD}:
+        if not isinstance(a[name], float):
+            if a[name] != b[name]:
+                return False
+            continue
+        # A share is at most 1; a side of a box is in pixels, and hardly ever within the first.
+        tolerance = CONFIDENCE if max(abs(a[name]), abs(b[name])) <= 1 else PIXELS
+        if not abs(a[name] - b[name]) <= tolerance:  # NaN is close to nothing
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ class InstallOptions:
 
     Attributes:
         wheel: cdvision's wheel for the target; where None, pip makes one here.
-        offline: version of the target's Python, such as ``"3.12"``, for a bundle that holds every
-            wheel for Linux on aarch64; where None, the target's pip asks an index.
+        offline: version of the target's Python, such as ``"3.12"``, for a bundle with every wheel
+            for Linux on aarch64; where None, the target's pip asks an index.
     """
 
     wheel: Path | None = None
@@ -49,14 +49,15 @@ def write_install(folder: Path, options: InstallOptions, extra: Sequence[str] = 
 
     Args:
         folder: of the bundle; made where missing.
-        options: what the user asked for.
+        options: the wheel, and whether the target has a network.
         extra: packages of ``requirements-engines.txt``; no such file where empty.
 
     Raises:
         CdvisionError: pip makes or finds no wheel.
     """
     wheel = write_wheel(folder, options.wheel)
-    base, whole = (installed_pins([*base_requirements(), *names]) for names in ((), extra))
+    needed = _needed(metadata.distribution("cdvision"))
+    base, whole = installed_pins(needed), installed_pins([*needed, *extra])
     source = []
     if options.offline is not None:
         download_wheels(folder / WHEELS, whole, options.offline)
@@ -123,18 +124,14 @@ def _without_models(source: Path, target: Path) -> Path:
 
 
 def installed_pins(names: Sequence[str]) -> list[str]:
-    """Pin packages, and all that they need, to the versions installed here: ``numpy==2.4.6``.
-
-    Args:
-        names: of packages; what is not installed is for other systems, and left out.
-    """
+    """Pin packages, and all that they need, to the versions installed here: ``numpy==2.4.6``."""
     found: dict[str, str] = {}
     waiting = [*names]
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()  # the index's spelling
         try:
             about = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
+        except metadata.PackageNotFoundError:  # for other systems
             continue
         if name not in found:
             found[name] = about.version
@@ -142,24 +139,15 @@ def installed_pins(names: Sequence[str]) -> list[str]:
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 
-def base_requirements() -> list[str]:
-    """Return the names of the packages that the base install of cdvision needs."""
-    return _needed(metadata.distribution("cdvision"))
-
-
 def _needed(about: metadata.Distribution) -> list[str]:
     """Names of what a package needs without extras; their markers are left out of account."""
+    # "name[extra]>=1; marker": only the marker says that an extra asks for it.
     texts = [text for text in about.requires or () if "extra" not in text.partition(";")[2]]
     return [found[0] for text in texts if (found := re.match(r"[\w.-]+", text))]
 
 
 def download_wheels(folder: Path, requirements: Sequence[str], python: str) -> None:
-    """Download the wheels of requirements, and of what they need, for Linux on aarch64.
-
-    Args:
-        folder: of the wheels; made where missing.
-        requirements: in pip's notation.
-        python: version of the target's Python, such as ``"3.12"``.
+    """Download the wheels of requirements, and of what they need, for a Python on aarch64.
 
     Raises:
         CdvisionError: a package has no such wheel, or the index does not answer.

@@ -1,20 +1,16 @@
 """What goes into and comes out of each dense graph: axes and meanings, from the card alone.
 
-No PyTorch is needed: the card knows channels and strides, the graph file knows what is fixed.
 Axes have one vocabulary: ``batch``, ``regions``, ``height`` and ``width`` in pixels of the network
 input, ``h16`` or ``w16`` for that side over 16, rounded up.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from cdvision.package.card import ModelCard, TailSpec
+from cdvision.package.card import ModelCard
 
 Axes = tuple[str | int, ...]
-_STRIDED = re.compile(r"([hw])(\d+)")
 
 MEANINGS = {
     "image": "picture of the network input's size, RGB, 0 to 255",
@@ -57,15 +53,12 @@ def tail_of(graph: str) -> str | None:
 
 
 def named_axes(card: ModelCard, graph: str, name: str, found: Sequence[str | int]) -> Axes:
-    """Name the dynamic axes of an input or output.
+    """Name the dynamic axes of a graph's input or output.
 
-    Args:
-        card: of the model.
-        graph: name of the graph, such as ``"encoder"`` or ``"answer.mobilenet_v2"``.
-        name: of the input or output.
-        found: its axes in the graph's file: integers where fixed, any text where dynamic.
+    ``found`` are its axes in the graph's file: integers where fixed, any text where dynamic.
     """
     known = _known_axes(card, graph).get(name, ())
+    # Heads behind proposals take regions of one picture: their first axis is no batch.
     first = "regions" if graph.startswith(("box.", "mask.")) else "batch"
     names = [*known] if len(known) == len(found) else [first]
     names += [f"{name}_axis{place}" for place in range(len(names), len(found))]
@@ -81,37 +74,10 @@ def _known_axes(card: ModelCard, graph: str) -> Mapping[str, tuple[str, ...]]:
             axes[name] = ("batch", "channels", f"h{spec.stride}", f"w{spec.stride}")
     tail = card.tails.get(tail_of(graph) or "")
     if tail is not None:
-        stride, windows = tail.features.stride, _window_stride(tail)
+        stride = tail.features.stride
+        # A classifier weighs the cells of the map that it pools, finer than its features may be.
+        windows = tail.settings.get("pool_stride", stride)
         axes["features"] = ("batch", "channels", f"h{stride}", f"w{stride}")
         axes["rows"] = ("batch", "cells", f"h{windows}")
         axes["columns"] = ("batch", "cells", f"w{windows}")
     return axes
-
-
-def _window_stride(tail: TailSpec) -> Any:
-    return tail.settings.get("pool_stride", tail.features.stride)
-
-
-def concrete_shape(
-    axes: Axes, *, batch: int, height: int, width: int, regions: int = 1
-) -> tuple[int, ...]:
-    """Shape of an input for a batch of network inputs.
-
-    >>> concrete_shape(("batch", 128, "h16", "w16"), batch=2, height=416, width=320)
-    (2, 128, 26, 20)
-
-    Raises:
-        ValueError: an axis that is no function of these numbers.
-    """
-    sizes = {"batch": batch, "height": height, "width": width, "regions": regions}
-    return tuple(axis if isinstance(axis, int) else _size(axis, sizes) for axis in axes)
-
-
-def _size(axis: str, sizes: Mapping[str, int]) -> int:
-    if axis in sizes:
-        return sizes[axis]
-    match = _STRIDED.fullmatch(axis)
-    if match is None:
-        raise ValueError(f"expected an axis such as batch, height or h16, found {axis!r}")
-    side = sizes["height"] if match[1] == "h" else sizes["width"]
-    return -(-side // int(match[2]))

@@ -1,13 +1,13 @@
 """A graph that computes in float16 where that is safe: what a strongly typed engine needs.
 
-TensorRT 11 takes every type from the graph and chooses none itself. So the layers with learned
-weights, and what only passes their values on, become float16 here; the rest stays float32: the
-integer hyper-decoder (exact up to 2^24, which float16 does not hold), rounding, norms,
-exponentials, and everything that graphs take and return. In an INT8 graph the quantised layers
-stay as they are (their weights come from a DequantizeLinear), and the heads become float16.
+The layers with learned weights, and what only passes their values on, become float16 here. The rest
+stays float32: the integer hyper-decoder (exact up to 2^24, which float16 does not hold), rounding,
+norms, exponentials, the quantised layers of INT8, and everything that graphs take and return.
 """
 
 from __future__ import annotations
+
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -26,8 +26,7 @@ LARGEST = 65504.0  # of float16: a larger weight would become infinite
 
 def half_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a stand-alone float32 or INT8 graph that computes in float16."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     _Halver(copy).rewrite()
     drop_unused(copy)
     return copy
@@ -46,6 +45,7 @@ class _Halver:
 
     def rewrite(self) -> None:
         """Rewrite all nodes in place."""
+        # In the order of computation, so that the forms of a node's inputs are known by then.
         for node in list(self._graph.node):
             if self._is_half(node):
                 self._halve(node)
@@ -84,6 +84,7 @@ class _Halver:
                 node.input[place] = self._half(name)
         for place, name in enumerate(node.output):
             node.output[place] = f"{name}.half"
+            # No Cast yet: where every reader is a float16 node, none is needed.
             self._halves[name] = self._pending[name] = f"{name}.half"
         self._nodes.append(node)
 

@@ -4,28 +4,25 @@
 
     package ─ stand-alone graph ─ (quantise) ─ check ─ write ─ parity ─ model.json, report.json
 
-The folder is a model package again: `cdvision.load(DIR)` answers from the exported graphs, and
-`cdvision eval --model DIR` measures them.
-
-Starts from the package's ONNX files, not from a trace: PyTorch only serves as the reference, where
-it is installed.
+The folder is a model package again: `cdvision.load(DIR)` answers from the exported graphs. PyTorch
+only serves as the reference, where it is installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from cdvision.engines import OpenGraph
+from cdvision.engines.onnx_engine import OnnxGraph
 from cdvision.errors import ModelError
-from cdvision.export.export_run import ExportRun
-from cdvision.export.parity import OnnxGraph, paired_milliseconds
+from cdvision.export.export_run import ExportReport, ExportRun, GraphReport
+from cdvision.export.parity import paired_milliseconds
 from cdvision.export.partial_package import copy_tables, write_card
 from cdvision.export.quantise import quantisable_nodes, quantised_graph
-from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names, opset_of, standalone_graph
 from cdvision.model import Model
 from cdvision.photo import ImageLike
@@ -62,17 +59,11 @@ def write_onnx(
     # The card's figures were measured in float: INT8 has to be measured again.
     measured = () if precision == "int8" else model.card.metrics
     write_card(replace(model.card, metrics=measured), folder, files)
-    return run.write_report("onnx", reports, folder)
+    return run.report("onnx", reports, folder).write()
 
 
 def export_graph_file(run: ExportRun, graph: str, path: Path, folder: Path) -> GraphReport:
-    """Write one graph, compare it with the reference and time it.
-
-    Args:
-        run: the model, the precision and the reference.
-        graph: name of the graph.
-        path: of the file, below ``folder``.
-        folder: of the report.
+    """Write one graph below the report's folder, compare it with the reference and time it.
 
     Raises:
         ModelError: it differs by too much; the file is removed.
@@ -82,16 +73,15 @@ def export_graph_file(run: ExportRun, graph: str, path: Path, folder: Path) -> G
     notes: dict[str, object] = {}
     candidates: dict[str, OpenGraph] = {}
     if precision == "int8":
+        # Timed in the same rounds: only so do the times of float and INT8 compare.
         candidates["fp32"] = OnnxGraph(proto.SerializeToString())
         layers = len(quantisable_nodes(proto))
         notes = {"quantised_layers": layers, "fp32_bytes": proto.ByteSize()}
         proto = quantised_graph(proto, run.calibration.get(graph, ()))
     write_graph(proto, path)
     candidates[precision] = OnnxGraph(str(path))
-    return graph_report(
-        proto,
-        path,
-        folder,
+    return replace(
+        graph_report(proto, path, folder),
         parity=run.compare_file(graph, path, candidates[precision]),
         milliseconds=paired_milliseconds(candidates, run.recorded.get(graph, [])),
         notes=notes,
@@ -110,20 +100,18 @@ def write_graph(proto: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def graph_report(proto: onnx.ModelProto, path: Path, folder: Path, **fields: object) -> GraphReport:
-    """Describe a written graph from its own metadata; ``fields`` are those of ``GraphReport``."""
+def graph_report(proto: onnx.ModelProto, path: Path, folder: Path) -> GraphReport:
+    """Describe a written graph from its own metadata; nothing is compared yet."""
     described = {prop.key: prop.value for prop in proto.metadata_props}
-    report: Callable[..., GraphReport] = GraphReport
-    return report(
+    inputs, outputs = (
+        {k.removeprefix(kind): text for k, text in described.items() if k.startswith(kind)}
+        for kind in ("input.", "output.")
+    )
+    return GraphReport(
         graph=described["cdvision.graph"],
         file=str(path.relative_to(folder)),
         bytes=path.stat().st_size,
         opset=opset_of(proto),
-        inputs=_values(described, "input."),
-        outputs=_values(described, "output."),
-        **fields,
+        inputs=inputs,
+        outputs=outputs,
     )
-
-
-def _values(described: Mapping[str, str], prefix: str) -> dict[str, str]:
-    return {k.removeprefix(prefix): v for k, v in described.items() if k.startswith(prefix)}

@@ -1,7 +1,4 @@
-"""Writes the dense graphs of a network as ONNX, with the weights in one shared safetensors file.
-
-How the graphs point into that file is told in ``shared_weights.py``.
-"""
+"""Writes the dense graphs of a network as ONNX, with the weights in one shared safetensors file."""
 
 from __future__ import annotations
 
@@ -40,14 +37,23 @@ def export_graph(graph: Graph, path: Path, weights: Path) -> onnx.ModelProto:
 
 def _traced(graph: Graph, shared: set[str]) -> onnx.ModelProto:
     height, width = EXPORT_SIZE
+    # Two of a batch: the exporter takes an axis of 1 for fixed.
     arrays = example_inputs(graph, height=height, width=width, batch=2)
+    dynamic = [
+        {
+            place: torch.export.Dim.DYNAMIC
+            for place, axis in enumerate(axes)
+            if isinstance(axis, str)
+        }
+        for axes in graph.inputs.values()
+    ]
     program = torch.onnx.export(
         _Named(graph.module),
         tuple(torch.from_numpy(arrays[name]) for name in graph.inputs),
         dynamo=True,
         input_names=list(graph.inputs),
         output_names=list(graph.outputs),
-        dynamic_shapes=(tuple(_dynamic(axes) for axes in graph.inputs.values()),),
+        dynamic_shapes=(tuple(dynamic),),
         opset_version=OPSET,
         optimize=False,
         verbose=False,
@@ -59,13 +65,11 @@ def _traced(graph: Graph, shared: set[str]) -> onnx.ModelProto:
 
 
 def _simplify(model: ir.Model, shared: set[str]) -> None:
-    """Fold what is constant, but nothing that holds a shared weight.
+    """Fold what is constant, but nothing that holds a shared weight."""
 
-    The exporter leaves the limits of a ReLU6 behind a CastLike that no CPU kernel folds, and lists
-    behind SplitToSequence. Engines then neither fuse the one nor plan memory over the other: ONNX
-    Runtime needed 30 ms for `small`'s encoder where 18 are enough.
-    """
-
+    # The exporter leaves the limits of a ReLU6 behind a CastLike that no CPU kernel folds, and
+    # lists behind SplitToSequence. Engines then neither fuse the one nor plan memory over the
+    # other: ONNX Runtime needed 30 ms for `small`'s encoder where 18 are enough.
     def touches_no_weight(node: ir.Node) -> bool | None:
         names = {(value.name or "").removeprefix(PREFIX) for value in node.inputs if value}
         return False if names & shared else None
@@ -87,15 +91,10 @@ class _Named(nn.Module):
         return outputs
 
 
-def _dynamic(axes: tuple[str | int, ...]) -> dict[int, object]:
-    return {
-        place: torch.export.Dim.DYNAMIC for place, axis in enumerate(axes) if isinstance(axis, str)
-    }
-
-
 def _share_weights(model: onnx.ModelProto, weights: Path) -> None:
     """Replace every parameter by a pointer into the safetensors file and a Cast."""
-    places, casts = weight_places(weights), []
+    places = weight_places(weights)
+    casts = []
     for tensor in model.graph.initializer:
         place = places.get(tensor.name.removeprefix(PREFIX))
         if place is None:
@@ -105,6 +104,7 @@ def _share_weights(model: onnx.ModelProto, weights: Path) -> None:
         name = tensor.name
         casts.append(helper.make_node("Cast", [f"{name}{HALF}"], [name], to=TensorProto.FLOAT))
         tensor.CopyFrom(external_tensor(f"{name}{HALF}", weights.name, place))
+    # In front: a graph's nodes stand in the order of computation.
     for position, node in enumerate(casts):
         model.graph.node.insert(position, node)
 

@@ -5,11 +5,8 @@
     package ─┬─ sender:   encoder descriptor
              └─ receiver: tap.* answer.* base.* segment.* box.* mask.*
 
-Each part has tables and names too, and the weights of its own graphs.
-
-A part is a package like any other, loaded by its folder: the graphs are the same byte for byte but
-for the places of their weights, so its answers are the whole package's. It serves ONNX Runtime and
-TensorRT; PyTorch wants the whole.
+A part has tables, names and the weights of its own graphs. It is a package like any other, for ONNX
+Runtime and TensorRT: its graphs are the whole package's but for the places of their weights.
 """
 
 from __future__ import annotations
@@ -74,12 +71,13 @@ def _write_part(package: ModelPackage, folder: Path, graphs: Sequence[str]) -> M
     files = copy_tables(package, folder)
     paths = [Path(shutil.copy(package.graph_path(graph), folder)) for graph in graphs]
     models = [onnx.load(path, load_external_data=False) for path in paths]
-    names = {name for model in models for name in shared_names(model)}
+    names = set().union(*map(shared_names, models))
     if names:
-        _write_weights(package, folder / PART_WEIGHTS_FILE, names)
-        files.append(PART_WEIGHTS_FILE)
+        weights = folder / PART_WEIGHTS_FILE
+        _write_weights(package, weights, names)
+        files.append(weights.name)
         for path in paths:
-            repoint_weights(path, folder / PART_WEIGHTS_FILE)
+            repoint_weights(path, weights)
     write_card(package.card, folder, [*files, *(path.name for path in paths)])
     return load_package(folder)
 
@@ -88,4 +86,5 @@ def _write_weights(package: ModelPackage, path: Path, names: set[str]) -> None:
     stored = [WEIGHTS_FILE, PART_WEIGHTS_FILE]  # a part can be cut again
     source = next(name for name in stored if name in package.card.files)
     with safe_open(package.folder / source, framework="numpy") as tensors:
+        # Sorted: sets have no order, and the same package must give the same bytes.
         save_file({name: tensors.get_tensor(name) for name in sorted(names)}, path)

@@ -1,9 +1,7 @@
 """INT8 graphs in QDQ form, by ONNX Runtime's static quantisation with calibration photos.
 
-Weights per output channel and symmetric, activations symmetric. In float stay: the layers behind
-the last feature map (a dense head's logits span ranges that 256 steps do not hold), the front of
-a sender, and the integer hyper-decoder, which computes exactly already and decides which symbols
-are skipped.
+Weights per output channel and symmetric, activations symmetric. In float stay: heads, the front of
+a sender, and the integer hyper-decoder, which computes exactly already.
 
 Source: quantise-dequantise pairs, Jacob et al., "Quantization and training of neural networks for
 efficient integer-arithmetic-only inference", CVPR 2018.
@@ -22,12 +20,12 @@ import onnx
 from onnx import helper
 
 from cdvision.errors import CdvisionError, ModelError
-from cdvision.export.parity import spread
-from cdvision.export.recorded_inputs import Inputs
+from cdvision.export.recorded_inputs import Inputs, spread
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
-# Parts of parameter names that mark a layer behind the last feature map, or a sender's front: its
-# rounding noise is coded like detail, with every bit of it. An INT8 front cost `small` 0.08 of AP.
+# Parts of parameter names that mark a layer behind the last feature map (a dense head's logits span
+# ranges that 256 steps do not hold), or a sender's front: its rounding noise is coded like detail,
+# with every bit of it. An INT8 front cost `small` 0.08 of AP.
 FLOATING = (".head.", ".classifier.", ".roi_heads.", ".rpn.", ".encoder.front.")
 PARAMETERS = "network."  # begins the name of every weight that a network learned
 # Layers between two quantised ones that keep integers as they are, so that no pair of
@@ -59,8 +57,7 @@ def quantised_graph(
     if not nodes:
         return model
     try:
-        chosen = spread(runs, CALIBRATION_RUNS)
-        quantised = _quantised(model, chosen, nodes, for_tensorrt=for_tensorrt)
+        quantised = _quantised(model, spread(runs, CALIBRATION_RUNS), nodes, for_tensorrt)
     except Exception as error:  # the quantiser raises ValueError, RuntimeError and protobuf's own
         raise ModelError(f"{model.doc_string}: INT8 quantisation failed ({error})") from error
     helper.set_model_props(quantised, {prop.key: prop.value for prop in model.metadata_props})
@@ -73,21 +70,19 @@ def quantisable_nodes(model: onnx.ModelProto) -> list[str]:
     return [
         node.name
         for node in model.graph.node
-        if node.op_type in WEIGHTED and _is_body(node.input[1])
+        if node.op_type in WEIGHTED
+        and node.input[1].startswith(PARAMETERS)
+        and not any(part in node.input[1] for part in FLOATING)
     ]
 
 
-def _is_body(weight: str) -> bool:
-    return weight.startswith(PARAMETERS) and not any(part in weight for part in FLOATING)
-
-
 def _quantised(
-    model: onnx.ModelProto, runs: Sequence[Inputs], nodes: list[str], *, for_tensorrt: bool
+    model: onnx.ModelProto, runs: Sequence[Inputs], nodes: list[str], for_tensorrt: bool
 ) -> onnx.ModelProto:
     from onnxruntime import quantization as q
 
-    passing = [] if for_tensorrt else _between(model, set(nodes))
-    chosen = {*nodes, *passing}
+    chosen = {*nodes, *([] if for_tensorrt else _between(model, set(nodes)))}
+    kinds = {node.op_type for node in model.graph.node if node.name in chosen}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(source))
@@ -100,9 +95,7 @@ def _quantised(
                 str(target),
                 SimpleNamespace(get_next=partial(next, map(dict, runs), None)),
                 quant_format=q.QuantFormat.QDQ,
-                op_types_to_quantize=sorted(
-                    {n.op_type for n in model.graph.node if n.name in chosen}
-                ),
+                op_types_to_quantize=sorted(kinds),
                 nodes_to_quantize=sorted(chosen),
                 per_channel=True,  # channels' weights differ by 100 times: one scale erases some
                 activation_type=q.QuantType.QInt8,

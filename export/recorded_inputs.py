@@ -1,14 +1,10 @@
-"""What the graphs of a model really receive: recorded while it encodes and answers photos.
-
-Parity, calibration and timing want real inputs for every graph, down to a mask head's pooled
-regions. Rather than rebuild them by hand, the model works as always and a witness notes them down.
-"""
+"""What the graphs of a model really receive: recorded while it encodes and answers photos."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +22,11 @@ Inputs = Mapping[str, NDArray[Any]]
 Recorded = dict[str, list[Inputs]]
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
 STREAM_SUFFIX = ".cdv"
+Item = TypeVar("Item")
 
 
 class RecordingEngine:
-    """Passes every run on to another engine and keeps its inputs."""
+    """Passes every run on to another engine and keeps its inputs, down to a mask head's regions."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -48,54 +45,48 @@ def record_inputs(
 
     Args:
         model: on any engine; it is left as it was.
-        photos: paths, bytes, PIL images or arrays; a path that ends in ``.cdv`` is a stream, all
-            that a receiver without the encoder can take.
+        photos: paths, bytes, PIL images or arrays; a path that ends in ``.cdv`` is a stream.
         qualities: at which each photo is encoded; the smallest, the default and the largest
-            where None, so that calibration sees every range of values.
+            where None.
     """
     card = model.card
+    # Latents are larger at a higher rate: calibration must see every range of values.
     chosen = qualities or sorted({1, card.default_quality, card.qualities})
     engine, recorder = model.engine, RecordingEngine(model.engine)
     model.engine = recorder
     try:
         for photo in photos:
-            for bits in _streams_of(model, photo, chosen):
-                _ask_everything(model, bits)
+            if isinstance(photo, Path) and photo.suffix.lower() == STREAM_SUFFIX:
+                _ask_everything(model, photo.read_bytes())
+                continue
+            for quality in chosen:
+                _ask_everything(model, model.encode(photo, quality))
     finally:
         model.engine = engine
     return recorder.recorded
-
-
-def _streams_of(model: Model, photo: ImageLike, qualities: Sequence[int]) -> Iterator[bytes]:
-    if isinstance(photo, Path) and photo.suffix.lower() == STREAM_SUFFIX:
-        yield photo.read_bytes()
-        return
-    for quality in qualities:
-        yield model.encode(photo, quality)
 
 
 def _ask_everything(model: Model, bits: bytes) -> None:
     stream = model.open(bits)
     for name in model.card.tails:
         stream.features(name)
-        if f"answer.{name}.onnx" in model.card.files:  # the tap of a user's network may end there
-            stream.dense(name)
-            _ask_base(model, f"answer.{name}", stream.graph_inputs(name))
+        graph = f"answer.{name}"
+        if f"{graph}.onnx" not in model.card.files:  # the tap of a user's network may end there
+            continue
+        stream.dense(name)
+        inputs = stream.graph_inputs(name)
+        if LAYER_COUNT in inputs:
+            # As if the base layer alone had arrived: a graph of its own may answer from it.
+            alone = {**inputs, LAYER_COUNT: np.ones_like(inputs[LAYER_COUNT])}
+            chosen, taken = cheapest_graph(model.card, graph, alone)
+            if chosen != graph:
+                model.engine.run(chosen, taken)
     for task in model.card.tasks:  # masks, and the heads behind proposals
         stream.ask(task, **find_task(task).thorough)
 
 
-def _ask_base(model: Model, graph: str, inputs: Arrays) -> None:
-    """Run the graph that answers where a stream's base layer alone has arrived, if there is one."""
-    if LAYER_COUNT in inputs:
-        alone = {**inputs, LAYER_COUNT: np.ones_like(inputs[LAYER_COUNT])}
-        chosen, taken = cheapest_graph(model.card, graph, alone)
-        if chosen != graph:
-            model.engine.run(chosen, taken)
-
-
 def photos_in(folder: Path, most: int | None = None) -> list[Path]:
-    """Photos and streams below a folder, by name, spread evenly if there are more than ``most``.
+    """Find photos and streams below a folder, by name; ``most`` of them, evenly spread.
 
     Raises:
         CdvisionError: there is none.
@@ -105,18 +96,24 @@ def photos_in(folder: Path, most: int | None = None) -> list[Path]:
     if not found:
         kinds = ", ".join(suffixes)
         raise CdvisionError(f"{folder} holds no photo: expected files that end in {kinds}")
-    count = len(found) if most is None else min(most, len(found))
-    return [found[number * len(found) // count] for number in range(count)]
+    return found if most is None else spread(found, most)
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many items, spread evenly over all."""
+    count = min(len(items), most)
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def drawn_photos() -> list[NDArray[np.uint8]]:
-    """Smooth drawn pictures of three shapes, for a run without photos: enough to compare engines.
+    """Draw smooth pictures of three shapes, to compare engines where there is no photo.
 
     Not for calibration: they have none of the ranges of real photos.
     """
     pictures = []
     for number, (height, width) in enumerate(((224, 288), (288, 224), (256, 256))):
         rows, columns = np.mgrid[0:height, 0:width] / height
+        # Another frequency and direction in each colour, so that no channel repeats another.
         waves = [np.sin((5 + 4 * k) * rows + (9 - 2 * k) * columns + number) for k in range(3)]
         pictures.append((127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8))
     return pictures

@@ -1,15 +1,13 @@
 """Where the graphs of a package find their weights: as external data in one safetensors file.
 
-The graphs hold no weights: their initialisers point into the file beside them, in half precision,
-and a Cast (folded away when a session opens) makes them float32 again. So one file feeds ONNX
-Runtime and PyTorch, and no weight exists twice.
+Initialisers point into the file beside the graph, in half precision, and a Cast (folded away when a
+session opens) makes them float32 again: one file feeds ONNX Runtime and PyTorch.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,26 +53,20 @@ def external_tensor(name: str, location: str, place: Place) -> TensorProto:
     return tensor
 
 
-def shared_names(model: onnx.ModelProto) -> Iterator[str]:
-    """Yield the names, in the safetensors file, of the weights that a graph points to."""
-    for tensor in _pointers(model):
-        yield _stored_name(tensor)
+def shared_names(model: onnx.ModelProto) -> set[str]:
+    """Return the names, in the safetensors file, of the weights that a graph points to."""
+    return set(_pointers(model))
 
 
 def repoint_weights(path: Path, weights: Path) -> None:
-    """Look every weight of a written graph up again, in a file whose tensors lie elsewhere.
-
-    Args:
-        path: a graph that ``export_graph`` wrote.
-        weights: the safetensors file beside it, which holds the tensors of the graph.
+    """Look every weight of a written graph up again, in a safetensors file laid out otherwise.
 
     Raises:
         ModelError: a tensor is gone, or has another shape.
     """
     model, places = onnx.load(path, load_external_data=False), weight_places(weights)
-    for tensor in _pointers(model):
-        name, expected = _stored_name(tensor), tuple(tensor.dims)
-        place = places.get(name)
+    for name, tensor in _pointers(model).items():
+        expected, place = tuple(tensor.dims), places.get(name)
         if place is None or place.shape != expected:
             found = "none" if place is None else place.shape
             raise ModelError(f"{weights}: expected {name} of shape {expected}, found {found}")
@@ -83,9 +75,9 @@ def repoint_weights(path: Path, weights: Path) -> None:
     onnx.checker.check_model(str(path))
 
 
-def _pointers(model: onnx.ModelProto) -> list[TensorProto]:
-    return [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
-
-
-def _stored_name(tensor: TensorProto) -> str:
-    return str(tensor.name).removeprefix(PREFIX).removesuffix(HALF)
+def _pointers(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    return {
+        str(tensor.name).removeprefix(PREFIX).removesuffix(HALF): tensor
+        for tensor in model.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL
+    }

@@ -1,14 +1,11 @@
 """A package's graph as one ONNX model that needs no file beside it, and no PyTorch to make.
 
-The package keeps the weights of all its graphs in one half-precision file that they share. What
-leaves the package carries its own::
+::
 
     package graph ─ embed weights ─ fold constants ─ cast bytes first ─ name axes ─ describe
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -33,13 +30,10 @@ def graph_names(package: ModelPackage) -> list[str]:
 def standalone_graph(
     package: ModelPackage, graph: str, *, half_weights: bool = False
 ) -> onnx.ModelProto:
-    """Return a graph with its weights inside.
+    """Return a package's graph with its weights inside.
 
-    Args:
-        package: where the graph lies.
-        graph: its name.
-        half_weights: keep weights as float16, each with a Cast to float32 behind it (half the
-            size, the same results); float32 weights otherwise.
+    Weights are float32, or with ``half_weights`` float16, each with a Cast to float32 behind it
+    (half the size, the same results).
 
     Raises:
         ModelError: the package has no such graph, or it cannot be read.
@@ -53,7 +47,12 @@ def standalone_graph(
         fold_constants(model)  # the Cast behind each weight too
     _cast_bytes_first(model)
     _cast_bytes_last(model)
-    _name_axes(model, package, graph)
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        axes = named_axes(package.card, graph, value.name, axes_of(value))
+        for dim, axis in zip(dims, axes, strict=True):
+            if isinstance(axis, str):
+                dim.dim_param = axis
     _describe(model, package, graph)
     return model
 
@@ -67,14 +66,17 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Replace all nodes at once: removing one compares it with every node before it."""
+    """Replace all nodes of a graph."""
+    # At once: removing one compares it with every node before it. And by copies: the nodes given
+    # belong to the list that is emptied.
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
 
 
 def fold_constants(model: onnx.ModelProto) -> None:
-    """Compute what depends on weights alone: engines quantise and fuse only plain weights."""
+    """Compute what depends on weights alone."""
+    # Engines quantise and fuse plain weights only, not what a node makes of them.
     constants = {t.name: t for t in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}  # a node must give them
     kept = []
@@ -117,18 +119,17 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 
 def _cast_bytes_first(model: onnx.ModelProto) -> None:
-    """Make a Cast the only reader of a uint8 input: TensorRT takes bytes there and nowhere else."""
+    """Make a Cast the only reader of a uint8 input."""
+    # TensorRT takes bytes as inputs and outputs of the whole, and in no operator but Cast.
     graph = model.graph
     for value in graph.input:
         if value.type.tensor_type.elem_type != TensorProto.UINT8:
             continue
         name = f"{value.name}.float"
         for node in graph.node:
-            for place, read in enumerate(node.input):
-                if read == value.name:
-                    node.input[place] = name
-        cast = helper.make_node("Cast", [value.name], [name], to=TensorProto.FLOAT)
-        cast.name = f"cast_{value.name}"
+            node.input[:] = [name if read == value.name else read for read in node.input]
+        label = f"cast_{value.name}"
+        cast = helper.make_node("Cast", [value.name], [name], label, to=TensorProto.FLOAT)
         graph.node.insert(0, cast)
 
 
@@ -138,10 +139,10 @@ def _cast_bytes_last(model: onnx.ModelProto) -> None:
     readers = [name for node in model.graph.node for name in node.input]
     for value in model.graph.output:
         last = producers[value.name]
-        cast = producers.get(last.input[0]) if last.op_type == "Transpose" else None
-        if cast is None or cast.op_type != "Cast" or readers.count(cast.output[0]) != 1:
+        if value.type.tensor_type.elem_type != TensorProto.UINT8 or last.op_type != "Transpose":
             continue
-        if value.type.tensor_type.elem_type != TensorProto.UINT8:
+        cast = producers.get(last.input[0])
+        if cast is None or cast.op_type != "Cast" or readers.count(cast.output[0]) != 1:
             continue
         # float -> Cast -> Transpose -> bytes becomes float -> Transpose -> Cast -> bytes.
         last.input[0], last.output[0] = cast.input[0], f"{value.name}.float"
@@ -149,15 +150,6 @@ def _cast_bytes_last(model: onnx.ModelProto) -> None:
         moved = onnx.NodeProto.FromString(cast.SerializeToString())
         model.graph.node.remove(cast)
         model.graph.node.append(moved)  # nothing reads an output: it may come last
-
-
-def _name_axes(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None:
-    for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        axes = named_axes(package.card, graph, value.name, axes_of(value))
-        for dim, axis in zip(dims, axes, strict=True):
-            if isinstance(axis, str):
-                dim.dim_param = axis
 
 
 def axes_of(value: onnx.ValueInfoProto) -> Axes:
@@ -169,6 +161,12 @@ def axes_of(value: onnx.ValueInfoProto) -> Axes:
 def _describe(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None:
     """Record names and meanings in the metadata, where every ONNX viewer shows them."""
     card = package.card
+    values = {}
+    for kind, ends in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in ends:
+            dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+            axes = ", ".join(map(str, axes_of(value)))
+            values[f"{kind}.{value.name}"] = f"{dtype} ({axes}): {meaning(value.name)}"
     model.producer_name, model.producer_version = "cdvision", __version__
     model.doc_string = f"{card.name}: {graph}"
     helper.set_model_props(
@@ -180,17 +178,9 @@ def _describe(model: onnx.ModelProto, package: ModelPackage, graph: str) -> None
             "cdvision.version": __version__,
             "cdvision.licence": card.licence,
             "cdvision.opset": str(opset_of(model)),
-            **dict(_described_values(model)),
+            **values,
         },
     )
-
-
-def _described_values(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
-    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
-        for value in values:
-            dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-            axes = ", ".join(map(str, axes_of(value)))
-            yield f"{kind}.{value.name}", f"{dtype} ({axes}): {meaning(value.name)}"
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -5,8 +5,8 @@
     stand-alone graph ─ precision in its types ─ ONNX file ─┬─ build_engines.sh
                                                            └─ build ─ parity ─ keep or refuse
 
-An engine is kept only when its outputs agree with a reference on real inputs: releases of TensorRT
-have been silently wrong.
+An engine is kept only where its outputs agree with a reference: releases of TensorRT have been
+silently wrong.
 """
 
 from __future__ import annotations
@@ -18,24 +18,21 @@ from pathlib import Path
 
 import onnx
 
+from cdvision.engines.onnx_engine import OnnxGraph
 from cdvision.engines.plan_cache import PlanCache, PlanKey, Profile, covers, model_sha256
-from cdvision.engines.tensorrt_engine import PlanRuntime
+from cdvision.engines.tensorrt_runtime import TensorrtRuntime, tensorrt_installed
 from cdvision.errors import CdvisionError, ModelError
-from cdvision.export.differences import TOLERANCES, check
-from cdvision.export.export_run import ExportRun
+from cdvision.export.export_run import ExportReport, ExportRun, GraphReport
 from cdvision.export.half_precision import half_graph
-from cdvision.export.onnx_artefacts import (
-    graph_report,
-    write_graph,
-)
+from cdvision.export.onnx_artefacts import graph_report, write_graph
 from cdvision.export.parity import (
-    OnnxGraph,
+    TOLERANCES,
+    check,
     largest_differences,
     paired_milliseconds,
 )
 from cdvision.export.quantise import quantised_graph
 from cdvision.export.recorded_inputs import Inputs
-from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names, standalone_graph
 from cdvision.export.tensorrt_operators import unsupported
 from cdvision.export.tensorrt_profiles import ShapeRange
@@ -43,7 +40,6 @@ from cdvision.export.trtexec_script import PlannedBuild, write_script
 from cdvision.model import Model
 from cdvision.photo import ImageLike
 
-WORKSPACE = 2**30  # bytes
 NOT_BUILT = "not built here; the graphs for them were compared in ONNX Runtime"
 
 
@@ -60,7 +56,7 @@ class TensorrtOptions:
 
     precision: str
     shapes: ShapeRange
-    workspace_bytes: int = WORKSPACE
+    workspace_bytes: int = 2**30
 
 
 def typed_graph(
@@ -69,12 +65,13 @@ def typed_graph(
     """Return the graph whose types ask a strongly typed engine for a precision.
 
     Raises:
-        ModelError: an operator or type that TensorRT's parser does not take.
+        ModelError: it has an operator or type that TensorRT's parser does not take.
     """
     proto = standalone_graph(model.package, graph)
     if precision == "fp16":
         proto = half_graph(proto)
     elif precision == "int8":
+        # Half precision after INT8: what quantisation left in float are the heads.
         proto = half_graph(quantised_graph(proto, calibration, for_tensorrt=True))
     faults = unsupported(proto)
     if faults:
@@ -89,7 +86,7 @@ def write_tensorrt(
     *,
     photos: Sequence[ImageLike] = (),
     calibration: Sequence[ImageLike] = (),
-    runtime: PlanRuntime | None = None,
+    runtime: TensorrtRuntime | None = None,
     elsewhere: bool = False,
 ) -> ExportReport:
     """Write typed ONNX files and ``build_engines.sh``; build, check and keep engines where it can.
@@ -98,8 +95,7 @@ def write_tensorrt(
 
     Args:
         model: on any engine.
-        folder: of the ONNX files; the engines lie in it too, and are found there when
-            ``CDVISION_ENGINES`` names it.
+        folder: of ONNX files and engines; ``CDVISION_ENGINES`` may name it.
         options: precision, shapes and memory.
         photos: for parity; three drawn pictures where empty.
         calibration: photos that set the ranges of INT8.
@@ -107,24 +103,17 @@ def write_tensorrt(
         elsewhere: the files are for another machine: build nothing here.
 
     Raises:
-        ModelError: an engine's or a graph's outputs differ from the reference by too much: it is
-            not kept.
+        ModelError: an engine or a graph differs from the reference by too much: it is not kept.
         EngineError: TensorRT cannot build a graph.
     """
-    if runtime is None and not elsewhere:
-        runtime = _found_runtime()
+    if runtime is None and not elsewhere and tensorrt_installed():
+        runtime = TensorrtRuntime()
     run = ExportRun.prepare(model, options.precision, photos, calibration)
     builder = _Builder(run, folder, options, runtime)
     reports = [builder.export(graph) for graph in graph_names(model.package)]
     write_script(folder, builder.planned, workspace_bytes=options.workspace_bytes)
-    notes = {"engines": "built and checked" if runtime else NOT_BUILT}
-    return run.write_report("tensorrt", reports, folder, notes)
-
-
-def _found_runtime() -> PlanRuntime | None:
-    from cdvision.engines.tensorrt_runtime import TensorrtRuntime, tensorrt_installed
-
-    return TensorrtRuntime() if tensorrt_installed() else None
+    engines = "built and checked" if runtime else NOT_BUILT
+    return run.report("tensorrt", reports, folder, engines=engines).write()
 
 
 class _Builder:
@@ -135,11 +124,10 @@ class _Builder:
         run: ExportRun,
         folder: Path,
         options: TensorrtOptions,
-        runtime: PlanRuntime | None,
+        runtime: TensorrtRuntime | None,
     ) -> None:
         self._run, self._folder = run, folder
         self._options, self._runtime = options, runtime
-        self._cache = PlanCache(folder)
         self.planned: list[PlannedBuild] = []
 
     def export(self, graph: str) -> GraphReport:
@@ -149,9 +137,9 @@ class _Builder:
         proto = typed_graph(self._run.model, graph, precision, calibration)
         path = write_graph(proto, self._folder / precision / f"{graph}.onnx")
         profile = self._options.shapes.profile(proto)
-        onnx_file = path.relative_to(self._folder)
+        # A folder of its own: these plans are checked by nobody, and the engine finds none of them.
         plan = Path("trtexec") / f"{graph}-{precision}.plan"
-        self.planned.append(PlannedBuild(onnx_file, plan, profile))
+        self.planned.append(PlannedBuild(path.relative_to(self._folder), plan, profile))
         report = graph_report(proto, path, self._folder)
         if self._runtime is not None:
             return self._build(report, path, profile, self._runtime)
@@ -159,7 +147,7 @@ class _Builder:
         return replace(report, parity=self._run.compare_file(graph, path, OnnxGraph(str(path))))
 
     def _build(
-        self, report: GraphReport, path: Path, profile: Profile, runtime: PlanRuntime
+        self, report: GraphReport, path: Path, profile: Profile, runtime: TensorrtRuntime
     ) -> GraphReport:
         key = PlanKey(
             self._run.model.name,
@@ -170,6 +158,7 @@ class _Builder:
             runtime.compute_capability,
             profile,
         )
+        # Measured times hold for one TensorRT on one kind of GPU, as plans do.
         timing = f"timing-trt{key.tensorrt}-sm{key.compute_capability.replace('.', '')}.cache"
         plan = runtime.build_plan(
             path,
@@ -181,12 +170,14 @@ class _Builder:
         runs = self._runs_within(report.graph, profile)
         # How far INT8 is from float only accuracy tells: its engine must be the graph it is built
         # from. All others must be the package's own graph.
-        int8, package_graph = key.precision == "int8", partial(self._run.reference.run, key.graph)
-        reference = OnnxGraph(str(path)).run if int8 else package_graph
+        if key.precision == "int8":
+            reference = OnnxGraph(str(path)).run
+        else:
+            reference = partial(self._run.reference.run, key.graph)
         parity = largest_differences(engine, reference, runs)
         check(f"{key.model}: {key.graph}", parity, TOLERANCES[key.precision])
         apart = {name: item.relative for name, item in parity.items()}
-        stored = self._cache.store(key, plan, {"largest_differences": apart})
+        stored = PlanCache(self._folder).store(key, plan, {"largest_differences": apart})
         return replace(
             report,
             file=stored.name,

@@ -7,8 +7,7 @@ that we know of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -48,9 +47,10 @@ _TYPES = {
     frozenset({"BOOL"}): "And Not Or Xor",
     frozenset({"INT8", "FLOAT8E4M3FN", "INT4"}): "DequantizeLinear",
 }
+# Operator -> types of its data input. Bytes may only be inputs or outputs of the whole graph.
 DATA_TYPES = {operator: types for types, names in _TYPES.items() for operator in names.split()}
-"""Operator -> types of its data input. Byte tensors may only be inputs or outputs of the whole."""
 
+# Operator -> places of the inputs (axes) that must be constants.
 CONSTANT_INPUTS = {
     "Slice": (3,),
     "Squeeze": (1,),
@@ -58,7 +58,6 @@ CONSTANT_INPUTS = {
     "Pad": (3,),
     **{name: (1,) for name in DATA_TYPES if name.startswith("Reduce")},
 }
-"""Operator -> places of the inputs (axes) that must be constants."""
 
 RESIZE_MODES = {
     "mode": {"nearest", "linear"},
@@ -86,11 +85,11 @@ def unsupported(model: onnx.ModelProto) -> list[str]:
     numbers, constants = value_types(model), {t.name: t for t in model.graph.initializer}
     types = {name: TensorProto.DataType.Name(number) for name, number in numbers.items()}
     found = [] if opset_of(model) in OPSETS else [f"opset {opset_of(model)}: expected {OPSETS}"]
-    for node in model.graph.node:
-        found += [
-            f"{node.op_type} {node.name!r}: {fault}" for fault in _faults(node, types, constants)
-        ]
-    return found
+    return found + [
+        f"{node.op_type} {node.name!r}: {fault}"
+        for node in model.graph.node
+        for fault in _faults(node, types, constants)
+    ]
 
 
 def _faults(node: onnx.NodeProto, types: Mapping[str, str], constants: Constants) -> Iterator[str]:
@@ -104,60 +103,38 @@ def _faults(node: onnx.NodeProto, types: Mapping[str, str], constants: Constants
     for place in CONSTANT_INPUTS.get(node.op_type, ()):
         if len(node.input) > place and node.input[place] not in ("", *constants):
             yield f"input {place} must be a constant"
-    restriction = RESTRICTIONS.get(node.op_type)
-    if restriction is not None:
-        yield from restriction(node, _attributes(node), constants)
+    yield from _restrictions(node, constants)
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-
-def _max_pool(node: onnx.NodeProto, attributes: dict[str, Any], _: Constants) -> Iterator[str]:
-    if len([name for name in node.output if name]) > 1:
-        yield "indices as an output"
-    if set(attributes.get("dilations", [1])) != {1}:
-        yield "dilations"
-    if len(attributes.get("kernel_shape", [])) not in (2, 3):
-        yield "pooling in other than 2 or 3 dimensions"
-
-
-def _layer_norm(node: onnx.NodeProto, _: dict[str, Any], __: Constants) -> Iterator[str]:
-    if len([name for name in node.output if name]) > 1:
-        yield "mean and deviation as outputs"
-
-
-def _top_k(node: onnx.NodeProto, attributes: dict[str, Any], constants: Constants) -> Iterator[str]:
-    if attributes.get("sorted", 1) != 1:
-        yield "results that are not sorted"
-    count = constants.get(node.input[1])
-    if count is not None and numpy_helper.to_array(count).max() > MOST_TOP_K:
-        yield f"more than {MOST_TOP_K} results"
-
-
-def _resize(_: onnx.NodeProto, attributes: dict[str, Any], __: Constants) -> Iterator[str]:
-    for name, allowed in RESIZE_MODES.items():
-        value = attributes.get(name, b"").decode()
-        if value and value not in allowed:
-            yield f"{name}={value}"
-    if attributes.get("antialias", 0):
-        yield "antialiasing"
-
-
-def _zero_point(node: onnx.NodeProto, _: dict[str, Any], constants: Constants) -> Iterator[str]:
-    if len(node.input) < 3:
-        return
-    zero = constants.get(node.input[2])
-    if zero is None or np.any(numpy_helper.to_array(zero)):
-        yield "a zero point other than 0"
-
-
-Restriction = Callable[[onnx.NodeProto, dict[str, Any], Constants], Iterator[str]]
-RESTRICTIONS: Mapping[str, Restriction] = {
-    "MaxPool": _max_pool,
-    "LayerNormalization": _layer_norm,
-    "TopK": _top_k,
-    "Resize": _resize,
-    "QuantizeLinear": _zero_point,
-    "DequantizeLinear": _zero_point,
-}
+def _restrictions(node: onnx.NodeProto, constants: Constants) -> Iterator[str]:
+    """Yield what the list says of single operators, beyond types and constants."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    several_outputs = len([name for name in node.output if name]) > 1
+    match node.op_type:
+        case "MaxPool":
+            if several_outputs:
+                yield "indices as an output"
+            if set(attributes.get("dilations", [1])) != {1}:
+                yield "dilations"
+            if len(attributes.get("kernel_shape", [])) not in (2, 3):
+                yield "pooling in other than 2 or 3 dimensions"
+        case "LayerNormalization" if several_outputs:
+            yield "mean and deviation as outputs"
+        case "TopK":
+            if attributes.get("sorted", 1) != 1:
+                yield "results that are not sorted"
+            count = constants.get(node.input[1])
+            if count is not None and numpy_helper.to_array(count).max() > MOST_TOP_K:
+                yield f"more than {MOST_TOP_K} results"
+        case "Resize":
+            for name, allowed in RESIZE_MODES.items():
+                value = attributes.get(name, b"").decode()
+                if value and value not in allowed:
+                    yield f"{name}={value}"
+            if attributes.get("antialias", 0):
+                yield "antialiasing"
+        case "QuantizeLinear" | "DequantizeLinear" if len(node.input) > 2:
+            # TensorRT computes scale times integer: it has no place for an offset.
+            zero = constants.get(node.input[2])
+            if zero is None or np.any(numpy_helper.to_array(zero)):
+                yield "a zero point other than 0"

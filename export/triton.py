@@ -5,8 +5,7 @@
     STREAM ─ <model>_decode ─▶ <model>_answer_<tail> ─▶ <model>_<task>_write ─ ANSWER
              (Python: tables)   (ONNX Runtime or TensorRT)  (Python: numpy)
 
-One ensemble a task, ``<model>_<task>``, ties the three: bytes of a stream in, JSON out. The answer
-graph's requests are batched by the server, streams of one input size with each other.
+One ensemble a task, ``<model>_<task>``, ties the three: bytes of a stream in, JSON out.
 """
 
 from __future__ import annotations
@@ -16,23 +15,21 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cdvision.engines.plan_cache import PlanCache, model_sha256
 from cdvision.errors import ModelError
-from cdvision.export.export_run import ExportRun
+from cdvision.export.export_run import ExportReport, ExportRun, GraphReport
 from cdvision.export.graph_contract import tail_of
 from cdvision.export.onnx_artefacts import export_graph_file
 from cdvision.export.partial_package import copy_tables, write_card
-from cdvision.export.report import ExportReport, GraphReport
 from cdvision.export.standalone_graph import graph_names
-from cdvision.export.triton_config import ServedModel, Step, Tensor
+from cdvision.export.triton_config import ServedModel, Tensor, ensemble_step
 from cdvision.model import Model
 from cdvision.package.graph_names import BASE, QUALITY, TAP
 from cdvision.photo import ImageLike
 from cdvision.tasks import find_task
 
-CODE = Path(__file__).parent
+PYTHON_MODEL = Path(__file__).with_name("triton_python_model.py")
 LARGEST_BATCH = 16
 # A part of every answer; what answers where one layer alone has arrived.
 UNSERVED = (TAP, BASE)
@@ -53,11 +50,10 @@ def write_triton(
     Args:
         model: on any engine.
         folder: of the repository.
-        precision: of the graphs, see ``write_onnx``.
-        photos: for parity and times; three drawn pictures where empty.
-        calibration: photos that set the ranges of INT8.
-        engines: folder of TensorRT engines that were built on the server, see ``write_tensorrt``:
-            they take the place of the ONNX graphs.
+        precision: of the graphs; photos and calibration too are as for ``write_onnx``.
+        photos: for parity and times.
+        calibration: for INT8.
+        engines: folder of TensorRT engines that were built on the server, in place of the graphs.
 
     Raises:
         ModelError: a graph differs from the reference by too much, or an engine is missing.
@@ -70,7 +66,7 @@ def write_triton(
             path = folder / repository.name_of(graph) / "1" / "model.onnx"
             reports.append(export_graph_file(run, graph, path, folder))
     repository.write(reports)
-    return run.write_report("triton", reports, folder)
+    return run.report("triton", reports, folder).write()
 
 
 class _Repository:
@@ -87,22 +83,28 @@ class _Repository:
     def write(self, reports: Sequence[GraphReport]) -> None:
         """Write configurations, Python models, ensembles and the package's tables."""
         graphs = {report.graph: self._write_graph(report) for report in reports}
-        self._write_python(self._decode(graphs), "triton_decode_model.py")
-        self._write_tables(self._folder / f"{self._name}_decode" / "package")
+        self._write_python(self._decode(graphs))
+        # The part of the package that decodes and names classes: no weights, no graphs.
+        tables = self._folder / f"{self._name}_decode" / "package"
+        write_card(self._model.card, tables, copy_tables(self._model.package, tables))
         for task in [task for task in self._model.card.tasks if find_task(task).in_tables]:
             tail = self._model.card.tail_for(task) or ""
-            answer, parts = graphs[f"answer.{tail}"], self._parts(graphs, tail)
+            answer = graphs[f"answer.{tail}"]
+            heads = (f"box.{tail}", f"mask.{tail}")
+            parts = {graph: served for graph, served in graphs.items() if graph in heads}
             writer = self._writer(task, tail, answer, parts)
-            self._write_python(writer, "triton_answer_model.py")
+            self._write_python(writer)
             self._write_config(self._ensemble(task, tail, answer, writer))
 
     def _write_graph(self, report: GraphReport) -> ServedModel:
-        regions = report.graph.startswith(("box.", "mask."))
-        batch = 0 if regions else LARGEST_BATCH
+        # Regions of one picture are no batch: the server must not join those of two.
+        batch = 0 if report.graph.startswith(("box.", "mask.")) else LARGEST_BATCH
         name = self.name_of(report.graph)
         backend = "onnxruntime" if self._engines is None else "tensorrt"
-        inputs = [_tensor(n, text, batched=bool(batch)) for n, text in report.inputs.items()]
-        outputs = [_tensor(n, text, batched=bool(batch)) for n, text in report.outputs.items()]
+        inputs, outputs = (
+            [_tensor(name, text, batched=bool(batch)) for name, text in values.items()]
+            for values in (report.inputs, report.outputs)
+        )
         served = ServedModel(name, inputs, outputs, backend, batch)
         self._write_config(served)
         if self._engines is not None:
@@ -140,10 +142,6 @@ class _Repository:
         shared = name in self._model.card.latents or name == QUALITY
         return name if shared else f"{tail}_{name}"
 
-    def _parts(self, graphs: dict[str, ServedModel], tail: str) -> dict[str, ServedModel]:
-        heads = (f"box.{tail}", f"mask.{tail}")
-        return {graph: served for graph, served in graphs.items() if graph in heads}
-
     def _writer(
         self, task: str, tail: str, answer: ServedModel, parts: dict[str, ServedModel]
     ) -> ServedModel:
@@ -152,13 +150,15 @@ class _Repository:
             graph: {"model": part.name, "outputs": [tensor.name for tensor in part.outputs]}
             for graph, part in parts.items()
         }
+        # Defaults: an ensemble's only input is a stream.
+        options = {one.name: one.default for one in find_task(task).options if one.batched}
         parameters = {
             "package": f"../{self._name}_decode/package",
             "task": task,
             "tail": tail,
             "inputs": json.dumps([tensor.name for tensor in dense]),
             "graphs": json.dumps(called),
-            "options": json.dumps(_options(task)),
+            "options": json.dumps(options),
         }
         name = f"{self._name}_{task}_write"
         return ServedModel(name, [STREAM, *dense], [ANSWER], "python", LARGEST_BATCH, parameters)
@@ -169,39 +169,36 @@ class _Repository:
         taken = {t.name: self._decoded_name(tail, t.name) for t in answer.inputs}
         dense = {t.name: f"{tail}_{t.name}" for t in writer.inputs if t.name != STREAM.name}
         steps = [
-            Step(
+            ensemble_step(
                 f"{self._name}_decode",
                 {STREAM.name: STREAM.name},
                 {name: f"decoded_{name}" for name in taken.values()},
             ),
-            Step(answer.name, {n: f"decoded_{value}" for n, value in taken.items()}, dense),
-            Step(writer.name, {STREAM.name: STREAM.name, **dense}, {ANSWER.name: ANSWER.name}),
+            ensemble_step(
+                answer.name, {n: f"decoded_{value}" for n, value in taken.items()}, dense
+            ),
+            ensemble_step(
+                writer.name, {STREAM.name: STREAM.name, **dense}, {ANSWER.name: ANSWER.name}
+            ),
         ]
         name = f"{self._name}_{task}"
         return ServedModel(name, [STREAM], [ANSWER], None, LARGEST_BATCH, steps=steps)
 
-    def _write_python(self, served: ServedModel, source: str) -> None:
+    def _write_python(self, served: ServedModel) -> None:
         self._write_config(served)
-        shutil.copyfile(CODE / source, self._folder / served.name / "1" / "model.py")
+        shutil.copyfile(PYTHON_MODEL, self._folder / served.name / "1" / "model.py")
 
     def _write_config(self, served: ServedModel) -> None:
         place = self._folder / served.name
         (place / "1").mkdir(parents=True, exist_ok=True)  # an ensemble too has an (empty) version
         (place / "config.pbtxt").write_text(served.text(), encoding="utf-8")
 
-    def _write_tables(self, folder: Path) -> None:
-        """Write the part of the package that decodes and names classes: no weights, no graphs."""
-        write_card(self._model.card, folder, copy_tables(self._model.package, folder))
-
-
-def _options(task: str) -> dict[str, Any]:
-    """Return the options that a task is asked with: its defaults."""
-    return {option.name: option.default for option in find_task(task).options if option.batched}
-
 
 def _tensor(name: str, described: str, *, batched: bool) -> Tensor:
     """Read a tensor from what a report says of it: ``int32 (batch, 128, h16, w16): ...``."""
     dtype, _, rest = described.partition(" (")
     axes = rest.partition(")")[0].split(", ")
-    dims = tuple(int(axis) if axis.isdigit() else -1 for axis in axes)[1 if batched else 0 :]
+    dims = tuple(int(axis) if axis.isdigit() else -1 for axis in axes)
+    # The server adds the batch axis itself, and wants one axis at least behind it.
+    dims = dims[1:] if batched else dims
     return Tensor(name, dtype, dims or (1,), scalar=not dims)

@@ -6,8 +6,10 @@ Source: ``protobuf/model_config.proto`` of triton-inference-server/common (July 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import indent
+from typing import Any
 
 QUEUE_DELAY = 2000  # microseconds that a request may wait for batch mates
 TYPES = {
@@ -17,6 +19,7 @@ TYPES = {
     "uint8": "TYPE_UINT8",
     "string": "TYPE_STRING",
 }
+Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,9 @@ class Tensor:
     """An input or output of a model on the server.
 
     Attributes:
-        name: of the tensor.
         dtype: a key of ``TYPES``.
         dims: without the batch axis where the model has one; -1 where dynamic.
-        scalar: one number a batch entry: the server's axis of 1 is taken off for the graph.
+        scalar: one number a batch entry.
     """
 
     name: str
@@ -35,34 +37,12 @@ class Tensor:
     dims: tuple[int, ...]
     scalar: bool = False
 
-    def text(self) -> str:
+    def message(self) -> Message:
         """Give the fields of a ``ModelInput`` or ``ModelOutput``."""
-        dims = ", ".join(map(str, self.dims))
-        reshape = " reshape { shape: [ ] }" if self.scalar else ""
-        kind = f"data_type: {TYPES[self.dtype]} dims: [ {dims} ]{reshape}"
-        return f"{{ name: {quoted(self.name)} {kind} }}"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One model of an ensemble; maps are from its own tensor names to the ensemble's."""
-
-    model: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-    def text(self) -> str:
-        """Give the fields of an ensemble's step."""
-        return "\n".join(
-            [
-                "    {",
-                f"      model_name: {quoted(self.model)}",
-                "      model_version: -1",
-                *(f"      input_map {_entry(item)}" for item in self.inputs.items()),
-                *(f"      output_map {_entry(item)}" for item in self.outputs.items()),
-                "    }",
-            ]
-        )
+        # An empty shape is a scalar: of the server's (batch, 1) the graph sees (batch,).
+        reshape: Message = {"reshape": {}} if self.scalar else {}
+        kind = {"data_type": TYPES[self.dtype], "dims": self.dims}
+        return {"name": self.name, **kind, **reshape}
 
 
 @dataclass(frozen=True)
@@ -70,13 +50,10 @@ class ServedModel:
     """One model of the repository.
 
     Attributes:
-        name: of its folder.
-        inputs: tensors it takes.
-        outputs: tensors it gives.
         backend: ``"python"``, ``"onnxruntime"`` or ``"tensorrt"``; None for an ensemble.
         batch: most entries of a batch; 0 where the first axis is no batch.
         parameters: for Python models.
-        steps: of an ensemble.
+        steps: of an ensemble, see ``ensemble_step``.
     """
 
     name: str
@@ -85,34 +62,46 @@ class ServedModel:
     backend: str | None
     batch: int
     parameters: Mapping[str, str] = field(default_factory=dict)
-    steps: Sequence[Step] = ()
+    steps: Sequence[Message] = ()
 
     def text(self) -> str:
         """Return the whole ``config.pbtxt``."""
-        lines = [f"name: {quoted(self.name)}", self._kind(), f"max_batch_size: {self.batch}"]
-        for kind, tensors in (("input", self.inputs), ("output", self.outputs)):
-            lines += [f"{kind} [", ",\n".join(f"  {t.text()}" for t in tensors), "]"]
-        for key, value in self.parameters.items():
-            lines.append(
-                f"parameters {{ key: {quoted(key)} value: {{ string_value: {quoted(value)} }} }}"
-            )
+        kind = {"backend": self.backend} if self.backend else {"platform": "ensemble"}
+        given = {key: {"string_value": value} for key, value in self.parameters.items()}
+        message: dict[str, Any] = {
+            "name": self.name,
+            **kind,
+            "max_batch_size": self.batch,
+            "input": [tensor.message() for tensor in self.inputs],
+            "output": [tensor.message() for tensor in self.outputs],
+            "parameters": _entries(given),
+        }
         if self.steps:
-            steps = ",\n".join(step.text() for step in self.steps)
-            lines.append(f"ensemble_scheduling {{\n  step [\n{steps}\n  ]\n}}")
+            message["ensemble_scheduling"] = {"step": self.steps}
         elif self.batch:
-            lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY} }}")
-        return "\n".join(lines) + "\n"
-
-    def _kind(self) -> str:
-        if self.backend is None:
-            return 'platform: "ensemble"'
-        return f"backend: {quoted(self.backend)}"
+            message["dynamic_batching"] = {"max_queue_delay_microseconds": QUEUE_DELAY}
+        return "\n".join(_lines(message)) + "\n"
 
 
-def quoted(text: str) -> str:
-    """Quote a string for protobuf text, which takes JSON's escapes of printable text."""
-    return json.dumps(text)
+def ensemble_step(model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Message:
+    """Describe one model of an ensemble; maps are from its tensors' names to the ensemble's."""
+    maps = {"input_map": _entries(inputs), "output_map": _entries(outputs)}
+    return {"model_name": model, "model_version": -1, **maps}
 
 
-def _entry(item: tuple[str, str]) -> str:
-    return f"{{ key: {quoted(item[0])} value: {quoted(item[1])} }}"
+def _entries(values: Mapping[str, Any]) -> list[Message]:
+    # Protobuf text has no maps: one is a repeated message of a key and a value.
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _lines(message: Message) -> Iterator[str]:
+    """Yield a message as protobuf text; a sequence is a field that is repeated."""
+    for name, value in message.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, Mapping):
+                yield f"{name} {{"
+                yield from (indent(line, "  ") for line in _lines(item))
+                yield "}"
+            else:
+                # Strings take JSON's escapes of printable text; names of enums stand unquoted.
+                yield f"{name}: {item if name == 'data_type' else json.dumps(item)}"

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdvision.engines.plan_cache import Profile, Shape
+from cdvision.engines.plan_cache import Profile
 
-SCRIPT_FILE = "build_engines.sh"
 MEBIBYTE = 2**20
 
 HEADER = """#!/bin/sh
@@ -45,31 +44,28 @@ def trtexec_arguments(build: PlannedBuild, *, workspace_bytes: int) -> list[str]
         "--noTF32",  # 10-bit mantissas: not what fp32 promises
         f"--memPoolSize=workspace:{max(1, workspace_bytes // MEBIBYTE)}M",
         "--timingCacheFile=timing.cache",
-        *(
-            f"--{option}Shapes={_shapes(build.profile, place)}"
-            for place, option in enumerate(("min", "opt", "max"))
-        ),
+        *(f"--{kind}Shapes={shapes}" for kind, shapes in _shapes(build.profile).items()),
         "--skipInference",
     ]
 
 
-def _shapes(profile: Profile, place: int) -> str:
-    return ",".join(f"{name}:{_dims(triple[place])}" for name, triple in profile.items())
-
-
-def _dims(shape: Shape) -> str:
-    return "x".join(map(str, shape))
+def _shapes(profile: Profile) -> dict[str, str]:
+    # trtexec's notation: image:1x416x416x3,quality:1
+    return {
+        kind: ",".join(
+            f"{name}:{'x'.join(map(str, triple[place]))}" for name, triple in profile.items()
+        )
+        for place, kind in enumerate(("min", "opt", "max"))
+    }
 
 
 def write_script(folder: Path, builds: Sequence[PlannedBuild], *, workspace_bytes: int) -> Path:
     """Write ``build_engines.sh`` and return its path."""
-    path = folder / SCRIPT_FILE
-    commands = [
-        shlex.join(trtexec_arguments(build, workspace_bytes=workspace_bytes)) for build in builds
-    ]
-    lines = [f'"$TRTEXEC" {command}' for command in commands]
-    folders = sorted({str(build.plan.parent) for build in builds})
-    text = "\n".join([HEADER, f"mkdir -p {shlex.join(folders)}", *lines]) + "\n"
-    path.write_text(text, encoding="utf-8")
+    path = folder / "build_engines.sh"
+    lines = [HEADER, f"mkdir -p {shlex.join(sorted({str(build.plan.parent) for build in builds}))}"]
+    for build in builds:
+        command = shlex.join(trtexec_arguments(build, workspace_bytes=workspace_bytes))
+        lines.append(f'"$TRTEXEC" {command}')
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     path.chmod(0o755)
     return path

@@ -17,29 +17,26 @@ ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
+from cdvision.engines.onnx_engine import OnnxGraph  # noqa: E402
 from cdvision.engines.plan_cache import PlanKey, covers, usable_plan  # noqa: E402
 from cdvision.export import bundle_check, parity  # noqa: E402
-from cdvision.export.differences import (  # noqa: E402
+from cdvision.export.half_precision import half_graph  # noqa: E402
+from cdvision.export.parity import (  # noqa: E402
     FINITE,
     TOLERANCES,
     Difference,
     check,
-    differences,
-    worst,
-)
-from cdvision.export.graph_contract import concrete_shape  # noqa: E402
-from cdvision.export.half_precision import half_graph  # noqa: E402
-from cdvision.export.parity import (  # noqa: E402
-    OnnxGraph,
     check_parity,
+    differences,
     largest_differences,
     paired_milliseconds,
-    spread,
+    worst,
 )
 from cdvision.export.quantise import quantised_graph  # noqa: E402
+from cdvision.export.recorded_inputs import spread  # noqa: E402
 from cdvision.export.shared_weights import external_tensor, weight_places  # noqa: E402
 from cdvision.export.standalone_graph import fold_constants  # noqa: E402
-from cdvision.export.tensorrt_profiles import ShapeRange  # noqa: E402
+from cdvision.export.tensorrt_profiles import ShapeRange, concrete_shape  # noqa: E402
 from cdvision.export.trtexec_script import PlannedBuild, trtexec_arguments  # noqa: E402
 
 Arrays = dict[str, np.ndarray]

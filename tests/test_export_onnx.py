@@ -16,18 +16,23 @@ from PIL import Image
 
 import cdvision
 from cdvision.cli import command_line
-from cdvision.engines.onnx_engine import OnnxEngine
+from cdvision.engines.onnx_engine import OnnxEngine, OnnxGraph
 from cdvision.errors import CdvisionError, EngineError, ModelError
 from cdvision.package.loader import ModelPackage, load_package
 
 onnx = pytest.importorskip("onnx")
 
 from cdvision.export import onnx_artefacts  # noqa: E402
-from cdvision.export.differences import TOLERANCES, check, differences  # noqa: E402
 from cdvision.export.export_run import ExportRun  # noqa: E402
 from cdvision.export.half_precision import half_graph  # noqa: E402
 from cdvision.export.onnx_artefacts import export_graph_file, write_onnx  # noqa: E402
-from cdvision.export.parity import OnnxGraph, batched, largest_differences  # noqa: E402
+from cdvision.export.parity import (  # noqa: E402
+    TOLERANCES,
+    batched,
+    check,
+    differences,
+    largest_differences,
+)
 from cdvision.export.quantise import quantisable_nodes, quantised_graph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos, photos_in  # noqa: E402
 from cdvision.export.standalone_graph import axes_of, graph_names, standalone_graph  # noqa: E402

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import cdvision
-from cdvision.engines.onnx_engine import OnnxEngine
+from cdvision.engines.onnx_engine import OnnxEngine, OnnxGraph
 from cdvision.engines.plan_cache import (
     FOLDER_VARIABLE,
     PlanCache,
@@ -34,7 +34,6 @@ from cdvision.errors import CdvisionError, EngineError, ModelError
 pytest.importorskip("onnx")
 
 from cdvision.export import tensorrt_builder
-from cdvision.export.parity import OnnxGraph
 from cdvision.export.recorded_inputs import drawn_photos, record_inputs
 from cdvision.export.tensorrt_builder import TensorrtOptions, typed_graph, write_tensorrt
 from cdvision.export.tensorrt_profiles import ShapeRange

@@ -24,7 +24,7 @@ pytest.importorskip("onnx")
 text_format = pytest.importorskip("google.protobuf.text_format")
 json_format = pytest.importorskip("google.protobuf.json_format")
 
-from cdvision.export.parity import OnnxGraph  # noqa: E402
+from cdvision.engines.onnx_engine import OnnxGraph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos  # noqa: E402
 from cdvision.export.triton import write_triton  # noqa: E402
 

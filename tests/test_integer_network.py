@@ -221,7 +221,7 @@ def test_one_and_two_threads_agree() -> None:
 def test_equals_its_training_twin() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")  # the builder exports graphs too
-    from cdvision.building.package_builder import build_integer_network
+    from cdvision.building.map_tables import build_integer_network
     from cdvision.networks.integer_hyper import IntegerHyperDecoder
 
     torch.manual_seed(3)

@@ -8,8 +8,6 @@ from cdvision.entropy.coder import Coder
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.package.card import LatentSpec, SenderGraph, SenderSpec
 
-FULL = "full"  # name of a model's first sender
-ENCODER = "encoder"  # name of a graph that gives all layers
 MapShape = tuple[int, int]
 """Channels and stride of a map."""
 
@@ -20,13 +18,7 @@ def latent_specs(
     maps: Mapping[str, MapShape] | None = None,
     fixed: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, LatentSpec]:
-    """Describe a coder's latents for a card.
-
-    Args:
-        coder: gives layers and ranges.
-        maps: channels and stride of those that are maps.
-        fixed: shapes of the others.
-    """
+    """Describe a coder's latents for a card: maps by channels and stride, others by their shape."""
     maps, fixed = maps or {}, fixed or {}
     specs: dict[str, LatentSpec] = {}
     for name, layer in coder.latent_layers.items():
@@ -47,5 +39,5 @@ def map_latents(coder: Coder, symbols: MapShape, hyper: MapShape) -> dict[str, L
 
 def one_sender(coder: Coder, **graphs: SenderGraph) -> dict[str, SenderSpec]:
     """Describe a model's only sender: its graphs, or one graph that gives every layer."""
-    whole = {ENCODER: SenderGraph(tuple(layer.id for layer in coder.layers))}
-    return {FULL: SenderSpec(graphs or whole)}
+    whole = {"encoder": SenderGraph(tuple(layer.id for layer in coder.layers))}
+    return {"full": SenderSpec(graphs or whole)}

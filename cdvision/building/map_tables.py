@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from cdvision.building.package_builder import (
-    build_integer_network,
-    prior_tables,
-    symbol_tables,
-)
+import numpy as np
+import torch
+
 from cdvision.entropy.hyperprior import HyperpriorCoder
+from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
+from cdvision.entropy.tables import (
+    SymbolTables,
+    gaussian_tables,
+    log_scale_table,
+    tables_from_probabilities,
+)
+from cdvision.networks.factorised_prior import FactorisedPrior
+from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
 from cdvision.networks.latent_model import LatentModel
-from cdvision.networks.scales import QUALITIES
+from cdvision.networks.scales import (
+    HIGHEST_SCALE,
+    HYPER_BOUND,
+    LOWEST_SCALE,
+    QUALITIES,
+    SCALE_LEVELS,
+)
 
 
 def build_coder(model: LatentModel) -> HyperpriorCoder:
@@ -20,4 +33,48 @@ def build_coder(model: LatentModel) -> HyperpriorCoder:
         network=build_integer_network(model.hyper_decoder),
         qualities=QUALITIES,
         channels=model.dequantiser.log_rescale.shape[1],
+    )
+
+
+def symbol_tables() -> SymbolTables:
+    """Return the Gaussian tables of every scale, the same in all models."""
+    return gaussian_tables(log_scale_table(SCALE_LEVELS, LOWEST_SCALE, HIGHEST_SCALE))
+
+
+@torch.no_grad()
+def prior_tables(prior: FactorisedPrior) -> SymbolTables:
+    """Freeze a factorised prior: one table a quality and channel."""
+    probabilities = prior.probabilities().double().numpy()
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
+    # The outermost bins hold the tails, so only float32's rounding keeps a row from summing to 1.
+    rows = rows / rows.sum(1, keepdims=True)
+    return tables_from_probabilities(rows, -prior.bound, escape=False)
+
+
+@torch.no_grad()
+def build_integer_network(decoder: IntegerHyperDecoder) -> IntegerNetwork:
+    """Turn the training twin into the runtime's network; raises ModelError without the proof."""
+    layers = (
+        _integer_layer(decoder.conv1, upsample=2),
+        _integer_layer(decoder.conv2, upsample=1),
+        _integer_layer(decoder.conv3, upsample=2, extra=decoder.quality_bias),
+    )
+    return IntegerNetwork(layers, bound=HYPER_BOUND)
+
+
+def _integer_layer(
+    conv: IntegerConv2d, *, upsample: int, extra: torch.Tensor | None = None
+) -> IntegerLayer:
+    bias = conv.integer_bias()[None]  # (qualities or 1, channels)
+    if extra is not None:
+        # A layer's sum is shifted right at its end, so what is added to the result by quality
+        # joins the sum that many bits to the left.
+        bias = bias + torch.round(extra * 2**conv.shift)
+    return IntegerLayer(
+        weight=conv.integer_weight().numpy().astype(np.int8),
+        bias=bias.numpy().astype(np.int32),
+        shift=conv.shift,
+        low=conv.low,
+        high=conv.high,
+        upsample=upsample,
     )

@@ -6,16 +6,18 @@ The graph runs once, on zeros, and shows the shape of everything that is multipl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import helper
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
+COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def count_multiply_adds(path: Path, inputs: Shapes) -> int:
@@ -26,60 +28,41 @@ def count_multiply_adds(path: Path, inputs: Shapes) -> int:
         inputs: shape of each input, batch axis included.
     """
     model = onnx.load(str(path), load_external_data=False)
-    counted = [node for node in model.graph.node if node.op_type in COUNTERS]
+    counted = [node for node in model.graph.node if node.op_type in COUNTED]
     if not counted:  # a run without named outputs would give them all
         return 0
     wanted = {name for node in counted for name in (*node.input[:2], node.output[0])}
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     shapes = {**stored, **_shapes_in_a_run(model, path, inputs, wanted - stored.keys())}
-    return sum(COUNTERS[node.op_type](node, shapes) for node in counted)
+    return sum(_multiply_adds(node, shapes) for node in counted)
 
 
 def _shapes_in_a_run(
     model: onnx.ModelProto, path: Path, inputs: Shapes, wanted: set[str]
 ) -> dict[str, Shape]:
     """Return the shapes of named values, for inputs of zeros."""
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    zeros = {n: np.zeros(inputs[n], helper.tensor_dtype_to_np_dtype(t)) for n, t in types.items()}
     given = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted(wanted - given))
     watched = path.with_suffix(".watched")  # beside the weights, which it names by relative paths
     try:
         watched.write_bytes(model.SerializeToString())
         session = ort.InferenceSession(str(watched), providers=["CPUExecutionProvider"])
-        feed = {i.name: np.zeros(inputs[i.name], _DTYPES[i.type]) for i in session.get_inputs()}
-        found = session.run(sorted(wanted), feed)
+        found = session.run(sorted(wanted), zeros)
     finally:
         watched.unlink(missing_ok=True)
     return {name: value.shape for name, value in zip(sorted(wanted), found, strict=True)}
 
 
-def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
-    # Each output value is a sum over the kernel's cells and its group's input channels.
-    return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
-
-
-def _transposed_convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
-    # The other way round: each input value is spread over the kernel and the output channels.
-    return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
-
-
-def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
-    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-
-
-def _linear(node: onnx.NodeProto, shapes: Shapes) -> int:
+def _multiply_adds(node: onnx.NodeProto, shapes: Shapes) -> int:
+    first, weight, output = (shapes[name] for name in (*node.input[:2], node.output[0]))
+    if node.op_type == "Conv":
+        # Each output value is a sum over the kernel's cells and its group's input channels.
+        return prod(output) * prod(weight[1:])
+    if node.op_type == "ConvTranspose":
+        # The other way round: each input value is spread over the kernel and the output channels.
+        return prod(first) * prod(weight[1:])
+    # Of a matrix product each output value is a sum over the axis that both factors share.
     turned = any(a.name == "transA" and a.i for a in node.attribute)
-    return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if turned else -1]
-
-
-COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _transposed_convolution,
-    "Gemm": _linear,
-    "MatMul": _product,
-}
-_DTYPES = {
-    "tensor(uint8)": np.uint8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(float)": np.float32,
-}
+    return prod(output) * first[0 if turned else -1]

@@ -12,23 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cdvision.building.multiply_adds import count_multiply_adds
 from cdvision.entropy.coder import Coder
-from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
-from cdvision.entropy.tables import (
-    SymbolTables,
-    gaussian_tables,
-    log_scale_table,
-    tables_from_probabilities,
-)
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
-from cdvision.networks.factorised_prior import FactorisedPrior
+from cdvision.export.partial_package import write_card
 from cdvision.networks.graphs import graph_modules, load_network
-from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
-from cdvision.networks.scales import HIGHEST_SCALE, HYPER_BOUND, LOWEST_SCALE, SCALE_LEVELS
 from cdvision.package.card import CARD_FILE, ModelCard, SenderSpec
 from cdvision.package.graph_names import QUALITY
 from cdvision.package.loader import (
@@ -42,13 +32,7 @@ from cdvision.package.loader import (
 
 @dataclass(frozen=True)
 class PackageFacts:
-    """What a builder cannot know by itself.
-
-    Attributes:
-        classes: class names by the name of their list.
-        training: how the weights were trained (recipe, steps, data).
-        metrics: measured figures, each with the data that it was measured on.
-    """
+    """Class names by list, the training's record, and measured figures with their data."""
 
     classes: Mapping[str, Sequence[str]]
     training: Mapping[str, Any]
@@ -69,7 +53,7 @@ def write_package(
         card: without hashes and fingerprint, which are filled in.
         coder: the entropy model.
         folder: where to write; created, its files overwritten.
-        facts: class names, training record, metrics.
+        facts: for the card and the class names.
         save_weights: writes the fp16 safetensors of the card's network.
         write_graphs: writes the graphs into the folder and returns their files; those of the
             card's network where None.
@@ -82,6 +66,7 @@ def write_package(
     save_weights(folder / WEIGHTS_FILE)
     lists = {name: list(names) for name, names in facts.classes.items()}
     (folder / CLASSES_FILE).write_text(json.dumps(lists, indent=0) + "\n", encoding="utf-8")
+    # Graphs are traced from the weights on disk, which are rounded to half precision.
     written = _write_graphs(card.network, folder) if write_graphs is None else write_graphs(folder)
     files = [TABLES_FILE, WEIGHTS_FILE, CLASSES_FILE, *written]
     finished = replace(
@@ -89,21 +74,19 @@ def write_package(
         fingerprint=coder.fingerprint.hex(),
         training=facts.training,
         metrics=facts.metrics,
-        files={name: file_sha256(folder / name) for name in files},
-        senders={name: count_sender(sender, card, folder) for name, sender in card.senders.items()},
+        senders={
+            name: _count_sender(sender, card, folder) for name, sender in card.senders.items()
+        },
     )
-    (folder / CARD_FILE).write_text(finished.to_json(), encoding="utf-8")
-    return finished
+    return write_card(finished, folder, files)
 
 
-def count_sender(sender: SenderSpec, card: ModelCard, folder: Path) -> SenderSpec:
+def _count_sender(sender: SenderSpec, card: ModelCard, folder: Path) -> SenderSpec:
     """Return a sender with the multiply-adds of its graphs, for an input of the card's size."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "image": (1, card.input.size, card.input.size, 3),
-        QUALITY: (1,),
-    }
+    sides = {"image": card.input.size}
     if card.input.window is not None:
-        shapes["window"] = (1, card.input.window.side, card.input.window.side, 3)
+        sides["window"] = card.input.window.side
+    shapes = {QUALITY: (1,), **{name: (1, side, side, 3) for name, side in sides.items()}}
     counted = {
         name: replace(graph, multiply_adds=count_multiply_adds(folder / f"{name}.onnx", shapes))
         for name, graph in sender.graphs.items()
@@ -112,12 +95,9 @@ def count_sender(sender: SenderSpec, card: ModelCard, folder: Path) -> SenderSpe
 
 
 def add_missing_graphs(folder: Path) -> list[str]:
-    """Export the graphs that a package's network has and the package of an older version lacks.
+    """Export the graphs that an older package lacks, and return the names of their files.
 
     What is there stays as it is, byte for byte: weights, tables, graphs, and so the fingerprint.
-
-    Returns:
-        Names of the graphs' files.
 
     Raises:
         ModelError: the folder is no package, a file differs from its hash, or a graph from its
@@ -140,44 +120,3 @@ def _write_graphs(network: str, folder: Path, present: Container[str] = ()) -> l
         export_graph(graph, folder / file, weights)
         check_parity(graph, folder / file)
     return list(missing)
-
-
-def symbol_tables() -> SymbolTables:
-    """Return the Gaussian tables of every scale, the same in all models."""
-    return gaussian_tables(log_scale_table(SCALE_LEVELS, LOWEST_SCALE, HIGHEST_SCALE))
-
-
-@torch.no_grad()
-def prior_tables(prior: FactorisedPrior) -> SymbolTables:
-    """Freeze a factorised prior: one table a quality and channel."""
-    probabilities = prior.probabilities().double().numpy()
-    rows = probabilities.reshape(-1, probabilities.shape[-1])
-    rows = rows / rows.sum(1, keepdims=True)
-    return tables_from_probabilities(rows, -prior.bound, escape=False)
-
-
-@torch.no_grad()
-def build_integer_network(decoder: IntegerHyperDecoder) -> IntegerNetwork:
-    """Turn the training twin into the runtime's network; raises ModelError without the proof."""
-    layers = (
-        _integer_layer(decoder.conv1, upsample=2),
-        _integer_layer(decoder.conv2, upsample=1),
-        _integer_layer(decoder.conv3, upsample=2, extra=decoder.quality_bias),
-    )
-    return IntegerNetwork(layers, bound=HYPER_BOUND)
-
-
-def _integer_layer(
-    conv: IntegerConv2d, *, upsample: int, extra: torch.Tensor | None = None
-) -> IntegerLayer:
-    bias = conv.integer_bias()[None]
-    if extra is not None:
-        bias = bias + torch.round(extra * 2**conv.shift)
-    return IntegerLayer(
-        weight=conv.integer_weight().numpy().astype(np.int8),
-        bias=bias.numpy().astype(np.int32),
-        shift=conv.shift,
-        low=conv.low,
-        high=conv.high,
-        upsample=upsample,
-    )

@@ -39,7 +39,7 @@ def create_engine(
     """Make an engine for a package; nothing is loaded before the first run.
 
     Args:
-        name: ``"onnx"``, ``"torch"`` or ``"tensorrt"``.
+        name: one of ``ENGINES``.
         package: the model package whose graphs it runs.
         device: ``"cpu"`` or ``"cuda"``; TensorRT knows GPUs alone, and takes both as the first one.
         threads: threads of one run; the engine's default where None.

@@ -12,8 +12,6 @@ from cdvision.engines import Arrays
 from cdvision.errors import EngineError
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
     from cdvision.package.loader import ModelPackage
 
 PROVIDERS = {
@@ -30,10 +28,6 @@ class OnnxEngine:
         device: ``"cpu"`` or ``"cuda"`` (needs the onnxruntime-gpu build).
         threads: threads inside a run; ONNX Runtime's default (all cores) where None.
 
-    Attributes:
-        device: as given.
-        threads: as given.
-
     Raises:
         EngineError: the device has no provider in this build.
     """
@@ -44,9 +38,7 @@ class OnnxEngine:
         if device != "cpu":  # every build has the CPU: whoever only decodes loads no runtime
             _check_device(device)
         self._package, self.device, self.threads = package, device, threads
-        self._providers = PROVIDERS[device]
-        self._sessions: dict[str, InferenceSession] = {}
-        self._outputs: dict[str, list[str]] = {}  # asking a session takes longer than looking here
+        self._graphs: dict[str, OnnxGraph] = {}
         self._opening = Lock()  # runs may be called from several threads
         self._single: OnnxEngine | None = None
 
@@ -58,52 +50,57 @@ class OnnxEngine:
 
     def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run one graph on named arrays and return its named outputs."""
-        session = self._sessions.get(graph) or self._opened(graph)
+        opened = self._graphs.get(graph) or self._open(graph)
         try:
-            outputs = session.run(None, dict(inputs))
+            return opened.run(inputs)
         except Exception as error:  # onnxruntime raises a family without a public base
             raise EngineError(f"graph {graph!r} failed in ONNX Runtime: {error}") from error
-        return dict(zip(self._outputs[graph], outputs, strict=True))
 
-    def _opened(self, graph: str) -> InferenceSession:
+    def _open(self, graph: str) -> OnnxGraph:
         with self._opening:
-            return self._sessions.get(graph) or self._open(graph)
-
-    def _open(self, graph: str) -> InferenceSession:
-        path = str(self._package.graph_path(graph))
-        session = open_session(path, threads=self.threads, providers=self._providers)
-        self._outputs[graph] = [output.name for output in session.get_outputs()]
-        self._sessions[graph] = session
-        return session
+            # Looked up again: another thread may have opened it while this one waited.
+            if graph not in self._graphs:
+                path = str(self._package.graph_path(graph))
+                providers = PROVIDERS[self.device]
+                self._graphs[graph] = OnnxGraph(path, threads=self.threads, providers=providers)
+            return self._graphs[graph]
 
 
-def open_session(
-    source: str | bytes, *, threads: int | None = None, providers: Sequence[str] = PROVIDERS["cpu"]
-) -> InferenceSession:
-    """Open a graph in ONNX Runtime.
-
-    Args:
-        source: path of an ONNX file, or its bytes.
-        threads: threads inside a run; ONNX Runtime's default (all cores) where None.
-        providers: that may run it, the best first.
+class OnnxGraph:
+    """One graph in ONNX Runtime, from a path or bytes; ``providers`` may run it, the best first.
 
     Raises:
         EngineError: ONNX Runtime cannot open it.
     """
-    import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Threads wait for work by spinning, within a run only: those of an idle session would take
-    # the cores from the next one (detect after encode on 2 cores: 13.4 ms instead of 9.8).
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return ort.InferenceSession(source, options, providers=list(providers))
-    except Exception as error:  # onnxruntime raises a family without a public base
-        name = source if isinstance(source, str) else "this graph"
-        raise EngineError(f"ONNX Runtime cannot open {name}: {error}") from error
+    def __init__(
+        self,
+        source: str | bytes,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = PROVIDERS["cpu"],
+    ) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Threads wait for work by spinning, within a run only: those of an idle session would take
+        # the cores from the next one (detect after encode on 2 cores: 13.4 ms instead of 9.8).
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(source, options, providers=list(providers))
+        except Exception as error:  # onnxruntime raises a family without a public base
+            name = source if isinstance(source, str) else "this graph"
+            raise EngineError(f"ONNX Runtime cannot open {name}: {error}") from error
+        # Kept here: asking the session at every run takes longer.
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run on named arrays and return named outputs."""
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
 
 
 def _check_device(device: str) -> None:

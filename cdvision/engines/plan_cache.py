@@ -1,7 +1,7 @@
 """Built TensorRT engines on disk, each with what it was built for and how close it came.
 
-A plan runs on the TensorRT version and the compute capability that built it, and nowhere else.
-Which plan belongs to what stands in a JSON file beside it, not only in a file name.
+A plan runs on the TensorRT version and the compute capability that built it, and nowhere else:
+a JSON file beside it tells what it belongs to.
 """
 
 from __future__ import annotations
@@ -37,16 +37,9 @@ def model_sha256(card: ModelCard) -> str:
 
 @dataclass(frozen=True)
 class PlanKey:
-    """What a plan was built for.
+    """What a plan was built for: model, precision, machine, and the range of every input's shape.
 
-    Attributes:
-        model: name of the model, for people.
-        model_sha256: of its package.
-        graph: name of the graph.
-        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
-        tensorrt: version of TensorRT.
-        compute_capability: of the GPU.
-        profile: smallest, usual and largest shape of every input.
+    The model's hash decides; its name is for people.
     """
 
     model: str
@@ -59,7 +52,7 @@ class PlanKey:
 
     @property
     def digest(self) -> str:
-        """Hash of everything above."""
+        """Hash of all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     @property
@@ -77,15 +70,11 @@ def covers(profile: Profile, shapes: Mapping[str, Shape]) -> bool:
     >>> covers({"x": ((1, 3), (2, 3), (4, 3))}, {"x": (5, 3)})
     False
     """
-    return profile.keys() == shapes.keys() and all(
-        _within(profile[name], shape) for name, shape in shapes.items()
-    )
-
-
-def _within(triple: tuple[Shape, Shape, Shape], shape: Shape) -> bool:
-    least, _, most = triple
-    return len(least) == len(shape) and all(
-        low <= size <= high for low, size, high in zip(least, shape, most, strict=True)
+    if profile.keys() != shapes.keys():
+        return False
+    ranges = [(profile[name][0], shape, profile[name][2]) for name, shape in shapes.items()]
+    return all(len(least) == len(shape) for least, shape, _ in ranges) and all(
+        low <= size <= high for triple in ranges for low, size, high in zip(*triple, strict=True)
     )
 
 
@@ -96,12 +85,13 @@ class PlanCache:
         self.folder = folder
 
     def store(self, key: PlanKey, plan: bytes, notes: Mapping[str, Any]) -> Path:
-        """Write a plan and its record; ``notes`` are JSON values, the parity for example."""
+        """Write a plan and its record with notes, JSON values such as the parity."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / key.file
         record = {
             "key": asdict(key),
             "sha256": hashlib.sha256(plan).hexdigest(),
+            # The order of building: the times of files say less once a folder was copied.
             "number": 1 + max((number for number, _ in self._numbered()), default=0),
             **notes,
         }
@@ -123,16 +113,21 @@ class PlanCache:
 
     def plans(self, graph: str) -> list[PlanKey]:
         """Keys of every plan of a graph, the one stored last first."""
-        return [
-            key for _, key in sorted(self._numbered(), key=lambda e: -e[0]) if key.graph == graph
-        ]
+        newest_first = sorted(self._numbered(), key=lambda entry: -entry[0])
+        return [key for _, key in newest_first if key.graph == graph]
 
     def _numbered(self) -> list[tuple[int, PlanKey]]:
         found = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}.json")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                found.append((int(record["number"]), _key_from(record["key"])))
+                # JSON knows no tuples, and a key of lists could not be hashed or compared.
+                profile = {
+                    name: tuple(tuple(shape) for shape in triple)
+                    for name, triple in record["key"]["profile"].items()
+                }
+                key = PlanKey(**{**record["key"], "profile": profile})
+                found.append((int(record["number"]), key))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise EngineError(f"{path}: not the record of an engine ({error})") from error
         return found
@@ -142,23 +137,16 @@ def _record_path(plan: Path) -> Path:
     return plan.with_name(plan.name + ".json")
 
 
-def _key_from(values: dict[str, Any]) -> PlanKey:
-    profile = {
-        name: tuple(tuple(shape) for shape in triple) for name, triple in values["profile"].items()
-    }
-    return PlanKey(**{**values, "profile": profile})
-
-
 def usable_plan(
     keys: list[PlanKey], wanted: Mapping[str, str], shapes: Mapping[str, Shape], *, build: str
 ) -> PlanKey:
-    """Choose the plan that was built last among those that fit.
+    """Choose the first plan that fits.
 
     Args:
         keys: of one graph, the newest first.
         wanted: ``model_sha256``, ``tensorrt`` and ``compute_capability`` of this machine.
         shapes: of the inputs.
-        build: the command that would build what is missing.
+        build: the command that would build a plan.
 
     Raises:
         EngineError: none fits; says what was built elsewhere, or for which shapes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -12,45 +12,19 @@ from cdvision.engines import Arrays, OpenGraph
 from cdvision.engines.plan_cache import (
     PlanCache,
     PlanKey,
-    Profile,
     default_folder,
     model_sha256,
     usable_plan,
 )
+from cdvision.engines.tensorrt_runtime import TensorrtRuntime
 from cdvision.errors import EngineError
 
 if TYPE_CHECKING:
     from cdvision.package.loader import ModelPackage
 
 
-class PlanRuntime(Protocol):
-    """What builds and opens plans; TensorRT's is ``TensorrtRuntime``."""
-
-    @property
-    def version(self) -> str:
-        """Version that plans are tied to."""
-
-    @property
-    def compute_capability(self) -> str:
-        """Of the device that plans are tied to."""
-
-    def build_plan(
-        self, graph: Path, profile: Profile, *, workspace_bytes: int, timing_cache: Path
-    ) -> bytes:
-        """Build a serialised engine from an ONNX file."""
-        ...
-
-    def open_plan(self, plan: bytes) -> OpenGraph:
-        """Deserialise an engine."""
-        ...
-
-
 class TensorrtEngine:
     """Opens each graph's plan when it is first asked for; the one built last that fits.
-
-    Runs of several threads take turns, as a plan has one set of buffers; while one of them waits
-    for the GPU, the others decode. So ``Model.analyze``, which has two batches under way on every
-    engine that is not the CPU's, decodes the next streams while the network works on these.
 
     Args:
         package: the model package.
@@ -68,22 +42,21 @@ class TensorrtEngine:
         *,
         device: str = "cuda",
         folder: Path | None = None,
-        runtime: PlanRuntime | None = None,
+        runtime: TensorrtRuntime | None = None,
     ) -> None:
         number = _device_number(device)
-        if runtime is None:
-            from cdvision.engines.tensorrt_runtime import TensorrtRuntime
-
-            runtime = TensorrtRuntime(number)
-        self._package, self._runtime = package, runtime
+        self._package = package
+        self._runtime = runtime or TensorrtRuntime(number)
         self._cache = PlanCache(default_folder() if folder is None else folder)
         self._wanted = {
             "model_sha256": model_sha256(package.card),
-            "tensorrt": runtime.version,
-            "compute_capability": runtime.compute_capability,
+            "tensorrt": self._runtime.version,
+            "compute_capability": self._runtime.compute_capability,
         }
         self._keys: dict[str, list[PlanKey]] = {}
         self._open: dict[str, OpenGraph] = {}
+        # A plan has one set of buffers, so threads take turns. While one waits for the GPU, others
+        # decode: so ``Model.analyze``, with two batches under way, keeps both busy.
         self._turn = Lock()
 
     def run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:

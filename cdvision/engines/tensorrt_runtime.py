@@ -1,9 +1,8 @@
 """All that calls TensorRT and CUDA: the thin end of the ``tensorrt`` engine and builder.
 
-Written against the documented Python API of TensorRT 10 and 11 (which 11 changes in one point:
-every network is strongly typed, so precision stands in the graph in both) and of cuda-python, with
-no call that either marks as deprecated. IT HAS NOT BEEN RUN: no machine of ours has TensorRT.
-Everything around it runs in the tests on ONNX Runtime, behind the same two methods.
+Written against the documented Python API of TensorRT 10 and 11 and of cuda-python, with no call
+that either marks as deprecated. IT HAS NOT BEEN RUN: no machine of ours has TensorRT. Everything
+around it runs in the tests on ONNX Runtime, behind the same two methods.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class TensorrtRuntime:
         except ImportError as error:
             raise EngineError(f"the tensorrt engine needs TensorRT ({error}): {INSTALL}") from error
         self._device = device
-        self._call(self._cuda.cudaSetDevice(device))
+        checked(self._cuda, self._cuda.cudaSetDevice(device))
         self._logger = self._trt.Logger(self._trt.Logger.WARNING)
 
     @property
@@ -58,15 +57,12 @@ class TensorrtRuntime:
     @property
     def compute_capability(self) -> str:
         """Compute capability of the device, such as ``"8.7"``: a plan runs on no other."""
-        kinds = self._cuda.cudaDeviceAttr
-        numbers = [
-            self._call(self._cuda.cudaDeviceGetAttribute(kind, self._device))
-            for kind in (
-                kinds.cudaDevAttrComputeCapabilityMajor,
-                kinds.cudaDevAttrComputeCapabilityMinor,
-            )
-        ]
-        return ".".join(map(str, numbers))
+        numbers = []
+        for part in ("Major", "Minor"):
+            kind = getattr(self._cuda.cudaDeviceAttr, f"cudaDevAttrComputeCapability{part}")
+            found = checked(self._cuda, self._cuda.cudaDeviceGetAttribute(kind, self._device))
+            numbers.append(str(found))
+        return ".".join(numbers)
 
     def build_plan(
         self, graph: Path, profile: Profile, *, workspace_bytes: int, timing_cache: Path
@@ -84,7 +80,11 @@ class TensorrtRuntime:
         """
         trt = self._trt
         builder = trt.Builder(self._logger)
-        network = builder.create_network(self._network_flags())
+        # Precision stands in the graph's types: from version 11 on no network is built otherwise,
+        # and before it has to be asked for.
+        asked = int(self.version.partition(".")[0]) < STRONGLY_TYPED_ALWAYS
+        typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if asked else 0
+        network = builder.create_network(typed)
         parser = trt.OnnxParser(network, self._logger)
         if not parser.parse_from_file(str(graph)):
             faults = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
@@ -92,6 +92,7 @@ class TensorrtRuntime:
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
         config.clear_flag(trt.BuilderFlag.TF32)  # 10-bit mantissas: not what fp32 promises
+        # What an earlier build on this GPU timed: measuring all tactics again takes minutes.
         known = timing_cache.read_bytes() if timing_cache.is_file() else b""
         config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
         shapes = builder.create_optimization_profile()
@@ -104,11 +105,6 @@ class TensorrtRuntime:
         timing_cache.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
         return bytes(memoryview(plan))
 
-    def _network_flags(self) -> int:
-        if int(self.version.partition(".")[0]) >= STRONGLY_TYPED_ALWAYS:
-            return 0
-        return 1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-
     def open_plan(self, plan: bytes) -> TensorrtPlan:
         """Deserialise an engine; raises EngineError where this TensorRT or GPU cannot run it."""
         engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(plan)
@@ -118,9 +114,6 @@ class TensorrtRuntime:
                 "open this engine: build it again on this machine"
             )
         return TensorrtPlan(self._trt, self._cuda, engine, self._device)
-
-    def _call(self, returned: tuple[Any, ...]) -> Any:
-        return checked(self._cuda, returned)
 
 
 def checked(cuda: Any, returned: tuple[Any, ...]) -> Any:
@@ -133,12 +126,7 @@ def checked(cuda: Any, returned: tuple[Any, ...]) -> Any:
 
 
 class TensorrtPlan:
-    """One deserialised engine with its execution context, CUDA stream and buffers.
-
-    Copies and kernels of a run are queued on one stream of its own and waited for once, at the
-    end; host buffers are pinned, so that the copies are asynchronous. It is not to be shared by
-    threads.
-    """
+    """One deserialised engine with its own context, CUDA stream and buffers, for one thread."""
 
     def __init__(self, trt: Any, cuda: Any, engine: Any, device: int) -> None:
         self._trt, self._cuda, self._engine, self._device = trt, cuda, engine, device
@@ -155,6 +143,7 @@ class TensorrtPlan:
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run on named arrays and return named outputs."""
+        # Copies and kernels are queued on one stream, and waited for once, at the end.
         checked(self._cuda, self._cuda.cudaSetDevice(self._device))
         for name in self._inputs:
             self._send(name, np.ascontiguousarray(inputs[name], self._types[name]))
@@ -165,8 +154,9 @@ class TensorrtPlan:
         if not self._context.execute_async_v3(int(self._stream)):
             raise EngineError("TensorRT could not run the engine; its log says why")
         for name in self._outputs:
-            self._buffers[name].to_host(self._stream)
+            self._buffers[name].copy(self._stream, to_host=True)
         checked(self._cuda, self._cuda.cudaStreamSynchronize(self._stream))
+        # The arrays are views of buffers that the next run writes into.
         return {name: array.copy() for name, array in outputs.items()}
 
     def _send(self, name: str, array: NDArray[Any]) -> None:
@@ -176,7 +166,7 @@ class TensorrtPlan:
             )
         buffer = self._buffers[name]
         buffer.view(array.shape, array.dtype)[...] = array
-        buffer.to_device(self._stream)
+        buffer.copy(self._stream, to_host=False)
         self._place(name, buffer)
 
     def _reserve(self, name: str) -> NDArray[Any]:
@@ -204,25 +194,25 @@ class _Buffer:
     def view(self, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the host's memory as an array, valid until the next call."""
         self._used = int(np.prod(shape)) * dtype.itemsize
-        if self._used > self._capacity or not self._capacity:
+        # One byte at least: CUDA gives no address to an array without elements.
+        if max(1, self._used) > self._capacity:
             self._grow(max(1, self._used))
         memory = (ctypes.c_ubyte * self._capacity).from_address(self.host)
         found: NDArray[Any] = np.frombuffer(memoryview(memory), np.uint8)[: self._used].view(dtype)
         return found.reshape(shape)
 
-    def to_device(self, stream: Any) -> None:
-        """Queue the copy to the device."""
-        self._copy(self.device, self.host, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
-
-    def to_host(self, stream: Any) -> None:
-        """Queue the copy to the host."""
-        self._copy(self.host, self.device, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
-
-    def _copy(self, target: int, source: int, kind: Any, stream: Any) -> None:
-        checked(self._cuda, self._cuda.cudaMemcpyAsync(target, source, self._used, kind, stream))
+    def copy(self, stream: Any, *, to_host: bool) -> None:
+        """Queue the copy from one side to the other."""
+        kinds = self._cuda.cudaMemcpyKind
+        if to_host:
+            places = self.host, self.device, self._used, kinds.cudaMemcpyDeviceToHost
+        else:
+            places = self.device, self.host, self._used, kinds.cudaMemcpyHostToDevice
+        checked(self._cuda, self._cuda.cudaMemcpyAsync(*places, stream))
 
     def _grow(self, size: int) -> None:
         self._free()
+        # Pinned: a copy from memory that may be swapped out would wait for the host.
         self.host = int(checked(self._cuda, self._cuda.cudaMallocHost(size)))
         self.device = int(checked(self._cuda, self._cuda.cudaMalloc(size)))
         self._capacity = size

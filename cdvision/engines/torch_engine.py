@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from cdvision.engines import Arrays
 from cdvision.errors import EngineError, ModelError
-
-if TYPE_CHECKING:
-    from cdvision.package.loader import ModelPackage
+from cdvision.package.loader import WEIGHTS_FILE, ModelPackage
 
 try:
     import torch
@@ -36,7 +34,6 @@ class TorchEngine:
         self, package: ModelPackage, *, device: str = "cpu", threads: int | None = None
     ) -> None:
         from cdvision.networks.graphs import graph_modules, load_network
-        from cdvision.package.loader import WEIGHTS_FILE
 
         if WEIGHTS_FILE not in package.card.files:
             raise EngineError(
@@ -67,6 +64,7 @@ class TorchEngine:
         if graph not in self._graphs:
             raise ModelError(f"no graph {graph!r}: expected one of {', '.join(self._graphs)}")
         signature = self._graphs[graph]
+        # Copies, not views: arrays of decoded streams may be read-only, which PyTorch warns of.
         tensors = [torch.tensor(inputs[name], device=self._device) for name in signature.inputs]
         with torch.inference_mode():
             outputs = signature.module(*tensors)

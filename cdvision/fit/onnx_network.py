@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 import torch
 from onnx.utils import Extractor
-from onnxruntime import InferenceSession
 from torch import Tensor
 
-from cdvision.engines.onnx_engine import open_session
+from cdvision.engines.onnx_engine import OnnxGraph
 from cdvision.errors import CdvisionError
 from cdvision.fit.cut import shown
 from cdvision.fit.network import PixelFormat, PixelNormaliser, SplitNetwork
@@ -36,7 +35,7 @@ class OnnxNetwork(SplitNetwork):
         self.facts, self.pixels = facts, pixels
         self.front, self.tail = front, tail
         self.normalise = PixelNormaliser(pixels)
-        self._front, self._tail = (open_session(p.SerializeToString()) for p in (front, tail))
+        self._front, self._tail = (OnnxGraph(p.SerializeToString()) for p in (front, tail))
 
     def features(self, image: Tensor) -> Tensor:
         """Map (N, 3, H, W) RGB in 0..255 to float32 features at the split point."""
@@ -48,10 +47,10 @@ class OnnxNetwork(SplitNetwork):
         found = self._run(self._tail, features.detach().cpu())
         return {name: value.to(features.device) for name, value in found.items()}
 
-    def _run(self, session: InferenceSession, value: Tensor) -> dict[str, Tensor]:
+    def _run(self, graph: OnnxGraph, value: Tensor) -> dict[str, Tensor]:
         array = value.contiguous().numpy()
         try:
-            outputs = session.run(None, {session.get_inputs()[0].name: array})
+            outputs = graph.run({graph.inputs[0]: array})
         except Exception as error:  # onnxruntime raises a family without a public base
             reason = " ".join(str(error).split())[:200]
             raise CdvisionError(
@@ -60,8 +59,7 @@ class OnnxNetwork(SplitNetwork):
                 "dynamic batch, height and width"
             ) from error
         return {
-            output.name: torch.from_numpy(np.asarray(value, np.float32))
-            for output, value in zip(session.get_outputs(), outputs, strict=True)
+            name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in outputs.items()
         }
 
 

@@ -8,13 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from cdvision.building.card_parts import map_latents, one_sender
-from cdvision.building.package_builder import (
-    PackageFacts,
-    build_integer_network,
-    prior_tables,
-    symbol_tables,
-    write_package,
-)
+from cdvision.building.map_tables import build_integer_network, prior_tables, symbol_tables
+from cdvision.building.package_builder import PackageFacts, write_package
 from cdvision.entropy.coder import Coder
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.models.dicm.codec import DicmCodec, DicmRe

@@ -183,7 +183,7 @@ class HscCodec(FaceCodec):
 
     def build_coder(self) -> HscCoder:
         """Freeze the prior and the integer networks; raises ModelError without the proofs."""
-        from cdvision.building.package_builder import symbol_tables  # heavy; no receiver builds
+        from cdvision.building.map_tables import symbol_tables  # heavy; no receiver builds
 
         side, slices = build_slice_networks(self.scales)
         return HscCoder(

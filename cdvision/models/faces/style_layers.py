@@ -160,7 +160,7 @@ class StyleLayers(FaceCodec):
     @torch.no_grad()
     def build_coder(self) -> StyleLayersCoder:
         """Freeze tables and transformer; raises ModelError where a sum may stop being exact."""
-        from cdvision.building.package_builder import symbol_tables  # heavy; no receiver builds
+        from cdvision.building.map_tables import symbol_tables  # heavy; no receiver builds
 
         fixed = 1 if self.scales is not None else len(self.layout.rows)
         return StyleLayersCoder(

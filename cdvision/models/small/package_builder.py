@@ -11,8 +11,8 @@ import click
 from safetensors.torch import save_file
 
 from cdvision.building.card_parts import latent_specs, one_sender
-from cdvision.building.map_tables import build_coder
-from cdvision.building.package_builder import PackageFacts, prior_tables, write_package
+from cdvision.building.map_tables import build_coder, prior_tables
+from cdvision.building.package_builder import PackageFacts, write_package
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.models.small.descriptor import ELEMENTS
 from cdvision.models.small.nanodet import COARSE_CHANNELS
