@@ -17,7 +17,7 @@ from cdvision.stream_answers import Stream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cdvision.fit.report import FitReport
+    from cdvision.fitting.report import FitReport
     from cdvision.photo import ImageLike
     from cdvision.results import Attributes, Classification, Detections
 
@@ -133,9 +133,9 @@ def fit(
         order: ``"rgb"`` or ``"bgr"``.
         options: fields of ``FitOptions``: ``minutes``, ``size``, ``tune_tail``, ``device`` ...
     """
-    from cdvision.fit.fitting import fit_tap
-    from cdvision.fit.options import FitOptions
-    from cdvision.fit.sources import NetworkRequest
+    from cdvision.fitting.fitting import fit_tap
+    from cdvision.fitting.options import FitOptions
+    from cdvision.fitting.sources import NetworkRequest
 
     request = NetworkRequest(network, split, weights, mean, std, range, order)
     sources = [images] if isinstance(images, (str, Path)) else images

@@ -63,7 +63,7 @@ class TritonPythonModel:
             single = [stream.graph_inputs(tail) for stream in streams]
             for name in single[0]:
                 # Latents are the same for every tail; what a classifier looks at is its own.
-                shared = name in ("symbols", "hyper", "descriptor", "quality")
+                shared = name in self._model.card.latents or name == "quality"
                 values = np.concatenate([one[name] for one in single])
                 joined[name if shared else f"{tail}_{name}"] = values
         joined["quality"] = joined["quality"][:, None]  # Triton gives every tensor a second axis

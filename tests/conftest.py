@@ -14,8 +14,8 @@ from PIL import Image
 import cdvision
 
 if TYPE_CHECKING:
-    from cdvision.fit.network import TorchNetwork
-    from cdvision.fit.streams import StreamReader
+    from cdvision.fitting.network import TorchNetwork
+    from cdvision.fitting.streams import StreamReader
 
 REPOSITORY = Path(__file__).parent.parent
 PHOTOS = sorted((REPOSITORY / "examples" / "photos").glob("*.jpg"))
@@ -91,8 +91,8 @@ def tiny_split() -> TorchNetwork:
     from fit_networks import tiny_network
     from torch import device
 
-    from cdvision.fit.network import PixelFormat
-    from cdvision.fit.sources import split_torch
+    from cdvision.fitting.network import PixelFormat
+    from cdvision.fitting.sources import split_torch
 
     return split_torch(tiny_network(), "layer2", {"source": "tiny"}, PixelFormat(), device("cpu"))
 
@@ -102,7 +102,7 @@ def small_reader() -> StreamReader:
     """Encode with `small`, at 64 pixels."""
     from torch import device
 
-    from cdvision.fit.streams import StreamReader
+    from cdvision.fitting.streams import StreamReader
     from cdvision.package.loader import load_package
     from cdvision.package.registry import model_folder
 

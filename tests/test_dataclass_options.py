@@ -16,7 +16,7 @@ from cdvision.cli.command_line import command_line
 from cdvision.cli.dataclass_options import dataclass_options
 from cdvision.cli.training_options import RunOptions
 from cdvision.errors import CdvisionError
-from cdvision.fit.options import FitOptions
+from cdvision.fitting.options import FitOptions
 from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.models.dicm.training import options as dicm
 from cdvision.models.faces.training import options as faces

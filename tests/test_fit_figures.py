@@ -13,10 +13,10 @@ pytest.importorskip("onnx")
 from PIL.Image import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.fit.measure import FigureSums, measure_tap  # noqa: E402
-from cdvision.fit.network import TorchNetwork  # noqa: E402
-from cdvision.fit.photos import find_photos  # noqa: E402
-from cdvision.fit.streams import StreamReader, image_tensor  # noqa: E402
+from cdvision.fitting.measure import FigureSums, measure_tap  # noqa: E402
+from cdvision.fitting.network import TorchNetwork  # noqa: E402
+from cdvision.fitting.photos import find_photos  # noqa: E402
+from cdvision.fitting.streams import StreamReader, image_tensor  # noqa: E402
 from cdvision.package.loader import load_package  # noqa: E402
 from cdvision.package.registry import model_folder  # noqa: E402
 

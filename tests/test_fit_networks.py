@@ -15,11 +15,11 @@ pytest.importorskip("onnx")
 from fit_networks import FACTORY, TinyNetwork, onnx_file, tiny_network  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.fit.cut import cut_network  # noqa: E402
-from cdvision.fit.fitting import fit_tap  # noqa: E402
-from cdvision.fit.network import NamedOutputs, PixelFormat, PixelNormaliser  # noqa: E402
-from cdvision.fit.options import FitOptions  # noqa: E402
-from cdvision.fit.sources import NetworkRequest, find_network, split_torch  # noqa: E402
+from cdvision.fitting.cut import cut_network  # noqa: E402
+from cdvision.fitting.fitting import fit_tap  # noqa: E402
+from cdvision.fitting.network import NamedOutputs, PixelFormat, PixelNormaliser  # noqa: E402
+from cdvision.fitting.options import FitOptions  # noqa: E402
+from cdvision.fitting.sources import NetworkRequest, find_network, split_torch  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 
 CPU = torch.device("cpu")

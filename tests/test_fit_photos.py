@@ -15,16 +15,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 
-from cdvision.fit.examples import (  # noqa: E402
+from cdvision.fitting.examples import (  # noqa: E402
     Example,
     ExampleMaker,
     ExampleSource,
     Window,
     photos_that_fit,
 )
-from cdvision.fit.network import TorchNetwork  # noqa: E402
-from cdvision.fit.photos import find_photos, hold_out  # noqa: E402
-from cdvision.fit.streams import StreamReader  # noqa: E402
+from cdvision.fitting.network import TorchNetwork  # noqa: E402
+from cdvision.fitting.photos import find_photos, hold_out  # noqa: E402
+from cdvision.fitting.streams import StreamReader  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

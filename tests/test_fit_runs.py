@@ -21,15 +21,15 @@ pytest.importorskip("onnx")
 from fit_networks import FACTORY, FEATURES, tiny_network  # noqa: E402
 
 from cdvision.cli.fit import fit as fit_command  # noqa: E402
-from cdvision.fit.examples import ExampleMaker, ExampleSource  # noqa: E402
-from cdvision.fit.fitting import finish_fit, fit_tap  # noqa: E402
-from cdvision.fit.network import TorchNetwork  # noqa: E402
-from cdvision.fit.options import FitOptions  # noqa: E402
-from cdvision.fit.photos import find_photos  # noqa: E402
-from cdvision.fit.resuming import run_progress  # noqa: E402
-from cdvision.fit.sources import NetworkRequest  # noqa: E402
-from cdvision.fit.stage import TapStage  # noqa: E402
-from cdvision.fit.streams import StreamReader  # noqa: E402
+from cdvision.fitting.examples import ExampleMaker, ExampleSource  # noqa: E402
+from cdvision.fitting.fitting import finish_fit, fit_tap  # noqa: E402
+from cdvision.fitting.network import TorchNetwork  # noqa: E402
+from cdvision.fitting.options import FitOptions  # noqa: E402
+from cdvision.fitting.photos import find_photos  # noqa: E402
+from cdvision.fitting.resuming import run_progress  # noqa: E402
+from cdvision.fitting.sources import NetworkRequest  # noqa: E402
+from cdvision.fitting.stage import TapStage  # noqa: E402
+from cdvision.fitting.streams import StreamReader  # noqa: E402
 from cdvision.networks.fitted_tap import TapShape  # noqa: E402
 from cdvision.training.stage_run import CHECKPOINT, Plan, run_stage  # noqa: E402
 
@@ -129,7 +129,7 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing_of_the_training(
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
         return finish_fit(*arguments)
 
-    monkeypatch.setattr("cdvision.fit.fitting.finish_fit", finish)
+    monkeypatch.setattr("cdvision.fitting.fitting.finish_fit", finish)
     for _ in range(2):  # the same command again ends at the same place
         try:
             with pytest.raises(

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 
-from cdvision.fit.examples import Example, Window  # noqa: E402
-from cdvision.fit.fitting import tap_shape  # noqa: E402
-from cdvision.fit.options import FitOptions  # noqa: E402
-from cdvision.fit.stage import start_from_regression  # noqa: E402
+from cdvision.fitting.examples import Example, Window  # noqa: E402
+from cdvision.fitting.fitting import tap_shape  # noqa: E402
+from cdvision.fitting.options import FitOptions  # noqa: E402
+from cdvision.fitting.stage import start_from_regression  # noqa: E402
 from cdvision.networks.fitted_tap import FittedTap, TapShape  # noqa: E402
 from cdvision.package.card import FeatureSpec  # noqa: E402
 

@@ -17,7 +17,7 @@ pytest.importorskip("onnx")
 
 from fit_networks import onnx_file, tiny_network  # noqa: E402
 
-from cdvision.fit.sources import NetworkRequest, find_network  # noqa: E402
+from cdvision.fitting.sources import NetworkRequest, find_network  # noqa: E402
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -67,7 +67,16 @@ def test_answers_load_no_part_of_a_family_but_its_receiver(
     assert {name for name in family if not name.startswith(receiver)} == {
         receiver.removesuffix(".receiver")
     }
-    unwanted = ("networks", "training", "building", "fit", "evaluation", "bench", "export", "cli")
+    unwanted = (
+        "networks",
+        "training",
+        "building",
+        "fitting",
+        "evaluation",
+        "bench",
+        "export",
+        "cli",
+    )
     assert not [n for n in loaded if n.startswith(tuple(f"cdvision.{one}" for one in unwanted))]
     assert loaded.isdisjoint(("torch", "onnx"))
 
@@ -90,6 +99,14 @@ def test_help_and_version_load_neither_numpy_nor_a_command() -> None:
 def test_every_name_in_all_can_be_had() -> None:
     statement = "import cdvision; [getattr(cdvision, name) for name in cdvision.__all__]"
     assert "cdvision" in loaded_after(statement)
+
+
+def test_no_module_hides_a_public_function() -> None:
+    """A folder ``cdvision/fit`` would replace ``cdvision.fit`` once something in it is imported."""
+    import cdvision
+
+    modules = {path.stem for path in (REPOSITORY / "cdvision").iterdir()} | {"heads", "export"}
+    assert not modules & set(cdvision.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.fit.stage import FeatureScale, output_error  # noqa: E402
+from cdvision.fitting.stage import FeatureScale, output_error  # noqa: E402
 from cdvision.heads.distribution_head import BINS  # noqa: E402
 from cdvision.models.dicm.training import distortions, moco  # noqa: E402
 from cdvision.models.faces.training import face_stage  # noqa: E402

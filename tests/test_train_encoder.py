@@ -28,9 +28,9 @@ from torch import Tensor  # noqa: E402
 
 from cdvision.building.map_tables import build_coder  # noqa: E402
 from cdvision.cli.command_line import command_line  # noqa: E402
-from cdvision.fit.network import SplitNetwork  # noqa: E402
-from cdvision.fit.photos import find_photos, photo_bank  # noqa: E402
-from cdvision.fit.tap_builder import save_weights  # noqa: E402
+from cdvision.fitting.network import SplitNetwork  # noqa: E402
+from cdvision.fitting.photos import find_photos, photo_bank  # noqa: E402
+from cdvision.fitting.tap_builder import save_weights  # noqa: E402
 from cdvision.models.any_network.network import AnyNetworkShape  # noqa: E402
 from cdvision.models.any_network.training.stage import EncoderStage  # noqa: E402
 from cdvision.models.any_network.user_networks import (  # noqa: E402

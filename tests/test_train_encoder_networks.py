@@ -16,9 +16,9 @@ pytest.importorskip("onnx")
 from fit_networks import write_served  # noqa: E402
 from torch import nn  # noqa: E402
 
-from cdvision.fit.network import PixelFormat  # noqa: E402
-from cdvision.fit.photos import MOST_SHORT, find_photos, photo_bank  # noqa: E402
-from cdvision.fit.sources import split_torch  # noqa: E402
+from cdvision.fitting.network import PixelFormat  # noqa: E402
+from cdvision.fitting.photos import MOST_SHORT, find_photos, photo_bank  # noqa: E402
+from cdvision.fitting.sources import split_torch  # noqa: E402
 from cdvision.models.any_network.commands.encoder import with_settings  # noqa: E402
 from cdvision.models.any_network.network import AnyNetworkShape, Gather  # noqa: E402
 from cdvision.models.any_network.training.run import train_encoder  # noqa: E402

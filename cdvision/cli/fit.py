@@ -13,7 +13,7 @@ from cdvision.cli.command_line import needs_extra
 from cdvision.cli.dataclass_options import EXISTING, dataclass_options
 from cdvision.cli.model_options import report_as_json
 from cdvision.cli.training_options import SPLIT_TABLE, read_splits
-from cdvision.fit.options import FitOptions
+from cdvision.fitting.options import FitOptions
 
 
 def triple(value: str) -> tuple[float, ...]:
@@ -76,8 +76,8 @@ def fit(
     again with the same options, it goes on. The report stands in OUT/report.json.
     """
     with needs_extra("train", "fitting"):
-        from cdvision.fit.fitting import fit_tap
-        from cdvision.fit.sources import NetworkRequest
+        from cdvision.fitting.fitting import fit_tap
+        from cdvision.fitting.sources import NetworkRequest
     try:
         report = fit_tap(
             NetworkRequest(network, split, weights, **pixels),

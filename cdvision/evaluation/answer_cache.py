@@ -19,7 +19,7 @@ from cdvision.evaluation.notices import notice
 
 FORMAT = "cdvision answers 1"
 # What turns a photo into an answer; a change of anything else leaves answers as they were.
-_NO_ANSWERS = {"bench", "building", "cli", "commands", "evaluation", "fit", "training"}
+_NO_ANSWERS = {"bench", "building", "cli", "commands", "evaluation", "fitting", "training"}
 Key = Mapping[str, str | int | float | None]
 
 

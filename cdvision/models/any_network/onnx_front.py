@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
 from cdvision.export.onnx_graphs import OPSET
-from cdvision.fit.onnx_network import OnnxNetwork
+from cdvision.fitting.onnx_network import OnnxNetwork
 
 IMAGE = "image"
 

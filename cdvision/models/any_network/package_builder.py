@@ -18,11 +18,11 @@ from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.errors import CdvisionError
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
-from cdvision.fit.network import SplitNetwork, TorchNetwork
-from cdvision.fit.onnx_network import OnnxNetwork
-from cdvision.fit.report import REPORT_FILE
-from cdvision.fit.resuming import explained_full_disk
-from cdvision.fit.tap_builder import (
+from cdvision.fitting.network import SplitNetwork, TorchNetwork
+from cdvision.fitting.onnx_network import OnnxNetwork
+from cdvision.fitting.report import REPORT_FILE
+from cdvision.fitting.resuming import explained_full_disk
+from cdvision.fitting.tap_builder import (
     export_checked,
     one_line,
     round_to_half,

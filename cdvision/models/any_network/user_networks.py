@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from cdvision.errors import CdvisionError
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.sources import NetworkRequest, find_network
+from cdvision.fitting.network import SplitNetwork
+from cdvision.fitting.sources import NetworkRequest, find_network
 from cdvision.package.card import PHOTO_INPUT, FeatureSpec
 from cdvision.package.tap import NAME, check_tap_name
 

@@ -14,12 +14,12 @@ from cdvision.cli.dataclass_options import EXISTING, dataclass_options
 from cdvision.cli.fit import triple
 from cdvision.cli.training_options import OUT, SPLIT_TABLE, RunOptions, read_splits
 from cdvision.errors import CdvisionError
-from cdvision.fit.options import FitOptions
+from cdvision.fitting.options import FitOptions
 from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.training.checked_options import Weight
 
 if TYPE_CHECKING:
-    from cdvision.fit.sources import NetworkRequest
+    from cdvision.fitting.sources import NetworkRequest
 
 SMOKE_PHOTOS = 16
 READ_AS: dict[str, Callable[[str], Any]] = {

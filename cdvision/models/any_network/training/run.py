@@ -21,14 +21,14 @@ import torch
 from cdvision.building.map_tables import build_coder
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import CdvisionError
-from cdvision.fit.measure import FigureSums, QualityFigures, held_out_images
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.photos import PhotoFile, find_photos, hold_out, photo_bank
-from cdvision.fit.report import REPORT_FILE, left_out_line, length_line
-from cdvision.fit.resuming import check_run, explained_full_disk
-from cdvision.fit.sources import NetworkRequest
-from cdvision.fit.streams import image_tensor, stream_size
-from cdvision.fit.tap_builder import round_to_half
+from cdvision.fitting.measure import FigureSums, QualityFigures, held_out_images
+from cdvision.fitting.network import SplitNetwork
+from cdvision.fitting.photos import PhotoFile, find_photos, hold_out, photo_bank
+from cdvision.fitting.report import REPORT_FILE, left_out_line, length_line
+from cdvision.fitting.resuming import check_run, explained_full_disk
+from cdvision.fitting.sources import NetworkRequest
+from cdvision.fitting.streams import image_tensor, stream_size
+from cdvision.fitting.tap_builder import round_to_half
 from cdvision.models.any_network.graphs import NETWORK, load
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
 from cdvision.models.any_network.training.options import EncoderOptions

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.stage import output_error
+from cdvision.fitting.network import SplitNetwork
+from cdvision.fitting.stage import output_error
 from cdvision.models.any_network.graphs import FRONTS, NETWORK, TAILS
 from cdvision.models.any_network.network import AnyNetworkModel, AnyNetworkShape
 from cdvision.models.any_network.training.start import NetworkMetric, start_latents, start_taps

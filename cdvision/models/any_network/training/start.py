@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.fit.examples import Batch
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.stage import start_from_regression
+from cdvision.fitting.examples import Batch
+from cdvision.fitting.network import SplitNetwork
+from cdvision.fitting.stage import start_from_regression
 from cdvision.models.any_network.network import AnyNetworkModel, Gather, metric_block
 from cdvision.networks.scales import QUALITIES
 from cdvision.package.card import FeatureSpec

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cdvision.errors import ImageError
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.photos import PhotoFile, none_usable
-from cdvision.fit.streams import StreamReader, image_tensor
+from cdvision.fitting.network import SplitNetwork
+from cdvision.fitting.photos import PhotoFile, none_usable
+from cdvision.fitting.streams import StreamReader, image_tensor
 
 QUALITIES_PER_PHOTO = 3  # of the model's eight, drawn for each photo
 PASSES = 8  # over a window, where there are several

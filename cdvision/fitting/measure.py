@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError, ImageError
-from cdvision.fit.network import SplitNetwork
-from cdvision.fit.photos import PhotoFile
-from cdvision.fit.streams import StreamReader, image_tensor, stream_size
+from cdvision.fitting.network import SplitNetwork
+from cdvision.fitting.photos import PhotoFile
+from cdvision.fitting.streams import StreamReader, image_tensor, stream_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cdvision.engines.onnx_engine import OnnxGraph
 from cdvision.errors import CdvisionError
-from cdvision.fit.cut import shown
-from cdvision.fit.network import PixelFormat, PixelNormaliser, SplitNetwork
+from cdvision.fitting.cut import shown
+from cdvision.fitting.network import PixelFormat, PixelNormaliser, SplitNetwork
 from cdvision.package.loader import file_sha256
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.fit.examples import Batch, ExampleSource, Window
-from cdvision.fit.network import SplitNetwork
+from cdvision.fitting.examples import Batch, ExampleSource, Window
+from cdvision.fitting.network import SplitNetwork
 from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.training.plan import Plan
 from cdvision.training.stage import Stage

@@ -17,16 +17,16 @@ from typing import cast
 from torch import nn
 
 from cdvision.errors import CdvisionError
-from cdvision.fit.examples import ExampleMaker, ExampleSource
-from cdvision.fit.measure import measure_tap
-from cdvision.fit.options import FitOptions
-from cdvision.fit.photos import PhotoFile, find_photos, hold_out
-from cdvision.fit.report import FitReport, length_line
-from cdvision.fit.resuming import check_run, explained_full_disk, run_progress
-from cdvision.fit.sources import NetworkRequest, find_network
-from cdvision.fit.stage import TapStage
-from cdvision.fit.streams import StreamReader
-from cdvision.fit.tap_builder import round_to_half, write_tap
+from cdvision.fitting.examples import ExampleMaker, ExampleSource
+from cdvision.fitting.measure import measure_tap
+from cdvision.fitting.options import FitOptions
+from cdvision.fitting.photos import PhotoFile, find_photos, hold_out
+from cdvision.fitting.report import FitReport, length_line
+from cdvision.fitting.resuming import check_run, explained_full_disk, run_progress
+from cdvision.fitting.sources import NetworkRequest, find_network
+from cdvision.fitting.stage import TapStage
+from cdvision.fitting.streams import StreamReader
+from cdvision.fitting.tap_builder import round_to_half, write_tap
 from cdvision.networks.fitted_tap import FittedTap, TapShape
 from cdvision.package.card import FeatureSpec
 from cdvision.package.loader import load_package

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cdvision.errors import CdvisionError
-from cdvision.fit.cut import cut_network
-from cdvision.fit.network import PixelFormat, SplitNetwork, TorchNetwork, Triple
+from cdvision.fitting.cut import cut_network
+from cdvision.fitting.network import PixelFormat, SplitNetwork, TorchNetwork, Triple
 from cdvision.package.loader import file_sha256
 
 DEFAULT = "DEFAULT"
@@ -59,7 +59,7 @@ class FoundNetwork(NamedTuple):
 def find_network(request: NetworkRequest, device: torch.device) -> SplitNetwork:
     """Build, fill and split a network; raises CdvisionError that says what to do if it cannot."""
     if isinstance(request.source, (str, Path)) and str(request.source).endswith(".onnx"):
-        from cdvision.fit.onnx_network import open_onnx
+        from cdvision.fitting.onnx_network import open_onnx
 
         if request.weights is not None:
             raise CdvisionError("--weights: an ONNX file holds its own, expected none")

@@ -11,7 +11,7 @@ from typing import Any
 
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.plot import Curve, write_plot
-from cdvision.fit.measure import QualityFigures
+from cdvision.fitting.measure import QualityFigures
 from cdvision.training.plan import Plan
 
 REPORT_FILE, PLOT_FILE = "report.json", "report.svg"
