@@ -23,8 +23,8 @@ from cdvision.model import Model
 
 BAR = 1.6
 LOOP = "loop of detect, one at a time"
+# Streams after which memory has to stay: all sessions are open, all buffers have their size.
 SETTLED = 1_000
-"""Streams after which memory has to stay: all sessions are open, all buffers have their size."""
 
 Settings = Mapping[str, Any]
 DEFAULTS: Settings = {}
@@ -131,6 +131,7 @@ def resident_mib() -> float:
     status = Path("/proc/self/statm")
     if not status.is_file():
         return 0.0
+    # The second number is the resident set, counted in pages.
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -33,8 +33,8 @@ from cdvision.tasks import find_task
 
 LOG_FILE = "records.jsonl"
 
+# A photo's file -> the bytes that are sent, and the answer to them.
 Answer = Callable[[bytes], tuple[bytes, Any]]
-"""A photo's file -> the bytes that are sent, and the answer to them."""
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,7 @@ def announce_too_large(address: tuple[str, int], path: str, api_key: str | None 
 
 def send_endless(address: tuple[str, int], path: str, api_key: str | None = None) -> int:
     """Send a chunked body until the service ends the connection; return the bytes it took."""
+    # A chunk is its length in hex, then its bytes; no chunk of length 0 ever ends the body.
     sent, piece = 0, b"%x\r\n%s\r\n" % (len(CHUNK), CHUNK)
     with socket.create_connection(address, timeout=30) as link:
         link.sendall(_head(path, "Transfer-Encoding: chunked", api_key))

@@ -97,8 +97,11 @@ def _stream_parts(
         NETWORKS: Part(lambda: run(f"answer.{tail}", inputs)),
         POST: Part(lambda: [stream.detect() for stream in opened]),
         DETECT: Part(partial(_answers, model, streams, "detect"), size),
-        **_masks(model, streams, size),
-        CLASSIFY: Part(partial(_answers, model, streams, "classify"), size),
+        **{
+            part: Part(partial(_answers, model, streams, task), size)
+            for part, task in ((SEGMENT, "segment"), (CLASSIFY, "classify"))
+            if task == "classify" or task in model.card.tasks
+        },
         UNCOMPRESSED: Part(lambda: run(f"reference.{tail}", image)),
     }
 
@@ -109,13 +112,6 @@ def _encoders(model: Model, photos: Sequence[FittedPhoto], quality: NDArray[np.i
     for name, graph in sender.graphs.items():
         pictures = np.stack([model.picture_for(graph, photo) for photo in photos])
         model.engine.run(name, {graph.picture: pictures, "quality": quality})
-
-
-def _masks(model: Model, streams: Sequence[bytes], size: int) -> dict[str, Part]:
-    """Return the part that segments, where the model has a mask branch."""
-    if "segment" not in model.card.tasks:
-        return {}
-    return {SEGMENT: Part(partial(_answers, model, streams, "segment"), size)}
 
 
 def _answers(model: Model, streams: Sequence[bytes], task: str) -> object:

@@ -14,6 +14,9 @@ from cdvision.evaluation.plot import Curve
 
 Record = Mapping[str, Any]
 
+UNCOMPRESSED = "none"  # codec of the records of pixels
+
+# Figures by name, as people write them; the first that a record holds is its main one.
 FIGURES: Mapping[str, str] = MappingProxyType(
     {
         "ap": "AP",
@@ -26,7 +29,6 @@ FIGURES: Mapping[str, str] = MappingProxyType(
         "majority_accuracy": "majority guess",
     }
 )
-"""Figures by name, as people write them; the first that a record holds is its main one."""
 
 
 def main_figure(record: Record) -> str:
@@ -49,7 +51,7 @@ def format_records(records: Sequence[Record]) -> str:
             str(record["codec"]),
             str(record["quality"] or ""),
             f"{record['mean_bytes']:,.0f}",
-            *(_cell(record, name) for name in [*shown, *losses]),
+            *(figure_cell(record, name) for name in [*shown, *losses]),
             str(record["photos"]),
         ]
         for record in records
@@ -67,7 +69,7 @@ def format_attributes(record: Record) -> str:
     titles = ["attribute", *(title.removeprefix("mean ") for title in shown.values())]
     lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * len(shown)}"]
     for attribute in attributes_of(record):
-        cells = [_cell(record, f"{name}.{attribute}") for name in shown]
+        cells = [figure_cell(record, f"{name}.{attribute}") for name in shown]
         lines.append(f"| {' | '.join([attribute.replace('_', ' '), *cells])} |")
     return "\n".join(lines)
 
@@ -82,7 +84,8 @@ def _first(record: Record) -> str:
     return next(iter(attributes_of(record)), "")
 
 
-def _cell(record: Record, name: str) -> str:
+def figure_cell(record: Record, name: str) -> str:
+    """Return a figure with its interval in brackets, as tables show it."""
     if name not in record:
         return ""
     ends_of = _interval(record, name)
@@ -122,12 +125,19 @@ def records_to_csv(records: Sequence[Record]) -> str:
 
 def curves_of(records: Sequence[Record]) -> list[Curve]:
     """Return one curve a codec, of the main figure, without codec ``none``; smallest rate first."""
-    by_codec: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda record: float(record["mean_bytes"])):
-        if record["codec"] != "none":
-            by_codec.setdefault(str(record["codec"]), []).append(record)
-    order = dict.fromkeys(str(record["codec"]) for record in records)
-    return [_curve(codec, by_codec[codec]) for codec in order if codec in by_codec]
+    return [
+        _curve(codec, sorted(found, key=lambda record: float(record["mean_bytes"])))
+        for codec, found in by_codec(records).items()
+        if codec != UNCOMPRESSED
+    ]
+
+
+def by_codec(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Group records by their codec, in the order in which codecs and records come."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(str(record["codec"]), []).append(record)
+    return groups
 
 
 def uncompressed_figure(records: Sequence[Record]) -> float | None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from cdvision.evaluation.pixel_networks import PixelNetworks
     from cdvision.results import Detections
 
+# Shares of the networks' working size (or of a smaller photo) that a rival may send.
 SCALES = (1.0, 0.75, 0.5)
-"""Shares of the networks' working size (or of a smaller photo) that a rival may send."""
 
 _QUEUED = 16  # photos a thread that are held at a time
 
@@ -100,6 +100,7 @@ def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record
         The record of ``LabelledSet.measure`` with codec, quality, scale and
         ``mean_payload_bytes``, the bytes without the files' containers.
     """
+    # All are coded first, in threads: the networks then have the cores for themselves.
     coded: dict[bytes, bytes] = {}
     payload = []
     for photo, sent in _encode_all(path, data.photos, jobs):

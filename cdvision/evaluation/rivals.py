@@ -222,5 +222,5 @@ _ALL: tuple[Rival, ...] = (
     VvcRival(),
 )
 
+# All 4:2:0 but JPEG XL, files with their headers; x265 intra stands in for BPG.
 RIVALS: Mapping[str, Rival] = MappingProxyType({rival.name: rival for rival in _ALL})
-"""All 4:2:0 but JPEG XL, files with their headers; x265 intra stands in for BPG."""
