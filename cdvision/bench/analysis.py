@@ -99,7 +99,8 @@ def bench_analyze(
     some = list(islice(cycle(streams), count))
     actions: dict[str, Action] = {LOOP: partial(_loop, model, some)}
     for options in settings:
-        actions[_label(options)] = partial(_analyze, model, some, options)
+        chosen = ", ".join(f"{name}={value}" for name, value in options.items())
+        actions[f"analyze, {chosen or 'defaults'}"] = partial(_analyze, model, some, options)
     times = paired_times([actions], rounds, label="analyze")
     rows = [
         AnalyzeTime(way, Spread.of(values / count), Spread.of(times[LOOP] / values))
@@ -144,11 +145,6 @@ def _analyze(model: Model, streams: Sequence[bytes], options: Settings) -> None:
     for result in model.analyze(iter(streams), **options):
         if result.error is not None:
             raise result.error
-
-
-def _label(options: Settings) -> str:
-    chosen = ", ".join(f"{name}={value}" for name, value in options.items())
-    return f"analyze, {chosen or 'defaults'}"
 
 
 def _row(time: AnalyzeTime) -> str:

@@ -85,12 +85,7 @@ def _points(records: Sequence[Record], rate: str) -> tuple[list[float], list[flo
 
 
 def write_report(facts: Mapping[str, Any], folder: Path) -> str:
-    """Write ``rate.json``, ``rate.md`` and ``rate.svg``; return the Markdown.
-
-    Args:
-        facts: what ``RateBenchmark.run`` returned.
-        folder: exists.
-    """
+    """Write ``rate.json``, ``rate.md`` and ``rate.svg`` of a run's facts; return the Markdown."""
     comparisons = compare(facts["records"], facts["ours"])
     text = format_report(facts, comparisons)
     (folder / "rate.md").write_text(text + "\n", encoding="utf-8")
@@ -135,8 +130,9 @@ def _comparison_lines(comparisons: Sequence[Comparison], ours: str, figure: str)
     ]
     for one in comparisons:
         lines.append(
-            f"| {_title(one.rival)} | {_percent(one.bd_rate)} | {_signed(one.bd_accuracy)} "
-            f"| {_percent(one.bd_rate_payload)} |"
+            f"| {_title(one.rival)} | {_signed(one.bd_rate)} "
+            f"| {_signed(one.bd_accuracy, '{:+.3f}')} "
+            f"| {_signed(one.bd_rate_payload)} |"
         )
     missing = [
         f"{_title(one.rival)}: {reason}"
@@ -172,7 +168,14 @@ def _draw(path: Path, facts: Mapping[str, Any]) -> None:
         if codec == ours:
             plotted += found
         elif codec != UNCOMPRESSED:
-            plotted += [_without_intervals(record) for record in envelope(found)]
+            plotted += [
+                {
+                    name: value
+                    for name, value in record.items()
+                    if not name.endswith(("_low", "_high"))
+                }
+                for record in envelope(found)
+            ]
     write_plot(
         path,
         curves_of([{**record, "codec": _title(record["codec"])} for record in plotted]),
@@ -183,17 +186,9 @@ def _draw(path: Path, facts: Mapping[str, Any]) -> None:
     )
 
 
-def _without_intervals(record: Record) -> Record:
-    return {k: value for k, value in record.items() if not k.endswith(("_low", "_high"))}
-
-
 def _title(codec: str) -> str:
     return RIVALS[codec].title if codec in RIVALS else codec
 
 
-def _percent(value: float | None) -> str:
-    return "—" if value is None else f"{value:+.1f} %"
-
-
-def _signed(value: float | None) -> str:
-    return "—" if value is None else f"{value:+.3f}"
+def _signed(value: float | None, form: str = "{:+.1f} %") -> str:
+    return "—" if value is None else form.format(value)

@@ -147,10 +147,7 @@ def detect_in_files(
 ) -> list[Detections]:
     """Detect in image files as a server without a codec does, in one run of the network.
 
-    Args:
-        model: has the graph of the uncompressed detector.
-        files: pictures at the size of the streams' content.
-        opened: the streams of the same photos, which know the sizes.
+    The files are pictures at the size of the streams' content; the streams know the sizes.
     """
     tail, spec = opened[0].tail_for("detect"), model.card.input
     longest = max(opened[0].input_size)

@@ -111,12 +111,7 @@ class AttributeRanking:
 
     @classmethod
     def of(cls, probability: NDArray[np.float64], present: NDArray[np.bool_]) -> Self:
-        """Rank P photos.
-
-        Args:
-            probability: (P,) float64.
-            present: (P,) bool, what is true.
-        """
+        """Rank photos by (P,) probabilities; ``present`` (P,) is what is true."""
         # Stable, so that equal probabilities give the same place on every machine.
         order = np.argsort(-probability, kind="stable")
         ranked = probability[order]

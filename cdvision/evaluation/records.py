@@ -65,7 +65,8 @@ def format_records(records: Sequence[Record]) -> str:
 
 def format_attributes(record: Record) -> str:
     """Return a Markdown table of a record's figures of each attribute; intervals in brackets."""
-    shown = {name: title for name, title in FIGURES.items() if f"{name}.{_first(record)}" in record}
+    first = next(iter(attributes_of(record)), "")
+    shown = {name: title for name, title in FIGURES.items() if f"{name}.{first}" in record}
     titles = ["attribute", *(title.removeprefix("mean ") for title in shown.values())]
     lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * len(shown)}"]
     for attribute in attributes_of(record):
@@ -78,10 +79,6 @@ def attributes_of(record: Record) -> list[str]:
     """Return the attributes that a record has figures of."""
     found = [key.removeprefix("accuracy.") for key in record if key.startswith("accuracy.")]
     return [name for name in found if not name.endswith(("_low", "_high"))]
-
-
-def _first(record: Record) -> str:
-    return next(iter(attributes_of(record)), "")
 
 
 def figure_cell(record: Record, name: str) -> str:
@@ -162,11 +159,7 @@ def with_losses(records: Sequence[dict[str, Any]], draws: Sequence[Draws]) -> li
     """Add ``NAME_loss``, ``_low`` and ``_high`` to every record of a stream.
 
     NAME is the record's main figure. Records stay as they are where nothing was measured without a
-    codec, or not on the same photos.
-
-    Args:
-        records: one measurement each, all of one set.
-        draws: their drawn figures, in the same order.
+    codec, or not on the same photos.; ``draws`` are their drawn figures in the same order.
     """
     # Both were drawn together, the same photos each time, so the interval of their difference is a
     # fraction of each one's own: photos that are hard are hard for both.

@@ -89,12 +89,7 @@ class RivalPath:
 
 
 def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record:
-    """Measure a picture codec at one quality and scale.
-
-    Args:
-        path: the codec and the networks.
-        data: the photos.
-        jobs: threads that encode; the bytes do not depend on it.
+    """Measure a picture codec at one quality and scale, encoding in ``jobs`` threads.
 
     Returns:
         The record of ``LabelledSet.measure`` with codec, quality, scale and
