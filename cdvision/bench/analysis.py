@@ -23,8 +23,8 @@ from cdvision.model import Model
 
 BAR = 1.6
 LOOP = "loop of detect, one at a time"
+# Streams after which memory has to stay: all sessions are open, all buffers have their size.
 SETTLED = 1_000
-"""Streams after which memory has to stay: all sessions are open, all buffers have their size."""
 
 Settings = Mapping[str, Any]
 DEFAULTS: Settings = {}
@@ -99,7 +99,8 @@ def bench_analyze(
     some = list(islice(cycle(streams), count))
     actions: dict[str, Action] = {LOOP: partial(_loop, model, some)}
     for options in settings:
-        actions[_label(options)] = partial(_analyze, model, some, options)
+        chosen = ", ".join(f"{name}={value}" for name, value in options.items())
+        actions[f"analyze, {chosen or 'defaults'}"] = partial(_analyze, model, some, options)
     times = paired_times([actions], rounds, label="analyze")
     rows = [
         AnalyzeTime(way, Spread.of(values / count), Spread.of(times[LOOP] / values))
@@ -131,6 +132,7 @@ def resident_mib() -> float:
     status = Path("/proc/self/statm")
     if not status.is_file():
         return 0.0
+    # The second number is the resident set, counted in pages.
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -143,11 +145,6 @@ def _analyze(model: Model, streams: Sequence[bytes], options: Settings) -> None:
     for result in model.analyze(iter(streams), **options):
         if result.error is not None:
             raise result.error
-
-
-def _label(options: Settings) -> str:
-    chosen = ", ".join(f"{name}={value}" for name, value in options.items())
-    return f"analyze, {chosen or 'defaults'}"
 
 
 def _row(time: AnalyzeTime) -> str:

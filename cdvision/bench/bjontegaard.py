@@ -117,6 +117,7 @@ def _curve(name: str, rate: ArrayLike, accuracy: ArrayLike) -> tuple[Values, Val
 
 def _check_overlap(anchor: Values, test: Values, axis: str, least: float) -> None:
     """Raise CdvisionError unless two rising ranges share enough of the shorter one."""
+    # Both rise, so their first and last values are the ends of their ranges.
     shared = min(anchor[-1], test[-1]) - max(anchor[0], test[0])
     share = max(shared, 0) / min(np.ptp(anchor), np.ptp(test))
     if share <= 0 or share < least:

@@ -43,10 +43,12 @@ def gaussian_bits(symbols: NDArray[np.integer], scales: NDArray[np.float64]) -> 
     >>> round(gaussian_bits(np.array([0, 1]), np.array([1.0, 1.0])), 4)
     3.4334
     """
+    # A Gaussian is even, so equal magnitudes at one scale cost the same: each pair is taken once.
     pairs, counts = np.unique(np.stack([np.abs(symbols), scales]), axis=1, return_counts=True)
     bits = 0.0
     for magnitude, scale, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
         unit = scale * math.sqrt(2.0)
+        # erfc of both ends, not erf: in the tails 1 - erf would have no digits left.
         upper = math.erfc((magnitude + 0.5) / unit)
         bits -= count * math.log2(0.5 * (math.erfc((magnitude - 0.5) / unit) - upper))
     return bits

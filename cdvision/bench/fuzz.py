@@ -13,7 +13,6 @@ of the whole interpreter, or a hang that somebody interrupts.
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from cdvision.bench.cold_start import MEBIBYTE, peak_memory
 from cdvision.bench.mutations import UNLIMITED, mutate
 from cdvision.errors import BitstreamError, CdvisionError
 from cdvision.stream import read_stream
@@ -158,6 +158,7 @@ class _Trial:
         outcome, reason, seconds = self._attempt(data)
         if seconds > SLOW_SECONDS:  # once more: a machine that was busy elsewhere is not a hang
             seconds = min(seconds, self._attempt(data)[2])
+        # A rise of the peak also shows memory outside Python; tracing each item would be too slow.
         allocated = _peak_rss() - rss_before
         if index % TRACED_EVERY == 0:
             traced = self._traced_peak(data)
@@ -225,9 +226,4 @@ def _excess(seconds: float, allocated: int) -> str:
 
 def _peak_rss() -> int:
     """Return the peak resident memory of this process in bytes, or 0 where nobody tells."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return int((peak_memory() or 0) * MEBIBYTE)

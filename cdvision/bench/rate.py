@@ -33,19 +33,13 @@ from cdvision.tasks import find_task
 
 LOG_FILE = "records.jsonl"
 
+# A photo's file -> the bytes that are sent, and the answer to them.
 Answer = Callable[[bytes], tuple[bytes, Any]]
-"""A photo's file -> the bytes that are sent, and the answer to them."""
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One record to be: who is measured, and how.
-
-    Attributes:
-        key: codec, quality, scale, and what else decides the figures.
-        answer: the whole way of one photo.
-        record: measures all photos.
-    """
+class PlannedRecord:
+    """One record to be: what decides its figures, one photo's whole way, and all photos'."""
 
     key: Key
     answer: Answer
@@ -100,7 +94,11 @@ class RateBenchmark:
         """
         log = RecordLog(folder / LOG_FILE)
         with tempfile.TemporaryDirectory() as graphs:
-            reference = self._reference(Path(graphs))
+            reference: PixelNetworks = (
+                PackageWithoutCodec(self.model)
+                if self.initial_weights is None
+                else uncompressed_networks(self.model.package, self.initial_weights, Path(graphs))
+            )
             records = [self._measured(log, one) for one in self._measurements(reference)]
         return {
             "ours": self.codec,
@@ -113,16 +111,11 @@ class RateBenchmark:
             "records": records,
         }
 
-    def _reference(self, graphs: Path) -> PixelNetworks:
-        if self.initial_weights is None:
-            return PackageWithoutCodec(self.model)
-        return uncompressed_networks(self.model.package, self.initial_weights, graphs)
-
     @cached_property
     def _digest(self) -> str:
         return data_digest(self.data, self.labels)
 
-    def _measured(self, log: RecordLog, one: Measurement) -> Record:
+    def _measured(self, log: RecordLog, one: PlannedRecord) -> Record:
         """Return a record of the log, or measure it and keep it there.
 
         What the first photo costs and is answered is part of the key: another version of any
@@ -139,7 +132,7 @@ class RateBenchmark:
             log.append(key, found)
         return found
 
-    def _measurements(self, reference: PixelNetworks) -> Iterator[Measurement]:
+    def _measurements(self, reference: PixelNetworks) -> Iterator[PlannedRecord]:
         yield self._pixels(reference)
         for quality in self.qualities or range(1, self.model.card.qualities + 1):
             yield self._streams(quality)
@@ -147,7 +140,7 @@ class RateBenchmark:
             for path in rival_paths(rival, reference):
                 yield self._rival(path)
 
-    def _streams(self, quality: int) -> Measurement:
+    def _streams(self, quality: int) -> PlannedRecord:
         card = self.model.card
 
         def answer(image: bytes) -> tuple[bytes, Any]:
@@ -168,16 +161,16 @@ class RateBenchmark:
         def record() -> Record:
             return stream_curve(self.model, self.data, [quality], for_task=self.for_task)[0]
 
-        return Measurement(key, answer, record)
+        return PlannedRecord(key, answer, record)
 
-    def _pixels(self, reference: PixelNetworks) -> Measurement:
+    def _pixels(self, reference: PixelNetworks) -> PlannedRecord:
         def answer(image: bytes) -> tuple[bytes, Any]:
             return image, ask_pixels(reference, self.data.task, image)
 
         key: Key = {"codec": "none", "networks": reference.digest()}
-        return Measurement(key, answer, partial(pixel_record, self.data, reference))
+        return PlannedRecord(key, answer, partial(pixel_record, self.data, reference))
 
-    def _rival(self, path: RivalPath) -> Measurement:
+    def _rival(self, path: RivalPath) -> PlannedRecord:
         def answer(image: bytes) -> tuple[bytes, Any]:
             sent = path.send(image)
             return sent, path.ask(self.data.task, sent, image)
@@ -189,7 +182,7 @@ class RateBenchmark:
             "codec version": path.rival.describe(),
             "networks": path.reference.digest(),
         }
-        return Measurement(key, answer, partial(rival_record, path, self.data, jobs=self.jobs))
+        return PlannedRecord(key, answer, partial(rival_record, path, self.data, jobs=self.jobs))
 
 
 def data_digest(data: LabelledSet, labels: Path) -> str:

@@ -12,7 +12,10 @@ from cdvision.errors import CdvisionError
 from cdvision.evaluation.plot import write_plot
 from cdvision.evaluation.records import (
     FIGURES,
+    UNCOMPRESSED,
+    by_codec,
     curves_of,
+    figure_cell,
     main_figure,
     strict_json,
     uncompressed_figure,
@@ -20,7 +23,6 @@ from cdvision.evaluation.records import (
 from cdvision.evaluation.rivals import RIVALS
 
 Record = Mapping[str, Any]
-UNCOMPRESSED = "none"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def envelope(records: Sequence[Record], rate: str = "mean_bytes") -> list[Record
 
 def compare(records: Sequence[Record], ours: str) -> list[Comparison]:
     """Return the Bjøntegaard figures of codec ``ours`` against every other codec's envelope."""
-    codecs = _by_codec(records)
+    codecs = by_codec(records)
     own = codecs.get(ours, [])
     rivals = {name: found for name, found in codecs.items() if name not in (ours, UNCOMPRESSED)}
     return [_comparison(name, found, own) for name, found in rivals.items()]
@@ -83,12 +85,7 @@ def _points(records: Sequence[Record], rate: str) -> tuple[list[float], list[flo
 
 
 def write_report(facts: Mapping[str, Any], folder: Path) -> str:
-    """Write ``rate.json``, ``rate.md`` and ``rate.svg``; return the Markdown.
-
-    Args:
-        facts: what ``RateBenchmark.run`` returned.
-        folder: exists.
-    """
+    """Write ``rate.json``, ``rate.md`` and ``rate.svg`` of a run's facts; return the Markdown."""
     comparisons = compare(facts["records"], facts["ours"])
     text = format_report(facts, comparisons)
     (folder / "rate.md").write_text(text + "\n", encoding="utf-8")
@@ -103,25 +100,22 @@ def format_report(facts: Mapping[str, Any], comparisons: Sequence[Comparison]) -
     records = facts["records"]
     figure = FIGURES[main_figure(records[0])]
     packages = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    found = uncompressed_figure(records)
     lines = [
         f"# Bytes and {figure}: {facts['data']}, {records[0]['photos']} photos",
         "",
         f"{facts['machine']}; {packages}; {facts['ours']}, fingerprint {facts['fingerprint']:.8}.",
-        *_uncompressed_line(records, figure),
+        *([] if found is None else ["", f"Uncompressed networks: {figure} {found:.3f}."]),
         "",
         *_comparison_lines(comparisons, facts["ours"], figure),
         "",
-        *_codec_lines(facts),
+        *(f"* {_title(name)}: {made_by}" for name, made_by in facts["codecs"].items()),
+        *(f"* {_title(name)}: left out, {why}" for name, why in facts["left_out"].items()),
     ]
-    for codec, found in _by_codec(records).items():
+    for codec, points in by_codec(records).items():
         if codec != UNCOMPRESSED:
-            lines += ["", f"## {_title(codec)}", "", *_table(found)]
+            lines += ["", f"## {_title(codec)}", "", *_table(points)]
     return "\n".join(lines)
-
-
-def _uncompressed_line(records: Sequence[Record], figure: str) -> list[str]:
-    found = uncompressed_figure(records)
-    return [] if found is None else ["", f"Uncompressed networks: {figure} {found:.3f}."]
 
 
 def _comparison_lines(comparisons: Sequence[Comparison], ours: str, figure: str) -> list[str]:
@@ -136,8 +130,9 @@ def _comparison_lines(comparisons: Sequence[Comparison], ours: str, figure: str)
     ]
     for one in comparisons:
         lines.append(
-            f"| {_title(one.rival)} | {_percent(one.bd_rate)} | {_signed(one.bd_accuracy)} "
-            f"| {_percent(one.bd_rate_payload)} |"
+            f"| {_title(one.rival)} | {_signed(one.bd_rate)} "
+            f"| {_signed(one.bd_accuracy, '{:+.3f}')} "
+            f"| {_signed(one.bd_rate_payload)} |"
         )
     missing = [
         f"{_title(one.rival)}: {reason}"
@@ -146,12 +141,6 @@ def _comparison_lines(comparisons: Sequence[Comparison], ours: str, figure: str)
     ]
     note = f"— (test: {ours}, anchor: the rival): {'; '.join(missing)}."
     return [*lines, "", note] if missing else lines
-
-
-def _codec_lines(facts: Mapping[str, Any]) -> list[str]:
-    lines = [f"* {_title(name)}: {made_by}" for name, made_by in facts["codecs"].items()]
-    lines += [f"* {_title(name)}: left out, {why}" for name, why in facts["left_out"].items()]
-    return lines
 
 
 def _table(records: Sequence[Record]) -> list[str]:
@@ -166,26 +155,27 @@ def _table(records: Sequence[Record]) -> list[str]:
     ]
     for record in sorted(records, key=lambda record: float(record["mean_bytes"])):
         cells = [str(record["quality"]), *([f"{record['scale']:g}"] if scaled else [])]
-        cells += [f"{record['mean_bytes']:,.0f}", *(_interval(record, name) for name in shown)]
+        cells += [f"{record['mean_bytes']:,.0f}", *(figure_cell(record, name) for name in shown)]
         lines.append(f"| {' | '.join(cells)} | {'*' if id(record) in best else ''} |")
     return lines
-
-
-def _interval(record: Record, name: str) -> str:
-    low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
-    bounds = "" if low is None or high is None else f" ({low:.3f}-{high:.3f})"
-    return f"{record[name]:.3f}{bounds}"
 
 
 def _draw(path: Path, facts: Mapping[str, Any]) -> None:
     """Plot our points, and every rival's envelope without its intervals: they would hide all."""
     records, ours = facts["records"], facts["ours"]
     plotted: list[Record] = []
-    for codec, found in _by_codec(records).items():
+    for codec, found in by_codec(records).items():
         if codec == ours:
             plotted += found
         elif codec != UNCOMPRESSED:
-            plotted += [_without_intervals(record) for record in envelope(found)]
+            plotted += [
+                {
+                    name: value
+                    for name, value in record.items()
+                    if not name.endswith(("_low", "_high"))
+                }
+                for record in envelope(found)
+            ]
     write_plot(
         path,
         curves_of([{**record, "codec": _title(record["codec"])} for record in plotted]),
@@ -196,24 +186,9 @@ def _draw(path: Path, facts: Mapping[str, Any]) -> None:
     )
 
 
-def _without_intervals(record: Record) -> Record:
-    return {k: value for k, value in record.items() if not k.endswith(("_low", "_high"))}
-
-
-def _by_codec(records: Sequence[Record]) -> dict[str, list[Record]]:
-    codecs: dict[str, list[Record]] = {}
-    for record in records:
-        codecs.setdefault(str(record["codec"]), []).append(record)
-    return codecs
-
-
 def _title(codec: str) -> str:
     return RIVALS[codec].title if codec in RIVALS else codec
 
 
-def _percent(value: float | None) -> str:
-    return "—" if value is None else f"{value:+.1f} %"
-
-
-def _signed(value: float | None) -> str:
-    return "—" if value is None else f"{value:+.3f}"
+def _signed(value: float | None, form: str = "{:+.1f} %") -> str:
+    return "—" if value is None else form.format(value)

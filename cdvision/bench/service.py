@@ -41,11 +41,8 @@ class LoadReport:
     """What a service sustained: every figure beside the load that the machine had.
 
     Attributes:
-        machine: processor and system.
         load_average: of the last minute, at the end of the load.
-        seconds: how long the load ran.
         clients: connections, each with one request at a time.
-        requests: answered requests.
         errors: requests that failed or were not answered with 200.
         streams_per_second: answered requests over time.
         p50: median time of a request, milliseconds.
@@ -99,12 +96,7 @@ class LoadReport:
 
 
 class Client:
-    """One connection to the service, kept open between requests.
-
-    Args:
-        url: such as ``http://127.0.0.1:8000``.
-        api_key: the service's key, where it has one.
-    """
+    """One connection to the service, kept open between requests; ``url`` is such as ``http://127.0.0.1:8000``."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         parts = urlsplit(url)
@@ -195,6 +187,7 @@ def announce_too_large(address: tuple[str, int], path: str, api_key: str | None 
 
 def send_endless(address: tuple[str, int], path: str, api_key: str | None = None) -> int:
     """Send a chunked body until the service ends the connection; return the bytes it took."""
+    # A chunk is its length in hex, then its bytes; no chunk of length 0 ever ends the body.
     sent, piece = 0, b"%x\r\n%s\r\n" % (len(CHUNK), CHUNK)
     with socket.create_connection(address, timeout=30) as link:
         link.sendall(_head(path, "Transfer-Encoding: chunked", api_key))

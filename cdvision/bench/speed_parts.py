@@ -97,8 +97,11 @@ def _stream_parts(
         NETWORKS: Part(lambda: run(f"answer.{tail}", inputs)),
         POST: Part(lambda: [stream.detect() for stream in opened]),
         DETECT: Part(partial(_answers, model, streams, "detect"), size),
-        **_masks(model, streams, size),
-        CLASSIFY: Part(partial(_answers, model, streams, "classify"), size),
+        **{
+            part: Part(partial(_answers, model, streams, task), size)
+            for part, task in ((SEGMENT, "segment"), (CLASSIFY, "classify"))
+            if task == "classify" or task in model.card.tasks
+        },
         UNCOMPRESSED: Part(lambda: run(f"reference.{tail}", image)),
     }
 
@@ -109,13 +112,6 @@ def _encoders(model: Model, photos: Sequence[FittedPhoto], quality: NDArray[np.i
     for name, graph in sender.graphs.items():
         pictures = np.stack([model.picture_for(graph, photo) for photo in photos])
         model.engine.run(name, {graph.picture: pictures, "quality": quality})
-
-
-def _masks(model: Model, streams: Sequence[bytes], size: int) -> dict[str, Part]:
-    """Return the part that segments, where the model has a mask branch."""
-    if "segment" not in model.card.tasks:
-        return {}
-    return {SEGMENT: Part(partial(_answers, model, streams, "segment"), size)}
 
 
 def _answers(model: Model, streams: Sequence[bytes], task: str) -> object:
@@ -151,10 +147,7 @@ def detect_in_files(
 ) -> list[Detections]:
     """Detect in image files as a server without a codec does, in one run of the network.
 
-    Args:
-        model: has the graph of the uncompressed detector.
-        files: pictures at the size of the streams' content.
-        opened: the streams of the same photos, which know the sizes.
+    The files are pictures at the size of the streams' content; the streams know the sizes.
     """
     tail, spec = opened[0].tail_for("detect"), model.card.input
     longest = max(opened[0].input_size)

@@ -49,6 +49,7 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
     >>> [rotated("abc", number) for number in range(3)]
     [['a', 'b', 'c'], ['b', 'a', 'c'], ['c', 'a', 'b']]
     """
+    # Backwards on odd rounds, or each part would always follow the same neighbour.
     start = number % len(names)
     order = [*names[start:], *names[:start]]
     return order if number % 2 == 0 else [order[0], *reversed(order[1:])]

@@ -16,8 +16,8 @@ from cdvision.evaluation.bootstrap import RESAMPLES, Draws, Scorer, bootstrap
 from cdvision.evaluation.labelled import LabelledPhoto
 from cdvision.evaluation.notices import notice
 
+# Bytes of a photo's file -> answer, and number of bytes sent.
 AnswerPhoto = Callable[[bytes], tuple[Any, int]]
-"""Bytes of a photo's file -> answer, and number of bytes sent."""
 
 
 class Scoring(Protocol):

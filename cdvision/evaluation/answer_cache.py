@@ -120,10 +120,10 @@ class CacheFolder:
         return AnswerCache(self.folder, {**key, "data": self.data, "code": code_digest()}, format)
 
 
-def default_cache_folder() -> Path:
-    """Return where this user's caches of evaluations go."""
+def default_cache_folder(kind: str = "eval") -> Path:
+    """Return where this user's caches of one kind go; those of evaluations by default."""
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return Path(base or Path.home() / ".cache") / "cdvision" / "eval"
+    return Path(base or Path.home() / ".cache") / "cdvision" / kind
 
 
 @cache

@@ -78,13 +78,14 @@ class AttributeScoring:
 
         def figures(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
             every = np.ones_like(right)
+            with_it = _share(weights, present.astype(np.float64), every)
             found = {
                 "accuracy": _share(weights, right, every),
                 "balanced_accuracy": (
                     _share(weights, right, present) + _share(weights, right, ~present)
                 ) / 2,
                 "average_precision": np.stack([r.figure(weights) for r in rankings], axis=1),
-                "majority_accuracy": _majority(_share(weights, present.astype(float), every)),
+                "majority_accuracy": np.maximum(with_it, 1 - with_it),
             }  # fmt: skip
             means = {name: mean_over_classes(list(value.T)) for name, value in found.items()}
             each = {
@@ -106,10 +107,6 @@ class AttributeScoring:
         if unknown:
             notice(f"{self.table.path}: not measured, the model does not answer {listed(unknown)}")
         return known
-
-
-def _majority(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.maximum(share, 1 - share))
 
 
 def _share(

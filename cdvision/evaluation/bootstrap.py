@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+# (R, P) weights of P photos in R weightings -> figures by name, (R,) each.
 Scorer = Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
-"""(R, P) weights of P photos in R weightings -> figures by name, (R,) each."""
 
+# Figures of every draw by name, (R,) each.
 Draws = dict[str, NDArray[np.float64]]
-"""Figures of every draw by name, (R,) each."""
 
 RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %

@@ -31,7 +31,9 @@ class ClassIndex:
             known = self._by_name.setdefault(_plain(name), number)
             if known != number:  # two cranes, a bird and a machine: neither is meant for sure
                 self._by_name[_plain(name)] = None
-        self._by_name |= {_plain(name): number for number, name in _unique(names or ())}
+        # A whole name that only one class bears means that class, whatever its parts mean.
+        whole = [_plain(name) for name in names or ()]
+        self._by_name |= {name: n for n, name in enumerate(whole) if whole.count(name) == 1}
 
     @property
     def expected(self) -> str:
@@ -48,11 +50,6 @@ class ClassIndex:
             number = int(label)
             return number if self._count is None or number < self._count else None
         return self._by_name.get(_plain(label))
-
-
-def _unique(names: Sequence[str]) -> list[tuple[int, str]]:
-    plain = [_plain(name) for name in names]
-    return [(n, name) for n, name in enumerate(names) if plain.count(plain[n]) == 1]
 
 
 def _plain(name: str) -> str:

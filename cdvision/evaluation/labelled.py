@@ -61,6 +61,7 @@ class LabelledPhotos:
     def limited(self, most: int) -> LabelledPhotos:
         """Return at most so many photos, spread evenly over the set."""
         count = min(most, len(self))
+        # Evenly spread: sets are often sorted by class, and the first ones would be one class.
         chosen = [self.entries[number * len(self) // count] for number in range(count)]
         return LabelledPhotos(self.files, chosen)
 

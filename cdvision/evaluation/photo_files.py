@@ -49,6 +49,7 @@ class TarFiles:
         self.path = path
         try:
             self._tar = tarfile.open(path)
+            # Closed when the last user lets go: nobody has to know that a tar is behind the photos.
             weakref.finalize(self, self._tar.close)
             self._members = {
                 member.name.removeprefix("./"): member

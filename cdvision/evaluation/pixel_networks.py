@@ -37,10 +37,7 @@ def uncompressed_networks(
 ) -> PixelNetworks:
     """Return a package's task networks as they were published, without the codec.
 
-    Args:
-        package: of the model.
-        initial_weights: folder of the published weights.
-        folder: where graphs are written.
+    The published weights are read from ``initial_weights``, graphs are written to ``folder``.
 
     Raises:
         ModelError: its family has none.

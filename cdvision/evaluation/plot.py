@@ -144,6 +144,7 @@ def _draw_axes(
     axes: Axes, curves: Sequence[Curve], title: str, y_label: str, reference: float | None
 ) -> None:
     rates = np.concatenate([np.asarray(curve.bytes, float) for curve in curves])
+    # On a log axis margins are shares of the decades shown, and less than 0.8 of one has no ticks.
     low, high = _padded(np.log10(rates), 0.06, 0.1, least=0.8)
     axes.set_xscale("log")
     axes.set_xlim(10**low, 10**high)
@@ -163,7 +164,7 @@ def _draw_axes(
 
 
 def _draw_curve(axes: Axes, curve: Curve, index: int) -> None:
-    colour, main = _colour(index), index == 0
+    colour, main = COLOURS[index % len(COLOURS)], index == 0
     accuracy = np.asarray(curve.accuracy, float)
     if curve.low is not None and curve.high is not None:
         axes.vlines(
@@ -198,6 +199,7 @@ def _padded(
 ) -> tuple[float, float]:
     """Return limits around the values that are at least ``least`` apart, margins not counted."""
     low, high = float(values.min()), float(values.max())
+    # Points that hardly differ would fill the whole height: noise would look like a trend.
     missing = max(0.0, least - (high - low)) / 2
     low, high = low - missing, high + missing
     return low - below * (high - low), high + above * (high - low)
@@ -209,6 +211,7 @@ def rate_ticks(low: float, high: float) -> list[float]:
     >>> rate_ticks(400, 6000)
     [500.0, 1000.0, 2000.0, 5000.0]
     """
+    # One decade more at each end: the last filter keeps what lies between the rates.
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     steps = (1, 2, 5) if high / low < 2000 else (1,)
     ticks = [float(step * 10.0**decade) for decade in decades for step in steps]
@@ -225,7 +228,3 @@ def format_bytes(count: float) -> str:
         if count >= size:
             return f"{count / size:g} {unit}"
     return f"{count:g} B"
-
-
-def _colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]

@@ -51,6 +51,7 @@ class RankedDetections:
             hits = np.flatnonzero(true)
             found = np.cumsum(drawn[:, hits], axis=1)
             precision = found / np.maximum(seen[:, hits], 1)  # photos count whole: 0 stays 0
+            # Interpolated: at a recall counts the best precision at this or any higher recall.
             best_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             recall = np.divide(found, wanted, out=np.zeros_like(found), where=wanted > 0)
             yield recall, best_from_here
@@ -110,12 +111,8 @@ class AttributeRanking:
 
     @classmethod
     def of(cls, probability: NDArray[np.float64], present: NDArray[np.bool_]) -> Self:
-        """Rank P photos.
-
-        Args:
-            probability: (P,) float64.
-            present: (P,) bool, what is true.
-        """
+        """Rank photos by (P,) probabilities; ``present`` (P,) is what is true."""
+        # Stable, so that equal probabilities give the same place on every machine.
         order = np.argsort(-probability, kind="stable")
         ranked = probability[order]
         ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
@@ -129,6 +126,7 @@ class AttributeRanking:
         [0.833]
         """
         drawn = weights[:, self.order]
+        # Photos of equal probability count together: no order among them is better than another.
         seen = np.cumsum(drawn, axis=1)[:, self.ends]
         found = np.cumsum(drawn * self.present, axis=1)[:, self.ends]
         precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)

@@ -14,6 +14,9 @@ from cdvision.evaluation.plot import Curve
 
 Record = Mapping[str, Any]
 
+UNCOMPRESSED = "none"  # codec of the records of pixels
+
+# Figures by name, as people write them; the first that a record holds is its main one.
 FIGURES: Mapping[str, str] = MappingProxyType(
     {
         "ap": "AP",
@@ -26,7 +29,6 @@ FIGURES: Mapping[str, str] = MappingProxyType(
         "majority_accuracy": "majority guess",
     }
 )
-"""Figures by name, as people write them; the first that a record holds is its main one."""
 
 
 def main_figure(record: Record) -> str:
@@ -49,7 +51,7 @@ def format_records(records: Sequence[Record]) -> str:
             str(record["codec"]),
             str(record["quality"] or ""),
             f"{record['mean_bytes']:,.0f}",
-            *(_cell(record, name) for name in [*shown, *losses]),
+            *(figure_cell(record, name) for name in [*shown, *losses]),
             str(record["photos"]),
         ]
         for record in records
@@ -63,11 +65,12 @@ def format_records(records: Sequence[Record]) -> str:
 
 def format_attributes(record: Record) -> str:
     """Return a Markdown table of a record's figures of each attribute; intervals in brackets."""
-    shown = {name: title for name, title in FIGURES.items() if f"{name}.{_first(record)}" in record}
+    first = next(iter(attributes_of(record)), "")
+    shown = {name: title for name, title in FIGURES.items() if f"{name}.{first}" in record}
     titles = ["attribute", *(title.removeprefix("mean ") for title in shown.values())]
     lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * len(shown)}"]
     for attribute in attributes_of(record):
-        cells = [_cell(record, f"{name}.{attribute}") for name in shown]
+        cells = [figure_cell(record, f"{name}.{attribute}") for name in shown]
         lines.append(f"| {' | '.join([attribute.replace('_', ' '), *cells])} |")
     return "\n".join(lines)
 
@@ -78,11 +81,8 @@ def attributes_of(record: Record) -> list[str]:
     return [name for name in found if not name.endswith(("_low", "_high"))]
 
 
-def _first(record: Record) -> str:
-    return next(iter(attributes_of(record)), "")
-
-
-def _cell(record: Record, name: str) -> str:
+def figure_cell(record: Record, name: str) -> str:
+    """Return a figure with its interval in brackets, as tables show it."""
     if name not in record:
         return ""
     ends_of = _interval(record, name)
@@ -122,12 +122,19 @@ def records_to_csv(records: Sequence[Record]) -> str:
 
 def curves_of(records: Sequence[Record]) -> list[Curve]:
     """Return one curve a codec, of the main figure, without codec ``none``; smallest rate first."""
-    by_codec: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda record: float(record["mean_bytes"])):
-        if record["codec"] != "none":
-            by_codec.setdefault(str(record["codec"]), []).append(record)
-    order = dict.fromkeys(str(record["codec"]) for record in records)
-    return [_curve(codec, by_codec[codec]) for codec in order if codec in by_codec]
+    return [
+        _curve(codec, sorted(found, key=lambda record: float(record["mean_bytes"])))
+        for codec, found in by_codec(records).items()
+        if codec != UNCOMPRESSED
+    ]
+
+
+def by_codec(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Group records by their codec, in the order in which codecs and records come."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(str(record["codec"]), []).append(record)
+    return groups
 
 
 def uncompressed_figure(records: Sequence[Record]) -> float | None:
@@ -152,11 +159,7 @@ def with_losses(records: Sequence[dict[str, Any]], draws: Sequence[Draws]) -> li
     """Add ``NAME_loss``, ``_low`` and ``_high`` to every record of a stream.
 
     NAME is the record's main figure. Records stay as they are where nothing was measured without a
-    codec, or not on the same photos.
-
-    Args:
-        records: one measurement each, all of one set.
-        draws: their drawn figures, in the same order.
+    codec, or not on the same photos.; ``draws`` are their drawn figures in the same order.
     """
     # Both were drawn together, the same photos each time, so the interval of their difference is a
     # fraction of each one's own: photos that are hard are hard for both.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from cdvision.evaluation.pixel_networks import PixelNetworks
     from cdvision.results import Detections
 
+# Shares of the networks' working size (or of a smaller photo) that a rival may send.
 SCALES = (1.0, 0.75, 0.5)
-"""Shares of the networks' working size (or of a smaller photo) that a rival may send."""
 
 _QUEUED = 16  # photos a thread that are held at a time
 
@@ -89,17 +89,13 @@ class RivalPath:
 
 
 def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record:
-    """Measure a picture codec at one quality and scale.
-
-    Args:
-        path: the codec and the networks.
-        data: the photos.
-        jobs: threads that encode; the bytes do not depend on it.
+    """Measure a picture codec at one quality and scale, encoding in ``jobs`` threads.
 
     Returns:
         The record of ``LabelledSet.measure`` with codec, quality, scale and
         ``mean_payload_bytes``, the bytes without the files' containers.
     """
+    # All are coded first, in threads: the networks then have the cores for themselves.
     coded: dict[bytes, bytes] = {}
     payload = []
     for photo, sent in _encode_all(path, data.photos, jobs):

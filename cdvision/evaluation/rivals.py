@@ -145,6 +145,7 @@ def shrink(photo: Image, long_side: int) -> Image:
 
 def _media_data_bytes(file: bytes) -> int:
     """Walk the top boxes of an ISO base media file (ISO/IEC 14496-12, 4.2) up to ``mdat``."""
+    # A box begins with its size, these 8 bytes included, and four letters for its kind.
     offset, head = 0, struct.Struct(">I4s")
     while offset + head.size <= len(file):
         size, kind = head.unpack_from(file, offset)
@@ -169,10 +170,6 @@ def _pillow_versions(feature: str) -> Callable[[], str]:
 def _heif_versions() -> str:
     info = import_module("pillow_heif").libheif_info()
     return f"{info['HEIF']} (pillow-heif {version('pillow-heif')})"
-
-
-def _jxl_versions() -> str:
-    return f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
 
 
 # One thread a picture: the same bytes on every machine, and the cores go to several pictures.
@@ -204,7 +201,7 @@ _ALL: tuple[Rival, ...] = (
         "JPEG XL",
         "JXL",
         (0, 10, 20, 35, 55, 75, 88),
-        _jxl_versions,
+        lambda: f"pillow-jxl-plugin {version('pillow-jxl-plugin')}",
         {"effort": 7, "num_threads": 1, "lossless_jpeg": False},
         plugin=("pillow_jxl", "pillow-jxl-plugin"),
     ),
@@ -222,5 +219,5 @@ _ALL: tuple[Rival, ...] = (
     VvcRival(),
 )
 
+# All 4:2:0 but JPEG XL, files with their headers; x265 intra stands in for BPG.
 RIVALS: Mapping[str, Rival] = MappingProxyType({rival.name: rival for rival in _ALL})
-"""All 4:2:0 but JPEG XL, files with their headers; x265 intra stands in for BPG."""

@@ -103,7 +103,10 @@ def _objects_by_class(
         if entry["image_id"] in place and entry["category_id"] in listed:
             listed[entry["category_id"]][place[entry["image_id"]]].append(entry)
     return {
-        number: [(_corners(e["bbox"] for e in photo), _flags(photo)) for photo in photos]
+        number: [
+            (_corners(e["bbox"] for e in photo), np.array([e["ignore"] for e in photo], bool))
+            for photo in photos
+        ]
         for number, photos in listed.items()
     }
 
@@ -111,10 +114,6 @@ def _objects_by_class(
 def _corners(boxes: Iterable[Sequence[float]]) -> Boxes:
     corners = [(left, top, left + width, top + height) for left, top, width, height in boxes]
     return np.array(corners, np.float64).reshape(-1, 4)
-
-
-def _flags(entries: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
-    return np.array([bool(entry["ignore"]) for entry in entries], bool)
 
 
 def _found_by_class(answers: Sequence[Detections]) -> dict[str, list[tuple[float, int, Boxes]]]:
@@ -145,6 +144,7 @@ def _ranked(
         best = int(overlap.argmax())  # VOC asks for this object alone, COCO for the next free one
         ignored[rank] = difficult[best]
         true[rank] = not difficult[best] and not taken[photo][best]
+        # A second hit of one object counts as wrong: an object is found once.
         taken[photo][best] = True
     return RankedDetections(
         photo=np.array([photo for _, photo, _ in best_first], np.int64),

@@ -47,9 +47,9 @@ class PictureJudge:
         """
         check_pairs(found, wanted)
         batches = [slice(start, start + BATCH) for start in range(0, len(found), BATCH)]
-        judged = [self._judge_batch(found[batch], wanted[batch]) for batch in batches]
+        judged = []
+        for batch in batches:
+            pair = found[batch], wanted[batch]
+            figures: Figures = {"psnr": psnr(*pair), "ms_ssim": ms_ssim(*pair)}
+            judged.append(figures | (self.metrics.compare(*pair) if self.metrics else {}))
         return {name: np.concatenate([one[name] for one in judged]) for name in judged[0]}
-
-    def _judge_batch(self, found: Pictures, wanted: Pictures) -> Figures:
-        figures: Figures = {"psnr": psnr(found, wanted), "ms_ssim": ms_ssim(found, wanted)}
-        return figures if self.metrics is None else figures | self.metrics.compare(found, wanted)

@@ -82,5 +82,7 @@ class Vgg16(nn.Module):
         """Pool by the root of blurred squares: like a maximum, without its aliasing."""
         channels = x.shape[1]
         kernel = self.blur.expand(channels, 1, -1, -1)
+        # Groups of one channel: the blur mixes places, never channels.
         squares = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=channels)
+        # The root has an endless slope at 0; the small addend keeps it finite.
         return (squares + 1e-12).sqrt()

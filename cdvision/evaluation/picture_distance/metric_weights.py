@@ -11,7 +11,6 @@ The archives are known by their hashes, are never installed, and bring no depend
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 import tarfile
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.errors import CdvisionError, ModelError
+from cdvision.evaluation.answer_cache import default_cache_folder
 from cdvision.networks.pickled_arrays import read_pickled_arrays
 from cdvision.package.loader import file_sha256
 
@@ -44,8 +44,7 @@ Arrays = dict[str, NDArray[np.float32]]
 
 def default_folder() -> Path:
     """Return where this user's weights of picture metrics go."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return Path(base or Path.home() / ".cache") / "cdvision" / "picture-metrics"
+    return default_cache_folder("picture-metrics")
 
 
 def prepare_weights(archives: Sequence[Path] = (), folder: Path | None = None) -> Path:

@@ -109,6 +109,7 @@ def scales(side: int) -> int:
     >>> scales(64), scales(128), scales(256)
     (3, 4, 5)
     """
+    # Each scale halves the side, and the window must still fit into the last one.
     return next((n for n in range(len(WEIGHTS), 0, -1) if side >> (n - 1) >= WINDOW), 0)
 
 
@@ -138,6 +139,7 @@ def _similarity(first: Planes, second: Planes) -> Similarity:
 def _blur(planes: Planes) -> Planes:
     """Average (N, C, H, W) under the window, inside the picture only: (N, C, H-10, W-10)."""
     height, width = planes.shape[2:]
+    # A Gaussian is separable: rows and columns each take one product with a band matrix.
     return np.asarray(_band(height) @ planes @ _band(width).T)
 
 
