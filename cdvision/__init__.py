@@ -25,16 +25,7 @@ from cdvision.errors import (
 from cdvision.version import __version__
 
 if TYPE_CHECKING:
-    from cdvision.api import (
-        attributes,
-        classify,
-        detect,
-        encode,
-        fit,
-        open,
-        reconstruct,
-        segment,
-    )
+    from cdvision.api import attributes, classify, detect, encode, fit, open, reconstruct, segment
     from cdvision.face_crop import crop_face
     from cdvision.model import Model, load
     from cdvision.package.registry import list_models

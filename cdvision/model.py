@@ -125,13 +125,7 @@ class Model:
         return tail
 
     def _run_sender(
-        self,
-        sender: SenderSpec,
-        photo: FittedPhoto,
-        quality: int,
-        layers: set[int],
-        *,
-        check: bool,
+        self, sender: SenderSpec, photo: FittedPhoto, quality: int, layers: set[int], *, check: bool
     ) -> Latents:
         """Return the latents of some layers, as the sender's graphs give them."""
         level = np.array([quality - 1], np.int64)

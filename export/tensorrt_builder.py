@@ -25,12 +25,7 @@ from cdvision.errors import CdvisionError, ModelError
 from cdvision.export.export_run import ExportReport, ExportRun, GraphReport
 from cdvision.export.half_precision import half_graph
 from cdvision.export.onnx_artefacts import graph_report, write_graph
-from cdvision.export.parity import (
-    TOLERANCES,
-    check,
-    largest_differences,
-    paired_milliseconds,
-)
+from cdvision.export.parity import TOLERANCES, check, largest_differences, paired_milliseconds
 from cdvision.export.quantise import quantised_graph
 from cdvision.export.recorded_inputs import Inputs
 from cdvision.export.standalone_graph import graph_names, standalone_graph

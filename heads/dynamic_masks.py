@@ -62,12 +62,7 @@ def dynamic_masks(
 
 
 def _mask(
-    prototypes: Floats,
-    weights: Floats,
-    box: Floats,
-    sides: list[int],
-    scale: Floats,
-    source: Size,
+    prototypes: Floats, weights: Floats, box: Floats, sides: list[int], scale: Floats, source: Size
 ) -> Rle:
     from cdvision.heads.mask_kernels import lines_of_object  # numba: when first needed
 

@@ -16,11 +16,7 @@ _PLACES = "Array(float64, 1, 'C', readonly=True)"
 
 @compiled_inside()
 def _logits(
-    maps: Floats,
-    network: Floats,
-    corner: tuple[int, int],
-    across: Floats,
-    down: Floats,
+    maps: Floats, network: Floats, corner: tuple[int, int], across: Floats, down: Floats
 ) -> Floats:
     """Run an object's network on a window: (h, w). Loops run along rows, as memory does."""
     count, (top, left), width = len(maps), corner, len(across)

@@ -63,10 +63,7 @@ def suppress_overlaps(
 
 
 def _greedy_in_order(
-    boxes: NDArray[np.float32],
-    class_ids: NDArray[np.int64],
-    iou: np.float32,
-    max_detections: int,
+    boxes: NDArray[np.float32], class_ids: NDArray[np.int64], iou: np.float32, max_detections: int
 ) -> NDArray[np.int64]:
     kept = np.zeros(0, dtype=np.int64)
     # One block usually yields the 100 boxes that are asked for; 256 costs half as much again.

@@ -5,10 +5,4 @@ from __future__ import annotations
 from cdvision.analysis.analyzer import BATCH_SIZE, Analyzer
 from cdvision.analysis.result import AnalysisResult, StreamItem, StreamItems
 
-__all__ = [
-    "BATCH_SIZE",
-    "AnalysisResult",
-    "Analyzer",
-    "StreamItem",
-    "StreamItems",
-]
+__all__ = ["BATCH_SIZE", "AnalysisResult", "Analyzer", "StreamItem", "StreamItems"]

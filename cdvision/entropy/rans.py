@@ -171,9 +171,7 @@ def table_lookups(tables: SymbolTables) -> TableLookups:
     return TableLookups(np.repeat(code, frequency).astype(np.uint8), entries.ravel())
 
 
-def checked_segment(
-    segment: Segment,
-) -> tuple[NDArray[np.int32], NDArray[np.uint16], SymbolTables]:
+def checked_segment(segment: Segment) -> tuple[NDArray[np.int32], NDArray[np.uint16], SymbolTables]:
     """Return flat symbols, flat index and tables in the kernels' types; raises CodingError."""
     symbols = np.asarray(segment.symbols)
     if symbols.shape != np.shape(segment.index):

@@ -14,11 +14,7 @@ from cdvision.errors import CdvisionError
 from cdvision.evaluation.answer_formats import DETECTIONS
 from cdvision.evaluation.bootstrap import Scorer
 from cdvision.evaluation.coco_labels import CocoLabels
-from cdvision.evaluation.ranking import (
-    RankedDetections,
-    mean_over_classes,
-    precision_at_recalls,
-)
+from cdvision.evaluation.ranking import RankedDetections, mean_over_classes, precision_at_recalls
 
 if TYPE_CHECKING:
     from cdvision.results import Detections

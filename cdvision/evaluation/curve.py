@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdvision.errors import UnsupportedTask
-from cdvision.evaluation.accuracy import (
-    Scoring,
-    TopScoring,
-    measure_accuracy,
-)
+from cdvision.evaluation.accuracy import Scoring, TopScoring, measure_accuracy
 from cdvision.evaluation.answer_cache import AnswerCache, CacheFolder, Key, files_digest
 from cdvision.evaluation.bootstrap import RESAMPLES, Draws
 from cdvision.evaluation.coco_ap import CocoScoring

@@ -27,11 +27,7 @@ _WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 def propose_regions(
-    dense: Mapping[str, Floats],
-    config: TwoStageConfig,
-    *,
-    input_size: Size,
-    content_size: Size,
+    dense: Mapping[str, Floats], config: TwoStageConfig, *, input_size: Size, content_size: Size
 ) -> Floats:
     """Return the regions that are worth a look, (K, 4) float32 boxes in the input, best first.
 

@@ -24,12 +24,7 @@ _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 
 
 def pool_regions(
-    pyramid: Sequence[Floats],
-    boxes: Floats,
-    *,
-    strides: Sequence[int],
-    cells: int,
-    samples: int,
+    pyramid: Sequence[Floats], boxes: Floats, *, strides: Sequence[int], cells: int, samples: int
 ) -> Floats:
     """Pool every region from the pyramid level that fits its size.
 

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.evaluation.picture_distance.pixel_distance import (
-    Pictures,
-    check_pairs,
-    ms_ssim,
-    psnr,
-)
+from cdvision.evaluation.picture_distance.pixel_distance import Pictures, check_pairs, ms_ssim, psnr
 
 if TYPE_CHECKING:
     from cdvision.evaluation.picture_distance.picture_metrics import PictureMetrics

@@ -32,11 +32,7 @@ from cdvision.models.faces.hsc_transforms import (
     SideNetwork,
     SliceMean,
 )
-from cdvision.models.faces.integer_slices import (
-    IntegerSlices,
-    base_tables,
-    build_slice_networks,
-)
+from cdvision.models.faces.integer_slices import IntegerSlices, base_tables, build_slice_networks
 from cdvision.models.faces.receiver.hsc import BASE, DETAIL, HscCoder
 from cdvision.models.faces.widths import BASE_SIDE, HscWidths
 from cdvision.networks.factorised_prior import FactorisedPrior
