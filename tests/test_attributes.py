@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,27 +149,6 @@ def test_what_users_call(name: str) -> None:
     names = list(model.package.coder.latent_layers)
     assert list(model.open(base).latents()) == names[:1]
     assert list(model.open(bits).latents()) == names
-
-
-def test_packages_of_older_versions_get_the_graphs_that_they_lack(tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
-    from cdvision.building.package_builder import add_missing_graphs
-    from cdvision.package.loader import file_sha256, load_package
-
-    graph, folder = "base.attributes.onnx", tmp_path / "older"
-    shutil.copytree(PACKAGES / "test-hsc", folder)
-    card = json.loads((folder / "model.json").read_text())
-    del card["files"][graph]
-    (folder / "model.json").write_text(json.dumps(card))
-    (folder / graph).unlink()
-    before = {path.name: file_sha256(path) for path in folder.iterdir()}
-    assert add_missing_graphs(folder) == [graph]
-    after = {path.name: file_sha256(path) for path in folder.iterdir()}
-    assert {name for name in after if after[name] != before.get(name)} == {graph, "model.json"}
-    package = load_package(folder)
-    assert package.card.fingerprint == card["fingerprint"] == package.coder.fingerprint.hex()
-    assert package.card.files == {**card["files"], graph: after[graph]}
-    assert add_missing_graphs(folder) == []
 
 
 @pytest.mark.parametrize("name", ["test-hsc", "test-sfic-style"])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from cdvision.entropy.hyperprior import HyperpriorCoder
-from cdvision.entropy.integer_network import IntegerLayer, IntegerNetwork
+from cdvision.entropy.integer_network import IntegerNetwork
 from cdvision.entropy.tables import (
     SymbolTables,
     gaussian_tables,
@@ -14,7 +13,8 @@ from cdvision.entropy.tables import (
     tables_from_probabilities,
 )
 from cdvision.networks.factorised_prior import FactorisedPrior
-from cdvision.networks.integer_hyper import IntegerConv2d, IntegerHyperDecoder
+from cdvision.networks.integer_chain import runtime_layer
+from cdvision.networks.integer_hyper import IntegerHyperDecoder
 from cdvision.networks.latent_model import LatentModel
 from cdvision.networks.scales import (
     HIGHEST_SCALE,
@@ -55,26 +55,8 @@ def prior_tables(prior: FactorisedPrior) -> SymbolTables:
 def build_integer_network(decoder: IntegerHyperDecoder) -> IntegerNetwork:
     """Turn the training twin into the runtime's network; raises ModelError without the proof."""
     layers = (
-        _integer_layer(decoder.conv1, upsample=2),
-        _integer_layer(decoder.conv2, upsample=1),
-        _integer_layer(decoder.conv3, upsample=2, extra=decoder.quality_bias),
+        runtime_layer(decoder.conv1, upsample=2),
+        runtime_layer(decoder.conv2),
+        runtime_layer(decoder.conv3, decoder.quality_bias, upsample=2),
     )
     return IntegerNetwork(layers, bound=HYPER_BOUND)
-
-
-def _integer_layer(
-    conv: IntegerConv2d, *, upsample: int, extra: torch.Tensor | None = None
-) -> IntegerLayer:
-    bias = conv.integer_bias()[None]  # (qualities or 1, channels)
-    if extra is not None:
-        # A layer's sum is shifted right at its end, so what is added to the result by quality
-        # joins the sum that many bits to the left.
-        bias = bias + torch.round(extra * 2**conv.shift)
-    return IntegerLayer(
-        weight=conv.integer_weight().numpy().astype(np.int8),
-        bias=bias.numpy().astype(np.int32),
-        shift=conv.shift,
-        low=conv.low,
-        high=conv.high,
-        upsample=upsample,
-    )

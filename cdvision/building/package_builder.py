@@ -6,7 +6,7 @@ Needs the ``torch`` and ``export`` extras; using a package needs neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,12 @@ from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
 from cdvision.export.partial_package import write_card
 from cdvision.networks.graphs import graph_modules, load_network
-from cdvision.package.card import CARD_FILE, ModelCard, SenderSpec
+from cdvision.package.card import ModelCard, SenderSpec
 from cdvision.package.graph_names import QUALITY
 from cdvision.package.loader import (
     CLASSES_FILE,
     TABLES_FILE,
     WEIGHTS_FILE,
-    file_sha256,
-    load_package,
 )
 
 
@@ -94,29 +92,11 @@ def _count_sender(sender: SenderSpec, card: ModelCard, folder: Path) -> SenderSp
     return replace(sender, graphs=counted)
 
 
-def add_missing_graphs(folder: Path) -> list[str]:
-    """Export the graphs that an older package lacks, and return the names of their files.
-
-    What is there stays as it is, byte for byte: weights, tables, graphs, and so the fingerprint.
-
-    Raises:
-        ModelError: the folder is no package, a file differs from its hash, or a graph from its
-            module.
-    """
-    card = load_package(folder).card
-    written = _write_graphs(card.network, folder, present=card.files)
-    files = {**card.files, **{name: file_sha256(folder / name) for name in written}}
-    (folder / CARD_FILE).write_text(replace(card, files=files).to_json(), encoding="utf-8")
-    return written
-
-
-def _write_graphs(network: str, folder: Path, present: Container[str] = ()) -> list[str]:
+def _write_graphs(network: str, folder: Path) -> list[str]:
     """Export from the half-precision weights on disk, so that both engines hold the same ones."""
     weights = folder / WEIGHTS_FILE
     stored = graph_modules(network, load_network(network, weights))
-    wanted = {f"{name}.onnx": graph for name, graph in stored.items()}
-    missing = {file: graph for file, graph in wanted.items() if file not in present}
-    for file, graph in missing.items():
-        export_graph(graph, folder / file, weights)
-        check_parity(graph, folder / file)
-    return list(missing)
+    for name, graph in stored.items():
+        export_graph(graph, folder / f"{name}.onnx", weights)
+        check_parity(graph, folder / f"{name}.onnx")
+    return [f"{name}.onnx" for name in stored]

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
@@ -91,56 +90,6 @@ class TwoStageDetector(nn.Module):
             )
         named = OrderedDict((str(number), stage) for number, stage in enumerate(stages))
         return OrderedDict(self.fpn(named))
-
-    def losses(
-        self,
-        stages: Sequence[Tensor],
-        image_sizes: Sequence[ImageSize],
-        targets: Sequence[dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Return torchvision's losses by name; their sum is what training minimises.
-
-        Args:
-            stages: (N, channels, h, w) float32, one for every stride.
-            image_sizes: N times (height, width) of the content of the network input.
-            targets: N times ``boxes`` (n, 4) float32 in pixels of the network input, ``labels``
-                (n,) int64 from 1 (0 is background) and, for a detector with masks, ``masks``
-                (n, H, W) uint8 of the size of the network input. n may be 0.
-
-        Raises:
-            ModelError: the detector is in evaluation mode, where torchvision computes no loss.
-        """
-        if not self.training:
-            raise ModelError("two-stage detector: losses need training mode, call .train() first")
-        levels, images, wanted = self.pyramid(stages), self._images(stages, image_sizes), [*targets]
-        proposals, first = self.rpn(images, levels, wanted)
-        _, second = self.roi_heads(levels, proposals, images.image_sizes, wanted)
-        return {**first, **second}
-
-    def detect(
-        self, stages: Sequence[Tensor], image_sizes: Sequence[ImageSize]
-    ) -> list[dict[str, Tensor]]:
-        """Return torchvision's answers before it scales them to the source image.
-
-        Arguments are those of ``losses``. The answer is N times ``boxes`` (n, 4) in pixels of the
-        network input, ``labels`` (n,) from 1, ``scores`` (n,) and, for a detector with masks,
-        ``masks`` (n, 1, 28, 28) in [0, 1].
-
-        Raises:
-            ModelError: the detector is in training mode.
-        """
-        if self.training:
-            raise ModelError("two-stage detector: detect needs evaluation mode, call .eval() first")
-        levels, images = self.pyramid(stages), self._images(stages, image_sizes)
-        proposals, _ = self.rpn(images, levels)
-        found, _ = self.roi_heads(levels, proposals, images.image_sizes)
-        return list(found)
-
-    def _images(self, stages: Sequence[Tensor], image_sizes: Sequence[ImageSize]) -> ImageList:
-        # Stands in for the pixels: only their shape is read, so one zero is enough.
-        batch, _, rows, columns = stages[0].shape
-        shape = (batch, 3, rows * self.strides[0], columns * self.strides[0])
-        return ImageList(stages[0].new_zeros(1).expand(shape), [(h, w) for h, w in image_sizes])
 
 
 def build_two_stage_detector(
