@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]"
 MAX_PIXELS = 2**26
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif",
+                  ".ppm")  # fmt: skip
 WINDOW_TOLERANCE = 1 / 28  # share of a window's side that it may be too large or small by
 Size = tuple[int, int]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cdvision.engines import Arrays, Engine
 from cdvision.errors import CdvisionError
 from cdvision.package.graph_names import LAYER_COUNT, cheapest_graph
-from cdvision.photo import ImageLike
+from cdvision.photo import PHOTO_SUFFIXES, ImageLike
 from cdvision.tasks import find_task
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, NDArray[Any]]
 Recorded = dict[str, list[Inputs]]
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif")
 STREAM_SUFFIX = ".cdv"
 Item = TypeVar("Item")
 

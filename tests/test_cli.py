@@ -19,10 +19,11 @@ from PIL import Image
 import cdvision
 from cdvision.cli import command_line
 from cdvision.cli.command_line import command_lines
-from cdvision.cli.input_files import IMAGE_SUFFIXES, expand_inputs
+from cdvision.cli.input_files import expand_inputs
 from cdvision.cli.task_options import batched_options
 from cdvision.package.card import SenderGraph, SenderSpec
 from cdvision.package.registry import ModelInfo
+from cdvision.photo import PHOTO_SUFFIXES
 from cdvision.stream import Layer, write_stream
 from cdvision.tasks import Task, TaskOption
 
@@ -145,14 +146,14 @@ def test_folders_globs_and_names_are_expanded_once_each(
     for name in ("a.jpg", "sub/b.PNG", "sub/deep/c.webp", "notes.txt", "sub/d.cdv"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    found = expand_inputs([".", "sub/*.PNG", "a.jpg"], IMAGE_SUFFIXES)
+    found = expand_inputs([".", "sub/*.PNG", "a.jpg"], PHOTO_SUFFIXES)
     assert [item.name for item in found] == ["a.jpg", "sub/b.PNG", "sub/deep/c.webp"]
-    assert [str(item.relative) for item in expand_inputs(["sub"], IMAGE_SUFFIXES)] == [
+    assert [str(item.relative) for item in expand_inputs(["sub"], PHOTO_SUFFIXES)] == [
         "b.PNG",
         "deep/c.webp",
     ]
-    assert [item.name for item in expand_inputs(["**/*.cdv"], IMAGE_SUFFIXES)] == ["sub/d.cdv"]
-    assert [item.name for item in expand_inputs(["notes.txt"], IMAGE_SUFFIXES)] == ["notes.txt"]
+    assert [item.name for item in expand_inputs(["**/*.cdv"], PHOTO_SUFFIXES)] == ["sub/d.cdv"]
+    assert [item.name for item in expand_inputs(["notes.txt"], PHOTO_SUFFIXES)] == ["notes.txt"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(
@@ -161,7 +162,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(
     monkeypatch.chdir(tmp_path)
     Path("a[1].jpg").touch()
     Path("a1.jpg").touch()
-    assert [item.name for item in expand_inputs(["a[1].jpg"], IMAGE_SUFFIXES)] == ["a[1].jpg"]
+    assert [item.name for item in expand_inputs(["a[1].jpg"], PHOTO_SUFFIXES)] == ["a[1].jpg"]
 
 
 # --- inspect

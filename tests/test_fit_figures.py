@@ -13,7 +13,7 @@ pytest.importorskip("onnx")
 from PIL.Image import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from cdvision.fitting.measure import FigureSums, measure_tap  # noqa: E402
+from cdvision.fitting.measure import FigureSums, measure_tap, neighbours_kept  # noqa: E402
 from cdvision.fitting.network import TorchNetwork  # noqa: E402
 from cdvision.fitting.photos import find_photos  # noqa: E402
 from cdvision.fitting.streams import StreamReader, image_tensor  # noqa: E402
@@ -74,3 +74,18 @@ def test_explained_variance_by_hand() -> None:
     assert (low.cosine, high.cosine) == (0.0, 1.0)
     assert (low.top1, high.top1) == (0.0, 1.0)
     assert (low.bytes, high.bytes) == (10.0, 20.0)
+
+
+def test_neighbours_kept_by_hand() -> None:
+    def vectors(degrees: list[float]) -> Tensor:
+        angles = torch.deg2rad(torch.tensor(degrees))
+        # Lengths must not count: the last photos would be everyone's nearest.
+        return torch.stack([angles.cos(), angles.sin()], dim=1) * torch.arange(1, 5)[:, None]
+
+    # One neighbour of four photos, never the photo itself: here 1, 0, 3, 2.
+    wanted = vectors([0.0, 10.0, 40.0, 60.0])
+    swapped = vectors([0.0, 40.0, 10.0, 60.0])  # 2, 3, 0, 1
+    moved = vectors([0.0, 10.0, 40.0, 22.0])  # 1, 0, 3, 1
+    found = torch.stack([swapped, moved, wanted], dim=1)  # (photos, qualities, 2)
+    pairs = [(found[n], wanted[n : n + 1]) for n in range(4)]
+    assert neighbours_kept(pairs).tolist() == [0.0, 0.75, 1.0]

@@ -24,6 +24,7 @@ from torch import Tensor, nn  # noqa: E402
 from cdvision.heads.two_stage.network import build_two_stage_detector  # noqa: E402
 from cdvision.models.dicm.backbones import TINY  # noqa: E402
 from cdvision.models.dicm.codec import Dicm, DicmRe  # noqa: E402
+from cdvision.models.dicm.training import stage2_joint  # noqa: E402
 from cdvision.models.dicm.training.augmentation import augment, blur  # noqa: E402
 from cdvision.models.dicm.training.detector_losses import detector_losses  # noqa: E402
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors  # noqa: E402
@@ -400,6 +401,29 @@ def test_shuffled_keys_return_to_their_rows() -> None:
     assert torch.allclose(keys, contrast.query(pool(encoder(view))), atol=1e-6)
     assert sorted(torch.cat(seen).tolist()) == list(range(7))
     assert len(seen) == 3
+
+
+def test_keys_have_the_qualities_of_their_own_photos(
+    pictures: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = joint(pictures)
+    assert isinstance(stage, JointStage)
+    # Views that tell their quality: 20 a step.
+    quality = torch.tensor([5, 0, 7, 2])
+    view = 20.0 * quality[:, None, None, None].expand(4, 3, 64, 64)
+    asked = list[Tensor]()
+
+    def pooled(network: nn.Module, part: Tensor, own: Tensor) -> Tensor:
+        assert torch.equal(part[:, 0, 0, 0], 20.0 * own)
+        asked.append(own)
+        return part.mean((2, 3))[:, :1].expand(-1, 32)
+
+    monkeypatch.setattr(stage.bank, "views", lambda size, rng: (view, view))
+    monkeypatch.setattr(stage2_joint, "draw_qualities", lambda size, rng, device: quality)
+    monkeypatch.setattr(stage2_joint, "_pooled", pooled)
+    stage.loss(np.random.default_rng(0), 0.0)
+    assert [len(part) for part in asked] == [2, 2]
+    assert sorted(torch.cat(asked).tolist()) == [0, 2, 5, 7]
 
 
 # --- losses and rates

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from cdvision.cli.train import train  # noqa: E402
 from cdvision.errors import CdvisionError  # noqa: E402
@@ -197,6 +199,32 @@ def test_training_lowers_the_error(networks: FaceNetworks, codes: FaceCodes) -> 
         stage.optimizer.step()
         errors.append(float(terms["rows"].detach()))
     assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:5])
+
+
+def test_prices_start_at_what_a_byte_saves_of_the_loss(
+    networks: FaceNetworks, codes: FaceCodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = stage_of(networks, codes)
+
+    def sent(rows: Tensor, feature: Tensor, quality: Tensor) -> SimpleNamespace:
+        # 10 bytes more a quality of the base, 20 of the detail.
+        return SimpleNamespace(bits=8 * (quality[:, None] + 1) * torch.tensor([10.0, 20.0]))
+
+    def errors(sent: SimpleNamespace, codes: FaceCodes, quality: Tensor) -> dict[str, Tensor]:
+        number = quality[0].float()
+        return {"rows": 80 - 8 * number, "feature": 16 - number}
+
+    monkeypatch.setattr(stage, "codec", sent)
+    monkeypatch.setattr(stage, "_errors", errors)
+    stage._start_rates()
+    rows = [80 - 8 * number for number in range(QUALITIES)]
+    assert stage.unit.get_buffer("rows_error").tolist() == rows
+    base, detail = stage.controls["base"], stage.controls["detail"]
+    # The loss divides the error of rows by that of the start, and takes that of F as it is.
+    wanted = [8 / 10 / error for error in rows]
+    assert base.log_multiplier.exp().tolist() == pytest.approx(wanted, rel=1e-3)
+    assert detail.log_multiplier.exp().tolist() == pytest.approx([1 / 20] * 8, rel=1e-3)
+    assert base.rates() == pytest.approx([10.0 * (n + 1) for n in range(QUALITIES)])
 
 
 def test_targets() -> None:

@@ -16,10 +16,10 @@ from cdvision.bench.timing import Spread, Times, paired_times, pairwise_ratio
 from cdvision.errors import CdvisionError
 from cdvision.machine import machine, versions
 from cdvision.model import Model
+from cdvision.photo import PHOTO_SUFFIXES
 
 HOLDS = "Python, all libraries, all graphs (ours and the uncompressed network's), all photos"
 ROUNDS, BATCH, COLD_RUNS = 60, 16, 5
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
 
 # Numerator, denominator, and the most that the project allows at batch 1.
 RATIOS: tuple[tuple[str, str, float | None], ...] = (

@@ -13,8 +13,7 @@ from cdvision.entropy.tables import (
     tables_from_probabilities,
 )
 from cdvision.networks.factorised_prior import FactorisedPrior
-from cdvision.networks.integer_chain import runtime_layer
-from cdvision.networks.integer_hyper import IntegerHyperDecoder
+from cdvision.networks.integer_hyper import IntegerHyperDecoder, runtime_layer
 from cdvision.networks.latent_model import LatentModel
 from cdvision.networks.scales import (
     HIGHEST_SCALE,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
+from cdvision.photo import PHOTO_SUFFIXES
+
 STREAM_SUFFIXES = (".cdv",)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 STDIN = "-"
 
 _IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -43,7 +44,7 @@ class InputFile:
         suffix = self.relative.suffix.lower()
         if suffix in STREAM_SUFFIXES:
             return False
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in PHOTO_SUFFIXES:
             return True
         # AVIF and HEIC begin with the length of their first box, then its name.
         return data.startswith(_IMAGE_STARTS) or data[4:8] == b"ftyp"

@@ -11,7 +11,6 @@ import click
 
 import cdvision
 from cdvision.cli.input_files import (
-    IMAGE_SUFFIXES,
     STREAM_SUFFIXES,
     InputFile,
     expand_inputs,
@@ -21,6 +20,7 @@ from cdvision.cli.model_options import ChosenModel, model_options, quality_optio
 from cdvision.cli.output_files import OutputFiles, stream_outputs
 from cdvision.cli.printer import Printer, indented, json_option
 from cdvision.cli.task_options import TaskCommand, task_choice
+from cdvision.photo import PHOTO_SUFFIXES
 from cdvision.stream import truncate_stream
 from cdvision.tasks import tasks as all_tasks
 
@@ -57,7 +57,7 @@ def encode(
 
     Folders are searched for images to the bottom; with -o FOLDER their inner names are kept.
     """
-    items = expand_inputs(inputs, IMAGE_SUFFIXES)
+    items = expand_inputs(inputs, PHOTO_SUFFIXES)
     outputs = stream_outputs(items, output, force=force)
     if outputs is None and as_json:
         raise click.UsageError("--json and the stream cannot both go to stdout.")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cdvision.errors import CdvisionError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm")
+from cdvision.photo import PHOTO_SUFFIXES
 
 
 class PhotoFiles(Protocol):
@@ -31,7 +30,7 @@ class FolderFiles:
     def names(self) -> list[str]:
         """Return the names of all photos, sorted."""
         paths = (p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*"))
-        return sorted(name for name in paths if name.lower().endswith(SUFFIXES))
+        return sorted(name for name in paths if name.lower().endswith(PHOTO_SUFFIXES))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file; raises CdvisionError where there is none."""
@@ -61,7 +60,7 @@ class TarFiles:
 
     def names(self) -> list[str]:
         """Return the names of all photos, sorted."""
-        return sorted(name for name in self._members if name.lower().endswith(SUFFIXES))
+        return sorted(name for name in self._members if name.lower().endswith(PHOTO_SUFFIXES))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file; raises CdvisionError where there is none."""

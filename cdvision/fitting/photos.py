@@ -16,10 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError, ImageError
-from cdvision.photo import read_photo
+from cdvision.photo import PHOTO_SUFFIXES, read_photo
 from cdvision.training.photo_bank import PhotoBank, plan_for
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ".tif", ".tiff", ".ppm")
 HELD_OUT_SHARE = 0.1
 LEAST_PHOTOS = 12
 LEAST_HELD_OUT = 4
@@ -73,14 +72,14 @@ def find_photos(
         file
         for source in sources
         for file in (_in_folder(source) if source.is_dir() else _in_tar(source))
-        if file.name.lower().endswith(SUFFIXES)
+        if file.name.lower().endswith(PHOTO_SUFFIXES)
         and splits.get(Path(file.name).name, "train") == "train"
     ]
     if len(found) < LEAST_PHOTOS:
         places = ", ".join(map(str, sources))
         raise CdvisionError(
-            f"{places}: expected at least {LEAST_PHOTOS} photos ({', '.join(SUFFIXES)}), found "
-            f"{len(found)}"
+            f"{places}: expected at least {LEAST_PHOTOS} photos ({', '.join(PHOTO_SUFFIXES)}), "
+            f"found {len(found)}"
         )
     return sorted(found, key=lambda file: (file.rank, file.name))
 

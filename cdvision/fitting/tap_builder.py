@@ -18,7 +18,7 @@ from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.errors import ModelError
 from cdvision.export.onnx_graphs import OPSET, export_graph
 from cdvision.export.parity import check_parity
-from cdvision.networks.fitted_tap import FittedAnswerGraph, FittedTap, FittedTapGraph
+from cdvision.networks.fitted_tap import FittedTap, FittedTapGraph
 from cdvision.networks.graphs import Graph, map_axes
 from cdvision.package.card import ModelCard
 from cdvision.package.loader import WEIGHTS_FILE, file_sha256
@@ -56,7 +56,7 @@ def write_tap(
     export_checked(latents_graph(model, FittedTapGraph(decoder, tap), ("features",)), path)
 
     def answer_graph(tail: nn.Module, outputs: tuple[str, ...]) -> Graph:
-        module = FittedAnswerGraph(decoder, tap, tail, outputs)
+        module = FittedTapGraph(decoder, tap, tail, outputs)
         return latents_graph(model, module, ("features", *outputs))
 
     outputs, problem = write_answer(answer, path, tail, tap.shape.features, answer_graph)

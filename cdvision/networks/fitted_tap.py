@@ -83,29 +83,20 @@ class _Block(nn.Module):
 
 
 class FittedTapGraph(nn.Module):
-    """Integer latents to features: the model's ``graphs.latents_decoder`` and the tap."""
-
-    def __init__(self, dequantiser: nn.Module, tap: FittedTap) -> None:
-        super().__init__()
-        self.dequantiser, self.tap = dequantiser, tap
-
-    def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """Map int32 latents and (N,) int64 qualities to features."""
-        y = self.dequantiser(symbols.float(), hyper.float(), quality)
-        return (self.tap(y, quality),)
-
-
-class FittedAnswerGraph(FittedTapGraph):
-    """Integer latents to features and named outputs of the network's tail."""
+    """Integer latents to features, and to named outputs of the network's tail where it has one."""
 
     def __init__(
-        self, dequantiser: nn.Module, tap: FittedTap, tail: nn.Module, outputs: tuple[str, ...]
+        self,
+        dequantiser: nn.Module,
+        tap: FittedTap,
+        tail: nn.Module | None = None,
+        outputs: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(dequantiser, tap)
-        self.tail, self._outputs = tail, outputs
+        super().__init__()
+        self.dequantiser, self.tap, self.tail, self._outputs = dequantiser, tap, tail, outputs
 
     def forward(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """Return features, and the outputs in the order of their names."""
-        (features,) = super().forward(symbols, hyper, quality)
-        found: Mapping[str, Tensor] = self.tail(features)
+        """Map int32 latents and (N,) int64 qualities to features, then outputs in order."""
+        features = self.tap(self.dequantiser(symbols.float(), hyper.float(), quality), quality)
+        found: Mapping[str, Tensor] = {} if self.tail is None else self.tail(features)
         return (features, *(found[name] for name in self._outputs))

@@ -35,5 +35,10 @@ def gaussian_bits(x: Tensor, scale: Tensor) -> Tensor:
     return -torch.log2(likelihood.clamp_min(MIN_LIKELIHOOD))
 
 
+def bits_per_image(*bits: Tensor) -> Tensor:
+    """Sum maps (N, ...) of bits to (N,)."""
+    return torch.stack([part.flatten(1).sum(1) for part in bits]).sum(0)
+
+
 def _normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * torch.erfc(x * -(2**-0.5))

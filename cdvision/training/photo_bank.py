@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError
+from cdvision.photo import PHOTO_SUFFIXES
 
 MAX_ENLARGING = 1.2  # enlarged crops are blurred, and blur is cheaper to code than any photo
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def read_photos(
     known = splits or {}
 
     def keep(name: str) -> bool:
-        return name.lower().endswith(IMAGE_SUFFIXES) and known.get(name, "train") == "train"
+        return name.lower().endswith(PHOTO_SUFFIXES) and known.get(name, "train") == "train"
 
     files = sorted(_files(source, keep))
     return [photo.to(device) for photo in _decoded(files, source.name)]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cdvision.networks.latent_model import LatentModel
-from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
+from cdvision.networks.quantisation import (
+    add_uniform_noise,
+    bits_per_image,
+    gaussian_bits,
+    round_straight_through,
+)
 from cdvision.networks.scales import HYPER_BOUND, scale_of
 
 
@@ -40,10 +44,6 @@ def transmit(model: LatentModel, features: Tensor, quality: Tensor) -> Transmiss
     bits = gaussian_bits(quantised.symbols, scale) * sent
     return Transmission(
         y=model.dequantiser.rescale(quantised.scaled, quality),
-        noisy_bits=_per_image(noisy_bits, model.hyper_prior.bits(noisy, quality)),
-        bits=_per_image(bits, model.hyper_prior.bits(hyper, quality)),
+        noisy_bits=bits_per_image(noisy_bits, model.hyper_prior.bits(noisy, quality)),
+        bits=bits_per_image(bits, model.hyper_prior.bits(hyper, quality)),
     )
-
-
-def _per_image(*bits: Tensor) -> Tensor:
-    return torch.stack([part.flatten(1).sum(1) for part in bits]).sum(0)

@@ -24,7 +24,12 @@ from cdvision.models.dicm.transformer import HyperEncoder
 from cdvision.networks.factorised_prior import FactorisedPrior
 from cdvision.networks.hyper import HyperAnalysis, Latents, MeanNetwork
 from cdvision.networks.integer_hyper import IntegerHyperDecoder
-from cdvision.networks.quantisation import add_uniform_noise, gaussian_bits, round_straight_through
+from cdvision.networks.quantisation import (
+    add_uniform_noise,
+    bits_per_image,
+    gaussian_bits,
+    round_straight_through,
+)
 from cdvision.networks.scales import HYPER_BOUND, QUALITIES, SCALE_LEVELS, index_of, scale_of
 
 Rounding = Callable[[Tensor], Tensor]
@@ -92,8 +97,8 @@ class Bottleneck(nn.Module, ABC):
         bits = gaussian_bits(sent.symbols, scale) * (sent.scale_index > 0)
         return (
             self.rescale(sent.scaled, quality),
-            _per_image(noisy, self.hyper_prior.bits(noisy_z, quality)),
-            _per_image(bits, self.hyper_prior.bits(z, quality)),
+            bits_per_image(noisy, self.hyper_prior.bits(noisy_z, quality)),
+            bits_per_image(bits, self.hyper_prior.bits(z, quality)),
         )
 
     def rescale(self, scaled: Tensor, quality: Tensor) -> Tensor:
@@ -198,7 +203,3 @@ class CheckerboardBottleneck(Bottleneck):
         """Return ``y`` (N, C, h, w)."""
         base = self.mean(z, *symbols.shape[2:])
         return self.rescale(self.context(base, quality, lambda mean, _: symbols + mean), quality)
-
-
-def _per_image(*bits: Tensor) -> Tensor:
-    return torch.stack([part.flatten(1).sum(1) for part in bits]).sum(0)

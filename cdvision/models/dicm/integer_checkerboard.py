@@ -13,8 +13,13 @@ from torch.nn import functional as F
 
 from cdvision.entropy.context_network import MAGNITUDES, OFFSETS, REACH, ContextNetwork
 from cdvision.models.dicm.checkerboard_mean import odd_cells
-from cdvision.networks.integer_chain import chain_of, log_magnitudes, runtime_layer
-from cdvision.networks.integer_hyper import ACTIVATION_BOUND, IntegerConv2d
+from cdvision.networks.integer_hyper import (
+    ACTIVATION_BOUND,
+    IntegerConv2d,
+    chain_of,
+    log_magnitudes,
+    runtime_layer,
+)
 
 
 class NeighbourConv2d(IntegerConv2d):

@@ -19,8 +19,13 @@ from cdvision.entropy.integer_network import IntegerNetwork
 from cdvision.entropy.tables import SymbolTables
 from cdvision.models.faces.widths import BASE_SIDE, HscWidths
 from cdvision.networks.factorised_prior import FactorisedPrior
-from cdvision.networks.integer_chain import chain_of, log_magnitudes, runtime_layer
-from cdvision.networks.integer_hyper import ACTIVATION_BOUND, IntegerConv2d
+from cdvision.networks.integer_hyper import (
+    ACTIVATION_BOUND,
+    IntegerConv2d,
+    chain_of,
+    log_magnitudes,
+    runtime_layer,
+)
 
 SILENT = 0.995
 """A channel whose symbols are 0 with at least this probability is not coded, and always 0."""

@@ -35,12 +35,6 @@ def balanced_accuracy(logits: Floats, attributes: Floats) -> float:
     return float(np.nanmean(recalls, axis=0).mean())
 
 
-def majority_accuracy(attributes: Floats) -> float:
-    """Mean accuracy of always giving the more frequent answer."""
-    share = attributes.mean(0)
-    return float(np.maximum(share, 1 - share).mean())
-
-
 def balanced_thresholds(logits: Floats, attributes: Floats, weight: float = 1.0) -> Floats:
     """Return (A,) thresholds on logits that give the best mix of accuracy and balanced accuracy.
 

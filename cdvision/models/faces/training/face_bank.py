@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from cdvision.errors import CdvisionError
 from cdvision.models.faces.training.networks import FaceNetworks
-from cdvision.training.photo_bank import IMAGE_SUFFIXES
+from cdvision.photo import PHOTO_SUFFIXES
 
 HELD_OUT = 0.1  # last share of the training faces: thresholds, calibration and looks, no gradients
 SHIFT, ZOOM, JITTER = 0.05, 0.08, 0.15  # of the side, of the size, of brightness and contrast
@@ -112,7 +112,7 @@ def _read_labels(path: Path) -> dict[str, dict[str, int]]:
 def _files(source: Path, wanted: Mapping[str, object] | None) -> Iterator[tuple[str, bytes]]:
     def keep(name: str) -> bool:
         known = wanted is None or name in wanted
-        return name.lower().endswith(IMAGE_SUFFIXES) and known
+        return name.lower().endswith(PHOTO_SUFFIXES) and known
 
     if source.is_dir():
         yield from ((p.name, p.read_bytes()) for p in source.rglob("*") if keep(p.name))
