@@ -1,6 +1,8 @@
-"""The spatial prediction: phases, causality, and sender and receiver in step."""
+"""The spatial prediction: phases, causality, sender and receiver in step; the hyper-analysis."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 
@@ -8,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from cdvision.models.small.network import Small  # noqa: E402
 from cdvision.networks.context import SpatialPrediction, join, split  # noqa: E402
+from cdvision.networks.hyper import HyperAnalysis  # noqa: E402
 from cdvision.networks.latent_model import Dequantiser  # noqa: E402
 
 A, C, D, B = range(4)
@@ -111,3 +114,11 @@ def test_prediction_makes_smooth_latents_cheaper() -> None:
     a, c, d, b = split(quantised.residual.abs())
     assert a.mean() > 2 * b.mean()
     assert a.mean() > 2 * torch.cat([c, d]).mean()
+
+
+def test_the_hyper_analysis_sees_logarithms_without_and_with_their_sign() -> None:
+    """Of 0, e - 1 and 1 - e²: log(1 + |y|) is 0, 1 and 2."""
+    analysis = HyperAnalysis(channels=3, hyper_channels=1)
+    analysis.layers = torch.nn.Sequential()  # shows what the layers are given
+    y = torch.tensor([0, math.e - 1, 1 - math.e**2]).view(1, 3, 1, 1)
+    torch.testing.assert_close(analysis(y).flatten(), torch.tensor([0.0, 1, 2, 0, 1, -2]))

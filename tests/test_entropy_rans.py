@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from numba import njit
 
 from cdvision.bench.entropy import bench_entropy, format_entropy, gaussian_bits, log_normal_job
+from cdvision.bench.entropy_coders import CodingJob
 from cdvision.entropy.kernels import compiled
 from cdvision.entropy.rans import (
     RansDecoder,
@@ -208,6 +209,19 @@ def test_decoding_reaches_its_rate() -> None:
     assert best >= 150e6
     assert report["coders"][0]["exact"]
     assert "| cdvision | 17," in format_entropy(report)
+
+
+def test_the_benchmarks_estimate_at_true_scales_leaves_skipped_symbols_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At a scale of 1 a sent 0 takes 1.3849 bits and a sent 1 takes 2.0485; a skipped 0 none."""
+    table = log_scale_table(levels=64)
+    symbols, index = np.array([0, 0, 1], np.int32), np.array([0, 22, 22], np.uint8)
+    job = CodingJob(symbols, index, GAUSSIANS, table)
+    monkeypatch.setattr("cdvision.bench.entropy.log_normal_job", lambda *_: (job, np.ones(3)))
+    report = bench_entropy(3, repetitions=1, rivals=False)
+    assert report["skipped"] == 1
+    assert report["true_scale_bytes"] == pytest.approx((1.3849 + 2.0485) / 8, abs=1e-5)
 
 
 def test_what_numba_cannot_cache_still_compiles() -> None:

@@ -32,7 +32,7 @@ from cdvision.export.parity import (  # noqa: E402
     paired_milliseconds,
     worst,
 )
-from cdvision.export.quantise import quantised_graph  # noqa: E402
+from cdvision.export.quantise import _between, quantised_graph  # noqa: E402
 from cdvision.export.recorded_inputs import spread  # noqa: E402
 from cdvision.export.shared_weights import external_tensor, weight_places  # noqa: E402
 from cdvision.export.standalone_graph import fold_constants  # noqa: E402
@@ -164,6 +164,15 @@ def test_onnx_runtime_gets_integer_biases_and_passing_layers_and_tensorrt_neithe
     conv = next(n for n in own.graph.node if n.op_type == "Conv")
     _, (levels, scales, *_) = dequantised(own, conv.input[2])
     assert (levels.tolist(), scales.tolist()) == ([10000], pytest.approx([1e-4]))
+
+
+def test_a_sum_passes_integers_on_only_where_both_of_its_terms_are() -> None:
+    one = {f"network.body.{n}": np.ones((1, 1, 1, 1), np.float32) for n in "ab"}
+    nodes = [node("Conv", ["x", "network.body.a"], "a"), node("Conv", ["x", "network.body.b"], "b"),
+             node("Add", ["a", "b"], "both"), node("Add", ["both", "x"], "y"),
+             node("Relu", ["y"], "z")]  # fmt: skip
+    axes = ["n", 1, 1, "w"]
+    assert _between(graph_of(nodes, one, axes, z=axes), {"Conv_a", "Conv_b"}) == ["Add_both"]
 
 
 # --- half precision

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cdvision.errors import ImageError
-from cdvision.package.card import InputSpec
+from cdvision.package.card import InputSpec, WindowSpec
 from cdvision.photo import content_size, fit_photo, network_input, read_photo, working_size
 
 SPEC = InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116, 104))
@@ -264,3 +265,12 @@ def test_a_photo_that_fits_keeps_its_pixels(width: int, height: int) -> None:
         assert padded - 32 < side <= padded
     assert content_size((width, height), (across, down)) == (width, height)
     assert (fitted.pixels[:height, :width] == pixels).all()
+
+
+def test_the_window_is_cut_out_of_the_photo_as_the_network_sees_it() -> None:
+    """Of 64 x 48 pixels, scaled from 100 x 75, columns 22 to 41 and rows 14 to 33."""
+    pixels = np.random.default_rng(0).integers(0, 256, (75, 100, 3), np.uint8)
+    spec = replace(SPEC, size=64, window=WindowSpec(side=20, crop=0.41))  # 19.68 rows: close to 20
+    fitted = fit_photo(Image.fromarray(pixels), spec)
+    assert fitted.window is not None
+    np.testing.assert_array_equal(fitted.window, fitted.pixels[14:34, 22:42])

@@ -35,11 +35,12 @@ import httpx
 from toy_family import TASK, registered, write_toy
 
 from cdvision.analysis import AnalysisResult
-from cdvision.bench.service import announce_too_large, bench_service, send_endless
+from cdvision.bench.service import _percentiles, announce_too_large, bench_service, send_endless
 from cdvision.serving.batching import Batcher, Question, Reply, WaitingStream, _batches
 from cdvision.serving.metrics import Metrics
+from cdvision.serving.payloads import timing_header
 from cdvision.serving.request_log import LOGGER, JsonFormatter
-from cdvision.serving.service import Service
+from cdvision.serving.service import JsonAnswer, Service
 from cdvision.serving.settings import ServiceSettings
 
 WAIT_SECONDS = 300.0  # a busy machine takes its time
@@ -495,6 +496,13 @@ def test_streams_asked_with_other_options_do_not_share_a_batch() -> None:
     assert [[job.question for job in batch] for batch in _batches(jobs, 4)] == [[few, few], [many]]
 
 
+def test_a_form_tells_its_longest_wait_and_its_longest_run() -> None:
+    answers = [
+        JsonAnswer({}, waited, took) for waited, took in ((0.3, 0.1), (0.2, 0.4), (0.1, 0.2))
+    ]
+    assert timing_header(answers) == {"Server-Timing": "wait;dur=300.00, work;dur=400.00"}
+
+
 class Undone:
     def done(self) -> bool:
         return False
@@ -561,6 +569,11 @@ def test_the_benchmark_finds_no_fault(server: Server, streams: list[bytes]) -> N
     assert report.too_large_status == 413
     assert sum(report.malformed.values()) == 40
     assert "p99" in str(report)
+
+
+def test_the_benchmark_tells_the_median_and_the_slowest_hundredth_in_milliseconds() -> None:
+    """Of 0, 2, ..., 200 ms one in a hundred takes more than 198."""
+    assert _percentiles([0.002 * n for n in range(101)]) == {"p50": 100.0, "p99": 198.0}
 
 
 def test_serve_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
