@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from two_stage_reference import reference_losses  # noqa: E402
 
 from cdvision.heads.two_stage.network import build_two_stage_detector  # noqa: E402
 from cdvision.models.dicm.backbones import TINY  # noqa: E402
@@ -494,7 +495,7 @@ def test_detector_losses_are_torchvisions_where_every_object_has_a_mask() -> Non
         return {k: float(v.detach()) for k, v in function(targets).items()}
 
     ours = losses(lambda t: detector_losses(detect, stages, sizes, t), [full, full])
-    assert ours == losses(lambda t: detect.losses(stages, sizes, t), [full, full])
+    assert ours == losses(lambda t: reference_losses(detect, stages, sizes, t), [full, full])
     # A wrong mask on an object whose mask is unknown changes nothing; on a known one it does.
     unknown = full | {"masked": torch.tensor([False])}
     wrong = unknown | {"masks": 1 - mask}

@@ -83,16 +83,10 @@ def bench_analyze(
 ) -> AnalyzeReport:
     """Time ``model.analyze`` beside a loop over ``model.detect``, and watch its memory.
 
-    Args:
-        model: a model with a detector.
-        streams: of that model; repeated as needed.
-        count: streams of one round.
-        rounds: counted rounds.
-        settings: options of ``analyze`` to try, ``workers`` and ``batch_size``.
-        memory: if not 0, pass so many streams through once and report resident memory on the way.
-
-    Raises:
-        CdvisionError: there are no streams, or one of them is bad.
+    Every one of ``rounds`` takes ``count`` streams (they repeat as needed) once through the loop
+    and once through ``analyze`` with each of the ``settings``, its ``workers`` and ``batch_size``.
+    If ``memory`` is not 0, so many streams pass once, and resident memory is reported on the way.
+    Raises CdvisionError where there are no streams, or one of them is bad.
     """
     if not streams:
         raise CdvisionError("bench analyze: expected at least one stream, found none")

@@ -41,12 +41,9 @@ def bd_rate(
     Dominated points are left out first (see ``non_dominated``): where measured accuracy falls with
     growing rate, nobody would use that point, and log rate is no function of accuracy.
 
-    Args:
-        anchor_rate: (N,) rates of the curve to compare with, above 0, in any order and unit.
-        anchor_accuracy: (N,) accuracies.
-        test_rate: (M,) rates in the same unit.
-        test_accuracy: (M,) accuracies of the same kind.
-        min_overlap: least share of the shorter curve's range of accuracy that both must cover.
+    The anchor, (N,) rates and accuracies, is the curve to compare with; the test's are (M,). Rates
+    are above 0, in one unit and any order. Both curves must cover ``min_overlap`` of the shorter
+    one's range of accuracy.
 
     Raises:
         CdvisionError: a curve has fewer than 3 points that are not dominated, the overlap is too

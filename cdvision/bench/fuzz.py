@@ -102,13 +102,9 @@ def fuzz_streams(
 ) -> FuzzReport:
     """Decode ``count`` spoiled variants of ``seeds`` and report what came of it.
 
-    Args:
-        seeds: complete streams; many small ones with different contents search best.
-        decode: what is on trial, for example ``lambda bits: model.open(bits).latents()``.
-        count: how many variants; the campaign ends earlier after 100 failures.
-        seed: the same seed and seeds make the same variants.
-        folder: where the bytes of failures go; left behind only if there are any.
-        refusals: the errors by which ``decode`` may refuse a stream.
+    Many small streams with different contents search best; the same seeds and ``seed`` make the
+    same variants. ``decode`` may refuse them by ``refusals``. The bytes of failures go to
+    ``folder``, which stays only if there are any; after 100 the campaign ends.
 
     Raises:
         CdvisionError: there are no seeds, or one of them is cut or does not decode as it is.

@@ -50,30 +50,19 @@ class PlannedRecord:
 class RateBenchmark:
     """What is measured, on what.
 
-    Attributes:
-        model: makes the streams.
-        data: labelled photos of a task that the uncompressed networks know.
-        labels: the file that holds the labels.
-        initial_weights: folder of the uncompressed networks; None for those of the package itself.
-        rivals: picture codecs that work here.
-        qualities: of the model; all where None.
-        jobs: threads that encode rivals' pictures.
-        left_out: why other rivals are not measured, by name.
-        for_task: streams hold what the task needs, and nothing else.
-
     Raises:
         UnsupportedTask: the uncompressed networks do not answer what the labels ask.
     """
 
     model: Model
     data: LabelledSet
-    labels: Path
-    initial_weights: Path | None
-    rivals: Sequence[Rival]
-    qualities: Sequence[int] | None = None
-    jobs: int = 1
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    for_task: bool = False
+    labels: Path  # the file that holds the labels
+    initial_weights: Path | None  # folder of the uncompressed networks; None: the package's own
+    rivals: Sequence[Rival]  # picture codecs that work here
+    qualities: Sequence[int] | None = None  # of the model; all where None
+    jobs: int = 1  # threads that encode rivals' pictures
+    left_out: Mapping[str, str] = field(default_factory=dict)  # other rivals by name, and why
+    for_task: bool = False  # streams hold what the task needs, and nothing else
 
     def __post_init__(self) -> None:
         if not hasattr(PixelNetworks, self.data.task):

@@ -17,6 +17,7 @@ from cdvision.evaluation.records import (
     curves_of,
     figure_cell,
     main_figure,
+    markdown_table,
     strict_json,
     uncompressed_figure,
 )
@@ -149,15 +150,13 @@ def _table(records: Sequence[Record]) -> list[str]:
     shown = [name for name in FIGURES if name in records[0]]
     scaled = any("scale" in record for record in records)
     titles = ["quality", *(["scale"] if scaled else []), "bytes"]
-    lines = [
-        f"| {' | '.join([*titles, *(FIGURES[name] for name in shown), 'envelope'])} |",
-        f"|{' ---: |' * (len(titles) + len(shown))} :---: |",
-    ]
+    titles += [*(FIGURES[name] for name in shown), "envelope"]
+    rows = []
     for record in sorted(records, key=lambda record: float(record["mean_bytes"])):
         cells = [str(record["quality"]), *([f"{record['scale']:g}"] if scaled else [])]
         cells += [f"{record['mean_bytes']:,.0f}", *(figure_cell(record, name) for name in shown)]
-        lines.append(f"| {' | '.join(cells)} | {'*' if id(record) in best else ''} |")
-    return lines
+        rows.append([*cells, "*" if id(record) in best else ""])
+    return markdown_table(titles, [*["---:"] * (len(titles) - 1), ":---:"], rows)
 
 
 def _draw(path: Path, facts: Mapping[str, Any]) -> None:

@@ -38,36 +38,22 @@ RESIDENT = "process_resident_memory_bytes"
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a service sustained: every figure beside the load that the machine had.
-
-    Attributes:
-        load_average: of the last minute, at the end of the load.
-        clients: connections, each with one request at a time.
-        errors: requests that failed or were not answered with 200.
-        streams_per_second: answered requests over time.
-        p50: median time of a request, milliseconds.
-        p99: 99th percentile of the same.
-        malformed: status of the malformed bodies, counted.
-        wrongly_answered: malformed bodies answered with 200 that the library refuses.
-        resident_mib: the service's memory before and after the malformed bodies.
-        too_large_status: answer to a body announced as 1 TiB, of which no byte was sent.
-        too_large_sent: bytes of an endless chunked body that were sent before the refusal.
-    """
+    """What a service sustained: every figure beside the load that the machine had."""
 
     machine: str
-    load_average: float
+    load_average: float  # of the last minute, at the end of the load
     seconds: float
-    clients: int
+    clients: int  # connections, each with one request at a time
     requests: int
-    errors: int
-    streams_per_second: float
-    p50: float
-    p99: float
-    malformed: dict[int, int] = field(default_factory=dict)
-    wrongly_answered: int = 0
-    resident_mib: tuple[float, float] = (0.0, 0.0)
-    too_large_status: int = 0
-    too_large_sent: int = 0
+    errors: int  # requests that failed or were not answered with 200
+    streams_per_second: float  # answered requests over time
+    p50: float  # median time of a request, milliseconds
+    p99: float  # 99th percentile of the same
+    malformed: dict[int, int] = field(default_factory=dict)  # bodies by status
+    wrongly_answered: int = 0  # malformed bodies answered with 200 that the library refuses
+    resident_mib: tuple[float, float] = (0.0, 0.0)  # before and after the malformed bodies
+    too_large_status: int = 0  # answer to a body announced as 1 TiB, of which no byte was sent
+    too_large_sent: int = 0  # bytes of an endless chunked body, sent before the refusal
 
     @property
     def ok(self) -> bool:
@@ -140,16 +126,10 @@ def bench_service(
     task: str = "detect",
     api_key: str | None = None,
 ) -> LoadReport:
-    """Load a service, then send it what it must refuse.
+    """Load a service for ``seconds``, then send it what it must refuse.
 
-    Args:
-        url: of the service.
-        streams: sent in turn; also what the malformed bodies are made of.
-        seconds: length of the load.
-        clients: connections at once, below the service's limit of requests.
-        malformed: how many malformed bodies.
-        task: what is asked.
-        api_key: the service's key, where it has one.
+    ``streams`` are sent in turn by ``clients`` connections at once, which must stay below the
+    service's limit of requests; ``malformed`` bodies are made of them afterwards.
     """
     path = f"/v1/{task}"
     connected = [Client(url, api_key) for _ in range(clients)]

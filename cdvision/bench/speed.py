@@ -86,13 +86,8 @@ def bench_speed(
 ) -> SpeedReport:
     """Time the whole chain, its parts and its rivals in paired rounds, in one process.
 
-    Args:
-        model: a model with a detector and the graph of the uncompressed one.
-        photos: image files; round r takes number r, modulo.
-        quality: quality of the streams; the card's default where None.
-        rounds: counted rounds of one photo at a time; a quarter as many of a batch.
-        batch: photos of a batch: the most common network-input size, repeated as needed.
-        cold_runs: starts of the command line, each in a process of its own.
+    Round r takes photo r, modulo; a batch holds photos of the most common network-input size, and
+    a quarter as many rounds. ``cold_runs`` commands start, each in a process of its own.
 
     Raises:
         CdvisionError: no photos, or the command line fails.

@@ -58,16 +58,9 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
 def paired_times(work: Sequence[Mapping[str, Action]], rounds: int, *, label: str = "") -> Times:
     """Run every action once a round, on one item of ``work`` after the other.
 
-    Args:
-        work: one or more sets of actions under the same names; round r takes number r, modulo.
-        rounds: how many are counted, after two on each item that are not.
-        label: shown beside the progress bar, on a terminal.
-
-    Returns:
-        Milliseconds of each action, (rounds,): entry r of all arrays is of one round.
-
-    Raises:
-        ValueError: no work, or actions of different names.
+    The sets of actions have the same names; round r takes number r, modulo, after two uncounted
+    rounds on each. Returns milliseconds of each action, (rounds,): entry r of all arrays is of one
+    round. Raises ValueError without work, or for actions of different names.
     """
     names = list(work[0]) if work else []
     if not names or any(list(actions) != names for actions in work):

@@ -45,19 +45,12 @@ def write_package(
     save_weights: Callable[[Path], None],
     write_graphs: Callable[[Path], Sequence[str]] | None = None,
 ) -> ModelCard:
-    """Write a package; every file that its card names is checked first.
+    """Write a package into a folder; every file that its card names is checked first.
 
-    Args:
-        card: without hashes and fingerprint, which are filled in.
-        coder: the entropy model.
-        folder: where to write; created, its files overwritten.
-        facts: for the card and the class names.
-        save_weights: writes the fp16 safetensors of the card's network.
-        write_graphs: writes the graphs into the folder and returns their files; those of the
-            card's network where None.
-
-    Raises:
-        ModelError: a graph differs from its module.
+    Hashes and fingerprint of the card are filled in. ``save_weights`` writes the fp16 safetensors
+    of the card's network; ``write_graphs`` writes the graphs into the folder and returns their
+    files, those of the card's network where None. Raises ModelError where a graph differs from its
+    module.
     """
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / TABLES_FILE, **coder.to_arrays())  # type: ignore[arg-type]

@@ -69,18 +69,8 @@ def measure_accuracy(
     """Answer every photo and return the record: task, photos, mean bytes, figures, intervals.
 
     Photos that a model refuses, or that are damaged, are left out, and counted in ``refused``.
-
-    Args:
-        photos: the set.
-        scoring: of its data format.
-        answer: asked for the photos that the cache does not hold.
-        label: shown beside the progress bar.
-        cache: keeps answers as they come, so that an interrupted run goes on from there.
-        resamples: draws behind the 95 % intervals; 0 leaves them out.
-        keep: is filled with the figures of every draw.
-
-    Raises:
-        ImageError: all photos were refused.
+    ``cache`` keeps answers as they come, so that an interrupted run goes on from there;
+    ``resamples`` and ``keep`` are those of ``bootstrap``. Raises ImageError if all were refused.
     """
     labels: list[int] = []
     answers: list[Any] = []

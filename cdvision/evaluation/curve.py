@@ -67,14 +67,9 @@ class LabelledSet:
     ) -> Record:
         """Send every photo and score the answers.
 
-        Args:
-            transmit: bytes of a photo's file -> the bytes that are sent.
-            ask: sent bytes and the photo's file -> answer, boxes in the photo's pixels.
-            label: shown beside the progress bar.
-            cache: keeps the answers of an interrupted run.
-
-        Returns:
-            The record: task, photos, mean_bytes and figures, each with ``_low`` and ``_high``.
+        ``transmit`` makes of a photo's file the bytes that are sent; ``ask`` makes of both the
+        answer, boxes in the photo's pixels. ``label`` is shown beside the progress bar. Returns
+        the record: task, photos, mean_bytes and figures, each with ``_low`` and ``_high``.
         """
 
         def answer(image: bytes) -> tuple[Any, int]:
@@ -112,15 +107,9 @@ def stream_curve(
 ) -> list[Record]:
     """Measure a model's streams, one record a quality, and for each number of layers.
 
-    Args:
-        model: encodes and answers.
-        data: the photos.
-        qualities: of the model, 1 and up.
-        layers: cut the streams after so many layers; None leaves them whole. The bytes are those
-            of the cut streams.
-        size: long side of the network input; the model's own choice where None.
-        for_task: streams hold what the labels' task needs, and nothing else.
-        cache: keeps answers, so that an interrupted measurement goes on where it was.
+    Streams are cut after so many ``layers`` (None leaves them whole), and the bytes are those of
+    the cut streams; ``for_task`` leaves out what the labels' task does not need. ``size`` is the
+    long side of the network input, the model's own choice where None.
 
     Raises:
         UnsupportedTask: the model has no answer to what the labels ask.

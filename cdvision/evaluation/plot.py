@@ -40,22 +40,15 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy of one codec at several rates.
-
-    Attributes:
-        name: what the legend says.
-        bytes: mean bytes a photo, above 0; points are joined in this order.
-        accuracy: one figure per entry of ``bytes``.
-        low: lower ends of the error bars, or None.
-        high: upper ends of the error bars, or None.
+    """Accuracy of one codec at several rates, the points joined in their order.
 
     Raises:
         CdvisionError: lengths differ, there is no point, or a rate is not above 0.
     """
 
-    name: str
-    bytes: Sequence[float]
-    accuracy: Sequence[float]
+    name: str  # what the legend says
+    bytes: Sequence[float]  # mean bytes a photo
+    accuracy: Sequence[float]  # one figure per entry of ``bytes``, as for the ends of error bars
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
 
@@ -87,13 +80,8 @@ def write_plot(
     >>> small = Curve("small", [500, 1000, 2000], [0.1, 0.2, 0.25])
     >>> write_plot(Path("rate.svg"), [small], title="coco-dev", y_label="AP")
 
-    Args:
-        path: the SVG file to write.
-        curves: in the order of importance; the first is drawn thicker, on top of the others.
-        title: printed above the axes.
-        y_label: name of the accuracy figure.
-        reference: accuracy of the uncompressed networks: a dashed horizontal line.
-        reference_label: what the legend says of it.
+    The first curve is drawn thicker, on top of the others. ``reference`` is the accuracy of the
+    uncompressed networks: a dashed horizontal line, of which the legend says ``reference_label``.
 
     Raises:
         CdvisionError: there is no curve, or matplotlib (the ``eval`` extra) is missing.

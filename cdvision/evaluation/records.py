@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -57,9 +57,8 @@ def format_records(records: Sequence[Record]) -> str:
         for record in records
     ]
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = [titles, ["-" * width for width in widths], *rows]
-    padded = ([c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines)
-    table = [f"| {' | '.join(line)} |" for line in padded]
+    padded = ([c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in (titles, *rows))
+    table = markdown_table(next(padded), ["-" * width for width in widths], padded)
     return "\n".join([*table, *_footnote(records)])
 
 
@@ -68,11 +67,18 @@ def format_attributes(record: Record) -> str:
     first = next(iter(attributes_of(record)), "")
     shown = {name: title for name, title in FIGURES.items() if f"{name}.{first}" in record}
     titles = ["attribute", *(title.removeprefix("mean ") for title in shown.values())]
-    lines = [f"| {' | '.join(titles)} |", f"| --- |{' ---: |' * len(shown)}"]
-    for attribute in attributes_of(record):
-        cells = [figure_cell(record, f"{name}.{attribute}") for name in shown]
-        lines.append(f"| {' | '.join([attribute.replace('_', ' '), *cells])} |")
-    return "\n".join(lines)
+    rows = [
+        [one.replace("_", " "), *(figure_cell(record, f"{name}.{one}") for name in shown)]
+        for one in attributes_of(record)
+    ]
+    return "\n".join(markdown_table(titles, ["---", *["---:"] * len(shown)], rows))
+
+
+def markdown_table(
+    titles: Sequence[str], rules: Sequence[str], rows: Iterable[Sequence[str]]
+) -> list[str]:
+    """Lay out a table in Markdown; ``rules`` say how its columns are aligned."""
+    return [f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows)]
 
 
 def attributes_of(record: Record) -> list[str]:

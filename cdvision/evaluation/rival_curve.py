@@ -38,11 +38,7 @@ class RivalPath:
 
         photo ─ shrink to scale x working size ─ rival ─▶ bytes ─ rival ─ enlarge ─ network
 
-    Attributes:
-        rival: the codec.
-        quality: one of its qualities.
-        scale: 1 sends the pixels that the network sees; what is smaller is enlarged behind it.
-        reference: the networks.
+    Scale 1 sends the pixels that the network sees; what is smaller is enlarged behind the rival.
     """
 
     rival: Rival

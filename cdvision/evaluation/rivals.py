@@ -51,29 +51,20 @@ class Rival(Protocol):
 
 @dataclass(frozen=True)
 class PillowRival:
-    """A picture codec of Pillow, or of a plug-in.
-
-    Attributes:
-        name: short name.
-        title: name for people.
-        format: Pillow's name of the format.
-        qualities: values of its quality setting, smallest files first.
-        versions: returns what made the bytes.
-        settings: further settings, for small files in about a second at most.
-        plugin: (module, distribution) that registers the format, where Pillow alone has none.
-        register: function of the module that must be called; importing it is enough where None.
-        boxed: whether files are ISO base media files, whose boxes take hundreds of bytes.
-    """
+    """A picture codec of Pillow, or of a plug-in."""
 
     name: str
-    title: str
-    format: str
-    qualities: tuple[int, ...]
-    versions: Callable[[], str]
+    title: str  # for people
+    format: str  # Pillow's name of it
+    qualities: tuple[int, ...]  # values of its quality setting, smallest files first
+    versions: Callable[[], str]  # what made the bytes
+    # Further settings, for small files in about a second at most.
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # (module, distribution) that registers the format, where Pillow alone has none, and the
+    # function of the module that must be called; importing it is enough where None.
     plugin: tuple[str, str] | None = None
     register: str | None = None
-    boxed: bool = False
+    boxed: bool = False  # ISO base media files, whose boxes take hundreds of bytes
 
     def encode(self, picture: Image, quality: int) -> bytes:
         """Compress an RGB picture into a file of the format, header included."""

@@ -75,15 +75,6 @@ def mask_runs(rle: Rle) -> NDArray[np.int64]:
     return counts
 
 
-def mask_area(rle: Rle) -> int:
-    """Count the foreground pixels without decoding.
-
-    >>> mask_area({"size": [2, 3], "counts": b"222"})
-    2
-    """
-    return int(mask_runs(rle)[1::2].sum())
-
-
 def compress_counts(counts: NDArray[np.int64]) -> bytes:
     """Write run lengths as COCO's string: differences to the run before last, five bits a byte.
 

@@ -95,7 +95,7 @@ def read_photos(
     def keep(name: str) -> bool:
         return name.lower().endswith(PHOTO_SUFFIXES) and known.get(name, "train") == "train"
 
-    files = sorted(_files(source, keep))
+    files = sorted(photo_contents(source, keep))
     return [photo.to(device) for photo in _decoded(files, source.name)]
 
 
@@ -110,7 +110,7 @@ def read_named_photos(
         CdvisionError: a source is neither a folder nor a tar, or none of the photos is there.
     """
     wanted = set(names)
-    files = [file for source in sources for file in _files(source, wanted.__contains__)]
+    files = [file for source in sources for file in photo_contents(source, wanted.__contains__)]
     if not files:
         places = ", ".join(map(str, sources))
         raise CdvisionError(f"none of the {len(wanted)} photos that {of} names is in {places}")
@@ -118,7 +118,7 @@ def read_named_photos(
         yield Path(name).name, pixels
 
 
-def _files(source: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def photo_contents(source: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Yield name (a tar's with its folders) and content of the files whose bare name is kept."""
     if source.is_dir():
         for path in sorted(source.rglob("*")):

@@ -77,12 +77,7 @@ def build_package(
 
 
 def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
-    """Write the package of ``small``.
-
-    Args:
-        weights: safetensors of a trained ``Small``, whole or in parts.
-        folder: created; its files are overwritten.
-        facts: class names, training record, metrics.
+    """Write the package of ``small`` from the safetensors of a trained one, whole or in parts.
 
     Raises:
         ModelError: an integer sum could reach 2^24, or a graph differs from its module.

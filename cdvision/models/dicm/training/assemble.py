@@ -31,13 +31,9 @@ class Assembled(NamedTuple):
 def assemble(codec: Path, heads: Sequence[Path]) -> Assembled:
     """Build the network of a package.
 
-    Args:
-        codec: run of ``redundancy`` or ``joint`` (profile `dicm-re`) or of ``codec`` (`dicm`).
-        heads: runs of ``heads`` on that codec's features, one or several; the first that trained
-            a task or the tail gives it.
-
-    Raises:
-        CdvisionError: a folder is no such run, or they do not fit together.
+    ``codec`` is a run of ``redundancy`` or ``joint`` (profile `dicm-re`) or of ``codec`` (`dicm`),
+    ``heads`` are runs on its features; the first that trained a task or the tail gives it.
+    Raises CdvisionError where a folder is no such run, or they do not fit together.
     """
     record = read_record(codec)
     if record["stage"] in (CONTRASTIVE, HEADS):

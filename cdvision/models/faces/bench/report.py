@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cdvision.evaluation.records import attributes_of, strict_json
+from cdvision.evaluation.records import attributes_of, markdown_table, strict_json
 from cdvision.models.faces.bench.figures import (
     ATTRIBUTES,
     RATE,
@@ -66,11 +66,6 @@ def _markdown(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _table(titles: Sequence[str], rules: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lay out a table in Markdown; ``rules`` say how its columns are aligned."""
-    return [f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows)]
-
-
 def _heading(figure: Figure) -> str:
     if figure in ATTRIBUTES:
         return f"Attributes from the bitstream: {figure.title}"
@@ -114,7 +109,7 @@ def _speed_lines(facts: Facts) -> list[str]:
     )  # fmt: skip
     heading = "## From bytes to attributes, one thread, default quality"
     titles = ("layers", "bytes", "median ms", "10 % to 90 %")
-    return ["", heading, "", *_table(titles, ["---:"] * len(titles), rows)]
+    return ["", heading, "", *markdown_table(titles, ["---:"] * len(titles), rows)]
 
 
 def _win_lines(facts: Facts) -> list[str]:
@@ -131,7 +126,7 @@ def _win_lines(facts: Facts) -> list[str]:
         f"Our {len(own)} points of at most {MOST_BYTES} bytes, better / not better than the rival "
         "at the same bytes / without a picture of the rival's so small:",
         "",
-        *_table(titles, ["---", "---:", *[":---:"] * len(figures)], rows),
+        *markdown_table(titles, ["---", "---:", *[":---:"] * len(figures)], rows),
     ]
 
 
@@ -144,7 +139,7 @@ def _figure_table(facts: Facts, figure: Figure) -> list[str]:
         cells.append(_interval(record, figure))
         cells += [_rival_cell(one, record["mean_bytes"], figure) for one in best.values()]
         rows.append(cells)
-    return _table(titles, ["---:"] * len(titles), rows)
+    return markdown_table(titles, ["---:"] * len(titles), rows)
 
 
 def _rival_cell(best: Envelope, rate: float, figure: Figure) -> str:
@@ -187,7 +182,7 @@ def _attribute_table(facts: Facts) -> list[str]:
         guess = f"{first[f'majority_accuracy.{name}']:.3f}"
         rows.append([name.replace("_", " "), guess, *figures])
     rules = ["---", *["---:"] * (1 + len(heads))]
-    return _table(["attribute", "majority guess", *heads], rules, rows)
+    return markdown_table(["attribute", "majority guess", *heads], rules, rows)
 
 
 def _most_accurate(facts: Facts, *, layers: int | None, most: float) -> Record | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import tarfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 from cdvision.errors import CdvisionError
 from cdvision.models.faces.training.networks import FaceNetworks
 from cdvision.photo import PHOTO_SUFFIXES
+from cdvision.training.photo_bank import photo_contents
 
 HELD_OUT = 0.1  # last share of the training faces: thresholds, calibration and looks, no gradients
 SHIFT, ZOOM, JITTER = 0.05, 0.08, 0.15  # of the side, of the size, of brightness and contrast
@@ -111,17 +111,9 @@ def _read_labels(path: Path) -> dict[str, dict[str, int]]:
 
 def _files(source: Path, wanted: Mapping[str, object] | None) -> Iterator[tuple[str, bytes]]:
     def keep(name: str) -> bool:
-        known = wanted is None or name in wanted
-        return name.lower().endswith(PHOTO_SUFFIXES) and known
+        return name.lower().endswith(PHOTO_SUFFIXES) and (wanted is None or name in wanted)
 
-    if source.is_dir():
-        yield from ((p.name, p.read_bytes()) for p in source.rglob("*") if keep(p.name))
-        return
-    with tarfile.open(source) as tar:
-        for member in tar:
-            content = tar.extractfile(member) if keep(Path(member.name).name) else None
-            if content is not None:
-                yield Path(member.name).name, content.read()
+    return ((Path(name).name, data) for name, data in photo_contents(source, keep))
 
 
 def _decode(data: bytes, resolution: int) -> NDArray[np.uint8]:

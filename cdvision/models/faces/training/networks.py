@@ -142,13 +142,9 @@ def assemble_faces(
 ) -> tuple[FacePackage, dict[str, Any]]:
     """Build the network of a face package, and return the records of its runs with it.
 
-    Args:
-        codec: run of ``hsc`` or ``style-layers``.
-        start: run or package whose encoder gave the codes that it was trained on.
-        score: run that fitted the face score, where that is a later one.
-
-    Raises:
-        CdvisionError: a folder is no such run, or they do not fit together.
+    ``codec`` is a run of ``hsc`` or ``style-layers``, ``start`` the run or package whose encoder
+    gave the codes that it was trained on, ``score`` a later run that fitted the face score.
+    Raises CdvisionError where a folder is no such run, or they do not fit together.
     """
     record = read_record(codec)
     profile = next((p for p, fact in CODEC_FACTS.items() if fact in record), None)
