@@ -408,7 +408,6 @@ def test_scores_of_known_answers() -> None:
     logits = np.array([[2.0, -1], [-1, -1], [-3, -1], [-1, -1]])
     assert attribute_scores.mean_accuracy(logits, truth) == pytest.approx(6 / 8)
     assert attribute_scores.balanced_accuracy(logits, truth) == pytest.approx((0.75 + 0.5) / 2)
-    assert attribute_scores.majority_accuracy(truth) == pytest.approx(5 / 8)
 
 
 def test_thresholds_separate_what_can_be_separated() -> None:
