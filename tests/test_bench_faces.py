@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,10 @@ def test_every_path_is_measured_once(
     said = np.array([face_model.attributes(s, all_attributes=True).present for s in streams])
     assert two["accuracy"] == pytest.approx((said == scoring.table.present[rows]).mean())
     assert two["psnr_low"] <= two["psnr"] <= two["psnr_high"]
+    free = [replace(path, payload=lambda bits: len(bits) - 7) for path in bench.paths]
+    unboxed = replace(bench, paths=free)._record(free[2], "")
+    assert unboxed["mean_bytes"] == two["mean_bytes"]
+    assert unboxed["mean_payload_bytes"] == pytest.approx(two["mean_bytes"] - 7)
     more = benchmark(data, classifier, face_model, "webp")
     assert [r["codec"] for r in more.run(tmp_path)] == ["none", one["codec"], two["codec"],
                                                          *["webp"] * 14]  # fmt: skip
@@ -291,6 +296,9 @@ def test_rivals_are_met_at_our_bytes(facts: dict[str, Any]) -> None:
     far = [record("x", 300.0, 0.7), record("x", 400.0, 0.7), record("x", 500.0, 0.99)]
     distant = envelope(facts["records"][5:], "lpips", higher=False)
     assert count_wins(far, distant, fewer) == (1, 2, 0)
+    best_everywhere = [record("x", 300.0, 0.97), record("x", 400.0, 0.98)]
+    assert count_wins(best_everywhere, best, ATTRIBUTES[0]) == (2, 0, 0)
+    assert count_wins(best_everywhere, distant, fewer) == (2, 0, 0)
     assert best_of(facts["records"][5:], fewer).value.tolist() == pytest.approx([0.15, 0.05])
     undefined = envelope(facts["records"], "dists", higher=False)
     assert undefined.at(400) is None

@@ -188,6 +188,8 @@ def test_the_legend_names_curves_and_reference_in_their_colours(
     assert drawn[0].axes[0].get_xscale() == "log"
     assert lines["AVIF"].get_xdata().tolist() == [3506, 5235, 7792, 15332]
     assert lines["AVIF"].get_ydata().tolist() == [0.274, 0.317, 0.323, 0.366]
+    bars = drawn[0].axes[0].collections[2].get_segments()  # of the third curve, AVIF's
+    assert bars[1].tolist() == [[5235, pytest.approx(0.287)], [5235, pytest.approx(0.347)]]
 
 
 def test_one_point_without_error_bars_can_be_plotted(tmp_path: Path) -> None:

@@ -134,6 +134,20 @@ def test_top1_top5_and_mean_bytes_of_four_photos() -> None:
     assert found["mean_bytes_low"] < 30 < found["mean_bytes_high"]
 
 
+def test_answers_stay_with_their_photos_and_a_set_that_is_refused_whole_is_an_error() -> None:
+    """Each photo has a class of its own, and is told it: all are right."""
+    found = measure_accuracy(
+        photos(4, 5, 6), TopScoring(), lambda photo: (classes(4 + photo[0]), 1), resamples=0
+    )
+    assert found["top1"] == 1.0
+
+    def refuse(photo: bytes) -> tuple[Any, int]:
+        raise ImageError("no face")
+
+    with pytest.raises(ImageError, match="no face"):
+        measure_accuracy(photos(1), TopScoring(), refuse)
+
+
 def test_bytes_of_a_draw_are_those_of_the_photos_in_it() -> None:
     scorer = TopScoring().scorer([1, 2], [np.array([1]), np.array([1])])
     figures = scorer(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]))
@@ -275,7 +289,7 @@ def test_a_rival_sends_its_share_of_what_the_network_sees(
     longest = min(416, max(photo))
     ((shown, options),) = networks.shown
     assert shown == tuple(round(side * longest / max(photo)) for side in photo)
-    assert options["confidence"] == 0.05
+    assert options == {"confidence": 0.05, "size": -(-longest // 32) * 32 if longest > 224 else 224}
     np.testing.assert_allclose(found.xyxy, [[0, 0, photo[0] / 2, photo[1]]], rtol=1e-5)
     assert found.image_size == photo
 

@@ -120,6 +120,31 @@ def test_pooling_is_the_root_of_blurred_squares() -> None:
     assert pooled[0, 0, 0, 0].item() == pytest.approx(1e-6)
 
 
+def test_alexnet_takes_the_largest_of_three_by_three() -> None:
+    """The window of a place in row or column 1 is rows or columns 2 to 4, 4 of them included."""
+    network = AlexNet()
+    grown = torch.zeros(1, 64, 15, 15)
+    grown[0, 0, 4, 4] = 1.0
+    with torch.inference_mode():
+        pooled: list[torch.Tensor] = []
+        network.convolutions[0] = torch.nn.Identity()  # the picture is the first tap
+        network.convolutions[1].register_forward_pre_hook(lambda _, x: pooled.append(x[0]))
+        network(grown)
+    assert pooled[0].shape == (1, 64, 7, 7)
+    assert pooled[0][0, 0].nonzero().tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+
+
+def test_dists_compares_the_pictures_themselves_too(metrics: PictureMetrics) -> None:
+    """With weights on the three colours alone it is 1 less their mean terms, in 0..1."""
+    alone = PictureMetrics()
+    for weights in (alone.alpha, alone.beta):
+        weights.zero_()
+    alone.alpha[:3] = 1.0
+    dark, light = torch.full((1, 3, 32, 32), 51.0), torch.full((1, 3, 32, 32), 102.0)
+    wanted = 1 - 2 * 0.2 * 0.4 / (0.2**2 + 0.4**2)
+    assert alone.dists(dark, light).item() == pytest.approx(wanted, abs=1e-5)
+
+
 def test_networks_see_normalised_pictures(
     metrics: PictureMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
