@@ -13,6 +13,8 @@ from cdvision.networks.quantisation import gaussian_bits
 from cdvision.networks.scales import QUALITIES
 from cdvision.training.rate_control import REFERENCE_PIXELS
 
+WIDE = 15.0  # a deviation at which 121 symbols still hold a Gaussian
+
 
 def principal_components(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return variances (count,) and directions (D, count) of a covariance (D, D), best first."""
@@ -48,9 +50,9 @@ def start_gains(model: LatentModel, variance: Tensor, targets: Sequence[float]) 
 
 def gain_for(deviation: Tensor, bits: float) -> float:
     """Bisect for the gain at which rounded Gaussians of these deviations take ``bits`` in all."""
+    # In the logarithm: thirty halvings of six decades leave less than float32 tells apart.
     low, high = 1e-3, 1e3
-    for _ in range(40):
-        # Halves the ratio and not the difference: gains span six powers of ten.
+    for _ in range(30):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if _entropy(deviation * middle) < bits else (low, middle)
     return low
@@ -58,10 +60,11 @@ def gain_for(deviation: Tensor, bits: float) -> float:
 
 def _entropy(deviation: Tensor) -> float:
     """Bits of one rounded value of each deviation, added up."""
-    symbols = torch.arange(-200, 201, device=deviation.device)[:, None].to(deviation)
-    # ``2^-bits`` is a symbol's probability: its mean length is the entropy.
-    bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp_min(0.05))
-    return float((torch.exp2(-bits) * bits).sum())
+    symbols = torch.arange(-60.0, 61.0, device=deviation.device)[:, None]
+    bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp(0.05, WIDE))
+    # Beyond the sum's reach a Gaussian needs one bit more for every doubling.
+    wider = torch.log2(deviation / WIDE).clamp_min(0)  # one bit for every doubling
+    return float((torch.exp2(-bits) * bits).sum() + wider.sum())
 
 
 @torch.no_grad()

@@ -18,8 +18,9 @@ from cdvision.models.faces.hsc import BASE_BOUND, HscCodec
 from cdvision.models.faces.style_generator import StyleGenerator
 from cdvision.models.faces.training.face_bank import FaceCodes
 from cdvision.models.faces.training.style_metric import StyleMetric
-from cdvision.models.faces.training.style_start import gain_for, ridge_regression
+from cdvision.models.faces.training.style_start import ridge_regression
 from cdvision.networks.scales import QUALITIES, index_of
+from cdvision.training.latent_start import gain_for
 
 PROBED, PATCHED = 256, 512  # faces that measure F's channels, and its patches
 LEAST_SENSITIVITY = 0.1  # of a channel of F, over the mean of all

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from cdvision.models.faces.scale_transformer import INDEX_UNIT
 from cdvision.models.faces.style_layers import StyleLayers
 from cdvision.models.faces.training.style_metric import StyleMetric
-from cdvision.networks.quantisation import gaussian_bits
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, index_of
+from cdvision.training.latent_start import gain_for
 
-WIDE = 15.0  # a deviation at which 121 symbols still hold a Gaussian
 RIDGE = 1e-3  # of regressions, over the mean variance of what they read
 WHOLE = 0.1  # weight of what is known already: a prediction is drawn through the same components
 OBSERVED = 1000  # faces whose symbols give the tables their widths
@@ -132,22 +131,3 @@ def _set_linear(linear: nn.Module, *values: Tensor) -> None:
     """Copy the weight, and the bias where there is one."""
     for parameter, value in zip(linear.parameters(), values, strict=True):
         parameter.copy_(value)
-
-
-def gain_for(deviation: Tensor, bits: float) -> float:
-    """Bisect for the gain at which rounded Gaussians of these deviations take ``bits`` in all."""
-    # In the logarithm: thirty halvings of six decades leave less than float32 tells apart.
-    low, high = 1e-3, 1e3
-    for _ in range(30):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if _entropy(deviation * middle) < bits else (low, middle)
-    return low
-
-
-def _entropy(deviation: Tensor) -> float:
-    """Bits of one rounded value of each deviation, added up."""
-    symbols = torch.arange(-60.0, 61.0, device=deviation.device)[:, None]
-    bits = gaussian_bits(symbols.expand(-1, len(deviation)), deviation.clamp(0.05, WIDE))
-    # Beyond the sum's reach a Gaussian needs one bit more for every doubling.
-    wider = torch.log2(deviation / WIDE).clamp_min(0)  # one bit for every doubling
-    return float((torch.exp2(-bits) * bits).sum() + wider.sum())
