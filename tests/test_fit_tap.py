@@ -50,3 +50,14 @@ def test_regression_finds_what_is_linear(up: int, down: int) -> None:
         wanted = truth(y[0].float(), level)
         error = (tap(y[0].float(), level) - wanted).square().mean()
         assert error < 1e-4 * wanted.var()
+
+
+def test_each_quality_scales_and_then_shifts_what_the_first_convolution_gives() -> None:
+    tap = FittedTap(TapShape(2, 3, width=4, depth=1))  # blocks begin as the identity
+    y = torch.randn(2, 2, 4, 4)
+    with torch.no_grad():
+        tap.gain[1], tap.shift[1] = 2.0, 5.0
+        found = tap(y, torch.tensor([0, 1]))
+        opened = tap.opening(y)
+        wanted = torch.cat([tap.closing(opened[:1]), tap.closing(2 * opened[1:] + 5)])
+    torch.testing.assert_close(found, wanted)

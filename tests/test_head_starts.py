@@ -19,7 +19,13 @@ from cdvision.models.dicm.training import redundancy_start  # noqa: E402
 from cdvision.models.dicm.training.stage4_heads import StandardisedLinear  # noqa: E402
 from cdvision.models.faces.inversion_encoder import FaceScore  # noqa: E402
 from cdvision.models.faces.training import fit_score, hsc_start, stage_rows, style_start  # noqa: E402
-from cdvision.models.small.training.descriptor import _set_rates, fisher_information, set_descriptor  # noqa: E402
+from cdvision.models.small.training.descriptor import (  # noqa: E402
+    WINDOW,
+    _set_rates,
+    embed,
+    fisher_information,
+    set_descriptor,
+)
 from cdvision.networks.context import PHASES  # noqa: E402
 from cdvision.networks.latent_model import LatentEncoder, LatentModel  # noqa: E402
 from cdvision.networks.scales import INDEX_STEP, LOWEST_SCALE, scale_of  # noqa: E402
@@ -286,3 +292,30 @@ def test_a_step_of_rows_brings_the_picture_closer() -> None:
     # Changes (1, 0) and (0, 2): strengths 1 and 4, a ridge of twice their mean.
     wanted = torch.tensor([[1 / 6, 0], [0, 2 / 9]])
     torch.testing.assert_close(solve, wanted)
+
+
+def test_a_convolution_takes_all_places_of_the_channel_that_varied_most() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 4, 3, stride=2, padding=1)
+    with torch.no_grad():
+        x = torch.randn(8, 2, 32, 32)
+        deviations = redundancy_start._reduce(conv, x, torch.tensor([1.0, 10.0]))
+    torch.testing.assert_close(deviations, torch.full((4,), 10.0), rtol=0.1, atol=0)
+    weight = conv.weight.detach().abs()
+    assert weight[:, 0].max() < 0.1 * weight[:, 1].max()
+
+
+def test_the_descriptor_is_computed_from_photos_of_a_crops_size_where_there_are_some() -> None:
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((1, 2, 3))[:, None]
+
+    def grey(side: int, level: int) -> Tensor:
+        return torch.full((3, side, side), level, dtype=torch.uint8)
+
+    small, large = grey(WINDOW - 1, 10), [grey(WINDOW, 20), grey(WINDOW + 1, 30)]
+    bank: Any = SimpleNamespace(photos=[small, *large])
+    found = embed(Mean(), [bank], torch.device("cpu"))
+    assert sorted(found[:, 0].tolist()) == [20.0, 30.0]
+    bank.photos = [small]
+    assert embed(Mean(), [bank], torch.device("cpu"))[:, 0].tolist() == [10.0]

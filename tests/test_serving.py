@@ -37,6 +37,8 @@ from toy_family import TASK, registered, write_toy
 from cdvision.analysis import AnalysisResult
 from cdvision.bench.service import _percentiles, announce_too_large, bench_service, send_endless
 from cdvision.serving.batching import Batcher, Question, Reply, WaitingStream, _batches
+from cdvision.serving.errors import ServiceError
+from cdvision.serving.gate import Gate
 from cdvision.serving.metrics import Metrics
 from cdvision.serving.payloads import timing_header
 from cdvision.serving.request_log import LOGGER, JsonFormatter
@@ -589,3 +591,27 @@ def test_serve_tells_in_one_line_that_a_port_is_taken(server: Server) -> None:
     done = CliRunner().invoke(command_line, arguments)
     assert done.exit_code == 2
     assert "cannot listen on 127.0.0.1" in done.stderr
+
+
+@pytest.mark.parametrize(("pieces", "taken"), [([6, 4], 10), ([6, 5], 6), ([6, 4, 1], 10)])
+def test_pieces_of_a_body_are_counted_together(pieces: list[int], taken: int) -> None:
+    messages, read = [{"type": "http.request", "body": bytes(n)} for n in pieces], []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        for _ in pieces:
+            read.append(len((await receive())["body"]))
+
+    async def send(_message: Any) -> None:
+        pass
+
+    gate = Gate(app, settings=ServiceSettings(max_body_bytes=10), ready=lambda: True)
+    scope = {"type": "http", "method": "POST", "path": "/other", "headers": []}
+    if sum(pieces) > 10:
+        with pytest.raises(ServiceError, match="at most 10 bytes"):
+            asyncio.run(gate(scope, receive, send))
+    else:
+        asyncio.run(gate(scope, receive, send))
+    assert sum(read) == taken
