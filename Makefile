@@ -5,6 +5,7 @@ PY      := $(VENV)/bin/python
 PIP     := $(PY) -m pip install -qq --disable-pip-version-check
 BASE    := $(VENV)/.installed-base
 DEV     := $(VENV)/.installed-dev
+CORE    := build/.core-built
 # The first interpreter that answers and is new enough; a pyenv shim may exist and still not answer.
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
              $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -17,10 +18,10 @@ COUNT   ?= 100000
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(BASE) ## encode examples/photos, print bytes, classes and boxes, draw out/demo.png
+demo: $(BASE) $(CORE) ## encode examples/photos, print bytes, classes and boxes, draw out/demo.png
 	@$(PY) examples/demo.py
 
-test: $(DEV) lint ## lint, types and all tests
+test: $(DEV) $(CORE) lint ## lint, types and all tests
 	@$(PY) -m pytest -n auto --durations=12
 
 lint: $(DEV) typed-tree ## ruff, mypy, and the import contracts
@@ -35,13 +36,13 @@ typed-tree:
 	@tar cf - --exclude packages --exclude __pycache__ cdvision | tar xf - -C build/typed
 	@tar cf - --exclude __pycache__ heads export | tar xf - -C build/typed/cdvision
 
-test-aarch64: $(DEV) ## golden streams, every codec and a receiver bundle on an emulated aarch64 (needs qemu-user-static)
+test-aarch64: $(DEV) $(CORE) ## golden streams, every codec and a receiver bundle on an emulated aarch64 (needs qemu-user-static)
 	@$(PY) tests/aarch64/emulate.py
 
-fuzz: $(BASE) ## read COUNT mutated streams (100,000): a result or a BitstreamError, nothing else
+fuzz: $(BASE) $(CORE) ## read COUNT mutated streams (100,000): a result or a BitstreamError, nothing else
 	@$(VENV)/bin/cdvision bench fuzz --count $(COUNT)
 
-bench: $(BASE) ## time the entropy coder and the whole chain on this machine
+bench: $(BASE) $(CORE) ## time the entropy coder and the whole chain on this machine
 	@$(VENV)/bin/cdvision bench entropy
 	@$(VENV)/bin/cdvision bench speed
 
@@ -52,6 +53,12 @@ clean: ## remove what the other targets made, .venv included
 $(PY):
 	@test -n "$(PYTHON)" || { echo "make: cdvision needs Python 3.11 or newer; none found (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+
+# The install compiles the core; this does so again when a C file has changed.
+$(CORE): $(wildcard cdvision/core/*.c cdvision/core/*.h) build_core.py | $(BASE)
+	@mkdir -p build
+	@$(PY) build_core.py > /dev/null
+	@touch $@
 
 $(BASE): pyproject.toml | $(PY)
 	@echo "installing cdvision into $(VENV)"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.core.boxes import best_candidates, distinct_boxes
 from cdvision.heads.distribution_boxes import BINS, SIDES, cell_grid, weight_sums
 from cdvision.heads.dynamic_masks import STRIDE, dynamic_masks
 from cdvision.heads.suppression import largest_below
@@ -81,8 +82,6 @@ def detect_from_dense(
     check_array("distances", distances, shape=(len(cells), SIDES * BINS), dtype=np.float32)
     if max_detections < 1:
         raise ResultError(f"max_detections must be at least 1, but got {max_detections}")
-    from cdvision.heads.box_kernels import best_candidates, distinct_boxes  # numba
-
     # The exponentials and their sums are numpy's: boxes are those of `decode_boxes` to the last
     # bit.
     scores, distances = (np.ascontiguousarray(a, np.float32) for a in (scores, distances))
@@ -91,7 +90,7 @@ def detect_from_dense(
     content = check_image_size(content_size)
     frame = *content, source_size[0] / content[0], source_size[1] / content[1]
     kept, boxes, scaled = distinct_boxes(
-        sums, cells, cell, class_id, *frame, threshold, max_detections
+        sums, cells, cell, class_id, frame, threshold, max_detections
     )
     cell, class_id = cell[kept], class_id[kept]
     sizes = input_size, content_size, source_size

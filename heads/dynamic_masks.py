@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.core.boxes import mask_lines, mask_positions, mask_text
 from cdvision.results.checks import check_array, check_image_size
 from cdvision.results.masks import Rle
 
@@ -64,8 +65,6 @@ def dynamic_masks(
 def _mask(
     prototypes: Floats, weights: Floats, box: Floats, sides: list[int], scale: Floats, source: Size
 ) -> Rle:
-    from cdvision.heads.mask_kernels import lines_of_object  # numba: when first needed
-
     _, height, width = prototypes.shape
     first, top, stop, bottom = sides
     columns, share = _cells(np.arange(first, stop), scale[0], width)
@@ -73,7 +72,7 @@ def _mask(
     # The window of cells between which the box's pixels lie, the far one of the last included.
     across = np.arange(columns[0], min(columns[-1] + 2, width))
     down = np.arange(rows[0], min(rows[-1] + 2, height))
-    lines = lines_of_object(
+    lines = mask_lines(
         prototypes,
         weights,
         (down[0], across[0]),
@@ -99,13 +98,11 @@ def runs_of_columns(
         rows: the first row that may be set, and the one after the last.
         size: (width, height) of the picture.
     """
-    from cdvision.heads.mask_kernels import positions_of, text_of  # numba: when first needed
-
     width, height = size
     lines = np.ascontiguousarray(lines, np.float32)
     places = np.ascontiguousarray(centres, np.float64)
-    positions = positions_of(lines, places, first, rows[0], rows[1], height)
-    return Rle(size=[height, width], counts=text_of(positions, width * height).tobytes())
+    positions = mask_positions(lines, places, first, rows, height)
+    return Rle(size=[height, width], counts=mask_text(positions, width * height))
 
 
 def _pixels(boxes: Floats, source: Size) -> NDArray[np.int64]:

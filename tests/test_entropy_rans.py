@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numba import njit
 
 from cdvision.bench.entropy import bench_entropy, format_entropy, gaussian_bits, log_normal_job
 from cdvision.bench.entropy_coders import CodingJob
-from cdvision.entropy.kernels import compiled
 from cdvision.entropy.rans import (
     RansDecoder,
     Segment,
@@ -222,35 +215,3 @@ def test_the_benchmarks_estimate_at_true_scales_leaves_skipped_symbols_out(
     report = bench_entropy(3, repetitions=1, rivals=False)
     assert report["skipped"] == 1
     assert report["true_scale_bytes"] == pytest.approx((1.3849 + 2.0485) / 8, abs=1e-5)
-
-
-def test_what_numba_cannot_cache_still_compiles() -> None:
-    scope: dict[str, Callable[[int], int]] = {}
-    exec("def double(x): return 2 * x", scope)  # noqa: S102 - no file, so no place for a cache
-    with pytest.raises(RuntimeError, match="cannot cache"):
-        njit("int64(int64)", cache=True)(scope["double"])
-    assert compiled("int64(int64)")(scope["double"])(21) == 42
-
-
-def test_a_torn_compile_cache_is_harmless(tmp_path: Path) -> None:
-    code = (
-        "import numpy as np, cdvision.entropy.tables as e, cdvision.entropy.rans as r;"
-        "t = e.gaussian_tables([0.1, 1.0]); s = np.array([1, 90, -1]); i = np.ones(3, int);"
-        "print(r.decode_latents(r.encode_latents(s, i, t), i, t).tolist())"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    for _ in ("fresh", "torn"):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-        )
-        assert done.stdout.strip() == "[1, 90, -1]", done.stderr
-        cached = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
-        assert cached
-        for path in cached:
-            path.write_bytes(path.read_bytes()[:100])
-
-
-def test_tables_do_not_import_numba() -> None:
-    code = "import sys, cdvision.entropy; print('numba' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "False", done.stderr

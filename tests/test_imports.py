@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numba", "llvmlite", "PIL.Image", "scipy",
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "PIL.Image", "scipy",
          "pandas", "supervision", "matplotlib", "cv2", "click", "tqdm", "safetensors")  # fmt: skip
 # Also numpy's own children, which only some of its users need.
 SLACK_SECONDS = 0.15
@@ -45,7 +45,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_reading_a_header_needs_no_network_and_no_coder() -> None:
     statement = "import cdvision\ntry: cdvision.inspect(b'')\nexcept cdvision.CdvisionError: pass"
-    assert loaded_after(statement).isdisjoint(("torch", "onnxruntime", "numba", "PIL.Image"))
+    assert loaded_after(statement).isdisjoint(("torch", "onnxruntime", "PIL.Image"))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_block_equals_64_bit_arithmetic(
 ) -> None:
     block, x = random_block(seed, extreme=extreme), random_tokens(seed, tokens, extreme=extreme)
     known = data.draw(st.integers(1, tokens))
-    assert np.array_equal(block(x.astype(np.float32), known), int64_block(block, x, known))
+    assert np.array_equal(block(x.astype(np.int32), known), int64_block(block, x, known))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -124,7 +124,7 @@ def test_any_order_of_float32_sums_gives_the_same(threads: int) -> None:
 
 
 def test_tokens_attend_to_known_ones_only() -> None:
-    block, x = random_block(1), random_tokens(2, 9).astype(np.float32)
+    block, x = random_block(1), random_tokens(2, 9).astype(np.int32)
     before, changed = block(x, 5), x.copy()
     changed[5:] += 1
     assert np.array_equal(block(changed, 5)[:5], before[:5])
@@ -136,13 +136,11 @@ def test_tokens_attend_to_known_ones_only() -> None:
 def test_as_many_tokens_as_the_proof_allows() -> None:
     block, x = random_block(4), random_tokens(5, MAX_TOKENS)
     x[:] = x[0]  # every key weighs the same: the rounded weights add up to most
-    assert np.array_equal(
-        block(x.astype(np.float32), MAX_TOKENS), int64_block(block, x, MAX_TOKENS)
-    )
+    assert np.array_equal(block(x.astype(np.int32), MAX_TOKENS), int64_block(block, x, MAX_TOKENS))
 
 
 def test_arrays_bring_a_block_back() -> None:
-    block, x = random_block(6), random_tokens(7, 6).astype(np.float32)
+    block, x = random_block(6), random_tokens(7, 6).astype(np.int32)
     again = IntegerBlock.from_arrays(block.to_arrays())
     assert np.array_equal(again(x, 3), block(x, 3))
     layer = linear_from(linear_arrays(block.expand))
@@ -221,7 +219,7 @@ def test_the_twin_computes_the_same_integers(seed: int, loud: bool) -> None:
         x = random_tokens(seed, tokens, extreme=loud)
         for known in {1, (tokens + 1) // 2, tokens}:
             found = twin(torch.from_numpy(x[None]).float(), known)[0].detach().numpy()
-            assert np.array_equal(found, block(x.astype(np.float32), known))
+            assert np.array_equal(found, block(x.astype(np.int32), known))
             assert np.array_equal(found, int64_block(block, x, known))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import cdvision
+from cdvision.core.boxes import mask_lines
 from cdvision.errors import CdvisionError, ModelError
 from cdvision.heads.dense_detection import MaskOutputs, detect_from_dense
 from cdvision.heads.distribution_boxes import cell_grid
@@ -21,7 +22,6 @@ from cdvision.heads.dynamic_masks import (
     dynamic_masks,
     runs_of_columns,
 )
-from cdvision.heads.mask_kernels import lines_of_object
 from cdvision.results import ResultError
 from cdvision.results.masks import decode_mask, encode_mask, mask_runs
 
@@ -169,7 +169,7 @@ def test_training_looks_at_an_object_as_the_post_processing_does() -> None:
     )
     cells = np.arange(SAMPLES)
     for theirs, weights in zip(ours, coefficients, strict=True):
-        mine = lines_of_object(prototypes, weights, (0, 0), line, line, cells, 0 * line)
+        mine = mask_lines(prototypes, weights, (0, 0), line, line, cells, 0 * line)
         np.testing.assert_allclose(mine.T, theirs.numpy(), atol=1e-4)
 
 

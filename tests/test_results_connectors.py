@@ -153,7 +153,7 @@ def test_a_missing_library_is_named_with_its_remedy(package, monkeypatch):
 def test_results_and_heads_import_only_numpy():
     code = (
         "import sys, cdvision.results, cdvision.heads\n"
-        "heavy = {'pandas', 'supervision', 'PIL', 'torch', 'onnxruntime', 'numba', 'pycocotools'}\n"
+        "heavy = {'pandas', 'supervision', 'PIL', 'torch', 'onnxruntime', 'pycocotools'}\n"
         "print(*heavy & set(sys.modules))"
     )
     command = [sys.executable, "-P", "-c", code]

@@ -54,7 +54,7 @@ class AnalyzeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts, with what it was measured on."""
-        packages = versions("numpy", "numba", "onnxruntime")
+        packages = versions("numpy", "onnxruntime")
         return {"machine": machine(), "versions": packages, **asdict(self)}
 
     def __str__(self) -> str:

@@ -70,7 +70,7 @@ def bench_entropy(
         rows = [_coder_row(coder, job, repetitions) for coder in coders if coder is not None]
     return {
         "machine": machine(),
-        "versions": versions("numpy", "numba", "torch", "compressai", "constriction"),
+        "versions": versions("numpy", "torch", "compressai", "constriction"),
         "symbols": count,
         "skipped": int((~coded).sum()),
         "repetitions": repetitions,

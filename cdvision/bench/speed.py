@@ -71,7 +71,7 @@ class SpeedReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts, with what it was measured on."""
-        packages = versions("numpy", "numba", "onnxruntime", "pillow", "pillow-heif", "torch")
+        packages = versions("numpy", "onnxruntime", "pillow", "pillow-heif", "torch")
         return {"machine": machine(), "versions": packages, **asdict(self)}
 
 
@@ -173,7 +173,7 @@ def _drawn() -> bytes:
 
 def format_speed(report: SpeedReport) -> str:
     """Lay a report out: times, then ratios with their bars, then memory and cold starts."""
-    packages = versions("numpy", "numba", "onnxruntime", "pillow", "pillow-heif")
+    packages = versions("numpy", "onnxruntime", "pillow", "pillow-heif")
     lines = [
         f"{machine()}; {', '.join(f'{name} {number}' for name, number in packages.items())}",
         f"{report.model}, quality {report.quality}; {report.photos} photos, {report.rounds} "

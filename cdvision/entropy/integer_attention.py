@@ -7,8 +7,8 @@
       ─┬─ linear, clip at 0 ─ linear ─ + ─ clip ─▶ tokens
        └───────────────────────────────┘
 
-Linear layers are ``IntegerLayer``s with kernels of 1x1: integers held in float32, whose sums stay
-below 2^24 and are therefore exact in any order. A key's weight is looked up by how far its score
+Linear layers are ``IntegerLayer``s with kernels of 1x1: integers whose sums stay below 2^24 and are
+therefore exact in any order. A key's weight is looked up by how far its score
 lies below the query's best, and normalised by an exact division of integers. There is no layer
 normalisation: static ranges keep numbers in place.
 
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.core.networks import attend
 from cdvision.entropy.integer_network import EXACT_LIMIT, LAYER_ARRAYS, IntegerLayer, integers
 from cdvision.entropy.tables import named_parts, part_of
 from cdvision.errors import ModelError
@@ -36,7 +37,7 @@ MAX_EXPONENT = 4096
 MAX_DISTANCES = 1024
 LAYERS = ("project_in", "project_out", "expand", "contract")
 
-Tokens = NDArray[np.float32]
+Tokens = NDArray[np.int32]
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -129,15 +130,12 @@ class IntegerBlock:
                 )
 
     def __call__(self, tokens: Tokens, known: int) -> Tokens:
-        """Map tokens (T, width), integers held in float32, of which the first ``known`` are keys.
+        """Map tokens (T, width), int32, of which the first ``known`` are keys.
 
         T is at most 64: the proof of the weighted sums counts on it.
         """
-        from cdvision.entropy.attention_kernel import attend  # numba: loaded when first needed
-
-        attended = np.empty_like(tokens)
         projected = on_tokens(self.project_in, tokens)
-        attend(projected, known, self.heads, self.shift, self.exponents, attended)
+        attended = attend(projected, known, self.heads, self.shift, self.exponents)
         tokens = _added(tokens, on_tokens(self.project_out, attended))
         return _added(tokens, on_tokens(self.contract, on_tokens(self.expand, tokens)))
 

@@ -1,9 +1,8 @@
 """The integer hyper-network: side information to table indices, exact on every machine.
 
-Weights and activations are integers held in float32 and multiplied by plain products. A
-package is only accepted if, for every output channel, ``sum |w| * max|x| + |b| < 2^24`` holds:
-then every partial sum is an integer that float32 represents exactly, so the order of summation,
-the number of threads, vector width and fused multiply-adds cannot change a single bit.
+Weights are int8, activations int16, sums int32. A package is only accepted if, for every output
+channel, ``sum |w| * max|x| + |b| < 2^24`` holds: then no partial sum overflows, whatever the order
+of summation, the number of threads and the vector width, here and in float32 on a sender's engine.
 """
 
 from __future__ import annotations
@@ -11,23 +10,26 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.core.library import Handle
+from cdvision.core.networks import LayerArrays, cells_of, new_network, planes_of
 from cdvision.errors import ModelError
 
 EXACT_LIMIT = 2**24
 MAX_LAYERS = 16
 MAX_UPSAMPLE = 8
 MAX_BOUND = 127
+MAX_INPUT = 2**15 - 1
 KERNELS = (1, 3, 5, 7)
 LAYER_ARRAYS = ("weight", "bias", "settings")
 
-Array = NDArray[np.float32]
+Integers = NDArray[np.int32]
 Size = tuple[int, int]
 
 
@@ -82,53 +84,38 @@ class IntegerLayer:
         """Side of the kernel."""
         return int(self.weight.shape[2])
 
-    @cached_property
-    def matrix(self) -> Array:
-        """Weights as the compiled convolution reads them, (kernel^2 * C, out)."""
-        rows = self.weight[self._order].transpose(2, 3, 1, 0).reshape(-1, len(self.weight))
-        return np.ascontiguousarray(rows, np.float32)
-
-    @cached_property
-    def offsets(self) -> Array:
-        """Biases with the offset that makes a shift round, (qualities, out)."""
-        # A shift floors; half of the step that it drops, added first, makes that rounding.
-        rounding = self.bias + 2 ** (self.shift - 1)
-        return np.ascontiguousarray(rounding[:, self._order], np.float32)
-
     @property
-    def settings(self) -> list[int]:
-        """A row of what ``chain_to_planes`` is told about its layers."""
-        outs, (rows, _) = len(self.weight), self.matrix.shape
-        return [outs, self.kernel, self.upsample, self.shift, self.low, self.high, rows]
-
-    @property
-    def _order(self) -> NDArray[np.int64]:
-        # Sums lie in memory by row and column of the pixel shuffle, then by channel: so the
-        # channels of one output cell lie side by side.
-        return np.arange(len(self.weight)).reshape(self.channels, -1).T.ravel()
+    def arrays(self) -> LayerArrays:
+        """The layer as the core takes it."""
+        return LayerArrays(self.weight, self.bias, self.shift, self.low, self.high, self.upsample)
 
     @property
     def largest_output(self) -> int:
         """Bound of any output's magnitude."""
         return max(abs(self.low), abs(self.high))
 
-    def largest_sum(self, largest_input: int) -> int:
-        """Bound of any partial sum's magnitude, rounding offset included."""
+    @cached_property
+    def _magnitudes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Sum of the weights' magnitudes and largest offset of each output channel."""
         # In int64: the magnitude of int8's -128 would wrap around to -128.
         weights = np.abs(self.weight.astype(np.int64)).sum(axis=(1, 2, 3))
-        bias = np.abs(self.bias.astype(np.int64)).max(axis=0) + 2 ** (self.shift - 1)
-        return int((weights * largest_input + bias).max())
+        return weights, np.abs(self.bias.astype(np.int64)).max(axis=0) + 2 ** (self.shift - 1)
 
-    def __call__(self, x: Array, quality: int) -> Array:
-        """Map integers (h, w, channels), held in float32, to (u * h, u * w, out / u^2)."""
-        from cdvision.entropy.convolution import convolve  # numba: loaded when first needed
+    def largest_sum(self, largest_input: int) -> int:
+        """Bound of any partial sum's magnitude, rounding offset included."""
+        weights, offsets = self._magnitudes
+        return int((weights * largest_input + offsets).max())
 
-        bias = self.offsets[min(quality, len(self.bias) - 1)]
-        # A shift is a product with a power of two, which float32 does exactly.
-        settings = 2.0**-self.shift, self.low, self.high, self.upsample
-        size = self.kernel, x.shape[0], x.shape[1]
-        cells: Array = convolve(x, self.matrix, bias, *size, *settings)
-        return cells
+    @cached_property
+    def largest_input(self) -> int:
+        """Bound of the inputs for which every sum is exact, of int16's at the most."""
+        weights, offsets = self._magnitudes
+        return min(int(((EXACT_LIMIT - 1 - offsets) // np.maximum(weights, 1)).min()), MAX_INPUT)
+
+    def __call__(self, x: Integers, quality: int) -> Integers:
+        """Map integers (h, w, channels) within ``largest_input`` to (u * h, u * w, out / u^2)."""
+        native = native_network((self,), self.largest_input)
+        return cells_of(native, x, quality, self.upsample, self.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +156,11 @@ class IntegerNetwork:
                 )
             # Clipping bounds what the next layer is given, whatever this one was given.
             largest_input = layer.largest_output
+            if largest_input > MAX_INPUT and layer is not self.layers[-1]:
+                raise ModelError(
+                    f"integer layer {position}: outputs may reach {largest_input}, which do not "
+                    "fit into int16"
+                )
 
     @property
     def inputs(self) -> int:
@@ -197,24 +189,9 @@ class IntegerNetwork:
 
         Of a smaller ``size`` (height, width), only the top left is computed.
         """
-        from cdvision.entropy.convolution import chain_to_planes  # numba: loaded when first needed
-
-        weights, biases, settings = self._chain
         height, width = size or (self.upsample * z.shape[1], self.upsample * z.shape[2])
-        row = min(quality, len(biases) - 1)
-        inputs = np.ascontiguousarray(z, np.int32), weights, biases, settings
-        planes: NDArray[np.uint8] = chain_to_planes(*inputs, row, height, width)
-        return planes
-
-    @cached_property
-    def _chain(self) -> tuple[Array, Array, NDArray[np.int64]]:
-        """All layers' weights, their biases by quality, and settings, as one kernel reads them."""
-        qualities = max(len(layer.bias) for layer in self.layers)
-        weights = np.concatenate([layer.matrix.ravel() for layer in self.layers])
-        # A layer whose bias does not depend on the quality has its one row repeated.
-        biases = [np.broadcast_to(x.offsets, (qualities, len(x.weight))) for x in self.layers]
-        settings = np.array([layer.settings for layer in self.layers], np.int64)
-        return weights, np.ascontiguousarray(np.concatenate(biases, axis=1)), settings
+        native = native_network(self.layers, self.bound)
+        return planes_of(native, z, quality, (self.channels, height, width))
 
     def canonical_bytes(self) -> bytes:
         """Serialise in the one fixed little-endian layout that fingerprints hash."""
@@ -250,6 +227,13 @@ class IntegerNetwork:
             for weight, bias, settings in parts
         ]
         return cls(tuple(layers), *integers(bound, 1))
+
+
+# Layers hash by identity: a few models' worth stay ready.
+@lru_cache(maxsize=256)
+def native_network(layers: tuple[IntegerLayer, ...], bound: int) -> Handle:
+    """Return layers in the form that the core runs."""
+    return new_network([layer.arrays for layer in layers], bound)
 
 
 def integers(array: NDArray[np.generic], count: int) -> list[int]:

@@ -9,23 +9,22 @@ earlier one's symbols (hyper-latents first, then the latents) without a second s
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdvision.entropy import kernels
-from cdvision.entropy.frequencies import TOTAL
-from cdvision.entropy.kernels import LANES
+from cdvision.core import coding
+from cdvision.core.coding import Coded, CoreError, Index, NotCodable, RansReader
+from cdvision.core.library import BAD_ESCAPE, BAD_LENGTH, BAD_STATE, Handle
 from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import BitstreamError
 
-_STATES = struct.Struct(f"<{LANES}I")
-_STATE_BYTES = _STATES.size
+LANES = 4  # interleaved states
+_STATE_BYTES = 4 * LANES
 _INITIAL = 1 << 16
 
 
@@ -45,18 +44,7 @@ def encode_segments(segments: Sequence[Segment]) -> bytes:
         CodingError: a symbol is outside its table's range and the table has no escape (or the
             symbol is 2^20 or more in magnitude), an index names no table, or shapes differ.
     """
-    checked = [checked_segment(segment) for segment in segments]
-    # A symbol takes at most 12 + 4 + 24 bits (an escape of six nibbles): 3 words are ample.
-    capacity = 3 * sum(len(symbols) for symbols, _, _ in checked) + 2 * LANES
-    words, pointer = np.empty(capacity, np.uint16), np.uint64(capacity)
-    states = np.full(LANES, _INITIAL, np.uint64)
-    # rANS is a stack: the decoder meets first what was pushed last.
-    for symbols, index, tables in reversed(checked):
-        arrays = symbols, index, table_lookups(tables).entries, tables.low, tables.high
-        failed, pointer = kernels.encode_backwards(*arrays, states, words, pointer)
-        if failed >= 0:
-            raise_not_codable(int(symbols[failed]), int(index[failed]), tables)
-    return states.astype("<u4").tobytes() + words[int(pointer) :].astype("<u2").tobytes()
+    return encoded_by(coding.rans_encode, segments)
 
 
 class RansDecoder:
@@ -77,56 +65,50 @@ class RansDecoder:
     """
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        size = len(data)
-        if size < _STATE_BYTES or size % 2:
-            expected = f"an even number of bytes, {_STATE_BYTES} or more"
-            raise BitstreamError("rANS payload length", offset=0, expected=expected, found=size)
-        states = _STATES.unpack_from(data)
-        if min(states) < _INITIAL:
-            lane = [state < _INITIAL for state in states].index(True)
-            expected, found = f"{_INITIAL} or more", states[lane]
-            raise BitstreamError("rANS state", offset=4 * lane, expected=expected, found=found)
-        self._states = np.array(states, np.uint64)
-        self._end, self._position = (size - _STATE_BYTES) // 2, 0
-        # The kernel may read LANES words beyond the end before it notices.
-        words = b"".join((data, bytes(2 * LANES)))
-        self._words = np.frombuffer(words, "<u2", offset=_STATE_BYTES).astype(np.uint16, copy=False)
+        self._body = bytes(data)
+        try:
+            self._reader = RansReader(self._body)
+        except CoreError as error:
+            self._refuse_start(error)
 
     def read(self, index: ArrayLike, tables: SymbolTables) -> NDArray[np.int32]:
         """Decode one symbol per entry of ``index``, the table of each; int32 of index's shape."""
         return self.read_known(checked_index(index, tables).reshape(np.shape(index)), tables)
 
-    def read_known(
-        self, index: NDArray[np.uint8] | NDArray[np.uint16], tables: SymbolTables
-    ) -> NDArray[np.int32]:
-        """Decode as ``read`` does, of a C-contiguous index in which every entry names a table.
-
-        The caller answers for that: what names no table would be looked up beyond the tables' end.
-        """
-        symbols, lookups = np.empty(index.shape, np.int32), table_lookups(tables)
-        source = self._words, np.uint64(self._end), np.uint64(self._position), self._states
-        looked_up = lookups.slots, lookups.entries, tables.low, tables.high
-        outcome, position = kernels.decode(
-            *source, *looked_up, index.reshape(-1), symbols.reshape(-1)
-        )
-        self._position = min(int(position), self._end)
-        if outcome == kernels.TRUNCATED:
-            self._refuse("rANS words", f"more than {self._end} words", "the end of the payload")
-        if outcome == kernels.BAD_ESCAPE:
-            self._refuse("rANS escape", "a value below 2^20 in magnitude", "another")
-        return symbols
+    def read_known(self, index: Index, tables: SymbolTables) -> NDArray[np.int32]:
+        """Decode as ``read`` does, of a C-contiguous index in which every entry names a table."""
+        try:
+            return self._reader.read(index, native_tables(tables))
+        except CoreError as error:
+            words = (len(self._body) - _STATE_BYTES) // 2
+            if error.status == BAD_ESCAPE:
+                self._refuse("rANS escape", "a value below 2^20 in magnitude", "another")
+            self._refuse("rANS words", f"more than {words} words", "the end of the payload")
 
     def finish(self) -> None:
         """Check that every byte was used and every state is back where the encoder began."""
-        # What an encoder pushed onto fresh states leaves fresh states when it is popped.
-        if self._position != self._end:
-            self._refuse("rANS words", f"{self._position} words in all", f"{self._end} words")
-        if (states := self._states.tolist()) != [_INITIAL] * LANES:
-            self._refuse("rANS final states", [_INITIAL] * LANES, states)
+        try:
+            self._reader.finish()
+        except CoreError as error:
+            if error.status == BAD_STATE:
+                self._refuse("rANS final states", [_INITIAL] * LANES, self._reader.states)
+            used, words = (
+                (size - _STATE_BYTES) // 2 for size in (self._reader.position, len(self._body))
+            )
+            self._refuse("rANS words", f"{used} words in all", f"{words} words")
 
-    def _refuse(self, field: str, expected: object, found: object) -> None:
-        offset = _STATE_BYTES + 2 * self._position
-        raise BitstreamError(field, offset=offset, expected=expected, found=found)
+    def _refuse(self, field: str, expected: object, found: object) -> NoReturn:
+        offset = self._reader.position
+        raise BitstreamError(field, offset=offset, expected=expected, found=found) from None
+
+    def _refuse_start(self, error: CoreError) -> NoReturn:
+        if error.status == BAD_LENGTH:
+            expected, found = f"an even number of bytes, {_STATE_BYTES} or more", len(self._body)
+            raise BitstreamError("rANS payload length", offset=0, expected=expected, found=found)
+        states = np.frombuffer(self._body, "<u4", LANES).tolist()
+        lane = [state < _INITIAL for state in states].index(True)
+        expected, found = f"{_INITIAL} or more", states[lane]
+        raise BitstreamError("rANS state", offset=4 * lane, expected=expected, found=found)
 
 
 def encode_latents(
@@ -146,33 +128,25 @@ def decode_latents(
     return symbols
 
 
-class TableLookups(NamedTuple):
-    """How the kernels want tables.
-
-    slots: uint8, table << 12 | slot -> code: symbol + 128, or 0 for an escape.
-    entries: uint32, table << 8 | code -> frequency << 16 | start.
-    """
-
-    slots: NDArray[np.uint8]
-    entries: NDArray[np.uint32]
-
-
 # Tables hash by identity: a few models' worth stay ready.
 @lru_cache(maxsize=32)
-def table_lookups(tables: SymbolTables) -> TableLookups:
-    """Return tables in the form that the kernels want."""
-    frequency = tables.frequencies.astype(np.int64)
-    owner = np.repeat(np.arange(len(tables)), tables.escapes - tables.starts + 1)
-    # Symbols of all tables follow one another, 2^12 slots a table: less those, a start is a slot.
-    start = np.cumsum(frequency) - frequency - owner * TOTAL
-    code = tables.table_symbols + 128
-    entries = np.zeros((len(tables), 256), np.uint32)
-    entries[owner, code] = np.where(frequency > 0, frequency << 16 | start, 0)
-    return TableLookups(np.repeat(code, frequency).astype(np.uint8), entries.ravel())
+def native_tables(tables: SymbolTables) -> Handle:
+    """Return tables in the form that the core wants."""
+    return coding.new_tables(tables.low, tables.high, tables.frequencies)
+
+
+def encoded_by(encode: Callable[[list[Coded]], bytes], segments: Sequence[Segment]) -> bytes:
+    """Encode segments with a function of the core; raises CodingError."""
+    checked = [checked_segment(segment) for segment in segments]
+    try:
+        return encode([Coded(s, index, native_tables(tables)) for s, index, tables in checked])
+    except NotCodable as error:
+        symbols, index, tables = checked[error.segment]
+        raise_not_codable(int(symbols[error.position]), int(index[error.position]), tables)
 
 
 def checked_segment(segment: Segment) -> tuple[NDArray[np.int32], NDArray[np.uint16], SymbolTables]:
-    """Return flat symbols, flat index and tables in the kernels' types; raises CodingError."""
+    """Return flat symbols, flat index and tables in the core's types; raises CodingError."""
     symbols = np.asarray(segment.symbols)
     if symbols.shape != np.shape(segment.index):
         raise CodingError(
@@ -184,7 +158,7 @@ def checked_segment(segment: Segment) -> tuple[NDArray[np.int32], NDArray[np.uin
 
 
 def checked_index(index: ArrayLike, tables: SymbolTables) -> NDArray[np.uint16]:
-    """Return the index flat, in the kernels' type; raises CodingError."""
+    """Return the index flat, in the core's types; raises CodingError."""
     array = np.asarray(index)
     _check_bounds("table index", array, 0, len(tables) - 1)
     return np.ascontiguousarray(array, np.uint16).ravel()
@@ -203,7 +177,7 @@ def _check_bounds(name: str, array: NDArray[np.generic], low: int, high: int) ->
         )
 
 
-def raise_not_codable(symbol: int, table: int, tables: SymbolTables) -> None:
+def raise_not_codable(symbol: int, table: int, tables: SymbolTables) -> NoReturn:
     """Raise the CodingError that says why a symbol cannot be coded with its table."""
     low, high = int(tables.low[table]), int(tables.high[table])
     escape = "an escape to 2^20" if tables.frequencies[tables.escapes[table]] else "no escape"

@@ -84,7 +84,7 @@ def detect_two_stage(
     pyramid = [dense[f"pyramid{level}"] for level in range(len(config.strides))]
 
     def pooled(boxes: Floats, cells: int) -> Floats:
-        from cdvision.heads.two_stage.roi_align import pool_regions  # numba: when first needed
+        from cdvision.heads.two_stage.roi_align import pool_regions
 
         return pool_regions(
             pyramid, boxes, strides=config.strides, cells=cells, samples=config.samples

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvision.entropy.attention_kernel import WEIGHT_BITS
+from cdvision.core.networks import WEIGHT_BITS
 from cdvision.entropy.integer_attention import (
     PROJECTED_BOUND,
     TOKEN_BOUND,

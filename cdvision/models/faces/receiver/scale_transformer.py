@@ -139,7 +139,7 @@ class ScaleTransformer:
         """Return the indices (rows, symbols) of the layer that follows the ``earlier`` ones."""
         clipped = (
             # Rare large symbols tell no more than large ones, and the proof needs a bound.
-            np.clip(row, -self.bound, self.bound, dtype=np.float32, casting="unsafe")
+            np.clip(row, -self.bound, self.bound, dtype=np.int32, casting="unsafe")
             for symbols in earlier
             for row in symbols
         )
@@ -151,7 +151,7 @@ class ScaleTransformer:
         first = len(known) - self.rows[0]
         coming = slice(first, first + self.rows[len(earlier)])
         # Rows of one layer do not see each other's symbols: all of them are told at once.
-        tokens = np.concatenate([*known, self.awaited[quality, coming].astype(np.float32)])
+        tokens = np.concatenate([*known, self.awaited[quality, coming].astype(np.int32)])
         for block in self.blocks:
             tokens = block(tokens, len(known))
         told = [

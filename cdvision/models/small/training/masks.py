@@ -117,7 +117,7 @@ class MaskStage(Stage):
 def mask_logits(prototypes: Tensor, coefficients: Tensor) -> Tensor:
     """Run each object's network on prototypes sampled in its box: (P, 12, S, S) -> (P, S, S).
 
-    The twin of ``cdvision.heads.mask_kernels.lines_of_object``.
+    The twin of ``cdvision.core.boxes.mask_lines``.
     """
     count, _, side, _ = prototypes.shape
     inputs = PROTOTYPES + PLACES
