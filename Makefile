@@ -13,7 +13,7 @@ COUNT   ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typed-tree test-aarch64 fuzz bench clean
+.PHONY: help demo test lint typed-tree test-aarch64 fuzz bench wheels clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ fuzz: $(BASE) $(CORE) ## read COUNT mutated streams (100,000): a result or a Bit
 bench: $(BASE) $(CORE) ## time the entropy coder and the whole chain on this machine
 	@$(VENV)/bin/cdvision bench entropy
 	@$(VENV)/bin/cdvision bench speed
+
+wheels: $(BASE) ## an sdist and a wheel for each platform in dist/; MATRIX=1 tries each CPython here
+	@$(PIP) build auditwheel setuptools ziglang
+	@$(PY) build_wheels.py $(if $(MATRIX),--matrix)
 
 clean: ## remove what the other targets made, .venv included
 	@rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -64,9 +64,16 @@ def _range_option(name: str, help: str) -> Decorator:
     help="Bundles: cdvision's wheel for the target (default: pip makes one here).",
 )
 @click.option(
+    "--platform",
+    type=click.Choice(["aarch64-linux", "x86_64-linux"]),
+    default="aarch64-linux",
+    show_default=True,
+    help="Bundles: the target.",
+)
+@click.option(
     "--offline",
     metavar="PYTHON",
-    help="Bundles: bring every wheel for aarch64 and this Python, such as 3.12.",
+    help="Bundles: bring every wheel for the platform and this Python, such as 3.12.",
 )
 @report_as_json
 def export(model: str, target: str, folder: Path, as_json: bool, **options: Any) -> None:
@@ -109,7 +116,8 @@ def _write(target: str, model: Model, folder: Path, options: dict[str, Any]) -> 
 
 
 def _install(options: dict[str, Any]) -> Any:
-    return _part("bundle_install").InstallOptions(options["wheel"], options["offline"])
+    install = options["wheel"], options["offline"], options["platform"]
+    return _part("bundle_install").InstallOptions(*install)
 
 
 def _photos(options: dict[str, Any]) -> dict[str, Sequence[Path]]:
