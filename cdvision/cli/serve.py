@@ -11,6 +11,7 @@ import click
 
 from cdvision.cli.command_line import needs_extra
 from cdvision.cli.model_options import ENGINES, count_option
+from cdvision.cli.task_options import FiniteRange
 from cdvision.errors import CdvisionError
 
 SHUTDOWN_SECONDS = 30
@@ -31,14 +32,12 @@ BACKLOG = 2048
 @click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="Where the engine runs.")
 @count_option("--threads", None, "Threads of the engine.")
-@click.option(
-    "--max-body-mib", type=click.FloatRange(0, min_open=True), default=16.0, show_default=True
-)
+@click.option("--max-body-mib", type=FiniteRange(0, min_open=True), default=16.0, show_default=True)
 @count_option("--max-requests", 64, "At work at once; one more is told to come back (503).")
 @count_option("--max-batch", 16)
 @click.option(
     "--batch-window-ms",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=4.0,
     show_default=True,
     help="How long a stream waits for others to share its run.",
