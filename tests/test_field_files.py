@@ -137,17 +137,20 @@ def result(number: int) -> AnalysisResult:
     return AnalysisResult(number, error=CdvisionError("x" * 200), key=f"{number}.cdv", size=1)
 
 
-def test_results_before_a_full_disk_are_kept(tmp_path: Path) -> None:
+def test_results_before_a_full_disk_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sink = Sink(tmp_path / "r.jsonl")
+
+    def full(one: AnalysisResult) -> bool:
+        raise OSError(28, "No space left on device")
 
     def write() -> None:
         with sink:
             for one in map(result, range(4)):
                 sink.write(one)
-            with open("/dev/full", "w", 1) as full:
-                sink._writer._file.close()  # type: ignore[union-attr]
-                sink._writer._file = full  # type: ignore[union-attr]
-                sink.write(result(4))
+            monkeypatch.setattr(sink._writer, "write", full)
+            sink.write(result(4))
 
     with pytest.raises(CdvisionError, match=r"r\.jsonl cannot be written: No space left"):
         write()
