@@ -27,9 +27,17 @@ from cdvision.evaluation.ranking import AttributeRanking
 
 NAMES = ("tench, Tinca tinca", "crane", "coffee mug", "crane", "sunglass", "sunglasses, shades")
 COCO: dict[str, Any] = {
-    "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "deep/b.jpg"}],
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "width": 8, "height": 8},
+        {"id": 9, "file_name": "deep/b.jpg", "width": 8, "height": 8},
+    ],
     "annotations": [
-        {"image_id": 7, "category_id": 17, "bbox": [1, 2, 3, 4], "segmentation": {}},
+        {
+            "image_id": 7,
+            "category_id": 17,
+            "bbox": [1, 2, 3, 4],
+            "segmentation": [[1, 2, 4, 2, 4, 6, 1, 6]],
+        },
         {"image_id": 9, "category_id": 18, "bbox": [1, 2, 3, 4]},
     ],
     "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "unicorn"}],
