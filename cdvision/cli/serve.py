@@ -17,6 +17,7 @@ from cdvision.errors import CdvisionError
 SHUTDOWN_SECONDS = 30
 LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
+KEY_VARIABLE = "CDVISION_API_KEY"
 
 
 @click.command()
@@ -44,7 +45,7 @@ BACKLOG = 2048
 )
 @click.option(
     "--api-key",
-    envvar="CDVISION_API_KEY",
+    envvar=KEY_VARIABLE,
     help="Ask for this key (better in the variable CDVISION_API_KEY: others see options).",
 )
 @click.option(
@@ -59,6 +60,9 @@ def serve(host: str, port: int, **how: Any) -> None:
 
     Logs are JSON lines on stderr, without payloads. SIGTERM and Ctrl-C let requests at work end.
     """
+    if os.environ.get(KEY_VARIABLE) == "":
+        # An empty secret would open the service to everybody without a word.
+        raise CdvisionError(f"{KEY_VARIABLE} is set and empty: unset it for a service without key")
     with needs_extra("serve", "serve"):
         import uvicorn
 
