@@ -7,8 +7,8 @@ BASE    := $(VENV)/.installed-base
 DEV     := $(VENV)/.installed-dev
 CORE    := build/.core-built
 # The first interpreter that answers and is new enough; a pyenv shim may exist and still not answer.
-PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
-             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+             $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 COUNT   ?= 100000
 
 .DEFAULT_GOAL := help
@@ -55,7 +55,7 @@ clean: ## remove what the other targets made, .venv included
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
-	@test -n "$(PYTHON)" || { echo "make: cdvision needs Python 3.11 or newer; none found (set PYTHON=...)" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: cdvision needs Python 3.10 or newer; none found (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
 # The install compiles the core; this does so again when a C file has changed.

@@ -1,4 +1,4 @@
-"""``make wheels``: an sdist and a wheel for each platform in dist/, checked; then every Python here.
+"""``make wheels``: an sdist and a wheel for each platform in dist/, checked; then every Python.
 
 ::
 
@@ -43,7 +43,7 @@ def main() -> None:
     shutil.rmtree(DIST, ignore_errors=True)
     run(sys.executable, "-m", "build", "--sdist", "--outdir", str(DIST), str(REPOSITORY))
     for target in [options.only] if options.only else build_core.TARGETS:
-        print(build_wheel(target), flush=True)
+        print(build_wheel(target), flush=True)  # noqa: T201
     for wheel in sorted(DIST.glob("*manylinux*.whl")):
         run(sys.executable, "-m", "auditwheel", "show", str(wheel))
     if options.matrix:

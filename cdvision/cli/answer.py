@@ -26,7 +26,7 @@ from cdvision.cli.output_files import OutputFiles
 from cdvision.cli.printer import Printer, indented, json_option
 from cdvision.cli.streams import png
 from cdvision.cli.task_options import TaskCommand, batched_options
-from cdvision.photo import PHOTO_SUFFIXES
+from cdvision.image_files import photo_suffixes
 from cdvision.tasks import Task
 
 HELP = """{summary}
@@ -77,7 +77,7 @@ def _ask_each(
     **asked: Any,
 ) -> None:
     """Open every input, ask it the task, and print and draw the answers."""
-    items = expand_inputs(inputs, STREAM_SUFFIXES + PHOTO_SUFFIXES)
+    items = expand_inputs(inputs, STREAM_SUFFIXES + photo_suffixes())
     _check_drawing(items, draw, image)
     pictures = OutputFiles(items, suffix=".png", folder=draw, force=force)
     printer = Printer(as_json=as_json)

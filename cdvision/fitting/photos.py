@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError, ImageError
-from cdvision.photo import PHOTO_SUFFIXES, read_photo
+from cdvision.image_files import PHOTO_SUFFIXES
+from cdvision.photo import read_photo
 from cdvision.training.photo_bank import PhotoBank, plan_for
 
 HELD_OUT_SHARE = 0.1

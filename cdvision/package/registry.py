@@ -51,6 +51,8 @@ def list_models() -> list[ModelInfo]:
 def model_folder(name: str | Path) -> Path:
     """Resolve a model's name or folder; raises ModelError that lists what there is."""
     folder = Path(name)
+    if not str(name):
+        raise ModelError("a model: expected a name or a folder, found an empty text")
     if (folder / CARD_FILE).is_file():
         return folder
     for installed, card in _cards():
@@ -60,6 +62,12 @@ def model_folder(name: str | Path) -> Path:
     raise ModelError(
         f"no model {str(name)!r}: expected a folder with {CARD_FILE} or one of: {known}"
     )
+
+
+def portable_name(folder: Path) -> str:
+    """Return what another process loads a package by: an installed one's name, else its folder."""
+    names = {installed: card.name for installed, card in _cards()}
+    return names.get(folder, str(folder.resolve()))
 
 
 def folder_for_fingerprint(fingerprint: bytes) -> Path:

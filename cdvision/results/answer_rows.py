@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from cdvision.results.checks import check_array, check_same_length
 
 if TYPE_CHECKING:
     import pandas as pd
+    from typing_extensions import Self
 
 Row = TypeVar("Row", bound=NamedTuple)
 

@@ -1,0 +1,35 @@
+"""Names and choices as people give them: what is no UTF-8, and one name where several may stand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TypeVar, cast
+
+Name = TypeVar("Name")
+
+
+def printable(text: str) -> str:
+    r"""Return a text that every file and program can hold: bytes that are no UTF-8 are escaped.
+
+    Linux hands over such bytes of a file's name as lone surrogates, which no encoding takes.
+
+    >>> printable("caf\udce9.jpg")
+    'caf\\xe9.jpg'
+    """
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def several(given: Name | Iterable[Name]) -> tuple[Name, ...]:
+    """Return what was given as one name or as several: a text is one, not its letters.
+
+    >>> several("detect"), several(["detect", "classify"])
+    (('detect',), ('detect', 'classify'))
+    """
+    if isinstance(given, (str, bytes, os.PathLike)):
+        return (cast("Name", given),)
+    return tuple(cast("Iterable[Name]", given))
