@@ -138,7 +138,7 @@ def _turn(image: Image) -> Any:
         8: Transpose.ROTATE_90,
     }  # fmt: skip
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
+        found: Any = image.getexif().get(ExifTags.Base.Orientation)
         return turns.get(found[0] if isinstance(found, tuple) else found)
     except Exception:  # of EXIF that is damaged, a family without a common base
         return None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TypeVar, cast
-
-Name = TypeVar("Name")
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -24,12 +21,12 @@ def printable(text: str) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def several(given: Name | Iterable[Name]) -> tuple[Name, ...]:
+def several(given: Any) -> tuple[Any, ...]:
     """Return what was given as one name or as several: a text is one, not its letters.
 
     >>> several("detect"), several(["detect", "classify"])
     (('detect',), ('detect', 'classify'))
     """
     if isinstance(given, (str, bytes, os.PathLike)):
-        return (cast("Name", given),)
-    return tuple(cast("Iterable[Name]", given))
+        return (given,)
+    return tuple(given)

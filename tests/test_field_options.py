@@ -118,8 +118,8 @@ def test_messages_say_the_kind_where_the_limits_do_not() -> None:
 
 
 def test_a_threshold_of_results_is_checked_too(model: cdvision.Model, bits: bytes) -> None:
-    with pytest.raises(CdvisionError, match="confidence: expected 0 to 1, found 30"):
-        model.detect(bits).above(30)
+    with pytest.raises(CdvisionError, match="confidence: expected a number, found nan"):
+        model.detect(bits).above(NAN)
 
 
 def three_classes_on_one_van() -> dict[str, Any]:
