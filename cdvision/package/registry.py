@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -53,7 +54,7 @@ def model_folder(name: str | Path) -> Path:
     folder = Path(name)
     if not str(name):
         raise ModelError("a model: expected a name or a folder, found an empty text")
-    if (folder / CARD_FILE).is_file():
+    if os.path.isfile(folder / CARD_FILE):  # an over-long name is no file, and no error of its own
         return folder
     for installed, card in _cards():
         if card.name == name:
