@@ -81,8 +81,9 @@ class Model:
         channels: str = "rgb",
     ) -> bytes:
         """Encode a photo into a stream; see ``cdvision.encode`` for arguments and errors."""
-        quality, size = self.checked_quality(quality), self.checked_size(size)
-        layers, spec = self._layers_for(tasks), self._sender(sender)
+        self.check_encoding(quality, size=size, tasks=tasks, sender=sender)
+        quality, layers = self.checked_quality(quality), self._layers_for(tasks)
+        spec = self._sender(sender)
         fitted = fit_photo(read_photo(image, channels), self.card.input, size)
         latents = self._run_sender(spec, fitted, quality, layers, check=check)
         coder, (height, width) = self.package.coder, fitted.pixels.shape[:2]
@@ -98,6 +99,20 @@ class Model:
             layers=[Layer(number, body) for number, body in bodies.items()],
             compact=coder.compact,
         )
+
+    def check_encoding(
+        self,
+        quality: int | None = None,
+        *,
+        size: int | None = None,
+        tasks: str | Sequence[str] | None = None,
+        sender: str | None = None,
+    ) -> None:
+        """Refuse what ``encode`` would refuse whatever the photo is; raises CdvisionError."""
+        self.checked_quality(quality)
+        self.checked_size(size)
+        self._layers_for(tasks)
+        self._sender(sender)
 
     def checked_quality(self, quality: int | None) -> int:
         """Return a quality, the model's own where None; raises CdvisionError out of range."""

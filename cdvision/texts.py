@@ -21,6 +21,16 @@ def printable(text: str) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
+def on_one_line(text: str) -> str:
+    r"""Return a text that leaves a terminal in peace: printable, its control characters escaped.
+
+    >>> on_one_line("two\nlines")
+    'two\\nlines'
+    """
+    plain = (c if c.isprintable() or c == " " else repr(c)[1:-1] for c in printable(text))
+    return "".join(plain)
+
+
 def several(given: Any) -> tuple[Any, ...]:
     """Return what was given as one name or as several: a text is one, not its letters.
 

@@ -325,3 +325,35 @@ def test_one_name_stands_for_itself() -> None:
     assert printable("plain") == "plain"
     assert printable("\ud800").isascii()
     assert np.array([printable(LATIN_1)]).astype("S")[0] == b"caf\\xe9"
+
+
+def test_a_name_with_control_characters_stays_on_one_line(folder: Path) -> None:
+    assert one_line(run("detect", "two\nlines\x1b[2J.cdv")).startswith(
+        "cdvision: two\\nlines\\x1b[2J.cdv: no such file"
+    )
+    (folder / "p\nq").mkdir()
+    (folder / "p\nq" / "x.cr2").write_text("")
+    assert "p\\nq: 1 skipped" in run("encode", "p\nq").stderr
+
+
+def test_an_answer_is_told_although_its_picture_cannot_be_written(folder: Path) -> None:
+    (folder / "file").write_text("")
+    done = run("detect", "ok.cdv", "--draw", "file/below", "--json")
+    assert done.returncode == 2
+    assert "file/below/ok.png" in one_line(done)
+    (folder / "pictures").mkdir()
+    full = run("detect", "ok.cdv", "--json", "--draw", "pictures", behind="; true")
+    assert json.loads(full.stdout)["file"] == "ok.cdv"
+
+
+def test_a_folder_without_the_right_to_write_is_refused_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cdvision.cli.output_files import OutputError, OutputFiles
+
+    (item,) = expand_inputs(["ok.jpg"], photo_suffixes())
+    outputs = OutputFiles([item], suffix=".cdv", folder=folder / "new" / "deep")
+    assert outputs.check(item) == folder / "new" / "deep" / "ok.cdv"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match=r"ok\.cdv cannot be written: no right to write into"):
+        outputs.check(item)
