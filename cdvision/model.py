@@ -110,7 +110,8 @@ class Model:
     ) -> None:
         """Refuse what ``encode`` would refuse whatever the photo is; raises CdvisionError."""
         self.checked_quality(quality)
-        self.checked_size(size)
+        if size is not None:
+            check_size(size, self.card.input)
         self._layers_for(tasks)
         self._sender(sender)
 
@@ -118,12 +119,6 @@ class Model:
         """Return a quality, the model's own where None; raises CdvisionError out of range."""
         given = self.card.default_quality if quality is None else quality
         return checked_count("quality", given, high=self.card.qualities)
-
-    def checked_size(self, size: int | None) -> int | None:
-        """Return a long side of the network input; raises ImageError for one not to be had."""
-        if size is not None:
-            check_size(size, self.card.input)
-        return size if size is None else int(size)
 
     def encode_latents(
         self, photo: FittedPhoto, quality: int, *, sender: str | None = None

@@ -52,9 +52,8 @@ def list_models() -> list[ModelInfo]:
 def model_folder(name: str | Path) -> Path:
     """Resolve a model's name or folder; raises ModelError that lists what there is."""
     folder = Path(name)
-    if not str(name):
-        raise ModelError("a model: expected a name or a folder, found an empty text")
-    if os.path.isfile(folder / CARD_FILE):  # an over-long name is no file, and no error of its own
+    # An empty name is not the current folder, and an over-long one is no file.
+    if str(name) and os.path.isfile(folder / CARD_FILE):
         return folder
     for installed, card in _cards():
         if card.name == name:
