@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _JXL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 
 
+@cache
 def photo_suffixes() -> tuple[str, ...]:
     """Return the suffixes of photos that can be read here, with those of installed plugins."""
     learned = (suffix for suffix, plugin in PLUGINS.items() if find_spec(plugin.module))
@@ -138,7 +140,7 @@ def _turn(image: Image) -> Any:
         8: Transpose.ROTATE_90,
     }  # fmt: skip
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
+        found: Any = image.getexif().get(ExifTags.Base.Orientation)
         return turns.get(found[0] if isinstance(found, tuple) else found)
     except Exception:  # of EXIF that is damaged, a family without a common base
         return None

@@ -81,8 +81,9 @@ class Model:
         channels: str = "rgb",
     ) -> bytes:
         """Encode a photo into a stream; see ``cdvision.encode`` for arguments and errors."""
-        quality, size = self.checked_quality(quality), self.checked_size(size)
-        layers, spec = self._layers_for(tasks), self._sender(sender)
+        self.check_encoding(quality, size=size, tasks=tasks, sender=sender)
+        quality, layers = self.checked_quality(quality), self._layers_for(tasks)
+        spec = self._sender(sender)
         fitted = fit_photo(read_photo(image, channels), self.card.input, size)
         latents = self._run_sender(spec, fitted, quality, layers, check=check)
         coder, (height, width) = self.package.coder, fitted.pixels.shape[:2]
@@ -99,16 +100,25 @@ class Model:
             compact=coder.compact,
         )
 
+    def check_encoding(
+        self,
+        quality: int | None = None,
+        *,
+        size: int | None = None,
+        tasks: str | Sequence[str] | None = None,
+        sender: str | None = None,
+    ) -> None:
+        """Refuse what ``encode`` would refuse whatever the photo is; raises CdvisionError."""
+        self.checked_quality(quality)
+        if size is not None:
+            check_size(size, self.card.input)
+        self._layers_for(tasks)
+        self._sender(sender)
+
     def checked_quality(self, quality: int | None) -> int:
         """Return a quality, the model's own where None; raises CdvisionError out of range."""
         given = self.card.default_quality if quality is None else quality
         return checked_count("quality", given, high=self.card.qualities)
-
-    def checked_size(self, size: int | None) -> int | None:
-        """Return a long side of the network input; raises ImageError for one not to be had."""
-        if size is not None:
-            check_size(size, self.card.input)
-        return size if size is None else int(size)
 
     def encode_latents(
         self, photo: FittedPhoto, quality: int, *, sender: str | None = None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TypeVar, cast
-
-Name = TypeVar("Name")
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -24,12 +21,22 @@ def printable(text: str) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def several(given: Name | Iterable[Name]) -> tuple[Name, ...]:
+def on_one_line(text: str) -> str:
+    r"""Return a text that leaves a terminal in peace: printable, its control characters escaped.
+
+    >>> on_one_line("two\nlines")
+    'two\\nlines'
+    """
+    plain = (c if c.isprintable() or c == " " else repr(c)[1:-1] for c in printable(text))
+    return "".join(plain)
+
+
+def several(given: Any) -> tuple[Any, ...]:
     """Return what was given as one name or as several: a text is one, not its letters.
 
     >>> several("detect"), several(["detect", "classify"])
     (('detect',), ('detect', 'classify'))
     """
     if isinstance(given, (str, bytes, os.PathLike)):
-        return (cast("Name", given),)
-    return tuple(cast("Iterable[Name]", given))
+        return (given,)
+    return tuple(given)

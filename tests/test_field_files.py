@@ -245,8 +245,10 @@ def test_heic_tells_which_package_reads_it(
     with pytest.raises(cdvision.ImageError, match="pillow-heif"):
         cdvision.encode(folder / "IMG_1.HEIC")
     monkeypatch.setattr("cdvision.image_files.find_spec", lambda name: None)
+    photo_suffixes.cache_clear()
     assert ".heic" not in photo_suffixes()
     expand_inputs([str(folder)], photo_suffixes())
+    photo_suffixes.cache_clear()
     assert "pip install pillow-heif" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(cdvision.ImageError, match="this format needs pillow-heif: pip install"):
@@ -276,10 +278,11 @@ def test_an_empty_argument_is_an_error(folder: Path, arguments: tuple[str, ...])
     assert sorted(folder.iterdir()) == before
 
 
-def test_an_empty_path_is_an_error_in_python_too() -> None:
+def test_an_empty_path_is_an_error_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(cdvision.ImageError, match="found an empty text"):
         cdvision.encode("")
-    with pytest.raises(cdvision.ModelError, match="found an empty text"):
+    monkeypatch.chdir(Path(cdvision.__file__).parent / "models" / "small" / "packages" / "small")
+    with pytest.raises(cdvision.ModelError, match="no model ''"):
         cdvision.load("")
     with pytest.raises(CdvisionError, match="found an empty text"):
         list(read_source(""))
@@ -325,3 +328,35 @@ def test_one_name_stands_for_itself() -> None:
     assert printable("plain") == "plain"
     assert printable("\ud800").isascii()
     assert np.array([printable(LATIN_1)]).astype("S")[0] == b"caf\\xe9"
+
+
+def test_a_name_with_control_characters_stays_on_one_line(folder: Path) -> None:
+    assert one_line(run("detect", "two\nlines\x1b[2J.cdv")).startswith(
+        "cdvision: two\\nlines\\x1b[2J.cdv: no such file"
+    )
+    (folder / "p\nq").mkdir()
+    (folder / "p\nq" / "x.cr2").write_text("")
+    assert "p\\nq: 1 skipped" in run("encode", "p\nq").stderr
+
+
+def test_an_answer_is_told_although_its_picture_cannot_be_written(folder: Path) -> None:
+    (folder / "file").write_text("")
+    done = run("detect", "ok.cdv", "--draw", "file/below", "--json")
+    assert done.returncode == 2
+    assert "file/below/ok.png" in one_line(done)
+    (folder / "pictures").mkdir()
+    full = run("detect", "ok.cdv", "--json", "--draw", "pictures", behind="; true")
+    assert json.loads(full.stdout)["file"] == "ok.cdv"
+
+
+def test_a_folder_without_the_right_to_write_is_refused_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cdvision.cli.output_files import OutputError, OutputFiles
+
+    (item,) = expand_inputs(["ok.jpg"], photo_suffixes())
+    outputs = OutputFiles([item], suffix=".cdv", folder=folder / "new" / "deep")
+    assert outputs.check(item) == folder / "new" / "deep" / "ok.cdv"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match=r"ok\.cdv cannot be written: no right to write into"):
+        outputs.check(item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,8 @@ def test_messages_say_the_kind_where_the_limits_do_not() -> None:
 
 
 def test_a_threshold_of_results_is_checked_too(model: cdvision.Model, bits: bytes) -> None:
-    with pytest.raises(CdvisionError, match="confidence: expected 0 to 1, found 30"):
-        model.detect(bits).above(30)
+    with pytest.raises(CdvisionError, match="confidence: expected a number, found nan"):
+        model.detect(bits).above(NAN)
 
 
 def three_classes_on_one_van() -> dict[str, Any]:
@@ -165,3 +166,15 @@ def test_regions_of_all_classes_compete_where_that_is_asked() -> None:
         limits = BoxLimits(0.05, 0.5, 10, agnostic)
         found = select_boxes(logits, deltas, regions, Config, (64, 64), limits)  # type: ignore[arg-type]
         assert found.class_ids.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--size", "100"), ("--model", "hsc", "--task", "detect")],
+)
+def test_options_of_encode_are_refused_once_and_not_for_each_image(
+    options: tuple[str, ...], photos: list[Path]
+) -> None:
+    done = CliRunner().invoke(command_line, ["encode", *map(str, photos), *options, "-o", "-/"])
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1

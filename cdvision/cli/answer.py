@@ -82,17 +82,23 @@ def _ask_each(
     pictures = OutputFiles(items, suffix=".png", folder=draw, force=force)
     printer = Printer(as_json=as_json)
 
+    if size is not None:
+        chosen.check(quality=quality, size=size)
+
     def answer_one(item: InputFile) -> None:
+        if draw is not None:
+            pictures.check(item)  # before the work, not after it
         data = item.read()
         is_photo = item.holds_image(data)
         bits = chosen.encode(data, quality=quality, size=size) if is_photo else data
         stream = chosen.open(bits)
         answer = stream.ask(task.name, **asked)
+        # Told before it is drawn: an answer is not lost for a picture that cannot be written.
+        _print(item, bits, answer, printer)
         if draw is not None:
             photo = data if is_photo else None
             given = photo if image is None else image.read_bytes()
             pictures.write(item, _draw(answer, given, stream.source_size))
-        _print(item, bits, answer, printer)
 
     printer.each(items, answer_one)
 

@@ -15,7 +15,7 @@ import click
 from cdvision.errors import CdvisionError
 from cdvision.package.families import commands, imported
 from cdvision.tasks import tasks
-from cdvision.texts import printable
+from cdvision.texts import on_one_line
 from cdvision.version import __version__
 
 BAD_INPUT = 2
@@ -101,7 +101,7 @@ class LazyGroup(click.Group):
         except OSError as error:
             code = 1
             if error.errno != errno.EPIPE:  # the reader of our output has gone, and knows it
-                _say(printable(f"{error.filename or 'cdvision'}: {error.strerror or error}"))
+                _say(on_one_line(f"{error.filename or 'cdvision'}: {error.strerror or error}"))
                 code = BAD_INPUT
         if code:
             _drop_output()
@@ -168,7 +168,7 @@ def _prepare_output() -> None:
 def _one_line(error: CdvisionError | click.ClickException) -> str:
     """Return the message on one line, with the way to the help page after a usage error."""
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    message = " ".join(printable(message).split())
+    message = on_one_line(" ".join(message.split()))
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{message} See '{error.ctx.command_path} --help'."
     return message

@@ -61,7 +61,7 @@ def _range_option(name: str, help: str) -> Decorator:
 @click.option(
     "--wheel",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Bundles: cdvision's wheel for the target (default: pip makes one here).",
+    help="Bundles, Triton: cdvision's wheel for the target (default: pip makes one here).",
 )
 @click.option(
     "--platform",
@@ -104,8 +104,8 @@ def _write(target: str, model: Model, folder: Path, options: dict[str, Any]) -> 
         return write_onnx(model, folder, precision=precision, **photos)
     if target == "triton":
         write_triton = _part("triton").write_triton
-        engines = options["engines"]
-        return write_triton(model, folder, precision=precision, engines=engines, **photos)
+        given = {name: options[name] for name in ("engines", "wheel")}
+        return write_triton(model, folder, precision=precision, **given, **photos)
     builder, profiles = _part("tensorrt_builder"), _part("tensorrt_profiles")
     shapes = profiles.ShapeRange.for_card(model.card, options["sizes"], options["batches"])
     wanted = builder.TensorrtOptions(precision, shapes, options["workspace"] * MEBIBYTE)

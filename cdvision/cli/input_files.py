@@ -13,7 +13,7 @@ import click
 
 from cdvision.errors import CdvisionError
 from cdvision.image_files import PLUGINS, photo_suffixes
-from cdvision.texts import printable
+from cdvision.texts import on_one_line, printable
 from cdvision.whole_files import Listing, count_by_suffix, list_folder
 
 STREAM_SUFFIXES = (".cdv",)
@@ -129,7 +129,7 @@ def _tell_skipped(folder: Path, listing: Listing, suffixes: Sequence[str]) -> No
         suffix = " and ".join(s for s, plugin in PLUGINS.items() if plugin.package == package)
         parts.append(f"{suffix} need {package} (pip install {package})")
     if parts:
-        click.echo(f"cdvision: {printable(str(folder))}: {'; '.join(parts)}", err=True)
+        click.echo(on_one_line(f"cdvision: {folder}: {'; '.join(parts)}"), err=True)
 
 
 def _named(path: Path) -> InputFile:

@@ -54,6 +54,7 @@ class OutputFiles:
             raise OutputError(f"{path} already holds the result of {self._written[resolved]}")
         if os.path.exists(path) and not self._force:
             raise OutputError(f"{path} exists; --force replaces it")
+        _check_folder(path)
         return path
 
     def exists(self, item: InputFile) -> bool:
@@ -66,6 +67,13 @@ class OutputFiles:
         write_whole(path, data)
         self._written[os.path.realpath(path)] = item.name
         return path
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse a file whose folder, or the nearest above it that is there, cannot be written."""
+    folder = next(place for place in (*path.absolute().parents,) if os.path.exists(place))
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{path} cannot be written: no right to write into {folder}")
 
 
 def stream_outputs(

@@ -12,7 +12,7 @@ import click
 from cdvision.cli.command_line import BAD_INPUT, told_if_full
 from cdvision.cli.input_files import InputFile
 from cdvision.errors import CdvisionError, EngineError, ModelError
-from cdvision.texts import printable
+from cdvision.texts import on_one_line, printable
 
 Item = TypeVar("Item")
 
@@ -34,7 +34,7 @@ class Printer:
         self.failed += 1
         # an OSError's own text has its number and the path too, which stands here already
         told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        _write(printable(f"cdvision: {name}: {' '.join(told.split())}"), to_stderr=True)
+        _write(on_one_line(f"cdvision: {name}: {' '.join(told.split())}"), to_stderr=True)
 
     def each(self, inputs: Sequence[InputFile], action: Callable[[InputFile], None]) -> None:
         """Call `action` on every input; report bad ones, go on, exit with 2 at the end."""

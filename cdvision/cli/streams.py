@@ -69,6 +69,8 @@ def encode(
     if outputs is None and as_json:
         raise click.UsageError("--json and the stream cannot both go to stdout.")
     printer = Printer(as_json=as_json)
+    if how["size"] is not None or tasks:
+        chosen.check(tasks=tasks or None, size=how["size"])
 
     def encode_one(item: InputFile) -> None:
         if outputs is not None:

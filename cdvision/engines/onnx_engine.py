@@ -82,8 +82,8 @@ class OnnxGraph:
         providers: Sequence[str] = PROVIDERS["cpu"],
     ) -> None:
         self._path = source if isinstance(source, str) else None
-        self._how = {"threads": threads, "providers": list(providers)}
-        self._session = _opened(source, **self._how)
+        self._threads, self._providers = threads, list(providers)
+        self._session = _opened(source, threads, self._providers)
         # Kept here: asking the session at every run takes longer.
         self.inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
@@ -99,11 +99,11 @@ class OnnxGraph:
         if self._session is None:
             if self._path is None:
                 raise EngineError("a graph of bytes was opened before a fork: open it after it")
-            self._session = _opened(self._path, **self._how)
+            self._session = _opened(self._path, self._threads, self._providers)
         return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
 
 
-def _opened(source: str | bytes, *, threads: int | None, providers: Sequence[str]) -> Any:
+def _opened(source: str | bytes, threads: int | None, providers: Sequence[str]) -> Any:
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -113,7 +113,7 @@ def _opened(source: str | bytes, *, threads: int | None, providers: Sequence[str
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(source, options, providers=list(providers))
+        return ort.InferenceSession(source, options, providers=providers)
     except Exception as error:  # onnxruntime raises a family without a public base
         name = source if isinstance(source, str) else "this graph"
         raise EngineError(f"ONNX Runtime cannot open {name}: {error}") from error

@@ -93,7 +93,8 @@ def read_coco_labels(path: Path) -> CocoLabels:
             if missing := [field for field in fields if field not in found]:
                 raise CdvisionError(f"{path}: expected {missing[0]!r} in {part}[{number}]")
     images = numbered(parts["images"], "file_name", f"{path}: images")
-    numbers, categories = numbered(parts["categories"], "name", f"{path}: categories"), {}
+    numbers = numbered(parts["categories"], "name", f"{path}: categories")
+    categories: dict[str, int] = {}
     for entry in parts["categories"]:
         own = id_text(entry["id"])
         # The first of a name counts for all of that name.

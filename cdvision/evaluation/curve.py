@@ -147,9 +147,9 @@ def stream_curve(
             )
             codec = with_layers(f"cdvision {name}", count)
             entry = _with_count({"codec": codec, "quality": quality, "size": size}, count)
-            if cache is None:  # answers that were kept are not sent again
-                entry["mean_payload_bytes"] = float(np.mean(payloads))
-            records.append({**entry, **found})
+            # Answers that were kept are not sent again.
+            told = {} if cache is not None else {"mean_payload_bytes": float(np.mean(payloads))}
+            records.append({**entry, **told, **found})
     return records
 
 

@@ -102,9 +102,13 @@ def _in_tar(path: Path) -> Iterator[PhotoFile]:
     try:
         # "r:" refuses compression: a member is then a piece of the file, which can be read alone.
         with tarfile.open(path, "r:") as tar:
+            files: dict[str, tarfile.TarInfo] = {}
             for member in tar:
-                if member.isfile():
-                    yield PhotoFile(member.name, path, member.offset_data, member.size)
+                # A hard link is read where the file before it lies.
+                found = files.get(member.linkname) if member.islnk() else member
+                if found is not None and found.isfile():
+                    files[member.name] = found
+                    yield PhotoFile(member.name, path, found.offset_data, found.size)
     except (OSError, tarfile.TarError) as error:
         raise CdvisionError(
             f"{path}: expected a folder or an uncompressed tar of photos ({error})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -51,9 +52,8 @@ def list_models() -> list[ModelInfo]:
 def model_folder(name: str | Path) -> Path:
     """Resolve a model's name or folder; raises ModelError that lists what there is."""
     folder = Path(name)
-    if not str(name):
-        raise ModelError("a model: expected a name or a folder, found an empty text")
-    if (folder / CARD_FILE).is_file():
+    # An empty name is not the current folder, and an over-long one is no file.
+    if str(name) and os.path.isfile(folder / CARD_FILE):
         return folder
     for installed, card in _cards():
         if card.name == name:

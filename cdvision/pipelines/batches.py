@@ -94,8 +94,8 @@ class PhotoEncoder:
     ) -> None:
         import_optional("pyarrow", "a table of streams")  # refused at once, not in the first batch
         self._model = load(model, device=device, threads=threads)
-        self._quality = self._model.checked_quality(quality)
-        self._size, self._column, self._key = self._model.checked_size(size), column, key
+        self._model.check_encoding(quality, size=size)
+        self._quality, self._size, self._column, self._key = quality, size, column, key
 
     def __call__(self, batch: Batch) -> pa.Table:
         """Return one row for each row, in order."""

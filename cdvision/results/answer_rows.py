@@ -92,12 +92,14 @@ class AnswerRows(Generic[Row]):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a pandas table of the rows."""
-        # pandas makes a column of fixed-width numpy text, which few tools read, unless given a list
-        columns = {
-            name: values.tolist() if values.dtype.kind == "U" else values
-            for name, values in self._table_columns().items()
-        }
-        table: pd.DataFrame = import_optional("pandas", "to_pandas").DataFrame(columns)
+        pandas = import_optional("pandas", "to_pandas")
+        columns = self._table_columns()
+        for name, values in columns.items():
+            # Left alone, text becomes a column of fixed width, which few tools read, and an empty
+            # list one of objects.
+            if values.dtype.kind == "U":
+                columns[name] = pandas.Series(values.tolist(), dtype="str")
+        table: pd.DataFrame = pandas.DataFrame(columns)
         return table
 
     def _table_columns(self) -> dict[str, Any]:

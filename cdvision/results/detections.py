@@ -96,8 +96,8 @@ class Detections(AnswerRows[Detection]):
         return cls.from_dict({"image_size": image_size, "detections": []})
 
     def above(self, confidence: float) -> Detections:
-        """Keep the boxes of at least this confidence, 0 to 1."""
-        check_number("confidence", confidence, 0, 1)
+        """Keep the boxes of at least this confidence."""
+        check_number("confidence", confidence, None, None)
         return self[self.confidence >= confidence]
 
     def __iter__(self) -> Iterator[Detection]:
