@@ -17,7 +17,7 @@ from cdvision.cli.model_options import FOLDER, Decorator, count_option, report_a
 if TYPE_CHECKING:
     from cdvision import Model
 
-TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender")
+TARGETS = ("onnx", "tensorrt", "triton", "jetson", "sender", "core")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_PHOTOS = 32
 PARITY_PHOTOS = 8
@@ -81,12 +81,15 @@ def export(model: str, target: str, folder: Path, as_json: bool, **options: Any)
 
     onnx: stand-alone graphs, a model package again. tensorrt: engines, or what builds them. triton:
     a model repository. jetson: a receiver that installs by itself. sender: the camera's side.
+    core: the entropy coder as one file, for C programs (docs/c.md).
     """
     if target == "sender" and options["precision"] != "fp32":
         raise click.UsageError(
             "--to sender takes the model's encoder as it is: make a model with other weights by "
             "--to onnx first, and its sender then"
         )
+    if target == "core" and options["precision"] != "fp32":
+        raise click.UsageError("--to core writes integers alone: leave --weights out")
     if options["precision"] == "int8" and options["calibration"] is None:
         raise click.UsageError("--weights int8 needs --calibration PHOTOS")
     report = _write(target, cdvision.load(model), folder, options)
@@ -96,6 +99,8 @@ def export(model: str, target: str, folder: Path, as_json: bool, **options: Any)
 def _write(target: str, model: Model, folder: Path, options: dict[str, Any]) -> Any:
     """Write one target's files, and return its report."""
     precision = options["precision"]
+    if target == "core":
+        return _part("core_codec").write_core(model, folder)
     if target == "sender":
         return _part("bundle").write_sender_bundle(model, folder, install=_install(options))
     photos = _photos(options)

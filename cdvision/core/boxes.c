@@ -80,6 +80,8 @@ cdv_status cdv_best_candidates(const float *scores, const float *distances, size
                                size_t classes, float confidence, size_t limit, int64_t *cell,
                                int64_t *class_id, float *score, float *logits, size_t *found) {
     candidates all;
+    *found = 0;
+    if (product(cells, classes) == SIZE_MAX) return CDV_ARGUMENT;
     cdv_status status = find_above(scores, cells, classes, confidence, &all);
     size_t *places = allocate(2 * all.count, sizeof *places);
     if (!status && !places) status = CDV_MEMORY;
@@ -139,6 +141,7 @@ cdv_status cdv_distinct_boxes(const float *sums, const float *cells, size_t cell
                               const cdv_frame *frame, float iou, size_t most, int64_t *kept,
                               float *boxes, float *scaled, size_t *found) {
     size_t count = 0;
+    *found = 0;
     for (size_t rank = 0; rank < candidate_count && count < most; rank++) {
         if (cell[rank] < 0 || (uint64_t)cell[rank] >= cell_count) return CDV_ARGUMENT;
         /* Written to the next free place, and kept there only if nothing speaks against it. */

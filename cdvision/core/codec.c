@@ -94,6 +94,13 @@ static cdv_status read_network_layer(reader *r, cdv_layer *layer, int32_t **bias
     return CDV_OK;
 }
 
+/* Whether tables code numbers within [-bound, bound] only: a network's proof rests on that. */
+static int are_bounded(const cdv_tables *tables, int32_t bound) {
+    for (size_t k = 0; k < tables->count; k++)
+        if (tables->low[k] < -bound || tables->high[k] > bound || tables->entries[k << 8]) return 0;
+    return 1;
+}
+
 static cdv_status read_network(reader *r, codec_layer *to) {
     cdv_layer layers[MOST_NETWORK_LAYERS];
     int32_t *biases[MOST_NETWORK_LAYERS] = {NULL};
@@ -112,6 +119,7 @@ static cdv_status read_network(reader *r, codec_layer *to) {
         to->channels = (size_t)(last->outs / (last->upsample * last->upsample));
         if (last->low < 0 || last->high > 255 || (size_t)last->high >= to->symbols->count)
             status = CDV_BAD_NETWORK;
+        if (!status && !are_bounded(to->hyper, (int32_t)sizes[1])) status = CDV_BAD_TABLES;
     }
     for (uint32_t k = 0; k < sizes[0]; k++) free(biases[k]);
     return status;
@@ -221,7 +229,7 @@ static cdv_status decode_map(const codec_layer *l, size_t quality, const uint8_t
                              const cdv_shape *shape, const cdv_shape *inner, int32_t *symbols,
                              int32_t *hyper) {
     size_t area = inner->height * inner->width, channels = l->hyper_channels;
-    size_t count = shape->channels * shape->height * shape->width;
+    size_t count = product(shape->channels, shape->height * shape->width);
     uint16_t *index = channel_index(quality * channels, channels, area);
     uint8_t *planes = allocate(count, 1);
     cdv_rans_decoder decoder;
@@ -251,6 +259,7 @@ cdv_status cdv_codec_decode(const cdv_codec *codec, const cdv_stream *stream, co
                                              stream->input_height, &shape, &inner);
         if (status) return status;
         const uint8_t *body = bytes + found->offset;
+        if (l->kind == MAP && !hyper) return CDV_ARGUMENT;
         if (l->kind == VECTOR)
             return decode_vector(l, stream->quality - 1, body, found->length, symbols);
         return decode_map(l, stream->quality - 1, body, found->length, &shape, &inner, symbols,

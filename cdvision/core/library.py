@@ -112,6 +112,9 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cdv_network_planes": (_AT, _AT, _SIZE, _SIZE, _SIZE, _SIZE, _SIZE, _AT),
     "cdv_network_cells": (_AT, _AT, _SIZE, _SIZE, _SIZE, _AT),
     "cdv_attend": (_AT, _SIZE, _SIZE, _SIZE, _SIZE, c_int32, _AT, _SIZE, _AT),
+    "cdv_codec_new": (_AT, _SIZE, POINTER(c_void_p)),
+    "cdv_codec_free": (_AT,),
+    "cdv_codec_fingerprint": (_AT, _AT),
     "cdv_best_candidates": (_AT, _AT, _SIZE, _SIZE, c_float, _SIZE, *[_AT] * 4, _COUNT),
     "cdv_distinct_boxes": (
         _AT, _AT, _SIZE, _AT, _AT, _SIZE, POINTER(Frame), c_float, _SIZE, *[_AT] * 3, _COUNT,
@@ -125,6 +128,15 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cdv_pool_regions": (_AT, _SIZE, _SIZE, _SIZE, _AT, _AT, _SIZE, _SIZE, _SIZE, _AT, _SIZE),
     "cdv_use_baseline": (c_int,),
 }  # fmt: skip
+
+
+_WITHOUT_STATUS = (
+    "cdv_tables_free",
+    "cdv_network_free",
+    "cdv_codec_free",
+    "cdv_codec_fingerprint",
+    "cdv_use_baseline",
+)
 
 
 def load_library(path: Path = FOLDER / NAME) -> ctypes.CDLL:
@@ -145,7 +157,7 @@ def load_library(path: Path = FOLDER / NAME) -> ctypes.CDLL:
         )
     for name, arguments in _ARGUMENTS.items():
         getattr(library, name).argtypes = arguments
-    for name in ("cdv_tables_free", "cdv_network_free", "cdv_use_baseline"):
+    for name in _WITHOUT_STATUS:
         getattr(library, name).restype = None
     for name in ("cdv_status_text", "cdv_instructions"):
         getattr(library, name).restype = c_char_p

@@ -3,6 +3,8 @@
 
 #include "internal.h"
 
+#define MAX_MAPS 65536
+
 /* ---- logits on a window ------------------------------------------------------------------------ */
 
 typedef struct object {
@@ -49,7 +51,8 @@ cdv_status cdv_mask_lines(const float *maps, size_t map_count, size_t height, si
                           const float *across, size_t window_width, const float *down,
                           size_t window_height, const int64_t *cells, const float *shares,
                           size_t columns, float *lines) {
-    size_t hidden = network_size ? (network_size - 1) / (map_count + 4) : 0;
+    if (!network_size || map_count > MAX_MAPS) return CDV_ARGUMENT;
+    size_t hidden = (network_size - 1) / (map_count + 4);
     if (!window_width || !window_height || top > height || height - top < window_height ||
         left > width || width - left < window_width ||
         network_size != hidden * (map_count + 4) + 1)
@@ -74,25 +77,35 @@ cdv_status cdv_mask_lines(const float *maps, size_t map_count, size_t height, si
 
 /* ---- runs -------------------------------------------------------------------------------------- */
 
-/* The first row whose centre lies behind the change of sign before a sample, within [top, bottom]. */
-static int64_t first_row_behind(const float *line, const double *centres, size_t sample, int64_t top,
-                                int64_t bottom) {
+/* The first row whose centre lies behind the change of sign before a sample, within
+ * [lowest, bottom]: never before the last change, whatever the numbers. */
+static int64_t first_row_behind(const float *line, const double *centres, size_t sample,
+                                int64_t lowest, int64_t bottom) {
     double before = line[sample - 1], after = line[sample];
     double share = before / (before - after);
     /* Where the straight line between two samples is 0; the centre of row r lies at r + 0.5. */
     double step = share * (centres[sample] - centres[sample - 1]);
     double row = ceil(centres[sample - 1] + step - 0.5);
     /* Compared before it is converted: what is not a number, or huge, has no integer. */
-    if (!(row > (double)top)) return top;
+    if (!(row > (double)lowest)) return lowest;
     return row < (double)bottom ? (int64_t)row : bottom;
+}
+
+/* Whether rows and columns lie in some picture whose pixels can be numbered. */
+static int is_place(int64_t first, size_t columns, int64_t top, int64_t bottom, int64_t height) {
+    if (first < 0 || top < 0 || top > bottom || bottom > height || columns > INT64_MAX) return 0;
+    if (first > INT64_MAX - (int64_t)columns) return 0;
+    return !height || first + (int64_t)columns <= INT64_MAX / height;
 }
 
 cdv_status cdv_mask_positions(const float *lines, size_t columns, size_t samples,
                               const double *centres, int64_t first, int64_t top, int64_t bottom,
                               int64_t height, int64_t *positions, size_t *found) {
     size_t used = 0;
+    if (!is_place(first, columns, top, bottom, height)) return CDV_ARGUMENT;
     for (size_t column = 0; column < columns; column++) {
         const float *line = lines + column * samples;
+        int64_t lowest = top;
         int inside = 0;
         /* One place more than there are samples: there a line that is still inside ends. */
         for (size_t sample = 0; sample <= samples; sample++) {
@@ -101,7 +114,8 @@ cdv_status cdv_mask_positions(const float *lines, size_t columns, size_t samples
             inside = positive;
             int64_t edge = sample == samples ? bottom : top;
             if (sample > 0 && sample < samples)
-                edge = first_row_behind(line, centres, sample, top, bottom);
+                edge = first_row_behind(line, centres, sample, lowest, bottom);
+            lowest = edge;
             int64_t position = (first + (int64_t)column) * height + edge;
             /* A run of no pixel begins where it ends, and the end of a column may be the start of
              * the next: such pairs are left out. */
@@ -136,7 +150,9 @@ cdv_status cdv_mask_text(const int64_t *positions, size_t count, int64_t pixels,
     /* Foreground to the last pixel: no run of background follows. */
     if (count && positions[count - 1] == pixels) runs--;
     for (size_t k = 0; k < runs; k++) {
-        int64_t stop = k < count ? positions[k] : pixels, run = stop - start;
+        int64_t stop = k < count ? positions[k] : pixels;
+        if (stop < start || stop > pixels) return CDV_ARGUMENT;
+        int64_t run = stop - start;
         /* From the fourth run on COCO writes the difference to the last run of the same colour. */
         used += write_number(k > 2 ? run - earlier[k % 2] : run, text + used);
         earlier[k % 2] = run;

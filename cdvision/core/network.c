@@ -26,11 +26,11 @@ struct cdv_network {
 /* ---- making a network -------------------------------------------------------------------------- */
 
 static int is_layer(const cdv_layer *l) {
-    int32_t shuffled = l->upsample * l->upsample;
     return l->outs > 0 && l->outs <= 1 << 16 && l->channels > 0 && l->channels <= 1 << 16 &&
            (l->kernel == 1 || l->kernel == 3 || l->kernel == 5 || l->kernel == 7) &&
            l->bias_rows > 0 && l->bias_rows <= 1 << 16 && l->shift >= 1 && l->shift <= 16 &&
-           l->upsample >= 1 && l->upsample <= MAX_UPSAMPLE && l->outs % shuffled == 0 &&
+           l->upsample >= 1 && l->upsample <= MAX_UPSAMPLE &&
+           l->outs % (l->upsample * l->upsample) == 0 &&
            l->low > -EXACT_LIMIT && l->low <= l->high && l->high < EXACT_LIMIT;
 }
 

@@ -5,6 +5,7 @@
  *             varints, count
  *
  * Meaning comes last, so that a flipped bit is reported as damage and not as an odd picture size. */
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "internal.h"
@@ -233,17 +234,27 @@ static cdv_status check_layers(const cursor *c, const cdv_stream *s, const uint3
 
 /* ---- layers ------------------------------------------------------------------------------------ */
 
+static cdv_status refuse_layer(const cursor *c, const cdv_stream_layer *layer, uint32_t line) {
+    if (!c->fault) return CDV_DAMAGED;
+    c->fault->offset = layer->offset + layer->length;
+    snprintf(c->fault->field, sizeof c->fault->field,
+             "layer %" PRIu32 " checksum (layer id %" PRIu32 ")", line, layer->id);
+    return CDV_DAMAGED;
+}
+
+/* Say where each layer lies, also those that are cut off, and which are there. */
 static cdv_status find_layers(const cursor *c, cdv_stream *s, const uint32_t *lengths) {
-    size_t start = c->offset, sum = layer_sum_bytes(s->version), end = start;
-    for (uint32_t k = 0; k < s->layer_count; k++) end += lengths[k];
+    size_t end = c->offset;
+    for (uint32_t k = 0; k < s->layer_count; k++) {
+        s->layers[k].offset = end, s->layers[k].length = lengths[k] - layer_sum_bytes(s->version);
+        end += lengths[k];
+    }
     if (c->size > end) return refuse(c, CDV_BAD_LENGTH, end, "end of stream", -1);
     for (uint32_t k = 0; k < s->layer_count; k++) {
         cdv_stream_layer *layer = &s->layers[k];
-        layer->offset = start, layer->length = lengths[k] - sum;
-        start += lengths[k];
-        if (start > c->size) return CDV_OK; /* cut here: what follows is cut as well */
+        if (layer->offset + lengths[k] > c->size) return CDV_OK; /* cut: so is what follows */
         if (!is_intact(s->version, c->bytes + layer->offset, layer->length))
-            return refuse(c, CDV_DAMAGED, layer->offset + layer->length, "checksum", (int)k);
+            return refuse_layer(c, layer, k);
         layer->intact = 1;
         s->present = k + 1;
     }
@@ -276,7 +287,7 @@ typedef struct sink {
 } sink;
 
 static void put(sink *to, const uint8_t *bytes, size_t size) {
-    if (to->used <= to->capacity && size <= to->capacity - to->used)
+    if (size && to->used <= to->capacity && size <= to->capacity - to->used)
         memcpy(to->out + to->used, bytes, size);
     to->used += size;
 }

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.entropy.core_layers import CoreLayer
 from cdvision.entropy.integer_network import joined_bytes
 from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import BitstreamError, ModelError
@@ -120,6 +121,18 @@ class Coder(ABC):
     @abstractmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Rebuild a coder from ``tables.npz``, checking everything; raises ModelError."""
+
+    def core_layers(self) -> list[CoreLayer]:
+        """Return the layers as the native core decodes them by itself.
+
+        Raises:
+            ModelError: only Python decodes them.
+        """
+        raise ModelError(
+            "expected layers that the native core decodes by itself (vectors by tables of their "
+            f"own, maps behind a hyper-latent), found those of {type(self).__name__}: decode its "
+            "streams with Python"
+        )
 
     @cached_property
     def fingerprint(self) -> bytes:

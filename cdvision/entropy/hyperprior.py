@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.entropy.coder import Symbols
+from cdvision.entropy.core_layers import CoreLayer, CoreMap
 from cdvision.entropy.integer_network import IntegerNetwork
 from cdvision.entropy.map_coder import MapCoder, Pass
 
@@ -27,6 +28,11 @@ class HyperpriorCoder(MapCoder[IntegerNetwork]):
     Source: scale hyper-priors, Ballé et al., "Variational image compression with a scale
     hyperprior", ICLR 2018.
     """
+
+    def core_layers(self) -> list[CoreLayer]:
+        """Return the one layer, as the native core decodes it."""
+        parts = self.symbol_tables, self.hyper_tables, self.network
+        return [CoreMap(self.layers[0].id, self.qualities, *parts)]
 
     def _decode(
         self, body: bytes, height: int, width: int, quality: int

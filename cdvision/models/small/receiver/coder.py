@@ -27,6 +27,7 @@ from cdvision.entropy.coder import (
     Symbols,
     symbol_range,
 )
+from cdvision.entropy.core_layers import CoreLayer, CoreVector
 from cdvision.entropy.hyperprior import HyperpriorCoder
 from cdvision.entropy.layered_coder import Code, LayeredCoder
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
@@ -69,6 +70,10 @@ class DescriptorCoder(LayeredCoder):
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the greatest symbol of the vector."""
         return {DESCRIPTOR: symbol_range(self.tables)}
+
+    def core_layers(self) -> list[CoreLayer]:
+        """Return the one layer, as the native core decodes it."""
+        return [CoreVector(DESCRIPTOR_LAYER, self.qualities, self.elements, self.tables)]
 
     def _code_layer(self, layer: int, known: Latents, quality: int, code: Code) -> None:
         # Tables stand in one row: those of a quality begin behind all of the qualities before.
@@ -155,6 +160,11 @@ class DescribedMapCoder(Coder):
         """Return the ideal code length of one of the two under the integer tables."""
         part = self._part(layer)
         return part.estimate_layer_bits(part.layers[0].id, latents, quality, known)
+
+    def core_layers(self) -> list[CoreLayer]:
+        """Return both layers, as the native core decodes them."""
+        maps = [one._replace(id=MAP_LAYER) for one in self.map.core_layers()]
+        return [*self.descriptor.core_layers(), *maps]
 
     def _part(self, layer: int) -> Coder:
         return self.map if layer == MAP_LAYER else self.descriptor
