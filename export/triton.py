@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cdvision.engines.plan_cache import PlanCache, model_sha256
 from cdvision.errors import ModelError
-from cdvision.export.bundle_install import write_wheel
+from cdvision.export.bundle_install import host_platform, write_wheel
 from cdvision.export.export_run import ExportReport, ExportRun, GraphReport
 from cdvision.export.graph_contract import tail_of
 from cdvision.export.onnx_artefacts import export_graph_file
@@ -71,7 +71,7 @@ def write_triton(
             path = folder / repository.name_of(graph) / "1" / "model.onnx"
             reports.append(export_graph_file(run, graph, path, folder))
     repository.write(reports)
-    write_wheel(folder, wheel)
+    write_wheel(folder, wheel, host_platform())
     return run.report("triton", reports, folder).write()
 
 

@@ -47,6 +47,7 @@ from cdvision.models.small.uncompressed import PublishedNetworks
 from cdvision.package.card import InputSpec, WindowSpec
 from cdvision.photo import central_window
 from cdvision.results import Classification, Detections
+from cdvision.stream import Layer, write_stream
 
 SPEC = InputSpec(size=416, multiple=32, max_size=1024, padding=(0, 0, 0))
 PNG = PillowRival("png", "PNG", "PNG", (0, 1), lambda: "lossless")
@@ -193,7 +194,7 @@ class RecordingModel:
 
     def encode(self, image: bytes, **options: Any) -> bytes:
         self.calls.append({"image": image, **options})
-        return bytes(100 * options["quality"])
+        return stream_of(100 * options["quality"])
 
     def open(self, bits: bytes) -> Any:
         return SimpleNamespace(ask=partial(self.ask, bits))
@@ -203,6 +204,14 @@ class RecordingModel:
         return classes(len(bits) // 100, 0, 0, 0, 0)
 
 
+def stream_of(size: int) -> bytes:
+    """Write a stream of so many bytes, of one layer."""
+    sizes = {"width": 8, "height": 8, "input_width": 8, "input_height": 8}
+    head = {"codec": 1, "fingerprint": b"fake", **sizes, "quality": 1}
+    streams = (write_stream(**head, layers=[Layer(0, bytes(n))]) for n in range(size))  # type: ignore[arg-type]
+    return next(stream for stream in streams if len(stream) == size)
+
+
 def test_each_record_is_of_its_own_quality() -> None:
     """Quality 3 answers class 3, and nothing else: it alone is right about label 3."""
     model = RecordingModel()
@@ -210,6 +219,8 @@ def test_each_record_is_of_its_own_quality() -> None:
     assert [(r["quality"], r["mean_bytes"], r["top1"]) for r in records] == [
         (1, 100.0, 0.0), (3, 300.0, 1.0)
     ]  # fmt: skip
+    # Without header and checksums.
+    assert 0 < 100 - records[0]["mean_payload_bytes"] < 30
     asked = [call for call in model.calls if "image" in call]
     assert [call["quality"] for call in asked] == [1, 1, 3, 3]
     assert all((call["size"], call["tasks"]) == (64, None) for call in asked)

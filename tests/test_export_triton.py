@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+import sysconfig
 import types
 import zipfile
 from importlib import metadata
@@ -68,7 +69,8 @@ def repository(tiny: cdvision.Model, tmp_path_factory: pytest.TempPathFactory) -
 
 def a_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write what looks like cdvision's wheel: tests of bundles let pip make the real one."""
-    path = tmp_path_factory.mktemp("wheel") / f"cdvision-{__version__}-py3-none-any.whl"
+    machine = sysconfig.get_platform().replace("-", "_")
+    path = tmp_path_factory.mktemp("wheel") / f"cdvision-{__version__}-py3-none-{machine}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("cdvision/version.py", "")
         archive.writestr("cdvision/models/small/packages/small/model.json", "{}")

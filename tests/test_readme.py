@@ -18,6 +18,7 @@ import pytest
 import cdvision
 import cdvision.export
 import cdvision.heads
+from cdvision.core import library
 
 REPOSITORY = Path(__file__).parent.parent
 PHOTO = REPOSITORY / "examples" / "photos" / "astronaut.jpg"
@@ -37,7 +38,7 @@ def pages() -> list[Path]:
 def modules() -> list[str]:
     """Return the names of all modules, heads and export included wherever they are installed."""
     walked = pkgutil.walk_packages(cdvision.__path__, "cdvision.")
-    names = {info.name for info in walked}
+    names = {info.name for info in walked} - {f"cdvision.core.{Path(library.NAME).stem}"}
     for package in (cdvision.heads, cdvision.export):
         names |= {i.name for i in pkgutil.walk_packages(package.__path__, package.__name__ + ".")}
     return ["cdvision", *sorted(names - {"cdvision.__main__"})]
@@ -96,6 +97,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name and (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
+    # What installing compiled: git does not know it.
+    shutil.copy2(library.FOLDER / library.NAME, folder / "cdvision" / "core")
     return folder
 
 

@@ -17,8 +17,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.core.library import Handle
+from cdvision.core.library import CoreError, Handle
 from cdvision.core.networks import LayerArrays, cells_of, new_network, planes_of
+from cdvision.entropy.tables import CodingError
 from cdvision.errors import ModelError
 
 EXACT_LIMIT = 2**24
@@ -191,7 +192,14 @@ class IntegerNetwork:
         """
         height, width = size or (self.upsample * z.shape[1], self.upsample * z.shape[2])
         native = native_network(self.layers, self.bound)
-        return planes_of(native, z, quality, (self.channels, height, width))
+        try:
+            return planes_of(native, z, quality, (self.channels, height, width))
+        except CoreError as error:
+            limits = f"[-{self.bound}, {self.bound}]"
+            found = f"[{z.min(initial=0)}, {z.max(initial=0)}]"
+            raise CodingError(
+                f"integer network: expected a map within {limits}, found {z.shape} within {found}"
+            ) from error
 
     def canonical_bytes(self) -> bytes:
         """Serialise in the one fixed little-endian layout that fingerprints hash."""
