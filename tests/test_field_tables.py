@@ -128,7 +128,13 @@ class TestBatches:
         (place / "_temporary" / "half.parquet").write_bytes(b"half")
         (place / ".part-0.parquet").write_bytes(b"half")
         (place / "more.cdv").write_bytes(bits)
-        assert [key for key, _ in read_source(place)] == ["more.cdv", "0a", "1", "1a", "1"]
+        assert [key for key, _ in read_source(place)] == [
+            "more.cdv",
+            "0a",
+            "part-0.PARQUET:1",
+            "1a",
+            "part-1.PARQUET:1",
+        ]
         (place / "_temporary" / "half.parquet").rename(place / "sub.parquet")
         with pytest.raises(CdvisionError, match=r"sub\.parquet: expected a Parquet file"):
             list(read_source(place))

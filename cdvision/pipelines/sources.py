@@ -57,7 +57,7 @@ def read_source(
         return folder_streams(path, column=column, key=key)
     if not os.path.lexists(path):
         return _glob_streams(str(source), column=column, key=key)
-    return _file_streams(path, path.name, column=column, key=key)
+    return _file_streams(path, path.name, alone=True, column=column, key=key)
 
 
 def folder_streams(
@@ -136,12 +136,13 @@ def _is_source(name: Path) -> bool:
     return lower.endswith((STREAM_SUFFIX, *TAR_SUFFIXES))
 
 
-def _file_streams(path: Path, name: str, **columns: str) -> Iterator[Keyed]:
+def _file_streams(path: Path, name: str, *, alone: bool = False, **columns: str) -> Iterator[Keyed]:
+    """Yield the streams of a file; its name parts its numbered rows from those of other files."""
     lower = path.name.lower()
     if lower.endswith(TAR_SUFFIXES):
         return tar_streams(path)
     if lower.endswith(PARQUET_SUFFIX):
-        return parquet_streams(path, **columns, name="" if name == path.name else f"{name}:")
+        return parquet_streams(path, **columns, name="" if alone else f"{name}:")
     return iter([_read(path, name)])
 
 
