@@ -194,6 +194,15 @@ def test_a_tar_of_photos_is_refused_in_one_line(tmp_path: Path, command: str) ->
     assert ("it holds 2 .jpg" in line) or ("a tar" in line)
 
 
+@pytest.mark.parametrize("item", [None, float("nan"), "x", {"a": 1}, (1, 2, 3), ("k", None), 7])
+def test_an_item_that_is_no_stream_is_its_own_error(
+    model: cdvision.Model, bits: bytes, item: Any
+) -> None:
+    first, second = model.analyze([item, bits])
+    assert isinstance(first.error, CdvisionError)
+    assert second.error is None
+
+
 def test_one_source_may_stand_alone(tmp_path: Path, bits: bytes) -> None:
     path = write_tar(tmp_path / "w.tar", {"0.cdv": bits})
     assert [key for key, _ in read_sources(str(path))] == ["0.cdv"]
