@@ -136,13 +136,15 @@ def _is_source(name: Path) -> bool:
     return lower.endswith((STREAM_SUFFIX, *TAR_SUFFIXES))
 
 
-def _file_streams(path: Path, name: str, *, alone: bool = False, **columns: str) -> Iterator[Keyed]:
+def _file_streams(
+    path: Path, name: str, *, column: str, key: str, alone: bool = False
+) -> Iterator[Keyed]:
     """Yield the streams of a file; its name parts its numbered rows from those of other files."""
     lower = path.name.lower()
     if lower.endswith(TAR_SUFFIXES):
         return tar_streams(path)
     if lower.endswith(PARQUET_SUFFIX):
-        return parquet_streams(path, **columns, name="" if alone else f"{name}:")
+        return parquet_streams(path, column=column, key=key, name="" if alone else f"{name}:")
     return iter([_read(path, name)])
 
 
