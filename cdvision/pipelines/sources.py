@@ -148,15 +148,15 @@ def _file_streams(
     return iter([_read(path, name)])
 
 
-def _glob_streams(pattern: str, **columns: str) -> Iterator[Keyed]:
+def _glob_streams(pattern: str, *, column: str, key: str) -> Iterator[Keyed]:
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
         raise CdvisionError(f"{pattern}: no such file or folder, and nothing matches it")
     for match in matches:
         if os.path.isdir(match):
-            yield from read_source(match, **columns)
+            yield from read_source(match, column=column, key=key)
         else:  # names alone may repeat from folder to folder
-            yield from _file_streams(Path(match), match, **columns)
+            yield from _file_streams(Path(match), match, column=column, key=key)
 
 
 def _read(path: Path, key: str) -> Keyed:
