@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.analysis import BATCH_SIZE, AnalysisResult, Analyzer, StreamItems
+from cdvision.checked_numbers import checked_count
 from cdvision.engines import Engine, create_engine
 from cdvision.entropy.coder import Latents
 from cdvision.errors import BitstreamError, CdvisionError, ImageError, ModelError, UnsupportedTask
-from cdvision.numbers import checked_count
 from cdvision.package.card import SenderGraph, SenderSpec
 from cdvision.package.graph_names import QUALITY
 from cdvision.package.loader import ModelPackage

@@ -13,8 +13,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from cdvision.checked_numbers import check_number
 from cdvision.errors import CdvisionError, UnsupportedTask
-from cdvision.numbers import check_number
 
 
 @dataclass(frozen=True)

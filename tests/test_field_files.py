@@ -167,6 +167,9 @@ def test_an_interrupt_keeps_what_was_answered(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_results(stops(), tmp_path / "r.csv")
     assert len((tmp_path / "r.partial.csv").read_text().splitlines()) == 2
+    with pytest.raises(KeyboardInterrupt):
+        write_results(stops(), tmp_path / "r.csv")
+    assert len(list(tmp_path.glob("r.partial*.csv"))) == 2  # that of another run stays
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 import cdvision
+from cdvision.checked_numbers import check_number
 from cdvision.cli.command_line import command_line
 from cdvision.errors import CdvisionError
-from cdvision.numbers import check_number
 from cdvision.training.checked_options import Range
 
 NAN, INF = float("nan"), float("inf")

@@ -128,7 +128,13 @@ class TestBatches:
         (place / "_temporary" / "half.parquet").write_bytes(b"half")
         (place / ".part-0.parquet").write_bytes(b"half")
         (place / "more.cdv").write_bytes(bits)
-        assert [key for key, _ in read_source(place)] == ["more.cdv", "0a", "1", "1a", "1"]
+        assert [key for key, _ in read_source(place)] == [
+            "more.cdv",
+            "0a",
+            "part-0.PARQUET:1",
+            "1a",
+            "part-1.PARQUET:1",
+        ]
         (place / "_temporary" / "half.parquet").rename(place / "sub.parquet")
         with pytest.raises(CdvisionError, match=r"sub\.parquet: expected a Parquet file"):
             list(read_source(place))
@@ -186,6 +192,15 @@ def test_a_tar_of_photos_is_refused_in_one_line(tmp_path: Path, command: str) ->
     (line,) = done.stderr.splitlines()
     assert "photos.tar" in line
     assert ("it holds 2 .jpg" in line) or ("a tar" in line)
+
+
+@pytest.mark.parametrize("item", [None, float("nan"), "x", {"a": 1}, (1, 2, 3), ("k", None), 7])
+def test_an_item_that_is_no_stream_is_its_own_error(
+    model: cdvision.Model, bits: bytes, item: Any
+) -> None:
+    first, second = model.analyze([item, bits])
+    assert isinstance(first.error, CdvisionError)
+    assert second.error is None
 
 
 def test_one_source_may_stand_alone(tmp_path: Path, bits: bytes) -> None:

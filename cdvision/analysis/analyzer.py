@@ -10,8 +10,8 @@ from cdvision.analysis.batch import Entry, Questions, answer_batch, open_entry
 from cdvision.analysis.result import AnalysisResult, StreamItems
 from cdvision.analysis.schedule import Schedule
 from cdvision.analysis.workers import choose_workers, model_for_workers
+from cdvision.checked_numbers import checked_count
 from cdvision.errors import CdvisionError, UnsupportedTask
-from cdvision.numbers import checked_count
 from cdvision.tasks import find_task
 from cdvision.tasks import tasks as all_tasks
 from cdvision.texts import several

@@ -44,7 +44,10 @@ class Entry:
 
 def open_entry(model: Model, index: int, item: StreamItem) -> Entry:
     """Read the header of one item; a bad one is an entry with an error, never an exception."""
-    key, content = item if isinstance(item, tuple) else (None, item)
+    key: Any
+    content: Any
+    # Whatever else it is, opening it says what was expected.
+    key, content = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
     blank = AnalysisResult(index, key=None if key is None else str(key))
     if isinstance(content, CdvisionError):
         return Entry(replace(blank, error=content))

@@ -154,7 +154,9 @@ class Sink:
     def _keep_partial(self) -> None:
         """Keep what was written of a file that is not whole, and say where."""
         if self._part.exists() and self._counts and self._writer.readable:
-            self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+            kept = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+            other = kept.with_name(f"{self.path.stem}.partial-{os.getpid()}{self.path.suffix}")
+            self.partial = other if kept.exists() else kept  # of another run, perhaps
             self._move_to(self.partial)
             count = self.written.results
             log.warning("%s is not whole: %d results are in %s", self.path, count, self.partial)

@@ -57,7 +57,7 @@ def read_source(
         return folder_streams(path, column=column, key=key)
     if not os.path.lexists(path):
         return _glob_streams(str(source), column=column, key=key)
-    return _file_streams(path, path.name, column=column, key=key)
+    return _file_streams(path, path.name, alone=True, column=column, key=key)
 
 
 def folder_streams(
@@ -136,24 +136,27 @@ def _is_source(name: Path) -> bool:
     return lower.endswith((STREAM_SUFFIX, *TAR_SUFFIXES))
 
 
-def _file_streams(path: Path, name: str, **columns: str) -> Iterator[Keyed]:
+def _file_streams(
+    path: Path, name: str, *, column: str, key: str, alone: bool = False
+) -> Iterator[Keyed]:
+    """Yield the streams of a file; its name parts its numbered rows from those of other files."""
     lower = path.name.lower()
     if lower.endswith(TAR_SUFFIXES):
         return tar_streams(path)
     if lower.endswith(PARQUET_SUFFIX):
-        return parquet_streams(path, **columns, name="" if name == path.name else f"{name}:")
+        return parquet_streams(path, column=column, key=key, name="" if alone else f"{name}:")
     return iter([_read(path, name)])
 
 
-def _glob_streams(pattern: str, **columns: str) -> Iterator[Keyed]:
+def _glob_streams(pattern: str, *, column: str, key: str) -> Iterator[Keyed]:
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
         raise CdvisionError(f"{pattern}: no such file or folder, and nothing matches it")
     for match in matches:
         if os.path.isdir(match):
-            yield from read_source(match, **columns)
+            yield from read_source(match, column=column, key=key)
         else:  # names alone may repeat from folder to folder
-            yield from _file_streams(Path(match), match, **columns)
+            yield from _file_streams(Path(match), match, column=column, key=key)
 
 
 def _read(path: Path, key: str) -> Keyed:

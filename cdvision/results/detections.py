@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvision.numbers import check_number
+from cdvision.checked_numbers import check_number
 from cdvision.results import connectors
 from cdvision.results.answer_rows import AnswerRows, text_table
 from cdvision.results.checks import ResultError, check_image_size, check_same_length

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cdvision.checked_numbers import check_number, checked_count
 from cdvision.errors import CdvisionError
-from cdvision.numbers import check_number, checked_count
 from cdvision.package.registry import DEFAULT_MODEL
 from cdvision.texts import several
 
