@@ -7,14 +7,14 @@ BASE    := $(VENV)/.installed-base
 DEV     := $(VENV)/.installed-dev
 CORE    := build/.core-built
 # The first interpreter that answers and is new enough; a pyenv shim may exist and still not answer.
-PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
-             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+             $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 COUNT   ?= 100000
 SECONDS ?= 30
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typed-tree test-aarch64 fuzz fuzz-core bench clean
+.PHONY: help demo test lint typed-tree test-aarch64 fuzz fuzz-core bench wheels clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,12 +50,16 @@ bench: $(BASE) $(CORE) ## time the entropy coder and the whole chain on this mac
 	@$(VENV)/bin/cdvision bench entropy
 	@$(VENV)/bin/cdvision bench speed
 
+wheels: $(BASE) ## an sdist and a wheel for each platform in dist/; MATRIX=1 tries each CPython here
+	@$(PIP) build auditwheel setuptools ziglang
+	@$(PY) build_wheels.py $(if $(MATRIX),--matrix)
+
 clean: ## remove what the other targets made, .venv included
 	@rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
-	@test -n "$(PYTHON)" || { echo "make: cdvision needs Python 3.11 or newer; none found (set PYTHON=...)" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: cdvision needs Python 3.10 or newer; none found (set PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
 # The install compiles the core; this does so again when a C file has changed.

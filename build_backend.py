@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from setuptools import build_meta
 from setuptools.build_meta import (
     build_editable,
@@ -37,4 +39,5 @@ def get_requires_for_build_editable(settings: dict[str, str] | None = None) -> l
 
 
 def _compiler() -> list[str]:
-    return [] if build_core.working_compiler() else ["ziglang"]
+    cross = bool(os.environ.get("CDVISION_TARGET"))
+    return ["ziglang"] if cross or not build_core.working_compiler() else []

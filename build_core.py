@@ -118,14 +118,15 @@ def command_for(compiler: list[str], target: Target, output: Path) -> list[str]:
 def build(output_folder: Path, *, compiler: list[str] | None = None, target: str = "") -> Path:
     """Compile the library into a folder; returns its path.
 
-    Without ``compiler`` it is the system's, or zig's where that fails or for another target.
+    Without ``compiler`` it is the system's, or zig's where that fails or a target is named: zig
+    brings each target's C library, and an old one.
 
     Raises:
         SystemExit: nothing compiles it; the message says what to do.
     """
     name = target or host()
     platform_target = target_named(name)
-    chosen = compiler or (working_compiler() if name == host() else None) or zig_compiler()
+    chosen = compiler or (None if target else working_compiler()) or zig_compiler()
     output_folder.mkdir(parents=True, exist_ok=True)
     output = output_folder / platform_target.library
     # Written beside its place and moved there: a process that has the old one loaded keeps it.

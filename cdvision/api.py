@@ -31,8 +31,9 @@ def encode(
     model: ModelLike = None,
     size: int | None = None,
     check: bool = True,
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     sender: str | None = None,
+    channels: str = "rgb",
 ) -> bytes:
     """Encode a photo into a stream of a few kilobytes.
 
@@ -48,9 +49,12 @@ def encode(
         size: long side of the network input in pixels, a multiple of 32; where None, the photo's
             own up to the model's (416). Larger finds smaller objects and costs more bytes.
         check: refuse what the model is not made for, such as a cat for a model of faces.
-        tasks: leave out what only other tasks than these need; all of the model's where None.
+        tasks: one or several; what only other tasks need is left out. All of the model's where
+            None.
         sender: which of the model's senders encodes, its first where None; streams of all senders
             are read by the same receiver.
+        channels: ``"bgr"`` for arrays and PIL images made by OpenCV, which cannot be told from
+            RGB: a stream of swapped colours answers worse, and nothing says so.
 
     Raises:
         ImageError: the image cannot be read or is refused, or the model takes no such size.
@@ -58,7 +62,8 @@ def encode(
         CdvisionError: the quality is out of range, there is no task in ``tasks``, or the model has
             no such sender.
     """
-    return _model(model).encode(image, quality, size=size, check=check, tasks=tasks, sender=sender)
+    how: dict[str, Any] = {"check": check, "tasks": tasks, "sender": sender, "channels": channels}
+    return _model(model).encode(image, quality, size=size, **how)
 
 
 def open(bits: bytes, *, model: ModelLike = None) -> Stream:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CdvisionError(Exception):
     """Base of every error that cdvision raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception would call the class with its message: one with other arguments, such as
+        # BitstreamError, would then tell the message twice.
+        return _rebuilt, (type(self), self.args), self.__dict__
 
 
 class BitstreamError(CdvisionError):
@@ -45,3 +52,8 @@ class EngineError(CdvisionError):
 
 class ImageError(CdvisionError):
     """An input image cannot be read, or is outside the limits."""
+
+
+def _rebuilt(kind: type[CdvisionError], args: tuple[Any, ...]) -> CdvisionError:
+    """Make an error of its message alone, for pickle."""
+    return kind.__new__(kind, *args)

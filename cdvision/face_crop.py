@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from cdvision.errors import ImageError
+from cdvision.image_files import to_rgb
 
 # The cut's side in these distances; the greater holds.
 EYE_TO_EYE, EYE_TO_MOUTH = 4.0, 3.6
@@ -38,12 +39,12 @@ def crop_face(
         size: side of the result in pixels.
 
     Raises:
-        ImageError: landmarks that are not five finite points, or eyes and mouth in one place.
+        ImageError: landmarks that are not five finite points, eyes and mouth in one place, or
+            float or 32-bit pixels.
 
     Source: Karras et al., "Progressive Growing of GANs", ICLR 2018, appendix C.
     """
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture = picture.convert("RGB")
+    picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image))
     if size < 1:
         raise ImageError(f"expected a size of at least one pixel, found {size}")
     if landmarks is None:

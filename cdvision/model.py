@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.analysis import BATCH_SIZE, AnalysisResult, Analyzer, StreamItems
-from cdvision.engines import create_engine
+from cdvision.engines import Engine, create_engine
 from cdvision.entropy.coder import Latents
 from cdvision.errors import BitstreamError, CdvisionError, ImageError, ModelError, UnsupportedTask
+from cdvision.numbers import checked_count
 from cdvision.package.card import SenderGraph, SenderSpec
 from cdvision.package.graph_names import QUALITY
 from cdvision.package.loader import ModelPackage
-from cdvision.package.registry import DEFAULT_MODEL
+from cdvision.package.registry import DEFAULT_MODEL, portable_name
 from cdvision.package.tap import load_with_taps
-from cdvision.photo import FittedPhoto, ImageLike, fit_photo, read_photo
+from cdvision.photo import FittedPhoto, ImageLike, check_size, fit_photo, read_photo
 from cdvision.stream import Layer, StreamLimits, read_stream, write_stream
 from cdvision.stream_answers import Stream
+from cdvision.texts import several
 
 if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections
@@ -46,8 +48,21 @@ class Model:
         limits: StreamLimits | None = None,
     ) -> None:
         self.package, self.card = package, package.card
+        self._options = {"engine": engine, "device": device, "threads": threads, "limits": limits}
         self.engine = create_engine(engine, package, device=device, threads=threads)
         self.limits = limits if limits is not None else StreamLimits()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Engines hold threads and memory of this process: elsewhere the model is loaded again.
+        folder, taps = self.package.folder, dict.fromkeys(self.package.attached.values())
+        options = {**self._options, "taps": tuple(taps)}
+        return _loaded_again, (portable_name(folder), self.card.fingerprint, options)
+
+    def with_engine(self, engine: Engine) -> Model:
+        """Return this model on another engine; nothing is loaded again."""
+        other = object.__new__(type(self))
+        other.__dict__ = {**self.__dict__, "engine": engine}
+        return other
 
     @property
     def name(self) -> str:
@@ -61,16 +76,15 @@ class Model:
         *,
         size: int | None = None,
         check: bool = True,
-        tasks: Sequence[str] | None = None,
+        tasks: str | Sequence[str] | None = None,
         sender: str | None = None,
+        channels: str = "rgb",
     ) -> bytes:
         """Encode a photo into a stream; see ``cdvision.encode`` for arguments and errors."""
-        quality = self.card.default_quality if quality is None else quality
-        if not isinstance(quality, (int, np.integer)) or not 1 <= quality <= self.card.qualities:
-            raise CdvisionError(f"quality: expected 1 to {self.card.qualities}, found {quality!r}")
-        quality, layers = int(quality), self._layers_for(tasks)
+        self.check_encoding(quality, size=size, tasks=tasks, sender=sender)
+        quality, layers = self.checked_quality(quality), self._layers_for(tasks)
         spec = self._sender(sender)
-        fitted = fit_photo(read_photo(image), self.card.input, size)
+        fitted = fit_photo(read_photo(image, channels), self.card.input, size)
         latents = self._run_sender(spec, fitted, quality, layers, check=check)
         coder, (height, width) = self.package.coder, fitted.pixels.shape[:2]
         bodies = coder.encode(latents, quality - 1)
@@ -85,6 +99,26 @@ class Model:
             layers=[Layer(number, body) for number, body in bodies.items()],
             compact=coder.compact,
         )
+
+    def check_encoding(
+        self,
+        quality: int | None = None,
+        *,
+        size: int | None = None,
+        tasks: str | Sequence[str] | None = None,
+        sender: str | None = None,
+    ) -> None:
+        """Refuse what ``encode`` would refuse whatever the photo is; raises CdvisionError."""
+        self.checked_quality(quality)
+        if size is not None:
+            check_size(size, self.card.input)
+        self._layers_for(tasks)
+        self._sender(sender)
+
+    def checked_quality(self, quality: int | None) -> int:
+        """Return a quality, the model's own where None; raises CdvisionError out of range."""
+        given = self.card.default_quality if quality is None else quality
+        return checked_count("quality", given, high=self.card.qualities)
 
     def encode_latents(
         self, photo: FittedPhoto, quality: int, *, sender: str | None = None
@@ -102,13 +136,14 @@ class Model:
             raise ModelError(f"model {self.name!r}: a sender needs input.window in the card")
         return photo.window
 
-    def _layers_for(self, tasks: Sequence[str] | None) -> set[int]:
+    def _layers_for(self, tasks: str | Sequence[str] | None) -> set[int]:
         """Return ids of the layers that a sender has to write for tasks; all where None."""
         if tasks is None:
             return {spec.layer for spec in self.card.latents.values()}
         if not tasks:
             raise CdvisionError("tasks: expected at least one, found none")
-        wanted = {layer for task in tasks for layer in self.card.tails[self.tail_for(task)].layers}
+        tails = [self.card.tails[self.tail_for(task)] for task in several(tasks)]
+        wanted = {layer for tail in tails for layer in tail.layers}
         return set(self.package.coder.layers_in_order(wanted))
 
     def _sender(self, name: str | None) -> SenderSpec:
@@ -186,7 +221,7 @@ class Model:
     def analyze(
         self,
         streams: StreamItems,
-        tasks: Sequence[str] = ("detect",),
+        tasks: str | Sequence[str] = ("detect",),
         batch_size: int = BATCH_SIZE,
         **options: Any,
     ) -> Iterator[AnalysisResult]:
@@ -208,7 +243,7 @@ class Model:
 def load(
     name: str | Path = DEFAULT_MODEL,
     *,
-    taps: Sequence[str | Path] = (),
+    taps: str | Path | Sequence[str | Path] = (),
     engine: str = "onnx",
     device: str = "cpu",
     threads: int | None = None,
@@ -223,7 +258,7 @@ def load(
     Args:
         name: an installed model, a folder with ``model.json``, or the folder of a tap, which is
             then loaded with its model.
-        taps: folders of taps that ``cdvision fit`` wrote for this model.
+        taps: folders, one or several, of taps that ``cdvision fit`` wrote for this model.
         engine: ``"onnx"`` (default), ``"torch"`` or ``"tensorrt"``.
         device: ``"cpu"`` or ``"cuda"``.
         threads: threads inside one run of the engine; its default where None.
@@ -232,6 +267,18 @@ def load(
     Raises:
         ModelError: no such model, the package is damaged, or a tap belongs to another model.
         EngineError: the engine or device is not available here.
+        CdvisionError: a number of threads below 1.
     """
-    package = load_with_taps(name, taps)
+    if threads is not None:
+        checked_count("threads", threads)
+    package = load_with_taps(name, several(taps))
     return Model(package, engine=engine, device=device, threads=threads, limits=limits)
+
+
+def _loaded_again(name: str, fingerprint: str, options: dict[str, Any]) -> Model:
+    """Load a pickled model; raises ModelError where the name is another model's here."""
+    model = load(name, **options)
+    if model.card.fingerprint != fingerprint:
+        found = model.card.fingerprint
+        raise ModelError(f"model {name!r}: expected fingerprint {fingerprint:.8}, found {found:.8}")
+    return model

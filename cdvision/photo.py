@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.errors import ImageError
+from cdvision.image_files import check_pixels, open_image, reason_of, upright_rgb
 from cdvision.package.card import InputSpec, WindowSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]"
-MAX_PIXELS = 2**26
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif",
-                  ".ppm")  # fmt: skip
 WINDOW_TOLERANCE = 1 / 28  # share of a window's side that it may be too large or small by
 Size = tuple[int, int]
 
@@ -37,16 +34,24 @@ class FittedPhoto:
     window: NDArray[np.uint8] | None = None
 
 
-def read_photo(image: ImageLike) -> Image:
+def read_photo(image: ImageLike, channels: str = "rgb") -> Image:
     """Return an RGB image, upright, from a path, the bytes of a file, a PIL image or an array.
 
-    Transparency is dropped, 16-bit grey is scaled to 8 bits.
+    Transparency is dropped, 16-bit grey is scaled to 8 bits. ``channels`` is ``"bgr"`` where an
+    array or a PIL image has blue first, as OpenCV's have.
 
     Raises:
-        ImageError: it is no image, is damaged, or is larger than 2^26 pixels.
+        ImageError: it is no image, is damaged, is larger than 2^26 pixels, or its numbers have no
+            known scale (float and 32-bit pixels).
         FileNotFoundError: the path does not exist.
     """
-    from PIL import Image, UnidentifiedImageError
+    _check_channels(channels, image)
+    photo = _read(image)
+    return photo if channels == "rgb" else _swapped(photo)
+
+
+def _read(image: ImageLike) -> Image:
+    from PIL import Image
 
     if isinstance(image, np.ndarray):
         return Image.fromarray(_checked_array(image))
@@ -55,20 +60,18 @@ def read_photo(image: ImageLike) -> Image:
             "image: expected a path, the bytes of an image file, a PIL image or an (H, W, 3) "
             f"uint8 array, found {type(image).__name__}"
         )
+    if not isinstance(image, (bytes, Image.Image)) and not os.fspath(image):
+        raise ImageError("image: expected a path, found an empty text")
     try:
         if isinstance(image, Image.Image):
-            return _upright_rgb(image)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image)) as file:
-                return _upright_rgb(file)
+            return upright_rgb(image)
+        with open_image(io.BytesIO(image) if isinstance(image, bytes) else Path(image)) as file:
+            return upright_rgb(file)
     except (FileNotFoundError, ImageError):
         raise
     except Exception as error:  # Pillow's decoders raise a family without a common base
         name = "image bytes" if isinstance(image, bytes) else str(image)
-        # Pillow's "cannot identify" adds nothing but the address of a buffer.
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise ImageError(f"{name}: not an image that can be read{reason}") from error
+        raise ImageError(f"{name}: not an image that can be read{reason_of(error)}") from error
 
 
 def fit_photo(photo: Image, spec: InputSpec, size: int | None = None) -> FittedPhoto:
@@ -122,14 +125,20 @@ def working_size(source: Size, spec: InputSpec) -> int:
 
 def network_input(source: Size, spec: InputSpec, size: int) -> Size:
     """Return (width, height) of the network input of a photo of ``source`` (width, height)."""
-    if size % spec.multiple or not spec.multiple <= size <= spec.max_size:
-        raise ImageError(
-            f"size: expected a multiple of {spec.multiple} up to {spec.max_size}, found {size}"
-        )
+    check_size(size, spec)
     if spec.fit == "square":
         return size, size
     width, height = content_size(source, (size, size), spec.multiple)
     return _padded(width, spec.multiple), _padded(height, spec.multiple)
+
+
+def check_size(size: int, spec: InputSpec) -> None:
+    """Refuse a long side that the model does not take; raises ImageError."""
+    whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+    if not whole or size % spec.multiple or not spec.multiple <= size <= spec.max_size:
+        raise ImageError(
+            f"size: expected a multiple of {spec.multiple} up to {spec.max_size}, found {size!r}"
+        )
 
 
 def content_size(source: Size, network: Size, multiple: int = 32) -> Size:
@@ -151,22 +160,17 @@ def _scaled(side: int, numerator: int, denominator: int) -> int:
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))
 
 
-def _upright_rgb(image: Image) -> Image:
-    from PIL import ExifTags, Image, ImageOps
-
-    _check_pixels(*image.size)
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1  # else it would be copied
-    upright = ImageOps.exif_transpose(image) if turned else image
-    if upright.mode.startswith("I"):  # Pillow would clip 16-bit grey: all but black turns white
-        grey = np.asarray(upright) >> 8
-        upright = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    upright.load()  # while its file is open
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
+def _check_channels(channels: str, image: object) -> None:
+    if channels not in ("rgb", "bgr"):
+        raise ImageError(f"channels: expected 'rgb' or 'bgr', found {channels!r}")
+    if channels == "bgr" and isinstance(image, (str, os.PathLike, bytes)):
+        raise ImageError("channels: files know their own colours; 'bgr' goes with an array")
 
 
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"image: expected at most {MAX_PIXELS} pixels, found {width} x {height}")
+def _swapped(photo: Image) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(np.asarray(photo)[..., ::-1]))
 
 
 def _checked_array(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -174,5 +178,5 @@ def _checked_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         raise ImageError(
             f"image: expected an (H, W, 3) uint8 array, found {array.dtype} of shape {array.shape}"
         )
-    _check_pixels(array.shape[1], array.shape[0])
+    check_pixels(array.shape[1], array.shape[0])
     return array

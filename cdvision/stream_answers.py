@@ -141,7 +141,12 @@ class Stream:
         return answer(spec.head, question)
 
     def detect(
-        self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
+        self,
+        *,
+        confidence: float = 0.3,
+        iou: float = 0.6,
+        max_detections: int = 100,
+        class_agnostic: bool = False,
     ) -> Detections:
         """Detect objects; boxes are in pixels of the source image, best first.
 
@@ -149,20 +154,24 @@ class Stream:
             confidence: least confidence that is returned, 0 to 1.
             iou: boxes of one class that overlap a better one by more are dropped.
             max_detections: the best so many are returned.
+            class_agnostic: True drops what overlaps a better box of any class: a van is then no
+                car and truck too.
         """
-        options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
-        found: Detections = self.ask("detect", **options)
+        found: Detections = self.ask(
+            "detect",
+            confidence=confidence,
+            iou=iou,
+            max_detections=max_detections,
+            class_agnostic=class_agnostic,
+        )
         return found
 
-    def segment(
-        self, *, confidence: float = 0.3, iou: float = 0.6, max_detections: int = 100
-    ) -> Detections:
-        """Detect objects with a mask each; arguments and units are those of ``detect``.
+    def segment(self, **options: Any) -> Detections:
+        """Detect objects with a mask each; options and units are those of ``detect``.
 
         Whoever wants boxes too should ask for masks first: they bring the boxes with them. Masks
         are run-length encoded, of the source image's size.
         """
-        options = {"confidence": confidence, "iou": iou, "max_detections": max_detections}
         found: Detections = self.ask("segment", **options)
         return found
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from math import inf
 from typing import Any
 
 from cdvision.errors import CdvisionError, UnsupportedTask
+from cdvision.numbers import check_number
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,11 @@ class TaskOption:
     def check(self, value: Any) -> None:
         """Refuse a value of another kind or out of range; raises CdvisionError."""
         if isinstance(self.default, bool):
-            fits, expected = isinstance(value, bool), "True or False"
+            if not isinstance(value, bool):
+                raise CdvisionError(f"{self.name}: expected True or False, found {value!r}")
         else:
-            # numpy's numbers too, without loading numpy; a NaN fails every comparison.
-            fits = not isinstance(value, (bool, str)) and hasattr(value, "__float__")
-            expected = "a number"
-            if self.low is not None:
-                limit = f"at least {self.low:g}"
-                expected = limit if self.high is None else f"{self.low:g} to {self.high:g}"
-                fits = fits and self.low <= value <= (inf if self.high is None else self.high)
-        if not fits:
-            raise CdvisionError(f"{self.name}: expected {expected}, found {value!r}")
+            whole = isinstance(self.default, int)
+            check_number(self.name, value, self.low, self.high, whole=whole)
 
 
 @dataclass(frozen=True)
@@ -109,6 +103,7 @@ BOX_OPTIONS = (
     CONFIDENCE,
     TaskOption("iou", 0.6, "Overlap from which a weaker box is dropped.", 0, 1, batched=False),
     TaskOption("max_detections", 100, "At most so many boxes.", 1, batched=False),
+    TaskOption("class_agnostic", False, "Drop what overlaps a better box of any class."),
 )
 ALL_ATTRIBUTES = TaskOption(
     "all_attributes", False, "All attributes, not only plain ones.", aliases=("all",)

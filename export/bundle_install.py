@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -21,10 +22,8 @@ ENGINE_REQUIREMENTS = ("onnx",)  # `cdvision export` on the target needs it
 WHEELS = "wheels"  # folder of an offline bundle
 MODELS = "packages"  # folders of models in cdvision's wheel; a bundle brings its own part of one
 # glibc 2.35 is JetPack 6's. pip takes wheels for an older glibc only where each one is named.
-AARCH64 = (
-    *(f"manylinux_2_{minor}_aarch64" for minor in range(35, 16, -1)),
-    "manylinux2014_aarch64",
-)
+GLIBC_MINORS = range(35, 16, -1)
+PLATFORMS = ("aarch64-linux", "x86_64-linux")
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,15 @@ class InstallOptions:
     """How a bundle is installed on its target.
 
     Attributes:
-        wheel: cdvision's wheel for the target; where None, pip makes one here.
+        wheel: cdvision's wheel for the target; where None, pip makes or fetches one here.
         offline: version of the target's Python, such as ``"3.12"``, for a bundle with every wheel
-            for Linux on aarch64; where None, the target's pip asks an index.
+            for the platform; where None, the target's pip asks an index.
+        platform: the target, one of ``PLATFORMS``.
     """
 
     wheel: Path | None = None
     offline: str | None = None
+    platform: str = PLATFORMS[0]
 
 
 MADE_HERE = InstallOptions()
@@ -55,12 +56,12 @@ def write_install(folder: Path, options: InstallOptions, extra: Sequence[str] = 
     Raises:
         CdvisionError: pip makes or finds no wheel.
     """
-    wheel = write_wheel(folder, options.wheel)
+    wheel = write_wheel(folder, options.wheel, options.platform)
     needed = _needed(metadata.distribution("cdvision"))
     base, whole = installed_pins(needed), installed_pins([*needed, *extra])
     source = []
     if options.offline is not None:
-        download_wheels(folder / WHEELS, whole, options.offline)
+        download_wheels(folder / WHEELS, whole, options.offline, options.platform)
         source = ["--no-index", f"--find-links {WHEELS}"]
     _write_lines(folder / "requirements.txt", [*source, *base, f"./{wheel.name}"])
     if extra:
@@ -72,30 +73,43 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def write_wheel(folder: Path, source: Path | None = None) -> Path:
+def write_wheel(folder: Path, source: Path | None = None, platform: str = PLATFORMS[0]) -> Path:
     """Write cdvision's wheel without its models into a folder and return its path.
 
     Args:
         folder: made where missing.
-        source: the target's wheel of this version; where None, pip makes one from the place that
-            cdvision was installed from.
+        source: the target's wheel of this version; where None, pip makes or fetches one from the
+            place that cdvision was installed from.
+        platform: of the target, one of ``PLATFORMS``.
 
     Raises:
-        CdvisionError: pip makes no wheel, or the wheel is of another version.
+        CdvisionError: pip makes no wheel, or it is of another version or platform.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        whole = source or _wheel_from_pip(Path(scratch))
+        whole = source or _wheel_from_pip(Path(scratch), platform)
         if not whole.name.startswith(f"cdvision-{__version__}-"):
             raise CdvisionError(f"expected a wheel of cdvision {__version__}, found {whole.name}")
+        if platform.removesuffix("-linux") not in whole.name:
+            raise CdvisionError(
+                f"expected a wheel for {platform}, found {whole.name} (--platform says which "
+                "target, --wheel takes its wheel)"
+            )
         return _without_models(whole, folder / whole.name)
 
 
-def _wheel_from_pip(scratch: Path) -> Path:
+def _wheel_from_pip(scratch: Path, platform: str) -> Path:
     """Build or fetch the whole wheel; what a build leaves behind goes to ``scratch`` too."""
-    config = scratch / "setup.cfg"
+    config, origin = scratch / "setup.cfg", _origin()
     config.write_text(f"[build]\nbuild_base = {scratch}/build\n[egg_info]\negg_base = {scratch}\n")
-    _pip("wheel", "--no-deps", f"--wheel-dir={scratch}", _origin(), DIST_EXTRA_CONFIG=str(config))
+    variables = {"DIST_EXTRA_CONFIG": str(config)}
+    if platform != host_platform():
+        variables["CDVISION_TARGET"] = platform  # setup.py builds the core for it
+    if origin == f"cdvision=={__version__}":
+        only = ["--only-binary=:all:", *platform_tags(platform)]
+        _pip("download", "--no-deps", f"--dest={scratch}", *only, origin)
+    else:
+        _pip("wheel", "--no-deps", f"--wheel-dir={scratch}", origin, **variables)
     (wheel,) = scratch.glob("cdvision-*.whl")
     return wheel
 
@@ -107,6 +121,18 @@ def _origin() -> str:
         return str(checkout)
     recorded = metadata.distribution("cdvision").read_text("direct_url.json")
     return json.loads(recorded)["url"] if recorded else f"cdvision=={__version__}"
+
+
+def host_platform() -> str:
+    """Return this machine as ``PLATFORMS`` names it."""
+    return sysconfig.get_platform().rpartition("-")[2] + "-linux"
+
+
+def platform_tags(platform: str) -> list[str]:
+    """Return pip's options for the wheels that a platform of ``PLATFORMS`` takes."""
+    machine = platform.removesuffix("-linux")
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC_MINORS]
+    return [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")]
 
 
 def _without_models(source: Path, target: Path) -> Path:
@@ -146,15 +172,16 @@ def _needed(about: metadata.Distribution) -> list[str]:
     return [found[0] for text in texts if (found := re.match(r"[\w.-]+", text))]
 
 
-def download_wheels(folder: Path, requirements: Sequence[str], python: str) -> None:
-    """Download the wheels of requirements, and of what they need, for a Python on aarch64.
+def download_wheels(
+    folder: Path, requirements: Sequence[str], python: str, platform: str = PLATFORMS[0]
+) -> None:
+    """Download the wheels of requirements, and of what they need, for a platform's Python.
 
     Raises:
         CdvisionError: a package has no such wheel, or the index does not answer.
     """
-    platforms = [f"--platform={name}" for name in AARCH64]
     _pip("download", f"--dest={folder}", f"--python-version={python}", "--implementation=cp",
-         "--only-binary=:all:", *platforms, *requirements)  # fmt: skip
+         "--only-binary=:all:", *platform_tags(platform), *requirements)  # fmt: skip
 
 
 def _pip(command: str, *arguments: str, **variables: str) -> None:

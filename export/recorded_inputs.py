@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cdvision.engines import Arrays, Engine
 from cdvision.errors import CdvisionError
+from cdvision.image_files import PHOTO_SUFFIXES
 from cdvision.package.graph_names import LAYER_COUNT, cheapest_graph
-from cdvision.photo import PHOTO_SUFFIXES, ImageLike
+from cdvision.photo import ImageLike
 from cdvision.tasks import find_task
 
 if TYPE_CHECKING:

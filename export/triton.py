@@ -5,7 +5,8 @@
     STREAM ─ <model>_decode ─▶ <model>_answer_<tail> ─▶ <model>_<task>_write ─ ANSWER
              (Python: tables)   (ONNX Runtime or TensorRT)  (Python: numpy)
 
-One ensemble a task, ``<model>_<task>``, ties the three: bytes of a stream in, JSON out.
+One ensemble a task, ``<model>_<task>``, ties the three: bytes of a stream in, JSON out. cdvision's
+wheel lies beside the models, for the Python of the server's Python backend.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from cdvision.engines.plan_cache import PlanCache, model_sha256
 from cdvision.errors import ModelError
+from cdvision.export.bundle_install import write_wheel
 from cdvision.export.export_run import ExportReport, ExportRun, GraphReport
 from cdvision.export.graph_contract import tail_of
 from cdvision.export.onnx_artefacts import export_graph_file
@@ -44,8 +46,9 @@ def write_triton(
     photos: Sequence[ImageLike] = (),
     calibration: Sequence[ImageLike] = (),
     engines: Path | None = None,
+    wheel: Path | None = None,
 ) -> ExportReport:
-    """Write a model repository, and ``report.json`` beside its models.
+    """Write a model repository, and ``report.json`` and cdvision's wheel beside its models.
 
     Args:
         model: on any engine.
@@ -54,9 +57,11 @@ def write_triton(
         photos: for parity and times.
         calibration: for INT8.
         engines: folder of TensorRT engines that were built on the server, in place of the graphs.
+        wheel: cdvision's wheel for the server; where None, pip makes one here.
 
     Raises:
         ModelError: a graph differs from the reference by too much, or an engine is missing.
+        CdvisionError: pip makes no wheel.
     """
     repository = _Repository(model, folder, engines)
     run = ExportRun.prepare(model, precision, photos, calibration)
@@ -66,6 +71,7 @@ def write_triton(
             path = folder / repository.name_of(graph) / "1" / "model.onnx"
             reports.append(export_graph_file(run, graph, path, folder))
     repository.write(reports)
+    write_wheel(folder, wheel)
     return run.report("triton", reports, folder).write()
 
 

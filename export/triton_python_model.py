@@ -43,29 +43,42 @@ class TritonPythonModel:
             if "task" in self._parameters:
                 arrays = {"ANSWER": self._answers(streams, request)}
             else:
-                arrays = self._decoded(streams)
+                arrays = self._decoded(streams, frozenset(_requested(request)))
         except cdvision.CdvisionError as error:
             return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, value) for name, value in arrays.items()]
         )
 
-    def _decoded(self, bits: list[bytes]) -> Arrays:
-        """Return what answer graphs take, by the server's names, for streams of one input size."""
+    def _decoded(self, bits: list[bytes], wanted: frozenset[str]) -> Arrays:
+        """Return what answer graphs take, by the server's names, for streams of one input size.
+
+        A stream may hold the layers of one task alone: tails whose layers have not arrived are left
+        out, unless something of theirs is ``wanted``; all that can be had is where that is empty.
+        """
         streams = [self._model.open(one) for one in bits]
         sizes = {stream.input_size for stream in streams}
         if len(sizes) != 1:
             raise cdvision.CdvisionError(
                 f"expected streams of one input size in a request, found {sorted(sizes)}"
             )
-        joined = {}
+        joined: Arrays = {}
+        missing: cdvision.BitstreamError | None = None
         for tail in self._model.card.tails:
+            try:
+                for stream in streams:
+                    stream.layers_for(tail)
+            except cdvision.BitstreamError as error:
+                missing = error
+                continue
             single = [stream.graph_inputs(tail) for stream in streams]
             for name in single[0]:
                 # Latents are the same for every tail; what a classifier looks at is its own.
                 shared = name in self._model.card.latents or name == "quality"
                 values = np.concatenate([one[name] for one in single])
                 joined[name if shared else f"{tail}_{name}"] = values
+        if missing is not None and (not joined or wanted - joined.keys()):
+            raise missing
         joined["quality"] = joined["quality"][:, None]  # Triton gives every tensor a second axis
         return joined
 
@@ -86,6 +99,12 @@ class TritonPythonModel:
             stream.keep_outputs(tail, graph, {"features": nothing, **own})
             texts.append(stream.ask(task, **options).to_json().encode())
         return np.array(texts, object)[:, None]
+
+
+def _requested(request: Any) -> Sequence[str]:
+    """Return the outputs that a request asks for: an ensemble asks for what its graph takes."""
+    asked = getattr(request, "requested_output_names", None)
+    return () if asked is None else list(asked())
 
 
 class ServerEngine:

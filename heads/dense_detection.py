@@ -63,6 +63,7 @@ def detect_from_dense(
     confidence: float = 0.05,
     iou: float = 0.6,
     max_detections: int = 100,
+    class_agnostic: bool = False,
     masks: MaskOutputs | None = None,
 ) -> Detections:
     """Find the boxes of one image in the outputs of its dense head.
@@ -70,8 +71,9 @@ def detect_from_dense(
     Scores (M, classes) float32 come after the sigmoid, rows as in `cell_grid`; distances (M, 32)
     float32 are logits, see `decode_boxes`. Sizes are (width, height) of the network input, of the
     scaled image at its top left, to which boxes are clipped, and of the source image, to whose
-    pixels they are scaled. Of two boxes of a class that overlap by ``iou`` the weaker is dropped.
-    With ``masks`` each detection has a mask.
+    pixels they are scaled. Of two boxes of a class (of any, where
+    ``class_agnostic``) that overlap by ``iou`` the weaker is dropped. With ``masks`` each detection
+    has a mask.
 
     Raises:
         ResultError: the arrays do not have the shapes that `input_size` and `class_names` imply.
@@ -89,8 +91,9 @@ def detect_from_dense(
     sums, threshold = weight_sums(logits), largest_below(iou)
     content = check_image_size(content_size)
     frame = *content, source_size[0] / content[0], source_size[1] / content[1]
+    rivals = np.zeros_like(class_id) if class_agnostic else class_id  # boxes of one class compete
     kept, boxes, scaled = distinct_boxes(
-        sums, cells, cell, class_id, frame, threshold, max_detections
+        sums, cells, cell, rivals, frame, threshold, max_detections
     )
     cell, class_id = cell[kept], class_id[kept]
     sizes = input_size, content_size, source_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageCms
 
 import cdvision
 from cdvision.bench.rate import chosen_rivals
@@ -19,8 +20,9 @@ from cdvision.bench.record_log import RecordLog
 from cdvision.cli.command_line import command_line
 from cdvision.errors import CdvisionError
 from cdvision.evaluation.rival_curve import RivalPath
-from cdvision.evaluation.rivals import PillowRival
+from cdvision.evaluation.rivals import RIVALS, PillowRival, missing, shrink
 from cdvision.models.small.uncompressed import PublishedNetworks, write_graphs
+from cdvision.photo import read_photo
 from cdvision.tasks import WEAK_BOXES
 
 OURS = "cdvision test"
@@ -79,17 +81,36 @@ def test_compare_gives_figures_or_reasons(records: list[dict[str, Any]]) -> None
     assert "share 0%" in jpeg.reasons["bd_rate"]
 
 
+def test_both_ways_of_counting_free_both_sides_of_their_containers(
+    records: list[dict[str, Any]],
+) -> None:
+    ours = [one for one in records if one["codec"] == OURS]
+    for one in ours:
+        one["mean_payload_bytes"] = one["mean_bytes"] / 4
+    hevc, _ = compare(records, OURS)
+    assert hevc.bd_rate == pytest.approx(-50)  # whole files
+    assert hevc.bd_rate_payload == pytest.approx(-75)  # a quarter against a half of twice as much
+    assert hevc.bd_accuracy_payload is not None
+    assert hevc.bd_accuracy is not None
+    assert hevc.bd_accuracy_payload > hevc.bd_accuracy > 0
+
+
 def test_report_says_it_all(facts: dict[str, Any], tmp_path: Path) -> None:
     text = write_report(facts, tmp_path)
     assert (tmp_path / "rate.md").read_text() == text + "\n"
     assert "| HEVC intra | -50.0 % | +0." in text
+    assert "| BD-rate, without containers | BD-AP, without containers |" in text
+    assert "| quality | bytes | without container | AP" in text  # ours
+    assert "| quality | scale | bytes | without container | AP" in text
     assert "| JPEG | — | — | — |" in text
     assert "— (test: cdvision test, anchor: the rival): JPEG: the curves share 0%" in text
     assert "cdvision test, fingerprint 01234567." in text
     assert "Uncompressed networks: AP 0.400" in text
     assert "VVC intra: left out, no binary" in text
-    assert "| 1 | 0.5 | 809 | 0.090 (0.080-0.100) | 0.190 |  |" in text  # beaten by 1.0 at 800
-    assert "| 1 | 1 | 800 | 0.100 (0.090-0.110) | 0.200 | * |" in text
+    assert (
+        "| 1 | 0.5 | 809 | 404 | 0.090 (0.080-0.100) | 0.190 |  |" in text
+    )  # beaten by 1.0 at 800
+    assert "| 1 | 1 | 800 | 400 | 0.100 (0.090-0.110) | 0.200 | * |" in text
     content = json.loads((tmp_path / "rate.json").read_text(), parse_constant=pytest.fail)
     assert [one["bd_rate"] for one in content["comparisons"]] == [pytest.approx(-50), None]
     assert content["records"] == facts["records"]
@@ -260,3 +281,24 @@ def test_the_command_from_photos_to_report(
     assert after.startswith(before)
     new = [json.loads(line)["key"]["codec"] for line in after[len(before) :].splitlines()]
     assert new == ["jpeg"] * 21
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "hevc", "jxl"])
+def test_a_rival_sends_pixels_and_nothing_else_of_the_photo(name: str) -> None:
+    rival = RIVALS[name]
+    if (reason := missing(rival)) is not None:
+        pytest.skip(reason)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 5000
+    buffer = io.BytesIO()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    how: dict[str, Any] = {"exif": exif, "icc_profile": profile}
+    Image.fromarray(pixels).save(buffer, "PNG", **how, compress_level=0)
+    carrying = read_photo(buffer.getvalue())
+    assert carrying.info
+    for photo in (carrying, shrink(carrying, 32)):
+        bare = Image.fromarray(np.asarray(photo))
+        quality = rival.qualities[1]
+        assert rival.encode(photo, quality) == rival.encode(bare, quality)
+    assert carrying.info  # the caller's picture keeps what it has

@@ -21,9 +21,9 @@ from cdvision.cli import command_line
 from cdvision.cli.command_line import command_lines
 from cdvision.cli.input_files import expand_inputs
 from cdvision.cli.task_options import batched_options
+from cdvision.image_files import PHOTO_SUFFIXES
 from cdvision.package.card import SenderGraph, SenderSpec
 from cdvision.package.registry import ModelInfo
-from cdvision.photo import PHOTO_SUFFIXES
 from cdvision.stream import Layer, write_stream
 from cdvision.tasks import Task, TaskOption
 

@@ -11,7 +11,9 @@ from core_calls import ARGUMENT, baseline_loops, refusal
 from numpy.typing import NDArray
 
 from cdvision.core import boxes
-from cdvision.core.library import LIBRARY, Frame, address
+from cdvision.core.library import LIBRARY, CoreError, Frame, address
+
+Floats = NDArray[np.float32]
 
 NAN, INF = float("nan"), float("inf")
 
@@ -153,9 +155,17 @@ def test_regions_of_no_numbers_are_zeros() -> None:
     level = np.ones((4, 5, 17), np.float32)
     wrong = [[NAN, 0, 2, 2], [0, INF, 2, 2], [-INF, 0, INF, 2], [3e38, 3e38, -3e38, -3e38]]
     sound = [[0.5, 0.5, 3, 3], [-0.5, -0.5, 4.5, 3.5]]
-    pooled = boxes.pool_regions(level, np.array([*wrong, *sound], np.float32), 3, 2)
+    pooled = pooled_regions(level, np.array([*wrong, *sound], np.float32), 3)
     assert not pooled[:4].any()
     assert pooled[4:] == pytest.approx(1)
+
+
+def pooled_regions(level: Floats, regions: Floats, cells: int) -> Floats:
+    """Pool into rows in reverse, and turn the rows round again."""
+    pooled = np.full((len(regions), level.shape[2], cells, cells), NAN, np.float32)
+    rows = np.arange(len(regions))[::-1].copy()
+    boxes.pool_regions(level, regions, rows, 2, pooled)
+    return pooled[::-1].copy()
 
 
 def test_every_path_pools_the_same_floats() -> None:
@@ -163,9 +173,9 @@ def test_every_path_pools_the_same_floats() -> None:
     for channels in (1, 7, 8, 16, 33, 256):
         level = rng.standard_normal((9, 11, channels)).astype(np.float32)
         regions = rng.uniform(-3, 13, (20, 4)).astype(np.float32)
-        pooled = boxes.pool_regions(level, regions, 7, 2)
+        pooled = pooled_regions(level, regions, 7)
         with baseline_loops():
-            assert boxes.pool_regions(level, regions, 7, 2).tobytes() == pooled.tobytes()
+            assert pooled_regions(level, regions, 7).tobytes() == pooled.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -175,4 +185,14 @@ def test_every_path_pools_the_same_floats() -> None:
 def test_maps_that_cannot_be_pooled(sizes: tuple[int, ...]) -> None:
     height, width, channels, cells, samples = sizes
     maps = None, height, width, channels
-    assert LIBRARY.cdv_pool_regions(*maps, None, 1, cells, samples, None) == ARGUMENT
+    assert LIBRARY.cdv_pool_regions(*maps, None, None, 1, cells, samples, None, 1) == ARGUMENT
+
+
+@pytest.mark.parametrize("rows", [[-1], [2], [0, 1, 2]])
+def test_a_row_beyond_what_is_pooled_is_refused(rows: list[int]) -> None:
+    level, pooled = np.ones((4, 4, 2), np.float32), np.zeros((2, 2, 1, 1), np.float32)
+    regions = np.ones((len(rows), 4), np.float32)
+    with pytest.raises(CoreError) as found:
+        boxes.pool_regions(level, regions, np.array(rows, np.int64), 1, pooled)
+    assert found.value.status == ARGUMENT
+    assert not pooled.any()

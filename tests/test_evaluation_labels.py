@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,17 @@ from cdvision.evaluation.ranking import AttributeRanking
 
 NAMES = ("tench, Tinca tinca", "crane", "coffee mug", "crane", "sunglass", "sunglasses, shades")
 COCO: dict[str, Any] = {
-    "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "deep/b.jpg"}],
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "width": 8, "height": 8},
+        {"id": 9, "file_name": "deep/b.jpg", "width": 8, "height": 8},
+    ],
     "annotations": [
-        {"image_id": 7, "category_id": 17, "bbox": [1, 2, 3, 4], "segmentation": {}},
+        {
+            "image_id": 7,
+            "category_id": 17,
+            "bbox": [1, 2, 3, 4],
+            "segmentation": [[1, 2, 4, 2, 4, 6, 1, 6]],
+        },
         {"image_id": 9, "category_id": 18, "bbox": [1, 2, 3, 4]},
     ],
     "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "unicorn"}],
@@ -191,6 +198,7 @@ def test_wordnet_ids_agree_with_the_published_table(model: Any, shared: Path) ->
 
 def test_the_table_of_wordnet_ids_is_installed() -> None:
     root = Path(class_index.__file__).parents[2]
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["cdvision"]
     file = Path(class_index.__file__).with_name("imagenet_wnids.txt").relative_to(root / "cdvision")

@@ -32,6 +32,7 @@ from cdvision.export.bundle import write_receiver_bundle, write_sender_bundle
 from cdvision.export.bundle_install import (
     InstallOptions,
     download_wheels,
+    host_platform,
     installed_pins,
     write_install,
     write_wheel,
@@ -45,6 +46,9 @@ TESTS = Path(__file__).parent
 TINY = TESTS / "packages" / "test-dicm-re"
 PHOTOS = TESTS.parent / "examples" / "photos"
 slow = pytest.mark.skipif(not os.environ.get("CDVISION_SLOW"), reason="set CDVISION_SLOW")
+HOST = host_platform()
+HOST_MACHINE = HOST.removesuffix("-linux")
+OTHER_MACHINE = {"x86_64": "aarch64", "aarch64": "x86_64"}[HOST_MACHINE]
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +59,14 @@ def tiny() -> cdvision.Model:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """cdvision's wheel, which pip makes from the checkout."""
-    return write_wheel(tmp_path_factory.mktemp("wheel"))
+    return write_wheel(tmp_path_factory.mktemp("wheel"), platform=HOST)
 
 
 @pytest.fixture(scope="module")
 def receiver(tiny: cdvision.Model, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("receiver")
     options = TensorrtOptions("fp16", ShapeRange((32, 416, 416), (1, 1, 2)))
-    install = InstallOptions(wheel)
+    install = InstallOptions(wheel, platform=HOST)
     write_receiver_bundle(tiny, folder, options, photos=drawn_photos()[:1], install=install)
     return folder
 
@@ -70,7 +74,7 @@ def receiver(tiny: cdvision.Model, wheel: Path, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="module")
 def sender(tiny: cdvision.Model, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sender")
-    write_sender_bundle(tiny, folder, install=InstallOptions(wheel))
+    write_sender_bundle(tiny, folder, install=InstallOptions(wheel, platform=HOST))
     return folder
 
 
@@ -208,12 +212,12 @@ def test_an_offline_bundle_asks_no_index(
 ) -> None:
     calls = []
     monkeypatch.setattr(bundle_install, "_pip", lambda *arguments: calls.append(arguments))
-    write_install(tmp_path, InstallOptions(wheel, "3.12"), ("onnx",))
+    write_install(tmp_path, InstallOptions(wheel, "3.12", HOST), ("onnx",))
     ((command, *arguments),) = calls
     assert command == "download"
     assert {f"--dest={tmp_path / 'wheels'}", "--python-version=3.12", "--only-binary=:all:",
-            "--platform=manylinux_2_28_aarch64"} <= {*arguments}  # fmt: skip
-    assert not any("x86_64" in argument for argument in arguments)
+            f"--platform=manylinux_2_28_{HOST_MACHINE}"} <= {*arguments}  # fmt: skip
+    assert not any(OTHER_MACHINE in argument for argument in arguments)
     both = []
     for file in ("requirements.txt", "requirements-engines.txt"):
         index, wheels, *pins = (tmp_path / file).read_text().splitlines()
@@ -246,7 +250,7 @@ def test_pip_makes_the_wheel_from_where_cdvision_came_from(
         monkeypatch.setattr(bundle_install.metadata, "distribution", lambda _, about=about: about)
         assert bundle_install._origin() == origin
     with pytest.raises(CdvisionError, match=r"pip wheel failed: .*nowhere"):
-        write_wheel(tmp_path / "bundle")
+        write_wheel(tmp_path / "bundle", platform=HOST)
 
 
 def test_a_wheel_for_the_target_loses_its_models_alone(tmp_path: Path) -> None:
@@ -272,6 +276,19 @@ def test_a_wheel_for_the_target_loses_its_models_alone(tmp_path: Path) -> None:
     assert record == "cdvision/api.py,sha256=a,4\ncdvision/packages.py,sha256=b,4\n"
     with pytest.raises(CdvisionError, match=r"expected a wheel of cdvision .*found cdvision-0\.0-"):
         write_wheel(tmp_path, tmp_path / "cdvision-0.0-py3-none-any.whl")
+    with pytest.raises(CdvisionError, match=r"expected a wheel for x86_64-linux, found .*aarch64"):
+        write_wheel(tmp_path, source, "x86_64-linux")
+
+
+@slow
+def test_the_core_is_compiled_for_the_target(tmp_path: Path) -> None:
+    """Needs the package index: zig compiles for machines that this is not."""
+    for platform, machine in (("aarch64-linux", 0xB7), ("x86_64-linux", 0x3E)):
+        written = write_wheel(tmp_path / platform, platform=platform)
+        with zipfile.ZipFile(written) as archive:
+            library = archive.read("cdvision/core/libcdv.so")
+        # Bytes 18 and 19 of an ELF file name the processor.
+        assert int.from_bytes(library[18:20], "little") == machine
 
 
 def test_int8_of_a_bundle_is_calibrated_at_all_rates(tiny: cdvision.Model, tmp_path: Path) -> None:
@@ -388,6 +405,7 @@ def test_the_camera_reads_frames(
 
 def test_the_command_writes_a_sender(wheel: Path, tmp_path: Path) -> None:
     arguments = ["export", str(TINY), "--to", "sender", str(tmp_path), "--wheel", str(wheel)]
+    arguments += ["--platform", HOST]
     result = CliRunner().invoke(command_line, arguments)
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "send.py").is_file()
@@ -402,6 +420,7 @@ def test_a_receivers_environment_has_no_torch_and_answers_identically(tmp_path: 
     """Builds an environment from the bundle's list; needs the package index."""
     bundle, environment = tmp_path / "bundle", tmp_path / "env"
     arguments = ["export", "small", "--to", "jetson", str(bundle), "--photos", str(PHOTOS)]
+    arguments += ["--platform", HOST]
     assert CliRunner().invoke(command_line, arguments).exit_code == 0
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = [str(environment / "bin" / "python"), "-E"]  # no PYTHONPATH of ours

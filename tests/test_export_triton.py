@@ -11,6 +11,7 @@ import importlib.util
 import json
 import sys
 import types
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ json_format = pytest.importorskip("google.protobuf.json_format")
 from cdvision.engines.onnx_engine import OnnxGraph  # noqa: E402
 from cdvision.export.recorded_inputs import drawn_photos  # noqa: E402
 from cdvision.export.triton import write_triton  # noqa: E402
+from cdvision.version import __version__  # noqa: E402
 
 TESTS = Path(__file__).parent
 TINY = TESTS / "packages" / "test-dicm-re"
@@ -60,7 +62,24 @@ def tiny() -> cdvision.Model:
 @pytest.fixture(scope="module")
 def repository(tiny: cdvision.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("triton")
-    write_triton(tiny, folder, photos=drawn_photos()[:1])
+    write_triton(tiny, folder, photos=drawn_photos()[:1], wheel=a_wheel(tmp_path_factory))
+    return folder
+
+
+def a_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write what looks like cdvision's wheel: tests of bundles let pip make the real one."""
+    path = tmp_path_factory.mktemp("wheel") / f"cdvision-{__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cdvision/version.py", "")
+        archive.writestr("cdvision/models/small/packages/small/model.json", "{}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_repository(model: cdvision.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`small`, whose streams have a layer for each of two tails."""
+    folder = tmp_path_factory.mktemp("triton-small")
+    write_triton(model, folder, photos=drawn_photos()[:1], wheel=a_wheel(tmp_path_factory))
     return folder
 
 
@@ -75,13 +94,15 @@ class Server:
         text = (self._repository / name / "config.pbtxt").read_text()
         return text_format.Parse(text, self._schema.ModelConfig())
 
-    def infer(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(
+        self, name: str, inputs: dict[str, np.ndarray], wanted: tuple[str, ...] = ()
+    ) -> dict[str, np.ndarray]:
         config = self.config(name)
         self._check(config, config.input, inputs)
         if config.platform == "ensemble":
             outputs = self._ensemble(config, inputs)
         elif config.backend == "python":
-            outputs = self._run_python(name, config, inputs)
+            outputs = self._run_python(name, config, inputs, wanted)
         else:
             outputs = self._run_graph(name, config, inputs)
         self._check(config, config.output, outputs)
@@ -103,7 +124,7 @@ class Server:
         pool = dict(inputs)
         for step in config.ensemble_scheduling.step:
             given = {own: pool[name] for own, name in step.input_map.items()}
-            found = self.infer(step.model_name, given)
+            found = self.infer(step.model_name, given, tuple(step.output_map))
             pool |= {name: found[own] for own, name in step.output_map.items()}
         return {tensor.name: pool[tensor.name] for tensor in config.output}
 
@@ -112,7 +133,9 @@ class Server:
         given = {n: v[:, 0] if n in scalars else v for n, v in inputs.items()}
         return OnnxGraph(str(self._repository / name / "1" / "model.onnx"), threads=1).run(given)
 
-    def _run_python(self, name: str, config: Any, inputs: dict[str, np.ndarray]) -> Any:
+    def _run_python(
+        self, name: str, config: Any, inputs: dict[str, np.ndarray], wanted: tuple[str, ...]
+    ) -> Any:
         if name not in self._python:
             model = load_python_model(self._repository / name / "1" / "model.py")
             settings = json_format.MessageToDict(config, preserving_proto_field_name=True)
@@ -124,7 +147,7 @@ class Server:
             )
             self._python[name] = model
         tensors = [Tensor(n, v) for n, v in inputs.items()]
-        (response,) = self._python[name].execute([Tensors(tensors)])
+        (response,) = self._python[name].execute([Tensors(tensors, wanted=wanted)])
         if response.error is not None:
             raise RuntimeError(response.error.message())
         return {tensor.name: tensor.as_numpy() for tensor in response.tensors}
@@ -141,8 +164,11 @@ class Tensor:
 class Tensors:
     """A request or a response."""
 
-    def __init__(self, tensors: list[Tensor], error: Any = None) -> None:
-        self.tensors, self.error = tensors, error
+    def __init__(self, tensors: list[Tensor], error: Any = None, wanted: Any = ()) -> None:
+        self.tensors, self.error, self.wanted = tensors, error, wanted
+
+    def requested_output_names(self) -> list[str]:
+        return list(self.wanted)
 
     def has_error(self) -> bool:
         return self.error is not None
@@ -176,6 +202,10 @@ def utilities(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 @pytest.fixture
 def server(repository: Path, schema: Any, utilities: types.ModuleType) -> Server:
+    return running_server(repository, schema, utilities)
+
+
+def running_server(repository: Path, schema: Any, utilities: types.ModuleType) -> Server:
     running = Server(repository, schema)
 
     class Request:
@@ -231,6 +261,12 @@ def test_the_repository_carries_tables_and_no_weights(repository: Path) -> None:
     assert {p.name for p in package.iterdir()} == {"model.json", "tables.npz", "classes.json"}
 
 
+def test_the_wheel_lies_in_the_repository_without_models(repository: Path) -> None:
+    (wheel,) = repository.glob("cdvision-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist() == ["cdvision/version.py"]
+
+
 # --- running it
 
 
@@ -271,6 +307,24 @@ def test_streams_of_two_sizes_in_one_request_are_refused(
     sizes = [tiny.encode(photo, 2) for photo in drawn_photos()[:2]]
     with pytest.raises(RuntimeError, match="one input size"):
         server.infer("test-dicm-re_decode", as_input(sizes))
+
+
+def test_a_stream_for_one_task_answers_that_tasks_ensemble(
+    small_repository: Path, schema: Any, utilities: types.ModuleType, model: cdvision.Model
+) -> None:
+    server = running_server(small_repository, schema, utilities)
+    photo = drawn_photos()[0]
+    for task, others in (("classify", ["detect"]), ("detect", ["classify"])):
+        bits = model.encode(photo, 4, tasks=task)
+        (answer,) = server.infer(f"small_{task}", as_input([bits]))["ANSWER"][:, 0]
+        assert_close(json.loads(answer), json.loads(model.open(bits).ask(task).to_json()))
+        for other in others:
+            with pytest.raises(RuntimeError, match="bad stream: layer"):
+                server.infer(f"small_{other}", as_input([bits]))
+    damaged = bytearray(model.encode(photo, 4))
+    damaged[-9] ^= 1  # of the last layer
+    with pytest.raises(RuntimeError, match="bad stream"):
+        server.infer("small_detect", as_input([bytes(damaged)]))
 
 
 NAMES = ("descriptor", "symbols", "hyper")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -117,6 +116,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_pyproject_lists_every_package_folder() -> None:
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {path.parent for path in (REPOSITORY / "cdvision").rglob("*.py")}
     names = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders}

@@ -173,3 +173,28 @@ def test_what_is_neither_photo_nor_stream_is_told_on_the_page(
     page.wait_for_selector("#alert:not([hidden])")
     assert "expected an image file" in page.locator("#alert").inner_text()
     context.close()
+
+
+def test_a_failed_upload_leaves_nothing_of_the_last_stream(
+    browser: sync_api.Browser, server: BackgroundService, photos: list[Path], tmp_path: Path
+) -> None:
+    wrong = tmp_path / "notes.txt"
+    wrong.write_text("not a photo")
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(server.url)
+    page.set_input_files("#file", photos[1])
+    page.wait_for_selector("#bars li:nth-child(3)")
+    assert "At equal accuracy" in page.locator("#scale").inner_text()
+    assert page.locator("#download").get_attribute("href")
+    page.set_input_files("#file", wrong)
+    page.wait_for_selector("#alert:not([hidden])")
+    assert page.locator("#work").is_hidden()
+    assert page.locator("#download").get_attribute("href") is None
+    assert page.locator("#bars li").count() == 0
+    assert page.locator("#bytes").text_content() == "0"
+    page.set_input_files("#file", photos[1])
+    page.wait_for_selector("#bars li:nth-child(3)")
+    assert page.locator("#work").is_visible()
+    context.close()

@@ -71,19 +71,16 @@ def test_exif_orientation_is_undone(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_malformed_exif_gives_pixels_or_an_image_error() -> None:
-    """Pillow writes EXIF again when it turns a picture, and stumbles in many ways."""
+def test_malformed_exif_gives_pixels() -> None:
+    """Pillow writes EXIF again when it turns a picture, and stumbles: no photo is lost by that."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "hi"
     seed = file_bytes(Image.fromarray(PIXELS), "JPEG", exif=exif)
-    start, refused = seed.index(b"Exif"), 0
+    start = seed.index(b"Exif")
     for place in range(start + 4, start + 44):
         for value in range(0, 256, 3):
-            try:
-                read_photo(seed[:place] + bytes([value]) + seed[place + 1 :])
-            except ImageError:
-                refused += 1
-    assert refused > 10
+            photo = read_photo(seed[:place] + bytes([value]) + seed[place + 1 :])
+            assert photo.size in ((2, 3), (3, 2))
 
 
 def test_grey_palette_alpha_and_cmyk_pictures() -> None:

@@ -59,7 +59,7 @@ def test_rows_in_rows_out_in_one_schema_whatever_the_batch_is(
     assert [row["key"] for row in rows] == columns["key"]
     assert [row["error"] is None for row in rows] == [True, False, False]
     assert rows[1]["boxes"] is None
-    assert "expected a stream's bytes, found NoneType" in rows[2]["error"]
+    assert "expected the bytes of a file, found no value" in rows[2]["error"]
     expected = model.detect(columns["stream"][0], confidence=0.0)
     assert len(rows[0]["boxes"]) == len(expected) > 0
     assert [label["class_name"] for label in rows[0]["classes"]] == list(

@@ -67,7 +67,9 @@ def test_a_folder_is_read_to_the_bottom_in_a_stable_order(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "gone.cdv").symlink_to(tmp_path / "nowhere")
-    assert list(read_source(tmp_path)) == [("a/x.cdv", b"a/x.cdv"), ("b.cdv", b"b.cdv")]
+    *read, (key, error) = read_source(tmp_path)
+    assert read == [("a/x.cdv", b"a/x.cdv"), ("b.cdv", b"b.cdv")]
+    assert (key, "gone.cdv cannot be read: No such file" in str(error)) == ("gone.cdv", True)
     globbed = list(read_source(f"{tmp_path}/*/*.cdv"))
     assert globbed == [(f"{tmp_path}/a/x.cdv", b"a/x.cdv")]
     assert list(read_source(tmp_path / "b.cdv")) == [("b.cdv", b"b.cdv")]
@@ -94,7 +96,7 @@ def test_parquet_needs_a_binary_column(tmp_path: Path) -> None:
     assert first == ("x", b"1")
     assert third == ("2", b"3")
     assert second[0] == "y"
-    assert "row 1: expected bytes in 'stream', found NoneType" in str(second[1])
+    assert str(second[1]) == "row 1: stream: expected the bytes of a file, found no value"
     with pytest.raises(CdvisionError, match="expected a column 'bits', found: key, stream"):
         list(read_source(path, column="bits"))
     path.write_bytes(b"no table")
@@ -161,8 +163,17 @@ def test_coco_json_is_what_pycocotools_loads(tmp_path: Path, results: list[Analy
     truth.dataset = {"images": [{"id": 139}], "annotations": [], "categories": [], "info": {}}
     truth.createIndex()
     assert len(truth.loadRes(str(tmp_path / "out.json")).anns) == 2
-    with pytest.raises(CdvisionError, match="image 139 came before"):
-        write_results([results[0], results[0]], tmp_path / "twice.json")
+
+
+def test_a_number_that_came_before_costs_one_record_and_no_finished_run(
+    tmp_path: Path, results: list[AnalysisResult]
+) -> None:
+    written = write_results([results[0], results[0], results[1]], tmp_path / "twice.json")
+    assert (written.results, written.errors) == (3, 1)
+    assert len(json.loads((tmp_path / "twice.json").read_text())) == 2
+    (line,) = (tmp_path / "twice.json.errors.jsonl").read_text().splitlines()
+    assert "image 139 came before" in json.loads(line)["error"]
+    assert len(json.loads(line)["detections"]) == 2  # what was found is not lost
 
 
 def test_supervision_gets_boxes_and_errors(results: list[AnalysisResult]) -> None:
@@ -226,8 +237,11 @@ def test_an_answer_of_a_registered_task_has_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".json"])
-def test_a_file_appears_whole_or_not_at_all(
-    tmp_path: Path, results: list[AnalysisResult], suffix: str
+def test_a_file_appears_whole_or_not_at_all_and_no_result_is_lost(
+    tmp_path: Path,
+    results: list[AnalysisResult],
+    suffix: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = tmp_path / f"out{suffix}"
     path.write_text("before")
@@ -241,9 +255,15 @@ def test_a_file_appears_whole_or_not_at_all(
     with pytest.raises(RuntimeError, match="power cut"):
         write_results(breaks(), path, force=True)
     assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
+    partial = tmp_path / f"out.partial{suffix}"
+    assert f"3 results are in {partial}" in caplog.text
+    assert not [name for name in tmp_path.iterdir() if ".part-" in name.name]
     assert write_results(results, path, force=True).errors == 1
     assert path.read_bytes() != b"before"
+    if suffix != ".parquet":
+        assert partial.read_bytes() == path.read_bytes()
+    else:
+        assert pq.read_table(partial) == pq.read_table(path)
 
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:

@@ -156,6 +156,6 @@ def test_results_and_heads_import_only_numpy():
         "heavy = {'pandas', 'supervision', 'PIL', 'torch', 'onnxruntime', 'pycocotools'}\n"
         "print(*heavy & set(sys.modules))"
     )
-    command = [sys.executable, "-P", "-c", code]
+    command = [sys.executable, "-I", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("", "", 0)

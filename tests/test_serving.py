@@ -264,13 +264,24 @@ def test_encode_takes_a_sender_of_the_model(server: Server, photos: list[Path]) 
     assert wrong.json()["error"]["message"] == f"sender: expected one of {sender}, found 'none'"
 
 
-def test_picture_codecs_are_measured_at_the_pixels_of_the_network(
+def test_picture_codecs_are_measured_at_the_accuracy_of_the_stream(
     server: Server, photos: list[Path]
 ) -> None:
-    told = server.post("/v1/picture-codecs", photos[1].read_bytes()).json()
-    assert max(told["width"], told["height"]) == 416
-    sizes = {codec["name"]: codec["bytes"] for codec in told["codecs"]}
-    assert sizes["webp"] < sizes["jpeg"]
+    told = {}
+    for quality in (1, 8):
+        where = {"params": {"quality": quality}}
+        told[quality] = server.post("/v1/picture-codecs", photos[1].read_bytes(), **where).json()
+        sizes = {codec["name"]: codec["bytes"] for codec in told[quality]["codecs"]}
+        assert sizes["webp"] < sizes["jpeg"]
+        assert told[quality]["accuracy"]["figure"] == "AP"
+        told[quality] = {**told[quality], **sizes}
+    assert told[1]["accuracy"]["value"] < told[8]["accuracy"]["value"]
+    assert told[1]["jpeg"] < told[8]["jpeg"]
+    other = {"params": {"model": "test-dicm-re"}}
+    unmeasured = server.post("/v1/picture-codecs", photos[1].read_bytes(), **other).json()
+    assert (unmeasured["accuracy"], unmeasured["codecs"]) == (None, [])
+    wrong = server.post("/v1/picture-codecs", b"x", params={"quality": 9})
+    assert wrong.status_code == 422
 
 
 def test_models_are_listed_with_the_default_first(server: Server, model: cdvision.Model) -> None:

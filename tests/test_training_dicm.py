@@ -557,7 +557,7 @@ def test_class_tables_are_contiguous(labels: Path) -> None:
 def test_bad_labels_are_one_clear_line(labels: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"images": []}')
-    with pytest.raises(CdvisionError, match="expected COCO-format json"):
+    with pytest.raises(CdvisionError, match="expected the lists images, annotations"):
         read_labelled(broken, [labels])
     with pytest.raises(CdvisionError, match="none of the 3 photos"):
         read_labelled(labels / "boxes.json", [tmp_path])

@@ -11,8 +11,10 @@ from cdvision.analysis.result import AnalysisResult, StreamItems
 from cdvision.analysis.schedule import Schedule
 from cdvision.analysis.workers import choose_workers, model_for_workers
 from cdvision.errors import CdvisionError, UnsupportedTask
+from cdvision.numbers import checked_count
 from cdvision.tasks import find_task
 from cdvision.tasks import tasks as all_tasks
+from cdvision.texts import several
 
 if TYPE_CHECKING:
     from cdvision.model import Model
@@ -39,7 +41,7 @@ class Analyzer:
 
     Args:
         model: a loaded model.
-        tasks: any of the card's tasks but ``reconstruct``.
+        tasks: any of the card's tasks but ``reconstruct``, one or several.
         batch_size: streams of one input size that the engine takes at once.
         workers: batches that run at once; see ``choose_workers`` where None.
         ordered: False lets results leave as they come; their ``index`` and ``key`` say whose.
@@ -53,13 +55,14 @@ class Analyzer:
     def __init__(
         self,
         model: Model,
-        tasks: Sequence[str] = ("detect",),
+        tasks: str | Sequence[str] = ("detect",),
         *,
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         ordered: bool = True,
         **options: Any,
     ) -> None:
+        tasks = several(tasks)
         unknown = [task for task in tasks if model.card.tail_for(task) is None]
         if unknown:
             raise UnsupportedTask(model.no_task_message(unknown[0]))
@@ -67,11 +70,11 @@ class Analyzer:
         if pictures:
             raise UnsupportedTask(f"an analysis gives answers; pictures come from {pictures[0]!r}")
         for name, value in (("batch_size", batch_size), ("workers", workers)):
-            if value is not None and value < 1:
-                raise CdvisionError(f"{name}: expected at least 1, found {value}")
+            if value is not None:
+                checked_count(name, value)
         check_options(tasks, options)
         self.model, self.batch_size, self.workers = model, batch_size, workers
-        self.ordered, self.questions = ordered, Questions(tuple(tasks), options)
+        self.ordered, self.questions = ordered, Questions(tasks, options)
 
     def __call__(self, streams: StreamItems) -> Iterator[AnalysisResult]:
         """Yield one result for each stream.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cdvision.errors import CdvisionError
+from cdvision.texts import printable
 
 if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections
@@ -40,8 +41,13 @@ class AnalysisResult:
 
     @property
     def name(self) -> str:
-        """The key, or the position where there is none."""
-        return str(self.index) if self.key is None else self.key
+        """The key, or the position where there is none; bytes that are no UTF-8 are escaped."""
+        return str(self.index) if self.key is None else printable(self.key)
+
+    @property
+    def error_text(self) -> str | None:
+        """What the error says, in letters that every file can hold; None where there is none."""
+        return None if self.error is None else printable(str(self.error))
 
     @property
     def detections(self) -> Detections | None:

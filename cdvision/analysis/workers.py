@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sized
 from typing import TYPE_CHECKING
@@ -35,9 +34,7 @@ def model_for_workers(model: Model, workers: int) -> Model:
     # A number of threads that the user chose stays what it is.
     if workers == 1 or not isinstance(engine, OnnxEngine) or engine.threads is not None:
         return model
-    narrow = copy.copy(model)
-    narrow.engine = engine.single_threaded()
-    return narrow
+    return model.with_engine(engine.single_threaded())
 
 
 def usable_cores() -> int:

@@ -32,6 +32,7 @@ from cdvision.model import Model
 from cdvision.tasks import find_task
 
 LOG_FILE = "records.jsonl"
+COUNTING = 2  # raised where bytes are counted in another way: older records are measured again
 
 # A photo's file -> the bytes that are sent, and the answer to them.
 Answer = Callable[[bytes], tuple[bytes, Any]]
@@ -114,7 +115,7 @@ class RateBenchmark:
         sent, answer = one.answer(image)
         plain = json.dumps(self.data.scoring.format.write(answer), sort_keys=True)
         probe = hashlib.sha256(sent + plain.encode()).hexdigest()
-        key = {**one.key, "data": self._digest, "first photo": probe}
+        key = {**one.key, "data": self._digest, "first photo": probe, "counting": COUNTING}
         found = log.find(key)
         if found is None:
             found = one.record()

@@ -24,6 +24,7 @@ from cdvision.evaluation.records import (
 from cdvision.evaluation.rivals import RIVALS
 
 Record = Mapping[str, Any]
+PAYLOAD = "mean_payload_bytes"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Comparison:
         rival: name of the rival.
         bd_rate: mean difference of bytes at equal accuracy, percent.
         bd_accuracy: mean difference of the main figure at equal bytes.
-        bd_rate_payload: ``bd_rate`` with the rival's files freed of their containers.
+        bd_rate_payload: ``bd_rate`` without containers, the rival's and ours.
+        bd_accuracy_payload: ``bd_accuracy``, likewise.
         reasons: why a figure is None, by its name.
     """
 
@@ -42,6 +44,7 @@ class Comparison:
     bd_rate: float | None
     bd_accuracy: float | None
     bd_rate_payload: float | None
+    bd_accuracy_payload: float | None
     reasons: Mapping[str, str]
 
 
@@ -70,18 +73,20 @@ def _comparison(rival: str, records: Sequence[Record], own: Sequence[Record]) ->
     wanted: tuple[tuple[str, Callable[..., float], str], ...] = (
         ("bd_rate", bd_rate, "mean_bytes"),
         ("bd_accuracy", bd_accuracy, "mean_bytes"),
-        ("bd_rate_payload", bd_rate, "mean_payload_bytes"),
+        ("bd_rate_payload", bd_rate, PAYLOAD),
+        ("bd_accuracy_payload", bd_accuracy, PAYLOAD),
     )
     for name, delta, rate in wanted:
         try:
-            figures[name] = delta(*_points(records, rate), *_points(own, "mean_bytes"))
+            figures[name] = delta(*_points(records, rate), *_points(own, rate))
         except CdvisionError as error:
             figures[name], reasons[name] = None, str(error)
     return Comparison(rival, **figures, reasons=reasons)
 
 
 def _points(records: Sequence[Record], rate: str) -> tuple[list[float], list[float]]:
-    rates = [float(record[rate]) for record in records]
+    # What has no container to speak of has no second figure.
+    rates = [float(record.get(rate, record["mean_bytes"])) for record in records]
     return rates, [float(record[main_figure(record)]) for record in records]
 
 
@@ -124,16 +129,19 @@ def _comparison_lines(comparisons: Sequence[Comparison], ours: str, figure: str)
     lines = [
         f"{ours} against the best of each rival's qualities and scales (its points that no other "
         f"beats). BD-rate: bytes at equal {figure}; BD-{figure}: {figure} at equal bytes; both "
-        "over the range that the curves share.",
+        "over the range that the curves share. Without containers: without the boxes of a rival's "
+        "file, and without header and checksums of a stream.",
         "",
-        f"| rival | BD-rate | BD-{figure} | BD-rate, rival's container not counted |",
-        "| --- | ---: | ---: | ---: |",
+        f"| rival | BD-rate | BD-{figure} | BD-rate, without containers | "
+        f"BD-{figure}, without containers |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for one in comparisons:
         lines.append(
             f"| {_title(one.rival)} | {_signed(one.bd_rate)} "
             f"| {_signed(one.bd_accuracy, '{:+.3f}')} "
-            f"| {_signed(one.bd_rate_payload)} |"
+            f"| {_signed(one.bd_rate_payload)} "
+            f"| {_signed(one.bd_accuracy_payload, '{:+.3f}')} |"
         )
     missing = [
         f"{_title(one.rival)}: {reason}"
@@ -149,12 +157,16 @@ def _table(records: Sequence[Record]) -> list[str]:
     best = {id(record) for record in envelope(records)}
     shown = [name for name in FIGURES if name in records[0]]
     scaled = any("scale" in record for record in records)
-    titles = ["quality", *(["scale"] if scaled else []), "bytes"]
+    titles = ["quality", *(["scale"] if scaled else []), "bytes", "without container"]
     titles += [*(FIGURES[name] for name in shown), "envelope"]
     rows = []
     for record in sorted(records, key=lambda record: float(record["mean_bytes"])):
         cells = [str(record["quality"]), *([f"{record['scale']:g}"] if scaled else [])]
-        cells += [f"{record['mean_bytes']:,.0f}", *(figure_cell(record, name) for name in shown)]
+        cells += [
+            f"{record['mean_bytes']:,.0f}",
+            f"{record.get(PAYLOAD, record['mean_bytes']):,.0f}",
+        ]
+        cells += [figure_cell(record, name) for name in shown]
         rows.append([*cells, "*" if id(record) in best else ""])
     return markdown_table(titles, [*["---:"] * (len(titles) - 1), ":---:"], rows)
 

@@ -14,9 +14,9 @@ from cdvision.bench.cold_start import ColdStart, cold_starts, peak_memory
 from cdvision.bench.speed_parts import Part, make_parts
 from cdvision.bench.timing import Spread, Times, paired_times, pairwise_ratio
 from cdvision.errors import CdvisionError
+from cdvision.image_files import PHOTO_SUFFIXES
 from cdvision.machine import machine, versions
 from cdvision.model import Model
-from cdvision.photo import PHOTO_SUFFIXES
 
 HOLDS = "Python, all libraries, all graphs (ours and the uncompressed network's), all photos"
 ROUNDS, BATCH, COLD_RUNS = 60, 16, 5

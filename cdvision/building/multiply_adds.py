@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper
+
+from cdvision.engines.onnx_runtime import onnxruntime
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -48,7 +49,7 @@ def _shapes_in_a_run(
     watched = path.with_suffix(".watched")  # beside the weights, which it names by relative paths
     try:
         watched.write_bytes(model.SerializeToString())
-        session = ort.InferenceSession(str(watched), providers=["CPUExecutionProvider"])
+        session = onnxruntime().InferenceSession(str(watched), providers=["CPUExecutionProvider"])
         found = session.run(sorted(wanted), zeros)
     finally:
         watched.unlink(missing_ok=True)

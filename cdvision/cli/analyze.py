@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cdvision.cli.command_line import BAD_INPUT
+from cdvision.cli.command_line import BAD_INPUT, told_if_full
 from cdvision.cli.model_options import ChosenModel, count_option, model_options
 from cdvision.cli.printer import with_progress
 from cdvision.cli.task_options import TaskCommand, batched_options, task_choice
@@ -51,8 +51,9 @@ def analyze(
 ) -> None:
     """Answer for many streams at once, and write one file of results.
 
-    A SOURCE is a folder, a glob, a WebDataset .tar, a .parquet file with a binary column, or a
-    stream. A bad stream is a record with an error, and the exit status is then 2.
+    A SOURCE is a folder (of streams, tars, Parquet files), a glob, a WebDataset .tar, a .parquet
+    file with a binary column, or a stream. A bad stream is a record with an error, and the exit
+    status is then 2. What was written before something fails is kept as NAME.partial.SUFFIX.
     """
     from cdvision.pipelines.sinks import Sink
     from cdvision.pipelines.sources import read_sources
@@ -67,7 +68,8 @@ def analyze(
         failed = 0
         for result in results:
             failed += result.error is not None
-            click.echo(json_line(result))
+            with told_if_full():
+                click.echo(json_line(result, ascii_only=True))
     else:
         with Sink(Path(target), force=force) as sink:
             for result in with_progress(results, "stream"):

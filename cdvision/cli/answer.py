@@ -26,7 +26,7 @@ from cdvision.cli.output_files import OutputFiles
 from cdvision.cli.printer import Printer, indented, json_option
 from cdvision.cli.streams import png
 from cdvision.cli.task_options import TaskCommand, batched_options
-from cdvision.photo import PHOTO_SUFFIXES
+from cdvision.image_files import photo_suffixes
 from cdvision.tasks import Task
 
 HELP = """{summary}
@@ -77,22 +77,28 @@ def _ask_each(
     **asked: Any,
 ) -> None:
     """Open every input, ask it the task, and print and draw the answers."""
-    items = expand_inputs(inputs, STREAM_SUFFIXES + PHOTO_SUFFIXES)
+    items = expand_inputs(inputs, STREAM_SUFFIXES + photo_suffixes())
     _check_drawing(items, draw, image)
     pictures = OutputFiles(items, suffix=".png", folder=draw, force=force)
     printer = Printer(as_json=as_json)
 
+    if size is not None:
+        chosen.check(quality=quality, size=size)
+
     def answer_one(item: InputFile) -> None:
+        if draw is not None:
+            pictures.check(item)  # before the work, not after it
         data = item.read()
         is_photo = item.holds_image(data)
         bits = chosen.encode(data, quality=quality, size=size) if is_photo else data
         stream = chosen.open(bits)
         answer = stream.ask(task.name, **asked)
+        # Told before it is drawn: an answer is not lost for a picture that cannot be written.
+        _print(item, bits, answer, printer)
         if draw is not None:
             photo = data if is_photo else None
             given = photo if image is None else image.read_bytes()
             pictures.write(item, _draw(answer, given, stream.source_size))
-        _print(item, bits, answer, printer)
 
     printer.each(items, answer_one)
 

@@ -22,6 +22,7 @@ from cdvision.cli.model_options import (
     quality_option,
     report_as_json,
 )
+from cdvision.cli.task_options import FiniteRange
 from cdvision.errors import CdvisionError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def analyze(
 
 @bench.command()
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Of the service.")
-@click.option("--seconds", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@click.option("--seconds", type=FiniteRange(0.1), default=60.0, show_default=True)
 @count_option("--clients", 16, "Connections at once.")
 @count_option("--malformed", 10_000, "Bad bodies.", least=0)
 @photos_option("Folder of photos (.jpg) whose streams are sent.", required=True)

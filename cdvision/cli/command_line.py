@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import click
 from cdvision.errors import CdvisionError
 from cdvision.package.families import commands, imported
 from cdvision.tasks import tasks
+from cdvision.texts import on_one_line
 from cdvision.version import __version__
 
 BAD_INPUT = 2
@@ -87,18 +89,22 @@ class LazyGroup(click.Group):
         """Run one command and exit: 0 done, 2 bad input or usage, 130 interrupted."""
         # Not standalone: whatever is wrong with the input is one line of ours on stderr.
         extra["standalone_mode"] = False
+        args = sys.argv[1:] if args is None else list(args)
         try:
+            check_arguments(args)
             code = super().main(args, *rest, **extra)
-            sys.stdout.flush()
+            with told_if_full():
+                sys.stdout.flush()
         except (CdvisionError, click.ClickException) as error:
             _say(_one_line(error))
             code = BAD_INPUT
         except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
-            # The reader of our output has gone, and knows it: what is buffered goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
+            if error.errno != errno.EPIPE:  # the reader of our output has gone, and knows it
+                _say(on_one_line(f"{error.filename or 'cdvision'}: {error.strerror or error}"))
+                code = BAD_INPUT
+        if code:
+            _drop_output()
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -119,10 +125,50 @@ class FamilyGroup(click.Group):
         return super().get_command(ctx, cmd_name) if target is None else imported(target)
 
 
+class FullOutput(click.ClickException):
+    """What a command says cannot be written."""
+
+
+@contextmanager
+def told_if_full() -> Iterator[None]:
+    """Turn a failure to write on stdout or stderr into an error that no input is blamed for."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FullOutput(f"the output cannot be written: {error.strerror or error}") from error
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse empty arguments: an unset variable of a shell would mean the current folder."""
+    empty = [text for text in arguments if not text or re.fullmatch(r"--[a-z-]+=", text)]
+    if empty:
+        told = f"expected no empty argument, found {empty[0]!r} (an unset variable?)."
+        raise click.UsageError(told)
+
+
+def _drop_output() -> None:
+    """Let what is buffered go nowhere where it cannot be written: Python would complain at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _prepare_output() -> None:
+    """Make stdout and stderr take every text: some are closed, some are no UTF-8."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _one_line(error: CdvisionError | click.ClickException) -> str:
     """Return the message on one line, with the way to the help page after a usage error."""
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    message = " ".join(message.split())
+    message = on_one_line(" ".join(message.split()))
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{message} See '{error.ctx.command_path} --help'."
     return message
@@ -145,4 +191,5 @@ def command_line() -> None:
 
 def main() -> NoReturn:
     """Run the command line; the entry point of the `cdvision` script."""
+    _prepare_output()
     command_line.main(prog_name="cdvision")

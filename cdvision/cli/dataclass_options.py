@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cdvision.cli.task_options import FiniteRange
 from cdvision.errors import CdvisionError
 from cdvision.training.checked_options import (
     MANY,
@@ -108,4 +109,4 @@ def _type_of(field: OptionField) -> Any:
     if field.range is None or field.kind not in (int, float):
         return field.kind
     bounds = field.range.low, field.range.high, field.range.above
-    return (click.IntRange if field.kind is int else click.FloatRange)(*bounds)  # type: ignore[arg-type]
+    return (click.IntRange if field.kind is int else FiniteRange)(*bounds)  # type: ignore[arg-type]

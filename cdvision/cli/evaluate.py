@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ import click
 from cdvision.cli.dataclass_options import EXISTING
 from cdvision.cli.labelled_data import LabelledData, data_options
 from cdvision.cli.model_options import ChosenModel, model_options, size_option
-from cdvision.cli.output_files import OutputError, write_whole
+from cdvision.cli.output_files import OutputError
+from cdvision.whole_files import check_writable, write_whole
 
 if TYPE_CHECKING:
     from cdvision import Model
@@ -126,8 +128,10 @@ def _check_files(source: Path, out: Path | None, plot: Path | None) -> None:
     for path, suffix, option in ((out, ".json", "-o"), (plot, ".svg", "--plot")):
         if path is not None and path.suffix != suffix:
             raise click.UsageError(f"{option}: expected a name that ends with {suffix}.")
+        if path is not None:
+            check_writable(path)
     for path in (out, out and out.with_suffix(".csv"), plot):
-        if path is not None and path.resolve() == source.resolve():
+        if path is not None and os.path.realpath(path) == os.path.realpath(source):
             raise OutputError(f"{path} is itself an input, and inputs are never overwritten")
 
 

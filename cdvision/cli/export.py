@@ -61,12 +61,19 @@ def _range_option(name: str, help: str) -> Decorator:
 @click.option(
     "--wheel",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Bundles: cdvision's wheel for the target (default: pip makes one here).",
+    help="Bundles, Triton: cdvision's wheel for the target (default: pip makes one here).",
+)
+@click.option(
+    "--platform",
+    type=click.Choice(["aarch64-linux", "x86_64-linux"]),
+    default="aarch64-linux",
+    show_default=True,
+    help="Bundles: the target.",
 )
 @click.option(
     "--offline",
     metavar="PYTHON",
-    help="Bundles: bring every wheel for aarch64 and this Python, such as 3.12.",
+    help="Bundles: bring every wheel for the platform and this Python, such as 3.12.",
 )
 @report_as_json
 def export(model: str, target: str, folder: Path, as_json: bool, **options: Any) -> None:
@@ -102,8 +109,8 @@ def _write(target: str, model: Model, folder: Path, options: dict[str, Any]) -> 
         return write_onnx(model, folder, precision=precision, **photos)
     if target == "triton":
         write_triton = _part("triton").write_triton
-        engines = options["engines"]
-        return write_triton(model, folder, precision=precision, engines=engines, **photos)
+        given = {name: options[name] for name in ("engines", "wheel")}
+        return write_triton(model, folder, precision=precision, **given, **photos)
     builder, profiles = _part("tensorrt_builder"), _part("tensorrt_profiles")
     shapes = profiles.ShapeRange.for_card(model.card, options["sizes"], options["batches"])
     wanted = builder.TensorrtOptions(precision, shapes, options["workspace"] * MEBIBYTE)
@@ -114,7 +121,8 @@ def _write(target: str, model: Model, folder: Path, options: dict[str, Any]) -> 
 
 
 def _install(options: dict[str, Any]) -> Any:
-    return _part("bundle_install").InstallOptions(options["wheel"], options["offline"])
+    install = options["wheel"], options["offline"], options["platform"]
+    return _part("bundle_install").InstallOptions(*install)
 
 
 def _photos(options: dict[str, Any]) -> dict[str, Sequence[Path]]:

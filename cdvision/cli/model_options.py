@@ -44,6 +44,10 @@ class ChosenModel(CheckedOptions):
         encode = cdvision.encode if self._default else self.loaded.encode
         return encode(image, **options)
 
+    def check(self, **options: Any) -> None:
+        """Refuse options of ``encode`` at once, not for each image; raises CdvisionError."""
+        self.loaded.check_encoding(**options)
+
     def open(self, stream: bytes) -> Stream:
         """Decode one stream."""
         return cdvision.open(stream) if self._default else self.loaded.open(stream)

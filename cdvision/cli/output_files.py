@@ -10,6 +10,7 @@ import click
 
 from cdvision.cli.input_files import STDIN, InputFile
 from cdvision.errors import CdvisionError
+from cdvision.whole_files import write_whole
 
 
 class OutputError(CdvisionError):
@@ -33,42 +34,46 @@ class OutputFiles:
         force: bool = False,
     ) -> None:
         self._suffix, self._folder, self._file, self._force = suffix, folder, file, force
-        self._read = {item.path.resolve() for item in inputs if item.path is not None}
-        self._written: dict[Path, str] = {}
+        self._read = {os.path.realpath(item.path) for item in inputs if item.path is not None}
+        self._written: dict[str, str] = {}
+
+    def place(self, item: InputFile) -> Path:
+        """Return where a result belongs."""
+        beside = item.path or item.relative
+        place = beside if self._folder is None else self._folder / item.relative
+        return self._file or place.with_suffix(self._suffix)
 
     def check(self, item: InputFile) -> Path:
         """Return where a result belongs; raises OutputError where that would lose something."""
-        beside = item.path or item.relative
-        place = beside if self._folder is None else self._folder / item.relative
-        path = self._file or place.with_suffix(self._suffix)
+        path = self.place(item)
         # Two names may be one file: links and ".." are followed before they are compared.
-        resolved = path.resolve()
+        resolved = os.path.realpath(path)
         if resolved in self._read:
             raise OutputError(f"{path} is itself an input, and inputs are never overwritten")
         if resolved in self._written:
             raise OutputError(f"{path} already holds the result of {self._written[resolved]}")
-        if path.exists() and not self._force:
+        if os.path.exists(path) and not self._force:
             raise OutputError(f"{path} exists; --force replaces it")
+        _check_folder(path)
         return path
+
+    def exists(self, item: InputFile) -> bool:
+        """Tell whether the result of an input is there from another run."""
+        return os.path.exists(self.place(item))
 
     def write(self, item: InputFile, data: bytes) -> Path:
         """Write the result of one input, whole or not at all, and return its path."""
         path = self.check(item)
         write_whole(path, data)
-        self._written[path.resolve()] = item.name
+        self._written[os.path.realpath(path)] = item.name
         return path
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Renaming within a folder is atomic: nobody sees half a file, whenever we are stopped.
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def _check_folder(path: Path) -> None:
+    """Refuse a file whose folder, or the nearest above it that is there, cannot be written."""
+    folder = next(place for place in (*path.absolute().parents,) if os.path.exists(place))
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{path} cannot be written: no right to write into {folder}")
 
 
 def stream_outputs(
@@ -83,7 +88,7 @@ def stream_outputs(
         return OutputFiles(inputs, suffix=".cdv", force=force)
     path = Path(output)
     # It names a folder where it is one, ends with a slash, or lacks the suffix of a stream.
-    if path.is_dir() or output.endswith(("/", os.sep)) or path.suffix.lower() != ".cdv":
+    if os.path.isdir(path) or output.endswith(("/", os.sep)) or path.suffix.lower() != ".cdv":
         return OutputFiles(inputs, suffix=".cdv", folder=path, force=force)
     if len(inputs) > 1:
         raise click.UsageError(f"{output} takes one stream; use -o FOLDER for several images.")

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from cdvision.cli.command_line import BAD_INPUT
+from cdvision.cli.command_line import BAD_INPUT, told_if_full
 from cdvision.cli.input_files import InputFile
 from cdvision.errors import CdvisionError, EngineError, ModelError
+from cdvision.texts import on_one_line, printable
 
 Item = TypeVar("Item")
 
@@ -25,15 +26,15 @@ class Printer:
 
     def answer(self, name: str, record: Mapping[str, Any], text: str) -> None:
         """Print one answer, as a JSON line or as text."""
-        line = json.dumps({"file": name, **record}) if self.as_json else text
-        _write(line, to_stderr=False)
+        line = json.dumps({"file": printable(name), **record}) if self.as_json else text
+        _write(printable(line), to_stderr=False)
 
     def failure(self, name: str, error: CdvisionError | OSError) -> None:
         """Print one bad input; the command will exit with 2."""
         self.failed += 1
         # an OSError's own text has its number and the path too, which stands here already
         told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        _write(f"cdvision: {name}: {' '.join(told.split())}", to_stderr=True)
+        _write(on_one_line(f"cdvision: {name}: {' '.join(told.split())}"), to_stderr=True)
 
     def each(self, inputs: Sequence[InputFile], action: Callable[[InputFile], None]) -> None:
         """Call `action` on every input; report bad ones, go on, exit with 2 at the end."""
@@ -68,12 +69,13 @@ def with_progress(items: Iterable[Item], unit: str) -> Iterable[Item]:
 def _write(line: str, *, to_stderr: bool) -> None:
     # Above the progress bar where there is one; click.echo flushes, for readers in a pipe.
     stream = sys.stderr if to_stderr else sys.stdout
-    if "tqdm" in sys.modules and stream.isatty():
-        from tqdm import tqdm
+    with told_if_full():
+        if "tqdm" in sys.modules and stream.isatty():
+            from tqdm import tqdm
 
-        tqdm.write(line, file=stream)
-    else:
-        click.echo(line, err=to_stderr)
+            tqdm.write(line, file=stream)
+        else:
+            click.echo(line, err=to_stderr)
 
 
 json_option = click.option(

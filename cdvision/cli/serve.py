@@ -11,11 +11,13 @@ import click
 
 from cdvision.cli.command_line import needs_extra
 from cdvision.cli.model_options import ENGINES, count_option
+from cdvision.cli.task_options import FiniteRange
 from cdvision.errors import CdvisionError
 
 SHUTDOWN_SECONDS = 30
 LOOPBACK = "127.0.0.1"
 BACKLOG = 2048
+KEY_VARIABLE = "CDVISION_API_KEY"
 
 
 @click.command()
@@ -31,21 +33,19 @@ BACKLOG = 2048
 @click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="Where the engine runs.")
 @count_option("--threads", None, "Threads of the engine.")
-@click.option(
-    "--max-body-mib", type=click.FloatRange(0, min_open=True), default=16.0, show_default=True
-)
+@click.option("--max-body-mib", type=FiniteRange(0, min_open=True), default=16.0, show_default=True)
 @count_option("--max-requests", 64, "At work at once; one more is told to come back (503).")
 @count_option("--max-batch", 16)
 @click.option(
     "--batch-window-ms",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=4.0,
     show_default=True,
     help="How long a stream waits for others to share its run.",
 )
 @click.option(
     "--api-key",
-    envvar="CDVISION_API_KEY",
+    envvar=KEY_VARIABLE,
     help="Ask for this key (better in the variable CDVISION_API_KEY: others see options).",
 )
 @click.option(
@@ -60,6 +60,9 @@ def serve(host: str, port: int, **how: Any) -> None:
 
     Logs are JSON lines on stderr, without payloads. SIGTERM and Ctrl-C let requests at work end.
     """
+    if os.environ.get(KEY_VARIABLE) == "":
+        # An empty secret would open the service to everybody without a word.
+        raise CdvisionError(f"{KEY_VARIABLE} is set and empty: unset it for a service without key")
     with needs_extra("serve", "serve"):
         import uvicorn
 

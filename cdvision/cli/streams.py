@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import cdvision
+from cdvision.cli.command_line import told_if_full
 from cdvision.cli.input_files import (
     STREAM_SUFFIXES,
     InputFile,
@@ -20,7 +21,7 @@ from cdvision.cli.model_options import ChosenModel, model_options, quality_optio
 from cdvision.cli.output_files import OutputFiles, stream_outputs
 from cdvision.cli.printer import Printer, indented, json_option
 from cdvision.cli.task_options import TaskCommand, task_choice
-from cdvision.photo import PHOTO_SUFFIXES
+from cdvision.image_files import photo_suffixes
 from cdvision.stream import truncate_stream
 from cdvision.tasks import tasks as all_tasks
 
@@ -39,6 +40,7 @@ def _from_table() -> list[click.Option]:
     help="Where streams go; - is stdout (default: beside each image; stdout for stdin).",
 )
 @click.option("--force", is_flag=True, help="Replace streams that exist.")
+@click.option("--skip-existing", is_flag=True, help="Leave out images that have their stream.")
 @quality_option
 @size_option
 @click.option("--sender", metavar="NAME", help="Sender of the model (default: its first).")
@@ -48,6 +50,7 @@ def encode(
     inputs: tuple[str, ...],
     output: str | None,
     force: bool,
+    skip_existing: bool,
     tasks: tuple[str, ...],
     as_json: bool,
     chosen: ChosenModel,
@@ -57,11 +60,17 @@ def encode(
 
     Folders are searched for images to the bottom; with -o FOLDER their inner names are kept.
     """
-    items = expand_inputs(inputs, PHOTO_SUFFIXES)
+    if force and skip_existing:
+        raise click.UsageError("--force replaces streams that exist, --skip-existing leaves them.")
+    items = expand_inputs(inputs, photo_suffixes())
     outputs = stream_outputs(items, output, force=force)
+    if skip_existing and outputs is not None:
+        items = _without_stream(items, outputs)
     if outputs is None and as_json:
         raise click.UsageError("--json and the stream cannot both go to stdout.")
     printer = Printer(as_json=as_json)
+    if how["size"] is not None or tasks:
+        chosen.check(tasks=tasks or None, size=how["size"])
 
     def encode_one(item: InputFile) -> None:
         if outputs is not None:
@@ -69,11 +78,21 @@ def encode(
         image = item.read()
         stream = chosen.encode(image, tasks=tasks or None, **how)
         if outputs is None:
-            sys.stdout.buffer.write(stream)
+            with told_if_full():
+                sys.stdout.buffer.write(stream)
+                sys.stdout.buffer.flush()
         else:
             _write(item, image, stream, outputs, printer)
 
     printer.each(items, encode_one)
+
+
+def _without_stream(items: list[InputFile], outputs: OutputFiles) -> list[InputFile]:
+    """Leave out what was encoded before, and say how many that are."""
+    left = [item for item in items if not outputs.exists(item)]
+    if len(left) < len(items):
+        click.echo(f"cdvision: {len(items) - len(left)} have their stream already", err=True)
+    return left
 
 
 def _write(

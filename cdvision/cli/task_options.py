@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any
 
 import click
@@ -24,6 +25,17 @@ class TaskCommand(click.Command):
         return [*self._from_table(), *super().get_params(ctx)]
 
 
+class FiniteRange(click.FloatRange):
+    """A real number within limits; neither NaN, which is in every range, nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"expected a finite number, found {value}.", param, ctx)
+        return number
+
+
 def batched_options(tasks: Iterable[Task]) -> list[click.Option]:
     """Return what tasks can be asked with in batches, each name once."""
     # The last of a name wins on the command line; each task checks the value by its own.
@@ -40,7 +52,7 @@ def task_choice(tasks: Iterable[Task], help: str) -> click.Option:
 def _click_option(option: TaskOption) -> click.Option:
     flags = [f"--{name.replace('_', '-')}" for name in (option.name, *option.aliases)]
     if not isinstance(option.default, bool):
-        kind: Any = click.IntRange if isinstance(option.default, int) else click.FloatRange
+        kind: Any = click.IntRange if isinstance(option.default, int) else FiniteRange
         return click.Option(
             [*flags, option.name],
             type=kind(option.low, option.high),

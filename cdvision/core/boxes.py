@@ -130,9 +130,10 @@ def mask_text(positions: Integers, pixels: int) -> bytes:
     return text[: written.value].tobytes()
 
 
-def pool_regions(level: Floats, boxes: Floats, cells: int, samples: int) -> Floats:
-    """Pool regions (K, 4), in cells of ``level`` (h, w, C), to (K, C, cells, cells)."""
-    pooled = np.empty((len(boxes), level.shape[2], cells, cells), np.float32)
-    source = address(level), *level.shape, address(boxes), len(boxes)
-    check(LIBRARY.cdv_pool_regions(*source, cells, samples, address(pooled)))
-    return pooled
+def pool_regions(
+    level: Floats, boxes: Floats, rows: Integers, samples: int, pooled: Floats
+) -> None:
+    """Pool regions (K, 4), in cells of ``level`` (h, w, C), to ``rows`` of (N, C, cells, cells)."""
+    source = address(level), *level.shape, address(boxes), address(rows), len(boxes)
+    target = pooled.shape[2], samples, address(pooled), len(pooled)
+    check(LIBRARY.cdv_pool_regions(*source, *target))

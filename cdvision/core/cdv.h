@@ -294,10 +294,12 @@ CDV_API cdv_status cdv_mask_text(const int64_t *positions, size_t count, int64_t
                                  uint8_t *text, size_t *written);
 
 /* RoIAlign of one map (height, width, channels): boxes (count, 4) in its cells, samples * samples
- * points a cell, written to pooled (count, channels, cells, cells). */
+ * points a cell. Region k is written to row rows[k] of pooled (pooled_rows, channels, cells, cells),
+ * or to row k where `rows` is NULL. */
 CDV_API cdv_status cdv_pool_regions(const float *map, size_t height, size_t width, size_t channels,
-                                    const float *boxes, size_t count, size_t cells, size_t samples,
-                                    float *pooled);
+                                    const float *boxes, const int64_t *rows, size_t count,
+                                    size_t cells, size_t samples, float *pooled,
+                                    size_t pooled_rows);
 
 #ifdef __cplusplus
 }

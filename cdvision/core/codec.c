@@ -97,7 +97,7 @@ static cdv_status read_network_layer(reader *r, cdv_layer *layer, int32_t **bias
 /* Whether tables code numbers within [-bound, bound] only: a network's proof rests on that. */
 static int are_bounded(const cdv_tables *tables, int32_t bound) {
     for (size_t k = 0; k < tables->count; k++)
-        if (tables->low[k] < -bound || tables->high[k] > bound || tables->entries[k << 8]) return 0;
+        if (tables->low[k] < -bound || tables->high[k] > bound || tables->tables[k].entries[0]) return 0;
     return 1;
 }
 

@@ -22,14 +22,16 @@
 /* Integer networks are proved to stay below this. */
 #define EXACT_LIMIT (INT64_C(1) << 24)
 
+/* The look-ups of one table. */
+typedef struct table {
+    uint32_t entries[256]; /* code -> frequency << 16 | start, 0 for what the table does not hold */
+    uint8_t slots[TOTAL];  /* slot -> code: symbol + 128, or 0 for an escape */
+} table;
+
 struct cdv_tables {
     size_t count;
-    /* The range of each table. */
-    int16_t *low, *high;
-    /* table << 12 | slot -> code: symbol + 128, or 0 for an escape. */
-    uint8_t *slots;
-    /* table << 8 | code -> frequency << 16 | start, 0 for what a table does not hold. */
-    uint32_t *entries;
+    int16_t *low, *high; /* the range of each */
+    table *tables;
 };
 
 static inline uint32_t load16(const uint8_t *bytes) {
@@ -67,29 +69,29 @@ static inline void *allocate_zeros(size_t count, size_t size) {
 }
 
 /* The entry that codes a symbol: its own, or the escape's; 0 where the table can code neither. */
-static inline uint32_t entry_of(const cdv_tables *tables, size_t table, int32_t symbol, int *escaped) {
+static inline uint32_t entry_of(const cdv_tables *tables, size_t at, int32_t symbol, int *escaped) {
     uint32_t entry = 0;
     if (symbol >= -SYMBOL_LIMIT && symbol <= SYMBOL_LIMIT)
-        entry = tables->entries[table << 8 | (size_t)(symbol + ZERO_CODE)];
+        entry = tables->tables[at].entries[symbol + ZERO_CODE];
     *escaped = entry == 0;
     if (*escaped && symbol > -ESCAPE_LIMIT && symbol < ESCAPE_LIMIT)
-        entry = tables->entries[table << 8];
+        entry = tables->tables[at].entries[0];
     return entry;
 }
 
 /* How far an escaped symbol lies beyond its table's range, from 0, and on which side. */
-static inline uint32_t escape_distance(const cdv_tables *tables, size_t table, int32_t symbol,
+static inline uint32_t escape_distance(const cdv_tables *tables, size_t at, int32_t symbol,
                                        uint32_t *below) {
-    int32_t low = tables->low[table], high = tables->high[table];
+    int32_t low = tables->low[at], high = tables->high[at];
     *below = symbol < low;
     return (uint32_t)(*below ? low - symbol : symbol - high) - 1u;
 }
 
 /* The value of an escape; ESCAPE_LIMIT where it is none that an encoder writes. */
-static inline int32_t escaped_value(const cdv_tables *tables, size_t table, uint32_t below,
+static inline int32_t escaped_value(const cdv_tables *tables, size_t at, uint32_t below,
                                     uint32_t distance) {
     int32_t beyond = (int32_t)distance + 1;
-    int32_t value = below ? tables->low[table] - beyond : tables->high[table] + beyond;
+    int32_t value = below ? tables->low[at] - beyond : tables->high[at] + beyond;
     return value > -ESCAPE_LIMIT && value < ESCAPE_LIMIT ? value : ESCAPE_LIMIT;
 }
 

@@ -125,7 +125,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     ),
     "cdv_mask_positions": (_AT, _SIZE, _SIZE, _AT, *[ctypes.c_int64] * 4, _AT, _COUNT),
     "cdv_mask_text": (_AT, _SIZE, ctypes.c_int64, _AT, _COUNT),
-    "cdv_pool_regions": (_AT, _SIZE, _SIZE, _SIZE, _AT, _SIZE, _SIZE, _SIZE, _AT),
+    "cdv_pool_regions": (_AT, _SIZE, _SIZE, _SIZE, _AT, _AT, _SIZE, _SIZE, _SIZE, _AT, _SIZE),
     "cdv_use_baseline": (c_int,),
 }  # fmt: skip
 

@@ -43,23 +43,23 @@ static void narrow(writer *w, uint64_t start, uint64_t size, unsigned bits) {
 }
 
 /* Write sign and nibble count, so that the decoder knows what follows, then nibbles, highest first. */
-static void write_escaped(writer *w, const cdv_tables *tables, size_t table, int32_t symbol) {
-    uint32_t below, distance = escape_distance(tables, table, symbol, &below);
+static void write_escaped(writer *w, const cdv_tables *tables, size_t at, int32_t symbol) {
+    uint32_t below, distance = escape_distance(tables, at, symbol, &below);
     unsigned count = 0;
     while (distance >> (NIBBLE_BITS * count)) count++;
     narrow(w, count | below << 3, 1, NIBBLE_BITS);
     while (count--) narrow(w, distance >> (NIBBLE_BITS * count) & 15, 1, NIBBLE_BITS);
 }
 
-static cdv_status write_symbol(writer *w, const cdv_tables *tables, size_t table, int32_t symbol) {
+static cdv_status write_symbol(writer *w, const cdv_tables *tables, size_t at, int32_t symbol) {
     int escaped;
-    if (table >= tables->count) return CDV_BAD_INDEX;
-    uint32_t entry = entry_of(tables, table, symbol, &escaped);
+    if (at >= tables->count) return CDV_BAD_INDEX;
+    uint32_t entry = entry_of(tables, at, symbol, &escaped);
     if (!entry) return CDV_NOT_CODABLE;
     /* Certain: all of the interval is this symbol's, and dividing it would only lose width. */
     if (entry >> 16 == TOTAL) return CDV_OK;
     narrow(w, entry & 0xFFFF, entry >> 16, PRECISION);
-    if (escaped) write_escaped(w, tables, table, symbol);
+    if (escaped) write_escaped(w, tables, at, symbol);
     return CDV_OK;
 }
 
@@ -124,7 +124,7 @@ static uint32_t read_nibble(cdv_range_decoder *d) {
 }
 
 /* Read sign, nibble count and nibbles; ESCAPE_LIMIT where they are no escaped value. */
-static int32_t read_escaped(cdv_range_decoder *d, const cdv_tables *tables, size_t table) {
+static int32_t read_escaped(cdv_range_decoder *d, const cdv_tables *tables, size_t at) {
     uint32_t head = read_nibble(d), distance = 0;
     if (head > 15 || (head & 7) > MOST_NIBBLES) return ESCAPE_LIMIT;
     for (uint32_t k = 0; k < (head & 7); k++) {
@@ -133,23 +133,22 @@ static int32_t read_escaped(cdv_range_decoder *d, const cdv_tables *tables, size
         if (nibble > 15 || (!nibble && !distance)) return ESCAPE_LIMIT;
         distance = distance << 4 | nibble;
     }
-    return escaped_value(tables, table, head >> 3, distance);
+    return escaped_value(tables, at, head >> 3, distance);
 }
 
-static cdv_status read_symbol(cdv_range_decoder *d, const cdv_tables *tables, size_t table,
+static cdv_status read_symbol(cdv_range_decoder *d, const cdv_tables *tables, size_t at,
                               int32_t *symbol) {
     /* The first slot's code: of a certain symbol it is the only one. */
-    uint32_t code = tables->slots[table << PRECISION];
-    uint32_t entry = tables->entries[table << 8 | code];
+    const table *t = &tables->tables[at];
+    uint32_t code = t->slots[0], entry = t->entries[code];
     if (entry >> 16 != TOTAL) {
         /* What is left of the width by the division belongs to no slot. */
         uint64_t slot = d->point / (d->width >> PRECISION);
         if (slot >= TOTAL) return CDV_BAD_POINT;
-        code = tables->slots[table << PRECISION | slot];
-        entry = tables->entries[table << 8 | code];
+        code = t->slots[slot], entry = t->entries[code];
         follow(d, entry & 0xFFFF, entry >> 16, PRECISION);
     }
-    *symbol = code ? (int32_t)code - ZERO_CODE : read_escaped(d, tables, table);
+    *symbol = code ? (int32_t)code - ZERO_CODE : read_escaped(d, tables, at);
     if (*symbol == ESCAPE_LIMIT) return CDV_BAD_ESCAPE;
     return d->position > d->size ? CDV_TRUNCATED : CDV_OK;
 }

@@ -42,14 +42,14 @@ static void push_escaped(writer *w, size_t lane, uint32_t distance, uint32_t bel
     push_nibble(w, lane, below << 3 | count);
 }
 
-static cdv_status push_symbol(writer *w, size_t lane, const cdv_tables *tables, size_t table,
+static cdv_status push_symbol(writer *w, size_t lane, const cdv_tables *tables, size_t at,
                               int32_t symbol) {
     int escaped;
-    if (table >= tables->count) return CDV_BAD_INDEX;
-    uint32_t entry = entry_of(tables, table, symbol, &escaped);
+    if (at >= tables->count) return CDV_BAD_INDEX;
+    uint32_t entry = entry_of(tables, at, symbol, &escaped);
     if (!entry) return CDV_NOT_CODABLE;
     if (escaped) {
-        uint32_t below, distance = escape_distance(tables, table, symbol, &below);
+        uint32_t below, distance = escape_distance(tables, at, symbol, &below);
         push_escaped(w, lane, distance, below);
     }
     uint32_t frequency = entry >> 16;
@@ -128,7 +128,7 @@ static inline int pop_nibble(cdv_rans_decoder *d, size_t lane, uint32_t *nibble)
 
 /* Read sign and nibble count, then the nibbles. */
 static cdv_status pop_escaped(cdv_rans_decoder *d, size_t lane, const cdv_tables *tables,
-                              size_t table, int32_t *value) {
+                              size_t at, int32_t *value) {
     uint32_t head, nibble, distance = 0;
     int enough = pop_nibble(d, lane, &head);
     if ((head & 7) > MOST_NIBBLES) return CDV_BAD_ESCAPE;
@@ -136,7 +136,7 @@ static cdv_status pop_escaped(cdv_rans_decoder *d, size_t lane, const cdv_tables
         enough &= pop_nibble(d, lane, &nibble);
         distance = distance << 4 | nibble;
     }
-    *value = escaped_value(tables, table, head >> 3, distance);
+    *value = escaped_value(tables, at, head >> 3, distance);
     if (*value == ESCAPE_LIMIT) return CDV_BAD_ESCAPE;
     return enough ? CDV_OK : CDV_TRUNCATED;
 }
@@ -150,16 +150,16 @@ static cdv_status read_slowly(cdv_rans_decoder *d, const void *index, size_t ind
                               const cdv_tables *tables, int32_t *symbols, size_t start,
                               size_t stop) {
     for (size_t i = start; i < stop; i++) {
-        size_t lane = i % LANES, table = index_at(index, index_bytes, i);
+        size_t lane = i % LANES, at = index_at(index, index_bytes, i);
+        const table *t = &tables->tables[at];
         uint32_t state = d->states[lane], slot = state & SLOT_MASK;
-        uint32_t code = tables->slots[table << PRECISION | slot];
-        uint32_t entry = tables->entries[table << 8 | code];
+        uint32_t code = t->slots[slot], entry = t->entries[code];
         /* Duda's step backwards: frequency * (state / 2^12) + slot - start. */
         state = (entry >> 16) * (state >> PRECISION) + slot - (entry & 0xFFFF);
         int enough = refill(d, lane, state);
         int32_t value = (int32_t)code - ZERO_CODE;
         if (code == 0) {
-            cdv_status status = pop_escaped(d, lane, tables, table, &value);
+            cdv_status status = pop_escaped(d, lane, tables, at, &value);
             if (status) return status;
         }
         if (!enough) return CDV_TRUNCATED;
@@ -174,10 +174,9 @@ static void read_through(const cdv_tables *tables, size_t lowest, size_t highest
     volatile uint32_t sink;
     uint32_t total = 0;
     /* Not for a few symbols in many tables: reading all of these would cost more than it saves. */
-    if ((highest + 1 - lowest) * (TOTAL / 64) > 2 * count) return;
-    for (size_t at = lowest << PRECISION; at < (highest + 1) << PRECISION; at += 64)
-        total += tables->slots[at];
-    for (size_t at = lowest << 8; at < (highest + 1) << 8; at += 16) total += tables->entries[at];
+    if ((highest + 1 - lowest) * (sizeof(table) / 64) > 2 * count) return;
+    const uint8_t *first = (const uint8_t *)&tables->tables[lowest];
+    for (size_t at = 0; at < (highest + 1 - lowest) * sizeof(table); at += 64) total += first[at];
     sink = total;
     (void)sink;
 }
@@ -226,28 +225,28 @@ static cdv_status check_index(const void *index, size_t index_bytes, size_t coun
 #define READ_GROUPS(name, type)                                                                 \
     static size_t name(cdv_rans_decoder *d, const type *index, const cdv_tables *tables,        \
                        int32_t *symbols, size_t i, size_t whole) {                              \
-        const uint8_t *slots = tables->slots, *words = d->bytes + d->position;                  \
+        const table *all = tables->tables;                                                      \
+        const uint8_t *words = d->bytes + d->position;                                          \
         const uint8_t *last = d->bytes + d->size - 2 * LANES;                                   \
-        const uint32_t *entries = tables->entries;                                              \
-        const int skips = entries[ZERO_CODE] == SKIP;                                           \
+        const int skips = all->entries[ZERO_CODE] == SKIP;                                      \
         uint32_t x0 = d->states[0], x1 = d->states[1], x2 = d->states[2], x3 = d->states[3];    \
         for (; i < whole; i += LANES) {                                                         \
-            size_t t0 = index[i], t1 = index[i + 1], t2 = index[i + 2], t3 = index[i + 3];      \
-            if (skips & !(t0 | t1 | t2 | t3)) {                                                 \
+            size_t i0 = index[i], i1 = index[i + 1], i2 = index[i + 2], i3 = index[i + 3];      \
+            if (skips & !(i0 | i1 | i2 | i3)) {                                                 \
                 symbols[i] = symbols[i + 1] = symbols[i + 2] = symbols[i + 3] = 0;              \
                 continue;                                                                       \
             }                                                                                   \
-            uint32_t c0 = (slots + (t0 << PRECISION))[x0 & SLOT_MASK];                              \
-            uint32_t c1 = (slots + (t1 << PRECISION))[x1 & SLOT_MASK];                              \
-            uint32_t c2 = (slots + (t2 << PRECISION))[x2 & SLOT_MASK];                              \
-            uint32_t c3 = (slots + (t3 << PRECISION))[x3 & SLOT_MASK];                              \
-            /* Leaves the states untouched, so that these four are decoded again slowly. */     \
-            if (words > last || (int32_t)((c0 - 1) | (c1 - 1) | (c2 - 1) | (c3 - 1)) < 0) break;                                   \
-            symbols[i] = (int32_t)c0 - ZERO_CODE, symbols[i + 1] = (int32_t)c1 - ZERO_CODE;     \
-            symbols[i + 2] = (int32_t)c2 - ZERO_CODE, symbols[i + 3] = (int32_t)c3 - ZERO_CODE; \
-            uint32_t e0 = (entries + (t0 << 8))[c0], e1 = (entries + (t1 << 8))[c1];                    \
-            uint32_t e2 = (entries + (t2 << 8))[c2], e3 = (entries + (t3 << 8))[c3];                    \
-            uint64_t next = load32(words) | (uint64_t)load32(words + 4) << 32;\
+            const table *t0 = all + i0, *t1 = all + i1, *t2 = all + i2, *t3 = all + i3;         \
+            int32_t c0 = t0->slots[x0 & SLOT_MASK], c1 = t1->slots[x1 & SLOT_MASK];             \
+            int32_t c2 = t2->slots[x2 & SLOT_MASK], c3 = t3->slots[x3 & SLOT_MASK];             \
+            /* Leaves the states untouched, so that these four are decoded again slowly: at the end\
+             * of the words, and where a code is 0. */                                          \
+            if (words > last || ((c0 - 1) | (c1 - 1) | (c2 - 1) | (c3 - 1)) < 0) break;         \
+            symbols[i] = c0 - ZERO_CODE, symbols[i + 1] = c1 - ZERO_CODE;                       \
+            symbols[i + 2] = c2 - ZERO_CODE, symbols[i + 3] = c3 - ZERO_CODE;                   \
+            uint32_t e0 = t0->entries[c0], e1 = t1->entries[c1];                                \
+            uint32_t e2 = t2->entries[c2], e3 = t3->entries[c3];                                \
+            uint64_t next = load32(words) | (uint64_t)load32(words + 4) << 32;                  \
             STEP(0) STEP(1) STEP(2) STEP(3)                                                     \
         }                                                                                       \
         d->states[0] = x0, d->states[1] = x1, d->states[2] = x2, d->states[3] = x3;             \

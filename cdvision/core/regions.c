@@ -46,23 +46,37 @@ static void sum_cell(const pooled_map *m, const float *box, size_t cells, size_t
     }
 }
 
+/* Means of a region's cells, channels last, to channels first. */
+static void write_region(const float *region, size_t channels, size_t area, float points,
+                         float *pooled) {
+    for (size_t c = 0; c < channels; c++)
+        for (size_t cell = 0; cell < area; cell++)
+            pooled[c * area + cell] = region[cell * channels + c] / points;
+}
+
 cdv_status cdv_pool_regions(const float *map, size_t height, size_t width, size_t channels,
-                            const float *boxes, size_t count, size_t cells, size_t samples,
-                            float *pooled) {
+                            const float *boxes, const int64_t *rows, size_t count, size_t cells,
+                            size_t samples, float *pooled, size_t pooled_rows) {
     /* Sides up to 2^24 are exact in float. */
     if (!height || !width || !channels || !cells || !samples || height > 1 << 24 ||
-        width > 1 << 24 || samples > 1024)
+        width > 1 << 24 || samples > 1024 || cells > 1024)
         return CDV_ARGUMENT;
+    for (size_t k = 0; k < count; k++)
+        if (rows ? rows[k] < 0 || (uint64_t)rows[k] >= pooled_rows : k >= pooled_rows)
+            return CDV_ARGUMENT;
     pooled_map m = {map, height, width, channels};
     const loops *run = chosen_loops();
-    float *total = allocate(channels, sizeof *total), points = (float)samples;
-    if (!total) return CDV_MEMORY;
-    for (size_t k = 0; k < count; k++)
-        for (size_t cell = 0; cell < cells * cells; cell++) {
-            sum_cell(&m, boxes + 4 * k, cells, samples, cell / cells, cell % cells, run, total);
-            for (size_t c = 0; c < channels; c++)
-                pooled[(k * channels + c) * cells * cells + cell] = total[c] / (points * points);
-        }
-    free(total);
+    size_t area = cells * cells;
+    float *region = allocate(product(area, channels), sizeof *region);
+    if (!region) return CDV_MEMORY;
+    for (size_t k = 0; k < count; k++) {
+        for (size_t cell = 0; cell < area; cell++)
+            sum_cell(&m, boxes + 4 * k, cells, samples, cell / cells, cell % cells, run,
+                     region + cell * channels);
+        size_t place = rows ? (size_t)rows[k] : k;
+        write_region(region, channels, area, (float)(samples * samples),
+                     pooled + place * channels * area);
+    }
+    free(region);
     return CDV_OK;
 }

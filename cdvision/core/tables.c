@@ -10,16 +10,14 @@ static int is_range(int16_t low, int16_t high) {
 }
 
 /* Fill one table's look-ups from its frequencies, the escape's last; 0 where they are no table. */
-static int fill(cdv_tables *tables, size_t table, const uint16_t *frequencies) {
-    int32_t low = tables->low[table], high = tables->high[table];
-    uint8_t *slots = tables->slots + (table << PRECISION);
+static int fill(table *to, int32_t low, int32_t high, const uint16_t *frequencies) {
     uint32_t start = 0;
     for (int32_t symbol = low; symbol <= high + 1; symbol++) {
         uint32_t frequency = frequencies[symbol - low], is_escape = symbol > high;
         uint32_t code = is_escape ? 0 : (uint32_t)(symbol + ZERO_CODE);
         if (frequency > TOTAL - start || (!frequency && !is_escape)) return 0;
-        if (frequency) tables->entries[table << 8 | code] = frequency << 16 | start;
-        memset(slots + start, (int)code, frequency);
+        if (frequency) to->entries[code] = frequency << 16 | start;
+        memset(to->slots + start, (int)code, frequency);
         start += frequency;
     }
     return start == TOTAL;
@@ -28,9 +26,9 @@ static int fill(cdv_tables *tables, size_t table, const uint16_t *frequencies) {
 static cdv_status check_ranges(const int16_t *low, const int16_t *high, size_t count,
                                size_t entries) {
     size_t needed = 0;
-    for (size_t table = 0; table < count; table++) {
-        if (!is_range(low[table], high[table])) return CDV_BAD_TABLES;
-        needed += (size_t)(high[table] - low[table] + 2);
+    for (size_t at = 0; at < count; at++) {
+        if (!is_range(low[at], high[at])) return CDV_BAD_TABLES;
+        needed += (size_t)(high[at] - low[at] + 2);
     }
     return needed == entries ? CDV_OK : CDV_BAD_TABLES;
 }
@@ -46,20 +44,19 @@ cdv_status cdv_tables_new(const int16_t *low, const int16_t *high, size_t count,
     made->count = count;
     made->low = allocate(count, sizeof *low);
     made->high = allocate(count, sizeof *high);
-    made->slots = allocate(count, TOTAL);
-    made->entries = allocate_zeros(count, 256 * sizeof *made->entries);
-    if (!made->low || !made->high || !made->slots || !made->entries) {
+    made->tables = allocate_zeros(count, sizeof *made->tables);
+    if (!made->low || !made->high || !made->tables) {
         cdv_tables_free(made);
         return CDV_MEMORY;
     }
     memcpy(made->low, low, count * sizeof *low);
     memcpy(made->high, high, count * sizeof *high);
-    for (size_t table = 0; table < count; table++) {
-        if (!fill(made, table, frequencies)) {
+    for (size_t at = 0; at < count; at++) {
+        if (!fill(&made->tables[at], low[at], high[at], frequencies)) {
             cdv_tables_free(made);
             return CDV_BAD_TABLES;
         }
-        frequencies += high[table] - low[table] + 2;
+        frequencies += high[at] - low[at] + 2;
     }
     *tables = made;
     return CDV_OK;
@@ -69,8 +66,7 @@ void cdv_tables_free(cdv_tables *tables) {
     if (!tables) return;
     free(tables->low);
     free(tables->high);
-    free(tables->slots);
-    free(tables->entries);
+    free(tables->tables);
     free(tables);
 }
 

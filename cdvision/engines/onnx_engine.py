@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from cdvision.engines import Arrays
+from cdvision.engines.onnx_runtime import hold, onnxruntime
 from cdvision.errors import EngineError
 
 if TYPE_CHECKING:
@@ -80,33 +81,46 @@ class OnnxGraph:
         threads: int | None = None,
         providers: Sequence[str] = PROVIDERS["cpu"],
     ) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        # Threads wait for work by spinning, within a run only: those of an idle session would take
-        # the cores from the next one (detect after encode on 2 cores: 13.4 ms instead of 9.8).
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self._session = ort.InferenceSession(source, options, providers=list(providers))
-        except Exception as error:  # onnxruntime raises a family without a public base
-            name = source if isinstance(source, str) else "this graph"
-            raise EngineError(f"ONNX Runtime cannot open {name}: {error}") from error
+        self._path = source if isinstance(source, str) else None
+        self._threads, self._providers = threads, list(providers)
+        self._session = _opened(source, threads, self._providers)
         # Kept here: asking the session at every run takes longer.
         self.inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
+        hold(self)
+
+    def leave_to_parent(self) -> list[Any]:
+        """Forget the session after a fork, and return what belongs to the parent."""
+        session, self._session = self._session, None
+        return [] if session is None else [session, session._sess]
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run on named arrays and return named outputs."""
+        if self._session is None:
+            if self._path is None:
+                raise EngineError("a graph of bytes was opened before a fork: open it after it")
+            self._session = _opened(self._path, self._threads, self._providers)
         return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
 
 
-def _check_device(device: str) -> None:
-    import onnxruntime as ort
+def _opened(source: str | bytes, threads: int | None, providers: Sequence[str]) -> Any:
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # Threads wait for work by spinning, within a run only: those of an idle session would take
+    # the cores from the next one (detect after encode on 2 cores: 13.4 ms instead of 9.8).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return ort.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # onnxruntime raises a family without a public base
+        name = source if isinstance(source, str) else "this graph"
+        raise EngineError(f"ONNX Runtime cannot open {name}: {error}") from error
 
-    offered = ort.get_available_providers()
+
+def _check_device(device: str) -> None:
+    offered = onnxruntime().get_available_providers()
     if device not in PROVIDERS or PROVIDERS[device][0] not in offered:
         raise EngineError(
             f"ONNX Runtime here cannot run on {device!r}: it offers {', '.join(offered)}"

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from cdvision.entropy.core_layers import CoreLayer
 from cdvision.entropy.integer_network import joined_bytes
 from cdvision.entropy.tables import CodingError, SymbolTables
 from cdvision.errors import BitstreamError, ModelError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Symbols: TypeAlias = NDArray[np.int32]
 # Integers by the name that coder, graphs and card give them.

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from cdvision.entropy.context_network import ContextNetwork
 from cdvision.entropy.integer_network import IntegerNetwork
 from cdvision.entropy.tables import SymbolTables, named_parts, part_of
 from cdvision.errors import ModelError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SYMBOLS, HYPER = "symbols", "hyper"
 

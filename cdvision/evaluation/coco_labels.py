@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cdvision.errors import CdvisionError
+from cdvision.evaluation.coco_entries import completed, id_text, numbered
 from cdvision.evaluation.notices import listed, notice
 
 PARTS = {
     "images": ("id", "file_name"),
-    "annotations": ("image_id", "category_id", "bbox"),
+    "annotations": ("image_id", "category_id"),
     "categories": ("id", "name"),
 }
 
@@ -58,10 +59,14 @@ class CocoLabels:
         """Keep the images whose objects all have a mask, and say how many are left out.
 
         Raises:
-            CdvisionError: there is no mask at all.
+            CdvisionError: there is no mask at all, or an image does not tell its size.
         """
         if not any("segmentation" in entry for entry in self.annotations):
             raise CdvisionError(f"{self.path}: expected masks (segmentation), found boxes only")
+        for image in self.images:
+            if not (image.get("width") and image.get("height")):
+                told = f"{self.path}: masks need width and height of {image['file_name']}"
+                raise CdvisionError(f"{told}, found none: write them into images")
         bare = {e["image_id"] for e in self.annotations if "segmentation" not in e}
         if not bare:
             return self
@@ -74,7 +79,9 @@ class CocoLabels:
 
 
 def read_coco_labels(path: Path) -> CocoLabels:
-    """Read a COCO json.
+    """Read a COCO json; see ``coco_entries`` for what labelling tools may write otherwise.
+
+    Categories of one name are one class. Objects of no image or category are left out, and told.
 
     Raises:
         CdvisionError: it is no such json; the message says what is missing, and where.
@@ -85,18 +92,29 @@ def read_coco_labels(path: Path) -> CocoLabels:
             found = entry if isinstance(entry, dict) else {}
             if missing := [field for field in fields if field not in found]:
                 raise CdvisionError(f"{path}: expected {missing[0]!r} in {part}[{number}]")
-    ids = [entry["id"] for entry in parts["images"]]
-    if len(set(ids)) != len(ids):
-        raise CdvisionError(f"{path}: expected different ids of images, found one twice")
-    annotations = [_completed(entry, number) for number, entry in enumerate(parts["annotations"])]
-    categories = {str(entry["name"]): int(entry["id"]) for entry in parts["categories"]}
-    return CocoLabels(path, parts["images"], annotations, categories)
+    images = numbered(parts["images"], "file_name", f"{path}: images")
+    numbers = numbered(parts["categories"], "name", f"{path}: categories")
+    categories: dict[str, int] = {}
+    for entry in parts["categories"]:
+        own = id_text(entry["id"])
+        # The first of a name counts for all of that name.
+        numbers[own] = categories.setdefault(str(entry["name"]), numbers[own])
+    objects = [
+        completed(entry, number, images, numbers, str(path))
+        for number, entry in enumerate(parts["annotations"])
+    ]
+    kept = [entry for entry in objects if entry is not None]
+    if len(kept) < len(objects):
+        count = len(objects) - len(kept)
+        notice(f"{path}: {count} objects left out: of no image or category of this file")
+    pictures = [{**entry, "id": images[id_text(entry["id"])]} for entry in parts["images"]]
+    return CocoLabels(path, pictures, kept, categories)
 
 
 def _read_parts(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CdvisionError(f"{path}: not a json that can be read ({error})") from error
     found = list(content) if isinstance(content, dict) else type(content).__name__
     if not isinstance(content, dict) or not all(
@@ -104,11 +122,3 @@ def _read_parts(path: Path) -> dict[str, list[dict[str, Any]]]:
     ):
         raise CdvisionError(f"{path}: expected the lists {', '.join(PARTS)}, found {found}")
     return {part: content[part] for part in PARTS}
-
-
-def _completed(entry: dict[str, Any], number: int) -> dict[str, Any]:
-    """Add what pycocotools cannot do without; ids start at 1, since it takes 0 for no match."""
-    _, _, width, height = entry["bbox"]
-    crowd = int(entry.get("iscrowd", 0))
-    extra = {"area": width * height, **entry, "iscrowd": crowd, "id": number + 1}
-    return {**extra, "ignore": int(entry.get("ignore", crowd))}

@@ -8,6 +8,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cdvision.errors import UnsupportedTask
 from cdvision.evaluation.accuracy import Scoring, TopScoring, measure_accuracy
 from cdvision.evaluation.answer_cache import AnswerCache, CacheFolder, Key, files_digest
@@ -18,6 +20,7 @@ from cdvision.evaluation.labelled import LabelledPhoto, LabelledPhotos
 from cdvision.evaluation.layers import LayerSender, with_layers
 from cdvision.evaluation.pixel_networks import PixelNetworks, ask_pixels
 from cdvision.model import Model
+from cdvision.stream import inspect
 from cdvision.tasks import WEAK_BOXES, find_task
 
 Record = dict[str, Any]
@@ -109,7 +112,8 @@ def stream_curve(
 
     Streams are cut after so many ``layers`` (None leaves them whole), and the bytes are those of
     the cut streams; ``for_task`` leaves out what the labels' task does not need. ``size`` is the
-    long side of the network input, the model's own choice where None.
+    long side of the network input, the model's own choice where None. Where no answers are kept,
+    records also have ``mean_payload_bytes``, without the streams' headers and checksums.
 
     Raises:
         UnsupportedTask: the model has no answer to what the labels ask.
@@ -134,17 +138,26 @@ def stream_curve(
             "files": files_digest(model.card.files),
         }
         for count in counts:
-            form = data.scoring.format
+            form, payloads = data.scoring.format, list[int]()
             found = data.measure(
-                partial(sender.send, layers=count),
+                partial(_sent, sender, count, payloads),
                 lambda bits, _: model.open(bits).ask(task.name, **task.measured),
                 with_layers(f"{name} {quality}", count),
                 cache.open(_with_count(key, count), form) if cache is not None else None,
             )
             codec = with_layers(f"cdvision {name}", count)
             entry = _with_count({"codec": codec, "quality": quality, "size": size}, count)
-            records.append({**entry, **found})
+            # Answers that were kept are not sent again.
+            told = {} if cache is not None else {"mean_payload_bytes": float(np.mean(payloads))}
+            records.append({**entry, **told, **found})
     return records
+
+
+def _sent(sender: LayerSender, layers: int | None, payloads: list[int], image: bytes) -> bytes:
+    """Return a photo's stream, and note its bytes without header and checksums."""
+    sent = sender.send(image, layers=layers)
+    payloads.append(sum(layer.bytes_present for layer in inspect(sent).layers))
+    return sent
 
 
 def _with_count(key: Key, layers: int | None) -> Key:

@@ -73,7 +73,7 @@ class LabelledPhotos:
 def coco_photos(annotations: Path | CocoLabels, images: Path) -> LabelledPhotos:
     """Return the photos of a COCO json in its order, labelled with image ids."""
     labels = read_coco_labels(annotations) if isinstance(annotations, Path) else annotations
-    entries = [(str(image["file_name"]), int(image["id"])) for image in labels.images]
+    entries = [(str(image["file_name"]), image["id"]) for image in labels.images]
     return LabelledPhotos(open_photo_files(images), entries)
 
 

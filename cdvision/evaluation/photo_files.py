@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cdvision.errors import CdvisionError
-from cdvision.photo import PHOTO_SUFFIXES
+from cdvision.image_files import PHOTO_SUFFIXES
 
 
 class PhotoFiles(Protocol):
@@ -53,7 +53,7 @@ class TarFiles:
             self._members = {
                 member.name.removeprefix("./"): member
                 for member in self._tar.getmembers()
-                if member.isfile()
+                if member.isfile() or member.islnk() or member.issym()
             }
         except (OSError, tarfile.TarError) as error:
             raise CdvisionError(f"{path}: expected a folder or a tar ({error})") from error
@@ -65,7 +65,10 @@ class TarFiles:
     def read(self, name: str) -> bytes:
         """Return the bytes of one file; raises CdvisionError where there is none."""
         member = self._members.get(name.removeprefix("./"))
-        content = None if member is None else self._tar.extractfile(member)
+        try:
+            content = None if member is None else self._tar.extractfile(member)
+        except (KeyError, RecursionError):  # a link that leads nowhere, or around in a circle
+            content = None
         if content is None:
             example = next(iter(self._members), "nothing")
             raise CdvisionError(f"{self.path}: no photo {name} in it; it holds {example}")

@@ -20,8 +20,11 @@ from cdvision.photo import content_size, read_photo, working_size
 from cdvision.tasks import WEAK_BOXES
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from cdvision.evaluation.curve import LabelledSet, Record
     from cdvision.evaluation.pixel_networks import PixelNetworks
+    from cdvision.package.card import InputSpec
     from cdvision.results import Detections
 
 # Shares of the networks' working size (or of a smaller photo) that a rival may send.
@@ -51,10 +54,8 @@ class RivalPath:
 
     def send(self, image: bytes) -> bytes:
         """Return the bytes that a photo's file costs."""
-        photo = read_photo(image)
-        working = working_size(photo.size, self.reference.package.card.input)
-        longest = min(working, max(photo.size))  # a small photo is enlarged behind the codec
-        return self.rival.encode(shrink(photo, max(1, round(self.scale * longest))), self.quality)
+        sent = sent_picture(read_photo(image), self.scale, self.reference.package.card.input)
+        return self.rival.encode(sent, self.quality)
 
     def ask(self, task: str, coded: bytes, image: bytes) -> Any:
         """Answer a task from the decoded picture; see ``detect``."""
@@ -82,6 +83,13 @@ class RivalPath:
         # Boxes come in pixels of what the network saw; sides are rounded apart, so scales differ.
         scale = np.array(size, np.float32) / np.array(seen, np.float32)
         return replace(found, xyxy=found.xyxy * np.tile(scale, 2), image_size=size)
+
+
+def sent_picture(photo: Image, scale: float, spec: InputSpec) -> Image:
+    """Return the picture that a codec sends at a scale of what a network of ``spec`` sees."""
+    # A small photo is enlarged behind the codec.
+    longest = min(working_size(photo.size, spec), max(photo.size))
+    return shrink(photo, max(1, round(scale * longest)))
 
 
 def rival_record(path: RivalPath, data: LabelledSet, *, jobs: int = 1) -> Record:

@@ -67,9 +67,10 @@ class PillowRival:
     boxed: bool = False  # ISO base media files, whose boxes take hundreds of bytes
 
     def encode(self, picture: Image, quality: int) -> bytes:
-        """Compress an RGB picture into a file of the format, header included."""
+        """Compress an RGB picture into a file of the format, header included, pixels alone."""
         self._load_plugin()
-        buffer = io.BytesIO()
+        buffer, picture = io.BytesIO(), picture.copy()
+        picture.info = {}  # EXIF, colour profile and comments would be sent too: kilobytes of them
         try:
             picture.save(buffer, self.format, quality=quality, **self.settings)
         except (OSError, KeyError, RuntimeError) as error:

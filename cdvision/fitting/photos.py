@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError, ImageError
-from cdvision.photo import PHOTO_SUFFIXES, read_photo
+from cdvision.image_files import PHOTO_SUFFIXES
+from cdvision.photo import read_photo
 from cdvision.training.photo_bank import PhotoBank, plan_for
 
 HELD_OUT_SHARE = 0.1
@@ -101,9 +102,13 @@ def _in_tar(path: Path) -> Iterator[PhotoFile]:
     try:
         # "r:" refuses compression: a member is then a piece of the file, which can be read alone.
         with tarfile.open(path, "r:") as tar:
+            files: dict[str, tarfile.TarInfo] = {}
             for member in tar:
-                if member.isfile():
-                    yield PhotoFile(member.name, path, member.offset_data, member.size)
+                # A hard link is read where the file before it lies.
+                found = files.get(member.linkname) if member.islnk() else member
+                if found is not None and found.isfile():
+                    files[member.name] = found
+                    yield PhotoFile(member.name, path, found.offset_data, found.size)
     except (OSError, tarfile.TarError) as error:
         raise CdvisionError(
             f"{path}: expected a folder or an uncompressed tar of photos ({error})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -51,7 +52,8 @@ def list_models() -> list[ModelInfo]:
 def model_folder(name: str | Path) -> Path:
     """Resolve a model's name or folder; raises ModelError that lists what there is."""
     folder = Path(name)
-    if (folder / CARD_FILE).is_file():
+    # An empty name is not the current folder, and an over-long one is no file.
+    if str(name) and os.path.isfile(folder / CARD_FILE):
         return folder
     for installed, card in _cards():
         if card.name == name:
@@ -60,6 +62,12 @@ def model_folder(name: str | Path) -> Path:
     raise ModelError(
         f"no model {str(name)!r}: expected a folder with {CARD_FILE} or one of: {known}"
     )
+
+
+def portable_name(folder: Path) -> str:
+    """Return what another process loads a package by: an installed one's name, else its folder."""
+    names = {installed: card.name for installed, card in _cards()}
+    return names.get(folder, str(folder.resolve()))
 
 
 def folder_for_fingerprint(fingerprint: bytes) -> Path:

@@ -9,6 +9,7 @@ model's dequantiser too: beside the streams themselves, a tap needs nothing of i
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -58,7 +59,7 @@ class TapCard:
 
 def is_tap(folder: str | Path) -> bool:
     """Tell whether a folder holds a tap."""
-    return (Path(folder) / TAP_FILE).is_file()
+    return os.path.isfile(Path(folder) / TAP_FILE)
 
 
 def read_tap(folder: str | Path) -> TapCard:

@@ -80,7 +80,7 @@ def result_row(result: AnalysisResult) -> Row:
         if answer in result.answers:
             row[column.name] = [*(row[column.name] or ()), *result.answers[answer].to_rows()]
     if result.error is not None:
-        row["error"] = str(result.error)
+        row["error"] = result.error_text
     return row
 
 

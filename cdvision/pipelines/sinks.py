@@ -1,16 +1,18 @@
 """Where results go: JSON lines, CSV, Parquet, COCO json, or ``supervision``.
 
-A file appears under its name when all is written, whole, or else not at all.
+A file appears under its name when all is written, whole, or else not at all: results that were
+written before something failed are kept beside it, as ``NAME.partial.SUFFIX``.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from cdvision.errors import CdvisionError
 from cdvision.optional_imports import import_optional
@@ -24,11 +26,15 @@ from cdvision.pipelines.text_sinks import (
     errors_path,
 )
 from cdvision.results import Detections
+from cdvision.whole_files import part_of, unwritable
 
 if TYPE_CHECKING:
     import supervision as sv
+    from typing_extensions import Self
 
     from cdvision.analysis import AnalysisResult
+
+log = logging.getLogger(__name__)
 
 ROW_GROUP = 1024  # rows that are held until they are written together
 
@@ -49,18 +55,21 @@ class ParquetWriter:
         parquet = import_optional("pyarrow.parquet", "writing Parquet")
         self._file = parquet.ParquetWriter(path, arrow_schema(), compression="zstd")
         self._results: list[AnalysisResult] = []
+        self.readable = False
 
-    def write(self, result: AnalysisResult) -> None:
-        """Keep one result until a row group is full."""
+    def write(self, result: AnalysisResult) -> bool:
+        """Keep one result until a row group is full; nothing is refused."""
         self._results.append(result)
         if len(self._results) == ROW_GROUP:
             self._write_group()
+        return False
 
     def close(self) -> None:
-        """Write what is left and the file's end."""
+        """Write what is left and the file's end, without which nobody can read it."""
         if self._results:
             self._write_group()
         self._file.close()
+        self.readable = True
 
     def _write_group(self) -> None:
         self._file.write_table(results_table(self._results))
@@ -78,7 +87,8 @@ WRITERS: dict[str, Callable[[Path], TextWriter | ParquetWriter]] = {
 class Sink:
     """A file of results; its suffix chooses the format.
 
-    Use as a context manager: the file appears at the end of a block that ends well.
+    Use as a context manager: the file appears at the end of a block that ends well. Where it does
+    not, ``partial`` says where the results are that had been written.
 
     Args:
         path: ``.jsonl`` (a result a line), ``.csv`` (a box or class a line), ``.parquet`` (a result
@@ -87,25 +97,35 @@ class Sink:
         force: replace a file that exists.
 
     Raises:
-        CdvisionError: another suffix, or the file exists.
+        CdvisionError: another suffix, the file exists, or it cannot be written: here, or in
+            ``write``, which then names the file of what was written before.
     """
 
     def __init__(self, path: str | Path, *, force: bool = False) -> None:
         self.path = Path(path)
-        if self.path.suffix not in WRITERS:
+        suffix = self.path.suffix.lower()
+        if suffix not in WRITERS:
             known = ", ".join(WRITERS)
             raise CdvisionError(f"{path}: expected a file for results, {known}")
-        if self.path.exists() and not force:
+        if os.path.exists(path) and not force:
             raise CdvisionError(f"{path} exists; force (--force) replaces it")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self.path.with_name(f"{self.path.name}.part-{os.getpid()}")
-        self._writer = WRITERS[self.path.suffix](self._part)
+        self._part = part_of(self.path)
+        self.partial: Path | None = None
         self._counts: Counter[bool] = Counter()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = WRITERS[suffix](self._part)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def write(self, result: AnalysisResult) -> None:
         """Write one result, an error like any other."""
-        self._counts[result.error is not None] += 1
-        self._writer.write(result)
+        try:
+            # A writer may find that it cannot hold a result: that is an error of this result.
+            failed = self._writer.write(result) or result.error is not None
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        self._counts[failed] += 1
 
     @property
     def written(self) -> Written:
@@ -116,17 +136,34 @@ class Sink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        parts = [self._part, errors_path(self._part)]
         try:
             self._writer.close()
-            # Renaming is atomic: who looks sees the old file or the new one, whole.
             if kind is None:
-                for part, path in zip(parts, [self.path, errors_path(self.path)], strict=True):
-                    if part.exists():
-                        part.replace(path)
+                # Renaming is atomic: who looks sees the old file or the new one, whole.
+                self._move_to(self.path)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         finally:
-            for part in parts:
-                part.unlink(missing_ok=True)
+            self._keep_partial()
+
+    def _move_to(self, path: Path) -> None:
+        for part, place in zip(self._parts, (path, errors_path(path)), strict=True):
+            if part.exists():
+                part.replace(place)
+
+    def _keep_partial(self) -> None:
+        """Keep what was written of a file that is not whole, and say where."""
+        if self._part.exists() and self._counts and self._writer.readable:
+            self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+            self._move_to(self.partial)
+            count = self.written.results
+            log.warning("%s is not whole: %d results are in %s", self.path, count, self.partial)
+        for part in self._parts:
+            part.unlink(missing_ok=True)
+
+    @property
+    def _parts(self) -> tuple[Path, Path]:
+        return self._part, errors_path(self._part)
 
 
 def write_results(

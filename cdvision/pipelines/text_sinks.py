@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -29,8 +30,10 @@ CSV_FIRST = (
 LAST_NUMBER = re.compile(r"(\d+)$")
 
 
-def json_line(result: AnalysisResult) -> str:
+def json_line(result: AnalysisResult, *, ascii_only: bool = False) -> str:
     """Return a result as one line of JSON: what was not asked for is left out.
+
+    ``ascii_only`` escapes all other letters, for consoles that may not know them.
 
     >>> from cdvision.analysis import AnalysisResult
     >>> json_line(AnalysisResult(0, key="a.cdv", image_size=(640, 480), size=9))
@@ -42,18 +45,21 @@ def json_line(result: AnalysisResult) -> str:
     for answer in result.answers.values():
         record.update(answer.to_dict())
     if result.error is not None:
-        record["error"] = str(result.error)
-    return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+        record["error"] = result.error_text
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=ascii_only)
 
 
 class TextWriter:
     """Base of what writes one format into a text file of its own."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("w", encoding="utf-8", newline="")
+    readable = True  # whatever its end, what stands in it can be read
 
-    def write(self, result: AnalysisResult) -> None:
-        """Write one result."""
+    def __init__(self, path: Path) -> None:
+        # Line by line: a full disk is noticed at once, not when all has been computed.
+        self._file: TextIO = path.open("w", 1, encoding="utf-8", newline="")
+
+    def write(self, result: AnalysisResult) -> bool:
+        """Write one result; True where the format cannot hold it."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -64,9 +70,10 @@ class TextWriter:
 class JsonLinesWriter(TextWriter):
     """One result a line; see ``json_line``."""
 
-    def write(self, result: AnalysisResult) -> None:
+    def write(self, result: AnalysisResult) -> bool:
         """Write one line."""
         self._file.write(json_line(result) + "\n")
+        return False
 
 
 class CsvWriter(TextWriter):
@@ -86,14 +93,15 @@ class CsvWriter(TextWriter):
         self._csv = csv.DictWriter(self._file, list(header), restval="")
         self._csv.writeheader()
 
-    def write(self, result: AnalysisResult) -> None:
+    def write(self, result: AnalysisResult) -> bool:
         """Write the lines of one result."""
         common = {"key": result.name, "index": result.index}
         self._csv.writerows({**line, **common} for line in self._lines(result))
+        return False
 
     def _lines(self, result: AnalysisResult) -> list[dict[str, Any]]:
         if result.error is not None:
-            return [{"kind": "error", "error": str(result.error)}]
+            return [{"kind": "error", "error": result.error_text}]
         return [
             {**_csv_entry(entry), "kind": column.kind}
             for answer, column in self._columns.items()
@@ -115,26 +123,33 @@ def _csv_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 class CocoWriter(TextWriter):
     """COCO results, as ``pycocotools`` loads them; errors go to a file beside it.
 
-    Categories have COCO's own numbers, with their gaps.
+    Categories have COCO's own numbers, with their gaps. A result whose image number came before
+    goes to the errors, with its answers: a finished run is not given up for a name.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._errors, self._seen = errors_path(path), set[int]()
+        self._errors, self._seen = errors_path(path), set[int | None]()
         self._before = "["
 
-    def write(self, result: AnalysisResult) -> None:
+    def write(self, result: AnalysisResult) -> bool:
         """Write the entries of one result, or its error."""
+        image_id = self._image_id(result) if result.error is None else None
+        if result.error is None and image_id in self._seen:
+            told = f"image {image_id} came before; COCO json needs keys that end in other numbers"
+            result = replace(result, error=CdvisionError(told))
         if result.error is not None:
             with self._errors.open("a", encoding="utf-8") as file:
                 file.write(json_line(result) + "\n")
-            return
-        answers, image_id = answers_with("to_coco", result), self._image_id(result)
+            return True
+        answers = answers_with("to_coco", result)
+        self._seen.add(image_id)
         for answer in answers:
             for entry in answer.to_coco(image_id, COCO_CATEGORY_IDS):
                 # A list is written entry by entry: what was found need not fit in memory.
                 self._file.write(f"{self._before}\n{json.dumps(entry)}")
                 self._before = ","
+        return False
 
     def close(self) -> None:
         """End the list and close the file."""
@@ -144,14 +159,7 @@ class CocoWriter(TextWriter):
     def _image_id(self, result: AnalysisResult) -> int:
         # COCO names photos by their numbers, 000000000139.jpg; elsewhere the index has to do.
         number = LAST_NUMBER.search(Path(result.name).stem)
-        image_id = int(number[1]) if number else result.index
-        if image_id in self._seen:
-            raise CdvisionError(
-                f"{result.name}: image {image_id} came before; COCO json needs keys that end in "
-                "different numbers"
-            )
-        self._seen.add(image_id)
-        return image_id
+        return int(number[1]) if number else result.index
 
 
 def answers_with(method: str, result: AnalysisResult) -> list[Any]:

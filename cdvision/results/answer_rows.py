@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from cdvision.results.checks import check_array, check_same_length
 
 if TYPE_CHECKING:
     import pandas as pd
+    from typing_extensions import Self
 
 Row = TypeVar("Row", bound=NamedTuple)
 
@@ -91,12 +92,14 @@ class AnswerRows(Generic[Row]):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a pandas table of the rows."""
-        # pandas makes a column of fixed-width numpy text, which few tools read, unless given a list
-        columns = {
-            name: values.tolist() if values.dtype.kind == "U" else values
-            for name, values in self._table_columns().items()
-        }
-        table: pd.DataFrame = import_optional("pandas", "to_pandas").DataFrame(columns)
+        pandas = import_optional("pandas", "to_pandas")
+        columns = self._table_columns()
+        for name, values in columns.items():
+            # Left alone, text becomes a column of fixed width, which few tools read, and an empty
+            # list one of objects.
+            if values.dtype.kind == "U":
+                columns[name] = pandas.Series(values.tolist(), dtype="str")
+        table: pd.DataFrame = pandas.DataFrame(columns)
         return table
 
     def _table_columns(self) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def coco_entries(
     category_ids: Sequence[int] | Mapping[int, int] | None,
 ) -> list[dict[str, Any]]:
     """Return one COCO result entry per box, unrounded so that AP does not depend on digits."""
+    if isinstance(image_id, np.generic):  # json takes no numbers of numpy
+        image_id = image_id.item()
     entries = []
     for box in boxes:
         left, top, right, bottom = box.xyxy

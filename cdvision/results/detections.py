@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvision.numbers import check_number
 from cdvision.results import connectors
 from cdvision.results.answer_rows import AnswerRows, text_table
 from cdvision.results.checks import ResultError, check_image_size, check_same_length
@@ -18,6 +19,7 @@ from cdvision.results.masks import Rle
 if TYPE_CHECKING:
     import supervision as sv
     from PIL import Image
+    from typing_extensions import Self
 
     from cdvision.photo import ImageLike
 
@@ -95,6 +97,7 @@ class Detections(AnswerRows[Detection]):
 
     def above(self, confidence: float) -> Detections:
         """Keep the boxes of at least this confidence."""
+        check_number("confidence", confidence, None, None)
         return self[self.confidence >= confidence]
 
     def __iter__(self) -> Iterator[Detection]:
@@ -183,17 +186,20 @@ class Detections(AnswerRows[Detection]):
         sides = dict(zip(SIDES, self.xyxy.T, strict=True))
         return {**sides, **{name: getattr(self, name) for name in others}}
 
-    def draw(self, image: ImageLike, *, caption: str | None = None) -> Image.Image:
+    def draw(
+        self, image: ImageLike, *, caption: str | None = None, channels: str = "rgb"
+    ) -> Image.Image:
         """Draw boxes, labels and masks on a copy of the image.
 
         Args:
             image: the source picture, or a smaller or larger copy of it: a path, the bytes of an
                 image file, a PIL image or an (H, W, 3) uint8 array.
             caption: text for a strip that is added below the picture.
+            channels: ``"bgr"`` where the array comes from OpenCV; the result is RGB all the same.
         """
         from cdvision.results.drawing import draw_detections
 
-        return draw_detections(image, self, caption=caption)
+        return draw_detections(image, self, caption=caption, channels=channels)
 
 
 def _selected_rows(index: Index, count: int) -> list[int]:

@@ -25,14 +25,18 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_detections(
-    image: ImageLike, detections: Detections, *, caption: str | None = None
+    image: ImageLike,
+    detections: Detections,
+    *,
+    caption: str | None = None,
+    channels: str = "rgb",
 ) -> Image.Image:
     """Draw on a copy of the image, the surest boxes on top; see ``Detections.draw``.
 
     The image is turned upright by its EXIF orientation first; at another scale boxes are scaled,
     another aspect ratio is an ImageError. A caption makes the result higher by its strip.
     """
-    upright = read_photo(image)
+    upright = read_photo(image, channels)
     # read_photo may return the caller's own image, which is not to be drawn on
     canvas = upright.copy() if upright is image else upright
     across, down = _scale_to(canvas.size, detections.image_size)

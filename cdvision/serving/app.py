@@ -6,9 +6,10 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -23,6 +24,7 @@ from cdvision.serving.service import Service
 from cdvision.serving.settings import ServiceSettings
 from cdvision.version import __version__
 
+Endpoint: TypeAlias = Callable[[], Awaitable[Response]]
 PAGE_FOLDER = Path(__file__).parent / "page"
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 DESCRIPTION = "Answers from compressed streams of learned features, without rebuilding pixels."
@@ -62,21 +64,28 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
-    @app.get("/health/live", responses={503: {"description": "The models cannot be loaded."}})
+    def watched(path: str, **how: Any) -> Callable[[Endpoint], Endpoint]:
+        def add(endpoint: Endpoint) -> Endpoint:
+            app.head(path, include_in_schema=False)(endpoint)  # load balancers ask with HEAD
+            return app.get(path, **how)(endpoint)
+
+        return add
+
+    @watched("/health/live", responses={503: {"description": "The models cannot be loaded."}})
     async def live() -> Response:
         """Tell whether the process should go on: 503 where its models could not be loaded."""
         if service.failed:
             return JSONResponse({"status": "failed"}, 503)
         return JSONResponse({"status": "live"})
 
-    @app.get("/health/ready", responses={503: {"description": "The models are being loaded."}})
+    @watched("/health/ready", responses={503: {"description": "The models are being loaded."}})
     async def ready() -> Response:
         """Tell whether requests will be answered: 200, or 503 while the models load."""
         if service.ready:
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "loading"}, 503, RETRY)
 
-    @app.get("/metrics", response_class=Response)
+    @watched("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Return counters and times in Prometheus's text format."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -95,7 +104,7 @@ def _add_pages(app: FastAPI) -> None:
             "Referrer-Policy": "no-referrer",
         }
         pages[path] = page, 200, headers
-        app.add_api_route(path, show, include_in_schema=False)
+        app.add_api_route(path, show, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _content_security_policy(page: str) -> str:
@@ -121,7 +130,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "HEAD", "POST"),
             allow_headers=ALLOWED_HEADERS,
             expose_headers=("Server-Timing", "X-Request-Id"),
         )

@@ -49,6 +49,14 @@ class Gate:
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raise ServiceError for a request that is not to be served."""
         self._check_key(scope["path"], headers)
+        coding = headers.get("content-encoding", "").strip().lower()
+        if coding not in ("", "identity"):
+            raise ServiceError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"body: expected it as it is, found Content-Encoding {coding[:40]!r}: streams and "
+                "photos are compressed already",
+                {"Accept-Encoding": "identity", **CLOSE},
+            )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:MOST_DIGITS]) > self._settings.max_body_bytes:
             raise self._too_large(length[:MOST_DIGITS])
@@ -68,8 +76,8 @@ class Gate:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             given = headers.get("x-api-key", "")
-        # Time must not tell how much of a key is right.
-        if not hmac.compare_digest(given.strip().encode(), key.encode()):
+        # Headers are read as Latin-1; what was sent is UTF-8. Time must not tell how much is right.
+        if not hmac.compare_digest(given.strip().encode("latin-1"), key.encode()):
             raise ServiceError(
                 HTTPStatus.UNAUTHORIZED,
                 "API key: expected 'Authorization: Bearer KEY' or 'X-API-Key: KEY' with this "

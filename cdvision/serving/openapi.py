@@ -22,6 +22,7 @@ _ERRORS = {
     401: ("the API key is missing or wrong", error_body("Unauthorized", "API key: expected ...")),
     404: ("no such model is served", error_body("NotFound", "model: expected one that is served")),
     408: ("the body took too long", error_body("RequestTimeout", "body: expected all of it ...")),
+    415: ("the body is compressed", error_body("UnsupportedMediaType", "body: expected it as it")),
     413: ("the body is too large", error_body("RequestEntityTooLarge", "body: expected at most")),
     422: (
         "the bytes, the parameters or the task cannot be served",

@@ -53,16 +53,24 @@ async def read_body(request: Request, settings: ServiceSettings) -> RequestBody:
     multipart = request.headers.get("content-type", "").lower().startswith(MULTIPART)
     try:
         # A client that sends a byte now and then would hold its place for ever.
-        async with asyncio.timeout(settings.body_seconds):
-            if multipart:
-                return RequestBody(await _read_form(request, settings.max_streams), multipart)
-            return RequestBody([Payload(None, await request.body())], multipart)
-    except TimeoutError as error:
+        payloads = await asyncio.wait_for(
+            _read_payloads(request, settings, multipart), settings.body_seconds
+        )
+        return RequestBody(payloads, multipart)
+    except asyncio.TimeoutError as error:  # the built-in one from Python 3.11 on
         told = f"body: expected all of it within {settings.body_seconds:g} s"
         raise ServiceError(HTTPStatus.REQUEST_TIMEOUT, told, CLOSE) from error
     except ClientDisconnect as error:
         told = "the client left before its body ended"
         raise ServiceError(HTTPStatus.BAD_REQUEST, told) from error
+
+
+async def _read_payloads(
+    request: Request, settings: ServiceSettings, multipart: bool
+) -> list[Payload]:
+    if multipart:
+        return await _read_form(request, settings.max_streams)
+    return [Payload(None, await request.body())]
 
 
 async def _read_form(request: Request, most: int) -> list[Payload]:

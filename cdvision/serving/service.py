@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from time import perf_counter
 from typing import Any, TypeVar
 
 from cdvision.errors import ImageError
-from cdvision.evaluation.rivals import RIVALS, missing, shrink
-from cdvision.model import Model
-from cdvision.photo import read_photo
+from cdvision.image_files import check_pixels, open_image, reason_of
 from cdvision.serving.batching import Batcher, Question
+from cdvision.serving.equal_accuracy import bytes_at_equal_accuracy
 from cdvision.serving.metrics import Metrics
 from cdvision.serving.request_log import log
 from cdvision.serving.served_models import ServedModels
@@ -27,8 +24,6 @@ Value = TypeVar("Value")
 
 # What cameras and browsers write. Pillow knows forty more, one of which starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "MPO")
-# The default of each codec's own tool: libjpeg, cwebp, libheif. A person sees no damage there.
-USUAL_QUALITIES = {"hevc": 50, "webp": 75, "jpeg": 75}
 
 
 @dataclass(frozen=True)
@@ -103,10 +98,18 @@ class Service:
 
         return await self._in_photo_thread(encoded)
 
-    async def picture_codec_sizes(self, photo: bytes, model: str | None) -> JsonAnswer:
-        """Return the bytes of the same picture in picture codecs; raises CdvisionError."""
+    async def picture_codec_sizes(
+        self, photo: bytes, model: str | None, quality: int | None
+    ) -> JsonAnswer:
+        """Return the bytes of picture codecs at the accuracy of a quality; raises CdvisionError."""
         chosen = self.models.named(model)
-        sizes, took = await self._in_photo_thread(lambda: measure_picture_codecs(photo, chosen))
+        wanted = chosen.checked_quality(quality)
+
+        def measured() -> dict[str, Any]:
+            check_format(photo)
+            return bytes_at_equal_accuracy(photo, chosen, wanted)
+
+        sizes, took = await self._in_photo_thread(measured)
         return JsonAnswer(sizes, took=took)
 
     async def _in_photo_thread(self, work: Callable[[], Value]) -> tuple[Value, float]:
@@ -121,32 +124,12 @@ def check_format(photo: bytes) -> None:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            # How many pixels are too many is the model's to say, when it reads the photo.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            Image.open(io.BytesIO(photo), formats=FORMATS).close()
+        with open_image(io.BytesIO(photo), formats=FORMATS) as file:
+            check_pixels(*file.size)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"photo: not an image that can be read{reason_of(error)}") from error
     except Exception as error:  # Pillow's readers raise a family without a common base
         known = ", ".join(FORMATS)
         raise ImageError(f"photo: expected an image file ({known}), found none") from error
-
-
-def measure_picture_codecs(photo: bytes, model: Model) -> dict[str, Any]:
-    """Return the bytes of the same picture, as many pixels as the stream's, in picture codecs.
-
-    A codec that is not installed is left out. Qualities are each tool's default
-    (``USUAL_QUALITIES``), not matched to each other: it is what people send.
-    """
-    check_format(photo)
-    picture = shrink(read_photo(photo), model.card.input.size)
-    codecs = []
-    for name, quality in USUAL_QUALITIES.items():
-        if _installed(name):
-            size = len(RIVALS[name].encode(picture, quality))
-            title = RIVALS[name].title
-            codecs.append({"name": name, "title": title, "quality": quality, "bytes": size})
-    return {"width": picture.width, "height": picture.height, "codecs": codecs}
-
-
-@cache
-def _installed(name: str) -> bool:
-    return missing(RIVALS[name]) is None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cdvision.errors import CdvisionError
+from cdvision.numbers import check_number, checked_count
 from cdvision.package.registry import DEFAULT_MODEL
+from cdvision.texts import several
 
 MEBIBYTE = 2**20
 
@@ -25,7 +27,8 @@ class ServiceSettings:
         max_batch: streams that share one run of the networks.
         batch_window: seconds that the first stream of a batch waits for others.
         body_seconds: a body that takes longer to arrive is refused with 408.
-        api_key: what ``/v1`` and ``/metrics`` ask for; nothing where None.
+        api_key: what ``/v1`` and ``/metrics`` ask for, without the spaces and line ends around
+            it, in UTF-8; nothing where None.
         cors_origins: origins whose pages may call the service; none by default.
 
     Raises:
@@ -47,12 +50,24 @@ class ServiceSettings:
     cors_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # One name stands for itself: its letters are no models.
+        for name in ("models", "cors_origins"):
+            object.__setattr__(self, name, several(getattr(self, name)))
         if not self.models:
             raise CdvisionError("models: expected at least one model to serve, found none")
         for name in ("max_body_bytes", "max_requests", "max_streams", "max_batch"):
-            if getattr(self, name) < 1:
-                raise CdvisionError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if self.batch_window < 0 or self.body_seconds <= 0:
-            raise CdvisionError("batch_window, body_seconds: expected seconds, found less than 0")
-        if self.api_key is not None and not self.api_key.strip():
-            raise CdvisionError("api_key: expected some text, found none; leave it out for no key")
+            checked_count(name, getattr(self, name))
+        for name, least in (("batch_window", 0), ("body_seconds", 1e-3)):
+            check_number(name, getattr(self, name), least, None)
+        if self.api_key is not None:
+            object.__setattr__(self, "api_key", _key(self.api_key))
+
+
+def _key(given: str) -> str:
+    """Return an API key as requests can carry it: files and secrets end their lines."""
+    key = given.strip()
+    if not key or any(ord(letter) < ord(" ") for letter in key):
+        raise CdvisionError(
+            "api_key: expected one line of text, found none or several; leave it out for no key"
+        )
+    return key

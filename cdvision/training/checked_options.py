@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import types
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -35,9 +36,9 @@ class Range:
     rising: bool = False  # the numbers of a tuple must rise
 
     def __contains__(self, value: Any) -> bool:
-        """Tell whether a number, or a tuple of them, is allowed; NaN never is."""
+        """Tell whether a number, or a tuple of them, is allowed; NaN and infinity never are."""
         numbers = value if isinstance(value, tuple) else (value,)
-        high = float("inf") if self.high is None else self.high
+        high = sys.float_info.max if self.high is None else self.high
         fit = all((self.low < n if self.above else self.low <= n) and n <= high for n in numbers)
         return fit and not (self.rising and list(numbers) != sorted(set(numbers)))
 

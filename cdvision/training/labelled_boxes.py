@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdvision.errors import CdvisionError
+from cdvision.evaluation.coco_labels import read_coco_labels
 from cdvision.results.masks import Rle, decode_mask, expand_counts
 from cdvision.training.photo_bank import read_named_photos
 
@@ -61,23 +61,19 @@ def read_labelled(labels: Path, sources: Sequence[Path]) -> BoxedPhotos:
     memory (about 1.5 GB for 5,000 photos of 384 x 256).
 
     Raises:
-        CdvisionError: the json is not in COCO's format, or no photo of it was found.
+        CdvisionError: the json is not in COCO's format (see ``read_coco_labels``), or no photo of
+            it was found.
     """
-    try:
-        content = json.loads(labels.read_text(encoding="utf-8"))
-        categories = sorted(content["categories"], key=lambda c: c["id"])
-        number = {category["id"]: n for n, category in enumerate(categories, 1)}
-        objects = _objects(content, number)
-        names = {image["file_name"]: image["id"] for image in content["images"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CdvisionError(
-            f"{labels}: expected COCO-format json with images, annotations, categories ({error!r})"
-        ) from error
+    read = read_coco_labels(labels)
+    classes = sorted(read.categories, key=lambda name: read.categories[name])
+    number = {read.categories[name]: n for n, name in enumerate(classes, 1)}
+    objects = _objects(read.annotations, number)
+    names = {str(image["file_name"]): image["id"] for image in read.images}
     photos = [
         _photo(pixels, objects.get(names[name], []))
         for name, pixels in read_named_photos(sources, names, of=labels)
     ]
-    return BoxedPhotos(photos, tuple(category["name"] for category in categories))
+    return BoxedPhotos(photos, tuple(classes))
 
 
 class LabelledBank:
@@ -117,13 +113,14 @@ class LabelledBank:
         return LabelledBatch(images, [content for _, content, _ in parts], targets)
 
 
-def _objects(content: dict[str, Any], number: dict[int, int]) -> dict[int, list[dict[str, Any]]]:
+def _objects(
+    annotations: Sequence[Mapping[str, Any]], number: Mapping[int, int]
+) -> dict[int, list[dict[str, Any]]]:
     objects: dict[int, list[dict[str, Any]]] = {}
-    for annotation in content["annotations"]:
-        _, _, width, height = annotation["bbox"]
-        if annotation.get("iscrowd") or annotation.get("ignore") or min(width, height) < 1:
+    for annotation in annotations:
+        if annotation["ignore"] or annotation["iscrowd"] or min(annotation["bbox"][2:]) < 1:
             continue
-        known = annotation | {"label": number[annotation["category_id"]]}
+        known = {**annotation, "label": number[annotation["category_id"]]}
         objects.setdefault(annotation["image_id"], []).append(known)
     return objects
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cdvision.errors import CdvisionError
-from cdvision.photo import PHOTO_SUFFIXES
+from cdvision.image_files import PHOTO_SUFFIXES
 
 MAX_ENLARGING = 1.2  # enlarged crops are blurred, and blur is cheaper to code than any photo
 

@@ -23,6 +23,7 @@ class BoxLimits(NamedTuple):
     confidence: float  # scores must be larger than this
     iou: float  # boxes of one class whose intersection over union is larger than this overlap
     max_detections: int  # at most this many boxes are kept
+    class_agnostic: bool = False  # boxes of all classes compete, not only those of one
 
 
 class SelectedBoxes(NamedTuple):
@@ -60,12 +61,13 @@ def select_boxes(
     # A softmax over all classes; less the largest logit, no exponential overflows.
     weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     scores = (weights / weights.sum(axis=1, keepdims=True))[:, 1:]
-    confidence, iou, most = limits
+    confidence, iou, most, class_agnostic = limits
     region, class_id = top_candidates(scores, confidence=confidence, limit=scores.size)
     # Each class moves a region in its own way; class 0 of the scores is output 1.
     shifts = deltas.reshape(-1, outputs, 4)[region, class_id + 1]
     boxes = clip_boxes(decode_deltas(shifts, regions[region], config.box_weights), content_size)
     visible = large_enough(boxes, _LEAST_SIDE)
     boxes, found, class_id = boxes[visible], scores[region, class_id][visible], class_id[visible]
-    kept = suppress_overlaps(boxes, found, class_id, iou=iou, max_detections=most)
+    rivals = np.zeros_like(class_id) if class_agnostic else class_id
+    kept = suppress_overlaps(boxes, found, rivals, iou=iou, max_detections=most)
     return SelectedBoxes(boxes[kept], found[kept], class_id[kept])

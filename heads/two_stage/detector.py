@@ -54,6 +54,7 @@ def detect_two_stage(
     confidence: float = 0.05,
     iou: float = 0.5,
     max_detections: int = 100,
+    class_agnostic: bool = False,
     masks: bool = False,
 ) -> Detections:
     """Find the objects of one image in what the dense part of a two-stage detector gave.
@@ -69,9 +70,10 @@ def detect_two_stage(
         content_size: (width, height) of the photo in it, at the top left.
         source_size: (width, height) of the source image, to whose pixels boxes are scaled.
         class_names: one a class, background not counted.
-        confidence: see ``BoxLimits``, as for the next two.
+        confidence: see ``BoxLimits``, as for the next three.
         iou: of boxes that overlap.
         max_detections: most boxes.
+        class_agnostic: whether boxes of different classes compete.
         masks: also return a mask for every box.
 
     Raises:
@@ -95,7 +97,7 @@ def detect_two_stage(
         outputs = run("box", {"regions": pooled(regions, BOX_CELLS)})
         logits, expected = outputs["logits"], (len(regions), 1 + len(class_names))
         check_array("logits", logits, shape=expected, dtype=np.float32)
-        limits = BoxLimits(confidence, iou, max_detections)
+        limits = BoxLimits(confidence, iou, max_detections, class_agnostic)
         found = select_boxes(logits, outputs["deltas"], regions, config, content_size, limits)
     scale = np.array(source_size) / np.array(content_size)
     scaled = found.boxes * np.tile(scale, 2).astype(np.float32)

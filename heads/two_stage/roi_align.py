@@ -48,7 +48,7 @@ def pool_regions(
         if len(rows):
             channels_last = np.ascontiguousarray(level.transpose(1, 2, 0))
             scaled = np.ascontiguousarray(boxes[rows] / np.float32(stride))
-            pooled[rows] = pool_level(channels_last, scaled, cells, samples)
+            pool_level(channels_last, scaled, rows, samples, pooled)
     return pooled
 
 

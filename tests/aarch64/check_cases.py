@@ -2,7 +2,7 @@
 
     python check_cases.py FOLDER
 
-Needs cdvision's entropy coders alone (numpy, numba), and no engine.
+Needs cdvision's entropy coders alone (numpy and the native core), and no engine.
 """
 
 from __future__ import annotations

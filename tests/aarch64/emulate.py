@@ -153,7 +153,6 @@ def environment() -> dict[str, str]:
         **threads,
         "PYTHONPATH": f"{CODE}:{SITE}",
         "PYTHONUNBUFFERED": "1",
-        "NUMBA_CACHE_DIR": str(WORK / "numba"),
     }
 
 

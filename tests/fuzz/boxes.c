@@ -44,23 +44,34 @@ static void check_boxes(input *in) {
     free(cell), free(class_id), free(cells), free(sums), free(kept), free(boxes), free(scaled);
 }
 
+/* The rows that regions are written to: none, some, or some that do not exist. */
+static int64_t *take_rows(input *in, size_t count, size_t pooled_rows) {
+    size_t kind = take_size(in, 2);
+    int64_t *rows = kind ? room(count, 8) : NULL;
+    for (size_t k = 0; rows && k < count; k++)
+        rows[k] = kind == 1 ? (int64_t)take_size(in, pooled_rows) : (int64_t)take_number(in, 8);
+    return rows;
+}
+
 static void check_regions(input *in) {
     size_t height = take_size(in, 6), width = take_size(in, 6), channels = take_size(in, 19);
     size_t count = take_size(in, 5), cells = take_size(in, 4), samples = take_size(in, 3);
+    size_t pooled_rows = take_size(in, 6);
+    int64_t *rows = take_rows(in, count, pooled_rows);
     float *map = take_array(in, height * width * channels, 4);
     float *boxes = take_array(in, 4 * count, 4);
-    size_t size = count * channels * cells * cells * sizeof(float);
-    float *pooled = room(size, 1), *baseline = room(size, 1);
-    cdv_status status =
-        cdv_pool_regions(map, height, width, channels, boxes, count, cells, samples, pooled);
+    size_t numbers = pooled_rows * channels * cells * cells;
+    float *pooled = calloc(numbers, 4), *baseline = calloc(numbers, 4);
+    cdv_status status = cdv_pool_regions(map, height, width, channels, boxes, rows, count, cells,
+                                         samples, pooled, pooled_rows);
     cdv_use_baseline(1);
-    MUST(status == cdv_pool_regions(map, height, width, channels, boxes, count, cells, samples,
-                                    baseline));
+    MUST(status == cdv_pool_regions(map, height, width, channels, boxes, rows, count, cells, samples,
+                                    baseline, pooled_rows));
     cdv_use_baseline(0);
     /* Of a NaN only that it is one is the same everywhere. */
-    for (size_t k = 0; !status && k < size / sizeof(float); k++)
+    for (size_t k = 0; k < numbers; k++)
         MUST(pooled[k] == baseline[k] || (pooled[k] != pooled[k] && baseline[k] != baseline[k]));
-    free(map), free(boxes), free(pooled), free(baseline);
+    free(rows), free(map), free(boxes), free(pooled), free(baseline);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {

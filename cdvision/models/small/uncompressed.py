@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cdvision.engines.onnx_runtime import onnxruntime
 from cdvision.errors import ModelError
 from cdvision.evaluation.answer_cache import files_digest
 from cdvision.export.onnx_graphs import export_graph
@@ -47,7 +47,7 @@ class PublishedNetworks:
                 raise ModelError(
                     f"{path} is missing: write it with `cdvision eval --initial-weights DIR`"
                 )
-            self._sessions[name] = ort.InferenceSession(str(path))
+            self._sessions[name] = onnxruntime().InferenceSession(str(path))
         # The graphs' own files change with every exporter, their answers do not.
         self._weights = {path.name: file_sha256(path) for path in graphs.glob("*.safetensors")}
 

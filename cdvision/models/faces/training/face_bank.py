@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdvision.errors import CdvisionError
+from cdvision.image_files import PHOTO_SUFFIXES
 from cdvision.models.faces.training.networks import FaceNetworks
-from cdvision.photo import PHOTO_SUFFIXES
 from cdvision.training.photo_bank import photo_contents
 
 HELD_OUT = 0.1  # last share of the training faces: thresholds, calibration and looks, no gradients

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cdvision.cli.dataclass_options import EXISTING, dataclass_options
+from cdvision.cli.task_options import FiniteRange
 from cdvision.cli.training_options import (
     FOLDER,
     OUT,
@@ -113,7 +114,7 @@ def descriptor(
 @click.command()
 @click.argument("run", type=FOLDER)
 @click.argument("start")
-@click.option("--share", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="RUN's.")
+@click.option("--share", type=FiniteRange(0, 1), default=0.6, show_default=True, help="RUN's.")
 @OUT
 def average(run: Path, start: str, share: float, out: Path) -> None:
     """Average a finished RUN and START, the run or package that it went on from."""
