@@ -10,10 +10,11 @@ CORE    := build/.core-built
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
              $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 COUNT   ?= 100000
+SECONDS ?= 30
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typed-tree test-aarch64 fuzz bench wheels clean
+.PHONY: help demo test lint typed-tree test-aarch64 fuzz fuzz-core bench wheels clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ test-aarch64: $(DEV) $(CORE) ## golden streams, every codec and a receiver bundl
 
 fuzz: $(BASE) $(CORE) ## read COUNT mutated streams (100,000): a result or a BitstreamError, nothing else
 	@$(VENV)/bin/cdvision bench fuzz --count $(COUNT)
+
+fuzz-core: $(BASE) $(CORE) ## the C core under sanitizers: SECONDS (30) a target of libFuzzer, then COUNT spoiled streams
+	@$(PY) tests/fuzz/fuzz_core.py --seconds $(SECONDS) --count $(COUNT)
 
 bench: $(BASE) $(CORE) ## time the entropy coder and the whole chain on this machine
 	@$(VENV)/bin/cdvision bench entropy

@@ -68,7 +68,7 @@ CDV_API void cdv_use_baseline(int baseline);
 #define CDV_MAX_LAYERS 16
 #define CDV_FINGERPRINT_BYTES 4
 
-/* Where one layer lies in a stream, and whether its bytes are there and intact. */
+/* Where one layer lies in a stream, or would lie in one that was cut, and whether it is there. */
 typedef struct cdv_stream_layer {
     uint32_t id;
     uint32_t intact; /* 1: all bytes are there and the checksum agrees */
@@ -271,7 +271,8 @@ CDV_API cdv_status cdv_distinct_boxes(const float *sums, const float *cells, siz
  * hidden weights and a bias, network_size numbers in all. The window begins at (top, left); `across`
  * (window_width) and `down` (window_height) are the places of its columns and rows in the box.
  * `cells` (columns) are the window's columns on the far side of which each column lies, `shares` its
- * share of the next one. Writes (columns, window_height) to `lines`. */
+ * share of the next one. Writes (columns, window_height) to `lines`. CDV_ARGUMENT: the window lies
+ * beyond the maps, a cell beyond the window, the network has another size, or maps are over 65,536. */
 CDV_API cdv_status cdv_mask_lines(const float *maps, size_t map_count, size_t height, size_t width,
                                   const float *network, size_t network_size, size_t top, size_t left,
                                   const float *across, size_t window_width, const float *down,
@@ -280,14 +281,15 @@ CDV_API cdv_status cdv_mask_lines(const float *maps, size_t map_count, size_t he
 
 /* Where a mask begins and ends, column by column, ascending; `positions` has room for
  * columns * (samples + 1). lines (columns, samples) are positive inside; centres (samples) their
- * ascending places in pixels. Rows [top, bottom) of `height` may be set, columns from `first` on. */
+ * ascending places in pixels. Rows [top, bottom) of `height` may be set, columns from `first` on:
+ * 0 <= top <= bottom <= height and 0 <= first, or CDV_ARGUMENT. */
 CDV_API cdv_status cdv_mask_positions(const float *lines, size_t columns, size_t samples,
                                       const double *centres, int64_t first, int64_t top,
                                       int64_t bottom, int64_t height, int64_t *positions,
                                       size_t *found);
 
 /* The runs between ascending positions, up to the last of `pixels`, as COCO's string; `text` has
- * room for 13 * (count + 1) bytes. */
+ * room for 13 * (count + 1) bytes. CDV_ARGUMENT unless they ascend from 0 to `pixels`. */
 CDV_API cdv_status cdv_mask_text(const int64_t *positions, size_t count, int64_t pixels,
                                  uint8_t *text, size_t *written);
 

@@ -39,7 +39,7 @@ static void pair_sums(const int16_t *here, const int16_t *beside, const uint32_t
 
 const loops baseline_loops = {NAME, pair_sums, to_bytes, to_shorts, add_corners, count_above};
 
-static int only_baseline;
+static _Atomic int only_baseline;
 
 void cdv_use_baseline(int baseline) { only_baseline = baseline; }
 
@@ -59,7 +59,7 @@ static int has_avx2(void) {
 const loops *chosen_loops(void) {
 #if defined(__x86_64__)
     /* cpuid leaves a virtual machine, which takes a microsecond: asked once. A race only asks twice. */
-    static int known;
+    static _Atomic int known;
     if (!known) known = has_avx2() ? 2 : 1;
     if (known == 2 && !only_baseline) return &avx2_loops;
 #endif
