@@ -15,6 +15,7 @@ from cdvision.models.small.nanodet import PLAIN, DetectorFeatures, NanoDetTail
 from cdvision.models.small.network import CLASSIFIER, WINDOW, Small, module_key
 from cdvision.networks.graphs import Axes, Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
+from cdvision.networks.stored_weights import restore_weights
 from cdvision.package.card import FeatureSpec
 
 DTYPES = {"image": torch.uint8, "window": torch.uint8, "quality": torch.int64}  # latents are int32
@@ -22,7 +23,7 @@ DTYPES = {"image": torch.uint8, "window": torch.uint8, "quality": torch.int64}  
 
 def load(weights: Path) -> Small:
     """Build the network from safetensors."""
-    return Small.from_state({k: v.float() for k, v in load_file(weights).items()})
+    return Small.from_state(restore_weights(load_file(weights)))
 
 
 def graphs(model: Small) -> dict[str, Graph]:

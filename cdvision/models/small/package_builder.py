@@ -32,6 +32,7 @@ from cdvision.networks.latent_model import (
 )
 from cdvision.networks.mobilenet_v2 import EMBEDDING
 from cdvision.networks.scales import QUALITIES
+from cdvision.networks.stored_weights import store_weights
 from cdvision.package.card import (
     PHOTO_INPUT,
     FeatureSpec,
@@ -92,7 +93,7 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
     model = Small.from_state(state).eval().requires_grad_(False)
 
     def save(path: Path) -> None:
-        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
+        save_file(store_weights(model.state_dict()), path)
 
     coder = build_described_coder(model)
     card = _card(coder, model.detector)
