@@ -167,6 +167,12 @@ def test_its_graphs_and_card_name_the_wide_detector() -> None:
     names = set(graphs(model))
     assert {f"tap.{WIDE}", f"answer.{WIDE}", "encoder", "descriptor"} <= names
     assert f"reference.{WIDE}" not in names  # nobody has a front of it here
+    model.add_wide_front()
+    (module,) = (g.module for name, g in graphs(model).items() if name == f"reference.{WIDE}")
+    assert module.wide_front is model.wide_front
+    stored = {f"network.{name}" for name in model.state_dict()}
+    assert {f"network.{name}" for name in module.state_dict()} <= stored
+    assert Small.from_state(model.state_dict()).wide_front is not None
     coder = build_described_coder(model)
     card = _card(coder, WIDE)
     assert card.name == "small-next"

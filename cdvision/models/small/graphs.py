@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cdvision.heads.mask_head import MaskHead
 from cdvision.models.small.descriptor import ELEMENTS
-from cdvision.models.small.nanodet import PLAIN, DetectorFeatures, NanoDetTail
+from cdvision.models.small.nanodet import DetectorFeatures, NanoDetTail
 from cdvision.models.small.network import CLASSIFIER, WINDOW, Small, module_key
 from cdvision.networks.graphs import Axes, Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
@@ -44,8 +44,8 @@ def graphs(model: Small) -> dict[str, Graph]:
         f"answer.{detector}": (DetectorGraph(model), latents, (*scales, *dense)),
         f"answer.{CLASSIFIER}": (ClassifierGraph(model), descriptor, ("features", "logits")),
     }  # fmt: skip
-    if detector == PLAIN:  # a receiver has no front of a wider one
-        table[f"reference.{PLAIN}"] = (ReferenceGraph(model), pixels, dense)
+    if model.uncompressed_front is not None:
+        table[f"reference.{detector}"] = (ReferenceGraph(model), pixels, dense)
     if model.masks is not None:
         outputs = (*scales, *dense, "codes", "control", "prototypes")
         table[f"segment.{detector}"] = (SegmenterGraph(model), latents, outputs)
@@ -176,11 +176,13 @@ class ReferenceGraph(nn.Module):
 
     def __init__(self, model: Small) -> None:
         super().__init__()
-        self.encoder = nn.ModuleDict({"front": model.encoder.front})
-        self.tails = nn.ModuleDict({PLAIN: model.detector_tail})
+        self._key, self.wide_front = module_key(model.detector), model.wide_front
+        if model.wide_front is None:  # weights are found by their names in the whole model
+            self.encoder = nn.ModuleDict({"front": model.encoder.front})
+        self.tails = nn.ModuleDict({self._key: model.detector_tail})
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, H, W, 3) uint8 to the detector's dense outputs."""
-        features = self.encoder["front"](image.permute(0, 3, 1, 2).float())
-        dense = self.tails[PLAIN](features)
+        front = self.wide_front or self.encoder["front"]
+        dense = self.tails[self._key](front(image.permute(0, 3, 1, 2).float()))
         return torch.sigmoid(dense.scores), dense.distances

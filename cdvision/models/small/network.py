@@ -100,19 +100,34 @@ class Small(LatentModel):
             {module_key(detector): NanoDetTail(width), CLASSIFIER: nn.Linear(EMBEDDING, CLASSES)}
         )
         self.masks: MaskHead | None = None
+        self.wide_front: NanoDetFront | None = None
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Small:
-        """Build the model of a state dict: its detector, and a mask branch if it has one."""
+        """Build the model of a state dict: its detector, and what else it has or has not."""
         model = cls(detector_of(state))
         if any(name.startswith("masks.") for name in state):
             model.add_masks()
+        if any(name.startswith("wide_front.") for name in state):
+            model.add_wide_front()
         model.load_state_dict(state)
         return model
 
     def add_masks(self) -> None:
         """Add a mask branch, with new weights; it is trained when all else is finished."""
         self.masks = MaskHead(self.width.fine, self.width.pyramid)
+
+    def add_wide_front(self) -> None:
+        """Add the front of a wider detector: no answer needs it, `bench speed` times us against it.
+
+        Its weights are new.
+        """
+        self.wide_front = NanoDetFront(self.width)
+
+    @property
+    def uncompressed_front(self) -> NanoDetFront | None:
+        """The front of the receiver's detector; None where only the sender's narrower one is."""
+        return self.encoder.front if self.detector == PLAIN else self.wide_front
 
     @property
     def width(self) -> DetectorWidth:

@@ -173,8 +173,8 @@ def _detector_origins(detector: str) -> list[dict[str, str]]:
     front, tail = "encoder.front", f"tails.{module_key(detector)}"
     if detector == PLAIN:
         return [_origin(f"{front}, {tail}", _published(PLAIN))]
-    stage = f"taps.{module_key(detector)}.stage3"
-    return [_origin(front, _published(PLAIN)), _origin(f"{tail}, {stage}", _published(detector))]
+    wide = f"{tail}, taps.{module_key(detector)}.stage3, wide_front"
+    return [_origin(front, _published(PLAIN)), _origin(wide, _published(detector))]
 
 
 def _published(detector: str) -> str:

@@ -235,6 +235,7 @@ def fill_small(model: Small, start: Finished) -> dict[str, Tensor]:
     """Fill a model with what a run or package has reached; return its mask branch's weights."""
     start.require_network("small")
     weights = start.weights()
-    masks = {name: weights.pop(name) for name in list(weights) if name.startswith(MASKS)}
-    fill_module(model, weights, start.folder)
+    masks = {name: value for name, value in weights.items() if name.startswith(MASKS)}
+    needed = {k: v for k, v in weights.items() if not k.startswith((MASKS, "wide_front."))}
+    fill_module(model, needed, start.folder)
     return masks

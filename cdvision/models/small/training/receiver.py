@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.models.small.detector_taps import WideDetectorTap
+from cdvision.models.small.nanodet import PLAIN, NanoDetFront
 from cdvision.models.small.network import Small, detector_of
 from cdvision.models.small.training.distillation import weighted_sum
 from cdvision.models.small.training.map_stage import DistilledStage, fill_small
@@ -96,12 +97,14 @@ class ReceiverStage(DistilledStage):
 
     def result(self) -> nn.Module:
         """Return the averaged model, with the mask branch that the start had."""
-        if not self.masks:
-            return self.average.network
-        # The branch has learned from the old features: `cdvision train masks` should follow.
         whole = copy.deepcopy(self.average.network)
-        whole.add_masks()
-        whole.load_state_dict({**whole.state_dict(), **self.masks})
+        if self.masks:
+            # It has learned from the old features: `cdvision train masks` should follow.
+            whole.add_masks()
+            whole.load_state_dict({**whole.state_dict(), **self.masks})
+        if whole.detector != PLAIN:
+            whole.add_wide_front()
+            cast(NanoDetFront, whole.wide_front).load_state_dict(self.teacher.front.state_dict())
         return whole
 
     def loss(self, rng: np.random.Generator, done: float) -> tuple[Tensor, dict[str, Tensor]]:
