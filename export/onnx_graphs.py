@@ -12,10 +12,11 @@ from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from cdvision.errors import ModelError
-from cdvision.export.shared_weights import HALF, PREFIX, external_tensor, weight_places
+from cdvision.export.shared_weights import PREFIX, SCALE, external_tensor, weight_places
 from cdvision.networks.graphs import Graph, example_inputs
 
 OPSET = 18
+WIDENED = ".float"  # ends the names of what a Cast makes of bytes
 EXPORT_SIZE = (192, 256)  # height and width of the example: all strides divide them
 
 
@@ -92,20 +93,25 @@ class _Named(nn.Module):
 
 
 def _share_weights(model: onnx.ModelProto, weights: Path) -> None:
-    """Replace every parameter by a pointer into the safetensors file and a Cast."""
-    places = weight_places(weights)
-    casts = []
+    """Replace every parameter by a pointer into the safetensors file, and what widens it."""
+    places, nodes, scales = weight_places(weights), [], []
     for tensor in model.graph.initializer:
         place = places.get(tensor.name.removeprefix(PREFIX))
         if place is None:
             continue
         if tuple(tensor.dims) != place.shape:
             raise ModelError(f"{tensor.name}: expected {place.shape}, found {tuple(tensor.dims)}")
-        name = tensor.name
-        casts.append(helper.make_node("Cast", [f"{name}{HALF}"], [name], to=TensorProto.FLOAT))
-        tensor.CopyFrom(external_tensor(f"{name}{HALF}", weights.name, place))
+        name, stored = tensor.name, f"{tensor.name}{place.suffix}"
+        scale = places.get(f"{name.removeprefix(PREFIX)}{SCALE}") if place.kind == "I8" else None
+        wide = name if scale is None else f"{stored}{WIDENED}"
+        nodes.append(helper.make_node("Cast", [stored], [wide], to=TensorProto.FLOAT))
+        tensor.CopyFrom(external_tensor(stored, weights.name, place))
+        if scale is not None:
+            nodes.append(helper.make_node("Mul", [wide, f"{name}{SCALE}"], [name]))
+            scales.append(external_tensor(f"{name}{SCALE}", weights.name, scale))
+    model.graph.initializer.extend(scales)
     # In front: a graph's nodes stand in the order of computation.
-    for position, node in enumerate(casts):
+    for position, node in enumerate(nodes):
         model.graph.node.insert(position, node)
 
 

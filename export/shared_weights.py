@@ -1,7 +1,8 @@
 """Where the graphs of a package find their weights: as external data in one safetensors file.
 
 Initialisers point into the file beside the graph, in half precision, and a Cast (folded away when a
-session opens) makes them float32 again: one file feeds ONNX Runtime and PyTorch.
+session opens) makes them float32 again: one file feeds ONNX Runtime and PyTorch. Weights in 8 bits
+have a scale a channel beside them, by which a Mul multiplies; see ``networks/stored_weights.py``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from onnx import TensorProto
 
 from cdvision.errors import ModelError
 
+SCALE = ".scale"  # as ``networks/stored_weights.py`` has it, without PyTorch
 PREFIX = "network."  # of every parameter's name in a traced graph
-HALF = ".fp16"  # ends the names of half-precision weights in a graph
+HALF, BYTES = ".fp16", ".int8"  # end the names of stored weights in a graph
+TYPES = {"F16": TensorProto.FLOAT16, "I8": TensorProto.INT8, "F32": TensorProto.FLOAT}
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,16 @@ class Place:
     offset: int
     length: int
     shape: tuple[int, ...]
+    kind: str = "F16"  # of its elements, as safetensors names it: F16, I8, or F32 of a scale
+
+    @property
+    def suffix(self) -> str:
+        """What ends the name of such a weight in a graph."""
+        return BYTES if self.kind == "I8" else HALF
 
 
 def weight_places(weights: Path) -> dict[str, Place]:
-    """Read the header of a safetensors file: the places of its half-precision tensors by name."""
+    """Read the header of a safetensors file: the places of weights and scales by name."""
     # The file: length of the header as 8 bytes, the header in JSON, then the tensors. Offsets in
     # the header count from the first tensor, those of ONNX from the file's start.
     with open(weights, "rb") as file:
@@ -38,15 +47,18 @@ def weight_places(weights: Path) -> dict[str, Place]:
         header = json.loads(file.read(size))
     places = {}
     for name, entry in header.items():
-        if name != "__metadata__" and entry["dtype"] == "F16":
+        weight = header.get(name.removesuffix(SCALE), entry)
+        scale = name.endswith(SCALE) and weight["dtype"] == "I8"
+        if name != "__metadata__" and (scale or entry["dtype"] in ("F16", "I8")):
             first, last = entry["data_offsets"]
-            places[name] = Place(8 + size + first, last - first, tuple(entry["shape"]))
+            shape = tuple(entry["shape"])
+            places[name] = Place(8 + size + first, last - first, shape, entry["dtype"])
     return places
 
 
 def external_tensor(name: str, location: str, place: Place) -> TensorProto:
-    """Return a half-precision initialiser that points into the file ``location``."""
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT16, dims=place.shape)
+    """Return an initialiser that points into the file ``location``."""
+    tensor = TensorProto(name=name, data_type=TYPES[place.kind], dims=place.shape)
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", place.offset), ("length", place.length)):
         tensor.external_data.add(key=key, value=str(value))
@@ -77,7 +89,7 @@ def repoint_weights(path: Path, weights: Path) -> None:
 
 def _pointers(model: onnx.ModelProto) -> dict[str, TensorProto]:
     return {
-        str(tensor.name).removeprefix(PREFIX).removesuffix(HALF): tensor
+        str(tensor.name).removeprefix(PREFIX).removesuffix(HALF).removesuffix(BYTES): tensor
         for tensor in model.graph.initializer
         if tensor.data_location == TensorProto.EXTERNAL
     }

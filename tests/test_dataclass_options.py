@@ -20,7 +20,7 @@ from cdvision.fitting.options import FitOptions
 from cdvision.models.any_network.training.options import EncoderOptions
 from cdvision.models.dicm.training import options as dicm
 from cdvision.models.faces.training import options as faces
-from cdvision.models.small.training.options import MapOptions, MaskOptions
+from cdvision.models.small.training.options import MapOptions, MaskOptions, ReceiverOptions
 from cdvision.training.checked_options import (
     CheckedOptions,
     Count,
@@ -195,7 +195,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "fit": (FitOptions,),
     "train encoder": (RunOptions(minutes=60.0), EncoderOptions),
     "train small": (RunOptions(minutes=150.0), MapOptions),
-    "train receiver": (RunOptions(minutes=10.0),),
+    "train receiver": (RunOptions(minutes=10.0), ReceiverOptions),
     "train masks": (MaskOptions(minutes=35.0),),
     "train dicm contrastive": (
         RunOptions(minutes=600.0, batch=256),

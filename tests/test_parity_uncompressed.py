@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors.torch import load_file  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from cdvision.models.small import nanodet_weights  # noqa: E402
-from cdvision.models.small.nanodet_weights import load_nanodet  # noqa: E402
+from cdvision.models.small.nanodet_weights import FILES, load_nanodet  # noqa: E402
 from cdvision.networks import initial_weights  # noqa: E402
 from cdvision.networks.initial_weights import load_mobilenet  # noqa: E402
 
@@ -40,7 +41,10 @@ def convolution(inputs: list[Any], layer: dict[str, Any], tensors: dict[str, Any
     number = {key: value for key, value in layer["params"].items() if not isinstance(value, list)}
     weight, bias = (tensors[f"{layer['name']}.{part}"] for part in ("weight", "bias"))
     sizes = {"stride": number["3"], "padding": number["4"], "dilation": number["2"]}
-    out = F.conv2d(inputs[0], weight, bias, groups=number.get("7", 1), **sizes)
+    # Of a group's channels, not of the number of groups: that is another one in the wider network.
+    groups = inputs[0].shape[1] // weight.shape[1]
+    assert (groups > 1) == (number.get("7", 1) > 1)
+    out = F.conv2d(inputs[0], weight, bias, groups=groups, **sizes)
     assert weight.shape[2:] == (number["1"], number["1"])
     if "9" not in number:
         return out
@@ -82,14 +86,15 @@ def interpret(layers: list[dict[str, Any]], tensors: dict[str, Any], image: Any)
 
 
 @pytest.mark.parametrize("size", [(416, 416), (160, 224)])
+@pytest.mark.parametrize("detector", FILES)
 def test_nanodet_equals_a_plain_execution_of_its_graph(
-    weights: Path, size: tuple[int, int]
+    weights: Path, detector: str, size: tuple[int, int]
 ) -> None:
     layers = json.loads((weights / "nanodet_plus_m_416.graph.json").read_text())
-    tensors = {k: v.float() for k, v in load_file(weights / nanodet_weights.NANODET_FILE).items()}
+    tensors = {k: v.float() for k, v in load_file(weights / FILES[detector]).items()}
     rgb = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, *size))).float()
     bgr = (rgb.flip(1) - torch.tensor(MEAN).view(1, 3, 1, 1)) * torch.tensor(SCALE).view(1, 3, 1, 1)
-    front, tail = load_nanodet(weights)
+    front, tail = load_nanodet(weights, detector)
     with torch.inference_mode():
         blobs = interpret(layers, tensors, bgr)
         features = front(rgb)
@@ -100,13 +105,14 @@ def test_nanodet_equals_a_plain_execution_of_its_graph(
         torch.testing.assert_close(found, torch.cat(levels, 1), rtol=1e-3, atol=1e-3)
 
 
-def test_every_published_tensor_is_used(weights: Path) -> None:
-    published = load_file(weights / nanodet_weights.NANODET_FILE)
+@pytest.mark.parametrize("detector", FILES)
+def test_every_published_tensor_is_used(weights: Path, detector: str) -> None:
+    published = load_file(weights / FILES[detector])
     layers = nanodet_weights._front_layers() | nanodet_weights._tail_layers()
     names = sorted(f"{layer}.{part}" for layer in layers.values() for part in ("weight", "bias"))
     assert names == sorted(published)
     for load, file in (
-        (load_nanodet, nanodet_weights.NANODET_FILE),
+        (partial(load_nanodet, detector=detector), FILES[detector]),
         (load_mobilenet, initial_weights.MOBILENET_FILE),
     ):
         ours = [p for network in load(weights) for p in network.parameters()]

@@ -24,7 +24,7 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from cdvision.models.small import nanodet_weights  # noqa: E402
-from cdvision.models.small.nanodet import NanoDetFront, NanoDetTail  # noqa: E402
+from cdvision.models.small.nanodet import WIDE, WIDTHS, NanoDetFront, NanoDetTail  # noqa: E402
 from cdvision.models.small.nanodet_weights import load_nanodet  # noqa: E402
 from cdvision.models.small.network import Small, pack, unpack  # noqa: E402
 from cdvision.models.small.training.descriptor import compute_descriptor  # noqa: E402
@@ -36,7 +36,8 @@ from cdvision.models.small.training.distillation import (  # noqa: E402
     weighted_sum,
 )
 from cdvision.models.small.training.map_stage import FROZEN, MapStage  # noqa: E402
-from cdvision.models.small.training.receiver import RATES, ReceiverStage  # noqa: E402
+from cdvision.models.small.training.options import ReceiverOptions  # noqa: E402
+from cdvision.models.small.training.receiver import ReceiverStage  # noqa: E402
 from cdvision.networks import initial_weights  # noqa: E402
 from cdvision.networks.initial_weights import load_mobilenet, load_mobilenet_embedding  # noqa: E402
 from cdvision.networks.mobilenet_v2 import MobileNetFront, MobileNetTail  # noqa: E402
@@ -74,18 +75,25 @@ def random_network(module: nn.Module, seed: int) -> Any:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write initial weights as the published files have them, but random."""
     folder = tmp_path_factory.mktemp("weights")
-    front, tail = random_network(NanoDetFront(), 1), random_network(NanoDetTail(), 2)
+    for detector in WIDTHS:
+        write_published(detector, folder)
+    parts = random_network(MobileNetFront(), 3), random_network(MobileNetTail(), 4)
+    merged = {k: v.half() for part in parts for k, v in part.state_dict().items()}
+    save_file(merged, folder / initial_weights.MOBILENET_FILE)
+    return folder
+
+
+def write_published(detector: str, folder: Path) -> None:
+    """Write a random NanoDet under the names of the published file."""
+    width = WIDTHS[detector]
+    front, tail = random_network(NanoDetFront(width), 1), random_network(NanoDetTail(width), 2)
     names = nanodet_weights._front_layers() | nanodet_weights._tail_layers()
     tensors = {}
     for key, value in {**front.state_dict(), **tail.state_dict()}.items():
         ours, part = key.rsplit(".", 1)
         tensors[f"{names[ours]}.{part}"] = value.half()
     tensors["convrelu_0.weight"] = tensors["convrelu_0.weight"].flip(1)  # the file reads BGR
-    save_file(tensors, folder / nanodet_weights.NANODET_FILE)
-    parts = random_network(MobileNetFront(), 3), random_network(MobileNetTail(), 4)
-    merged = {k: v.half() for part in parts for k, v in part.state_dict().items()}
-    save_file(merged, folder / initial_weights.MOBILENET_FILE)
-    return folder
+    save_file(tensors, folder / nanodet_weights.FILES[detector])
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +254,7 @@ def test_a_receiver_is_tuned_from_a_package(
     tuned(weights, bare, [bank], tmp_path)
     changed = differing(bare, tmp_path, "weights.safetensors")
     assert changed
-    assert all(key.startswith(tuple(RATES)) for key in changed)
+    assert all(key.startswith(TUNED) for key in changed)
 
 
 def test_nothing_goes_on_from_what_is_no_start(tmp_path: Path) -> None:
@@ -279,6 +287,7 @@ def test_runs_are_averaged(run: Path, tmp_path: Path) -> None:
     assert "expected the networks of" in refused.output
 
 
+TUNED = ("taps.nanodet_plus_m.", "tails.nanodet_plus_m.")
 TUNING = Plan(minutes=1.0, batch=2, device=CPU, steps=2, warmup_steps=1)
 
 
@@ -361,7 +370,7 @@ def test_tuning_the_receiver_changes_no_stream(
     before, after = (read_tensors(p / "weights.safetensors") for p in (run, tmp_path))
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed
-    assert all(key.startswith(tuple(RATES)) for key in changed)
+    assert all(key.startswith(TUNED) for key in changed)
     record = json.loads((tmp_path / "training.json").read_text())
     assert (record["stage"], record["steps"]) == ("receiver", 2)
     assert record["tuned"] == json.loads((run / "training.json").read_text())
@@ -377,6 +386,43 @@ def test_a_stopped_tuning_ends_in_the_same_bits(
     assert not (tmp_path / "twice" / "weights.safetensors").exists()
     tuned(weights, run, [bank], tmp_path / "twice")
     assert differing(tmp_path / "once", tmp_path / "twice") == []
+
+
+def test_a_wider_receiver_starts_as_published_and_lets_its_tail_wait(
+    run: Path, weights: Path, bank: PhotoBank, tmp_path: Path
+) -> None:
+    """Its tail joins for the second of two steps; stopped after the first, nothing differs."""
+
+    def widened(tail_from: float) -> ReceiverStage:
+        options = ReceiverOptions(detector=WIDE, tail_from=tail_from)
+        return ReceiverStage(weights, open_finished(run), [bank], TUNING, options)
+
+    run_stage(widened(0.6), tmp_path / "waiting", TUNING)
+    run_stage(widened(0.5), tmp_path / "once", TUNING)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stop_once(widened(0.5)), tmp_path / "twice", TUNING)
+    run_stage(widened(0.5), tmp_path / "twice", TUNING)
+    assert differing(tmp_path / "once", tmp_path / "twice") == []
+    waiting, learned = (
+        read_tensors(tmp_path / name / "weights.safetensors") for name in ("waiting", "once")
+    )
+    published = random_network(NanoDetTail(WIDTHS[WIDE]), 2).state_dict()
+    tail = "tails.nanodet_plus_m_1_5x."
+    assert all(torch.equal(waiting[f"{tail}{k}"], v.half()) for k, v in published.items())
+    moved = {name for name in waiting if not torch.equal(waiting[name], learned[name])}
+    assert all(f"{tail}{name}" in moved for name in published if name.endswith("weight"))
+    assert "wide_front.stem.0.0.weight" in learned
+    kept = {k: v for k, v in read_tensors(run / "weights.safetensors").items()
+            if not k.startswith(TUNED)}  # fmt: skip
+    assert all(torch.equal(learned[name], value) for name, value in kept.items())
+    record = json.loads((tmp_path / "once" / "training.json").read_text())
+    assert (record["detector"], record["tail_from"]) == (WIDE, 0.5)
+    # It goes on as what it is, without being told.
+    again = ReceiverStage(weights, open_finished(tmp_path / "once"), [bank], TUNING)
+    assert again.model.detector == WIDE
+    torch.testing.assert_close(
+        again.model.detector_tap.mix.weight.half(), learned["taps.nanodet_plus_m_1_5x.mix.weight"]
+    )
 
 
 # --- the descriptor

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError, ModelError
+from cdvision.networks.stored_weights import restore_weights
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.card_reader import read_card
 from cdvision.package.loader import check_file
@@ -36,11 +37,8 @@ class Finished:
         return self.folder / WEIGHTS
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights by name; half precision becomes float32, integers stay."""
-        return {
-            name: value.float() if value.is_floating_point() else value
-            for name, value in read_tensors(self.weights_path).items()
-        }
+        """Return the weights by name; half precision and bytes become float32."""
+        return restore_weights(read_tensors(self.weights_path))
 
     def checkpointed(self, module: str) -> dict[str, Tensor]:
         """Return the state of one module of a run's checkpoint; empty where there is none."""

@@ -9,16 +9,28 @@ from cdvision.networks.cost import RECEIVER, SENDER, NetworkPart, Sizes
 
 def parts(height: int, width: int) -> list[NetworkPart]:
     """Return the parts for a network input of so many pixels, in the order of data flow."""
+    from cdvision.models.small.nanodet import PLAIN
+
+    return _parts(PLAIN, height, width)
+
+
+def wide_parts(height: int, width: int) -> list[NetworkPart]:
+    """Return those with NanoDet-Plus-m-1.5x in the receiver, see ``parts``."""
+    from cdvision.models.small.nanodet import WIDE
+
+    return _parts(WIDE, height, width)
+
+
+def _parts(detector: str, height: int, width: int) -> list[NetworkPart]:
     from cdvision.models.small.descriptor import ELEMENTS
-    from cdvision.models.small.nanodet import COARSE_CHANNELS, FINE_CHANNELS
     from cdvision.models.small.network import PACKED_CHANNELS, WINDOW, Small
     from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
     from cdvision.networks.mobilenet_v2 import EMBEDDING
 
-    model, at = Small(), Sizes(height, width)
+    model, at = Small(detector), Sizes(height, width)
     encoder, y, packed = model.encoder, at.map(LATENT_CHANNELS, 16), at.map(PACKED_CHANNELS, 16)
     z, quality = at.map(HYPER_CHANNELS, 64), at.quality()
-    features = (at.map(FINE_CHANNELS, 8), at.map(COARSE_CHANNELS, 16))
+    features = (at.map(model.width.fine, 8), at.map(model.width.coarse, 16))
     embedding, code = torch.zeros(1, EMBEDDING), (torch.zeros(1, ELEMENTS), quality)
     describer, window = model.descriptor, torch.zeros(1, 3, WINDOW, WINDOW)
     sender, receiver, both = (SENDER,), (RECEIVER,), (SENDER, RECEIVER)

@@ -19,6 +19,6 @@ FAMILY = Family(
         }
     },
     builders={"small": f"{HERE}.package_builder:build_package"},
-    costs={"small": f"{HERE}.cost:parts"},
+    costs={"small": f"{HERE}.cost:parts", "small-next": f"{HERE}.cost:wide_parts"},
     uncompressed={"small": f"{HERE}.uncompressed:uncompressed_networks"},
 )

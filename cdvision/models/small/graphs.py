@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from cdvision.heads.mask_head import MaskHead
 from cdvision.models.small.descriptor import ELEMENTS
 from cdvision.models.small.nanodet import DetectorFeatures, NanoDetTail
-from cdvision.models.small.network import CLASSIFIER, DETECTOR, WINDOW, Small
+from cdvision.models.small.network import CLASSIFIER, WINDOW, Small, module_key
 from cdvision.networks.graphs import Axes, Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
+from cdvision.networks.stored_weights import restore_weights
 from cdvision.package.card import FeatureSpec
 
 DTYPES = {"image": torch.uint8, "window": torch.uint8, "quality": torch.int64}  # latents are int32
@@ -22,7 +23,7 @@ DTYPES = {"image": torch.uint8, "window": torch.uint8, "quality": torch.int64}  
 
 def load(weights: Path) -> Small:
     """Build the network from safetensors."""
-    return Small.from_state({k: v.float() for k, v in load_file(weights).items()})
+    return Small.from_state(restore_weights(load_file(weights)))
 
 
 def graphs(model: Small) -> dict[str, Graph]:
@@ -32,20 +33,22 @@ def graphs(model: Small) -> dict[str, Graph]:
     latents = map_axes((LATENT_CHANNELS, 16), (HYPER_CHANNELS, 64))
     descriptor: Axes = {"descriptor": ("batch", ELEMENTS), "quality": ("batch",)}
     scales, dense = ("features", "fine"), ("scores", "distances")
+    detector = model.detector
     table: dict[str, tuple[nn.Module, Axes, tuple[str, ...]]] = {
         "encoder": (
             MapEncoderGraph(model), {**pixels, "quality": ("batch",)}, ("symbols", "hyper")
         ),
         "descriptor": (DescriptorGraph(model), window, ("descriptor",)),
-        f"tap.{DETECTOR}": (DetectorTapGraph(model), latents, scales),
+        f"tap.{detector}": (DetectorTapGraph(model), latents, scales),
         f"tap.{CLASSIFIER}": (ClassifierTapGraph(model), descriptor, ("features",)),
-        f"answer.{DETECTOR}": (DetectorGraph(model), latents, (*scales, *dense)),
+        f"answer.{detector}": (DetectorGraph(model), latents, (*scales, *dense)),
         f"answer.{CLASSIFIER}": (ClassifierGraph(model), descriptor, ("features", "logits")),
-        f"reference.{DETECTOR}": (ReferenceGraph(model), pixels, dense),
     }  # fmt: skip
+    if model.uncompressed_front is not None:
+        table[f"reference.{detector}"] = (ReferenceGraph(model), pixels, dense)
     if model.masks is not None:
         outputs = (*scales, *dense, "codes", "control", "prototypes")
-        table[f"segment.{DETECTOR}"] = (SegmenterGraph(model), latents, outputs)
+        table[f"segment.{detector}"] = (SegmenterGraph(model), latents, outputs)
     return {
         name: Graph(module.eval(), inputs, outputs, {k: DTYPES.get(k, torch.int32) for k in inputs})
         for name, (module, inputs, outputs) in table.items()
@@ -90,17 +93,17 @@ class DetectorTapGraph(nn.Module):
 
     def __init__(self, model: Small) -> None:
         super().__init__()
-        self.dequantiser = model.dequantiser
-        self.taps = nn.ModuleDict({DETECTOR: model.detector_tap})
+        self.dequantiser, self._key = model.dequantiser, module_key(model.detector)
+        self.taps = nn.ModuleDict({self._key: model.detector_tap})
 
     def features(self, symbols: Tensor, hyper: Tensor, quality: Tensor) -> DetectorFeatures:
         """Map int32 latents and (N,) int64 qualities to features at both scales."""
         y = self.dequantiser(symbols.float(), hyper.float(), quality)
-        features: DetectorFeatures = self.taps[DETECTOR](y)
+        features: DetectorFeatures = self.taps[self._key](y)
         return features
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return (N, 232, H/16, W/16) and (N, 116, H/8, W/8)."""
+        """Return the features at 1/16 and at 1/8."""
         features = self.features(*inputs)
         return features.coarse, features.fine
 
@@ -112,12 +115,12 @@ class DetectorGraph(DetectorTapGraph):
 
     def __init__(self, model: Small) -> None:
         super().__init__(model)
-        self.tails = nn.ModuleDict({DETECTOR: model.detector_tail})
+        self.tails = nn.ModuleDict({self._key: model.detector_tail})
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return features, scores (N, M, 80) after the sigmoid, distance logits (N, M, 32)."""
         features = self.features(*inputs)
-        dense = self.tails[DETECTOR](features)
+        dense = self.tails[self._key](features)
         return features.coarse, features.fine, torch.sigmoid(dense.scores), dense.distances
 
 
@@ -131,7 +134,7 @@ class SegmenterGraph(DetectorGraph):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return what the detector does, and what ``MaskHead`` does."""
         features = self.features(*inputs)
-        tail = cast(NanoDetTail, self.tails[DETECTOR])
+        tail = cast(NanoDetTail, self.tails[self._key])
         pyramid = tail.pyramid(features)
         embeddings = tail.head.embeddings(pyramid)
         scores, distances = tail.head.outputs(embeddings)
@@ -173,11 +176,13 @@ class ReferenceGraph(nn.Module):
 
     def __init__(self, model: Small) -> None:
         super().__init__()
-        self.encoder = nn.ModuleDict({"front": model.encoder.front})
-        self.tails = nn.ModuleDict({DETECTOR: model.detector_tail})
+        self._key, self.wide_front = module_key(model.detector), model.wide_front
+        if model.wide_front is None:  # weights are found by their names in the whole model
+            self.encoder = nn.ModuleDict({"front": model.encoder.front})
+        self.tails = nn.ModuleDict({self._key: model.detector_tail})
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, H, W, 3) uint8 to the detector's dense outputs."""
-        features = self.encoder["front"](image.permute(0, 3, 1, 2).float())
-        dense = self.tails[DETECTOR](features)
+        front = self.wide_front or self.encoder["front"]
+        dense = self.tails[self._key](front(image.permute(0, 3, 1, 2).float()))
         return torch.sigmoid(dense.scores), dense.distances

@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,14 +19,14 @@ from cdvision.errors import CdvisionError, ModelError
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.export.parity import check_parity
 from cdvision.export.shared_weights import repoint_weights
-from cdvision.models.small.network import DETECTOR
+from cdvision.models.small.network import Small
 from cdvision.models.small.package_builder import with_masks
 from cdvision.networks.graphs import graph_modules, load_network
+from cdvision.networks.stored_weights import restore_weights
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.loader import WEIGHTS_FILE, ModelPackage, file_sha256, load_package
 from cdvision.training.tensor_files import read_tensors
 
-GRAPH = f"segment.{DETECTOR}"
 RECORD = "training.json"
 
 
@@ -53,34 +54,38 @@ def add_mask_branch(package: Path, run: Path, out: Path) -> ModelCard:
     for name in source.card.files:
         if name.endswith(".onnx"):
             repoint_weights(out / name, out / WEIGHTS_FILE)
-    path = out / f"{GRAPH}.onnx"
-    network = load_network(source.card.network, out / WEIGHTS_FILE)
-    graph = graph_modules(source.card.network, network)[GRAPH]
+    network = cast(Small, load_network(source.card.network, out / WEIGHTS_FILE))
+    name = f"segment.{network.detector}"
+    path, graph = out / f"{name}.onnx", graph_modules(source.card.network, network)[name]
     if not path.is_file():  # a package that had masks has the graph, with the new weights
         export_graph(graph, path, out / WEIGHTS_FILE)
     check_parity(graph, path)
-    return _write_card(source.card, run, out)
+    return _write_card(source.card, run, out, path.name)
 
 
 def _joined_weights(package: ModelPackage, run: Path) -> dict[str, Tensor]:
-    """Return the run's weights in half precision, once they are known to be the package's."""
+    """Return the run's weights as stored, once they are known to be the package's."""
     path = run / WEIGHTS_FILE
     try:
         trained = {name: value.half().contiguous() for name, value in read_tensors(path).items()}
     except CdvisionError as error:
         raise ModelError(f"{path}: expected the weights of a run ({error})") from error
-    if not any(name.startswith("masks.") for name in trained):
+    masks = {name: value for name, value in trained.items() if name.startswith("masks.")}
+    stored = load_file(package.weights_path)
+    kept = {name: value for name, value in stored.items() if not name.startswith("masks.")}
+    old = {name: value.half() for name, value in restore_weights(kept).items()}
+    rest = trained.keys() - masks.keys()
+    if not masks:
         raise ModelError(f"{path}: expected a mask branch, found none")
-    old = {k: v for k, v in load_file(package.weights_path).items() if not k.startswith("masks.")}
-    rest = {name for name in trained if not name.startswith("masks.")}
     if rest != set(old) or not all(torch.equal(trained[name], old[name]) for name in old):
         raise ModelError(f"{path}: expected weights that were trained on {package.folder}")
-    return trained
+    # What was there stays as it was stored: the graphs that are there point to it.
+    return {**kept, **masks}
 
 
-def _write_card(card: ModelCard, run: Path, out: Path) -> ModelCard:
+def _write_card(card: ModelCard, run: Path, out: Path, graph: str) -> ModelCard:
     record = json.loads((run / RECORD).read_text(encoding="utf-8"))
-    names = dict.fromkeys([*card.files, f"{GRAPH}.onnx"])
+    names = dict.fromkeys([*card.files, graph])
     finished = replace(
         with_masks(card),
         training={**card.training, "masks": record},

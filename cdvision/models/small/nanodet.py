@@ -1,4 +1,4 @@
-"""NanoDet-Plus-m, split after stage 3 into a front and a tail.
+"""NanoDet-Plus, split after stage 3 into a front and a tail, at the published widths.
 
 ::
 
@@ -9,7 +9,8 @@
                                                     │
                                             DistributionHead ─▶ scores, side distributions
 
-The neck reads stages 2, 3 and 4, so the split is at two scales at once.
+The neck reads stages 2, 3 and 4, so the split is at two scales at once. The channels drawn are
+NanoDet-Plus-m's; NanoDet-Plus-m-1.5x has 176, 352 and 704, and 128 in neck and head.
 
 Architecture after RangiLyu/nanodet (Apache-2.0), re-implemented; BatchNorm is folded.
 """
@@ -29,8 +30,25 @@ from cdvision.networks.layers import ConvAct, Normalise, channel_shuffle, depthw
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_SCALE = (0.017125, 0.017507, 0.017429)
 STRIDES = (8, 16, 32, 64)
-FINE_CHANNELS, COARSE_CHANNELS = 116, 232
-PYRAMID_CHANNELS = 96
+
+
+class DetectorWidth(NamedTuple):
+    """Channels of a NanoDet-Plus, from stage 2 to the neck."""
+
+    fine: int  # after stage 2
+    coarse: int  # after stage 3
+    deep: int  # after stage 4
+    pyramid: int  # of the neck's maps, and in the head
+
+    @property
+    def packed(self) -> int:
+        """Channels of both scales in one cell of 1/16: 2x2 cells of the finer one."""
+        return 4 * self.fine + self.coarse
+
+
+PLAIN, WIDE = "nanodet_plus_m", "nanodet_plus_m_1.5x"
+WIDTHS = {PLAIN: DetectorWidth(116, 232, 464, 96), WIDE: DetectorWidth(176, 352, 704, 128)}
+FINE_CHANNELS, COARSE_CHANNELS, _, PYRAMID_CHANNELS = WIDTHS[PLAIN]
 
 
 class ShuffleDownUnit(nn.Module):
@@ -119,9 +137,9 @@ def _down(channels: int) -> nn.Sequential:
 
 
 class GhostPAN(nn.Module):
-    """Path-aggregation neck: maps of 116/232/464 channels -> four of ``width`` at 1/8 ... 1/64."""
+    """Path-aggregation neck: maps of three widths -> four of ``width`` at 1/8 ... 1/64."""
 
-    def __init__(self, channels: tuple[int, int, int] = (116, 232, 464), width: int = 96) -> None:
+    def __init__(self, channels: tuple[int, int, int], width: int) -> None:
         super().__init__()
         self.reduce = nn.ModuleList(ConvAct(c, width) for c in channels)
         self.up16, self.up8 = GhostBlock(2 * width, width), GhostBlock(2 * width, width)
@@ -147,19 +165,24 @@ def _double(x: Tensor) -> Tensor:
 class DetectorFeatures(NamedTuple):
     """What the front gives and the tail takes, at two scales."""
 
-    fine: Tensor  # (N, 116, H/8, W/8), after stage 2
-    coarse: Tensor  # (N, 232, H/16, W/16), after stage 3
+    fine: Tensor  # (N, 116 or 176, H/8, W/8), after stage 2
+    coarse: Tensor  # (N, 232 or 352, H/16, W/16), after stage 3
+
+
+def coarse_stage(width: DetectorWidth) -> ShuffleStage:
+    """Make stage 3: the fine features to the coarse ones."""
+    return ShuffleStage(width.fine, width.coarse, 7)
 
 
 class NanoDetFront(nn.Module):
     """Pixels to the features of stages 2 and 3, from (N, 3, H, W) RGB 0..255."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: DetectorWidth = WIDTHS[PLAIN]) -> None:
         super().__init__()
         self.normalise = Normalise(PIXEL_MEAN, PIXEL_SCALE)
         self.stem = nn.Sequential(ConvAct(3, 24, 3, stride=2), nn.MaxPool2d(3, 2, 1))
-        self.stage2 = ShuffleStage(24, FINE_CHANNELS, 3)
-        self.stage3 = ShuffleStage(FINE_CHANNELS, COARSE_CHANNELS, 7)
+        self.stage2 = ShuffleStage(24, width.fine, 3)
+        self.stage3 = coarse_stage(width)
 
     def forward(self, image: Tensor) -> DetectorFeatures:
         """Run the part before the split."""
@@ -177,11 +200,11 @@ class DenseDetections(NamedTuple):
 class NanoDetTail(nn.Module):
     """Features to dense detections; H and W of the image must be multiples of 32."""
 
-    def __init__(self, classes: int = 80) -> None:
+    def __init__(self, width: DetectorWidth = WIDTHS[PLAIN], *, classes: int = 80) -> None:
         super().__init__()
-        self.stage4 = ShuffleStage(COARSE_CHANNELS, 464, 3)
-        self.neck = GhostPAN((FINE_CHANNELS, COARSE_CHANNELS, 464))
-        self.head = DistributionHead(PYRAMID_CHANNELS, classes=classes, levels=len(STRIDES))
+        self.stage4 = ShuffleStage(width.coarse, width.deep, 3)
+        self.neck = GhostPAN((width.fine, width.coarse, width.deep), width.pyramid)
+        self.head = DistributionHead(width.pyramid, classes=classes, levels=len(STRIDES))
 
     def pyramid(self, features: DetectorFeatures) -> tuple[Tensor, ...]:
         """Return the neck's four maps, which distillation compares."""

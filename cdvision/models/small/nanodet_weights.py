@@ -10,18 +10,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cdvision.models.small.nanodet import NanoDetFront, NanoDetTail
+from cdvision.models.small.nanodet import PLAIN, WIDE, WIDTHS, NanoDetFront, NanoDetTail
 from cdvision.networks.initial_weights import read_weights
 
-NANODET_FILE = "nanodet_plus_m_416.safetensors"
+FILES = {PLAIN: "nanodet_plus_m_416.safetensors", WIDE: "nanodet_plus_m_1.5x_416.safetensors"}
 
 
-def load_nanodet(folder: Path) -> tuple[NanoDetFront, NanoDetTail]:
-    """Return NanoDet-Plus-m 416 (COCO) as front and tail, in evaluation mode."""
-    tensors = read_weights(folder / NANODET_FILE)
+def load_nanodet(folder: Path, detector: str = PLAIN) -> tuple[NanoDetFront, NanoDetTail]:
+    """Return a NanoDet-Plus of 416 pixels (COCO) as front and tail, in evaluation mode."""
+    tensors = read_weights(folder / FILES[detector])
     # The file's first convolution reads BGR; ours reads RGB like the rest of the package.
     tensors["convrelu_0.weight"] = tensors["convrelu_0.weight"].flip(1)
-    front, tail = NanoDetFront(), NanoDetTail()
+    front, tail = NanoDetFront(WIDTHS[detector]), NanoDetTail(WIDTHS[detector])
     front.load_state_dict(_rename(tensors, _front_layers()))
     tail.load_state_dict(_rename(tensors, _tail_layers()))
     return front.eval(), tail.eval()

@@ -11,6 +11,9 @@
     neighbours of y ──┘  phase by phase, see ``context``
     symbols + mean ─ rescale[q] ─▶ y ─ tap ─▶ 116@1/8, 232@1/16 ─▶ NanoDet tail ─▶ boxes, masks
 
+The sender is always NanoDet-Plus-m's front; the receiver may be a wider NanoDet than a camera can
+run, with a tap of its own on the same latents.
+
     layer 0, what the picture shows: a vector, see ``descriptor``
     RGB 224² ─ MobileNet ─ pool ─ describe ─▶ symbols ─ tap ─▶ 1280 ─▶ classes
 """
@@ -26,23 +29,25 @@ from torch.nn import functional as F
 
 from cdvision.heads.mask_head import MaskHead
 from cdvision.models.small.descriptor import DescriptorEncoder, DescriptorTap
+from cdvision.models.small.detector_taps import DetectorTap, WideDetectorTap
 from cdvision.models.small.nanodet import (
     COARSE_CHANNELS,
     FINE_CHANNELS,
-    PYRAMID_CHANNELS,
+    PLAIN,
+    WIDTHS,
     DetectorFeatures,
+    DetectorWidth,
     NanoDetFront,
     NanoDetTail,
 )
 from cdvision.networks.hyper import Latents
 from cdvision.networks.latent_model import LATENT_CHANNELS, Analysis, LatentEncoder, LatentModel
-from cdvision.networks.layers import ResidualBlock, expand_and_shuffle
 from cdvision.networks.mobilenet_v2 import EMBEDDING
 
-DETECTOR, CLASSIFIER = "nanodet_plus_m", "mobilenet_v2"  # the tails
+CLASSIFIER = "mobilenet_v2"  # a tail; the other is a detector, ``PLAIN`` or ``WIDE``
 CLASSES = 1000  # of ImageNet
 WINDOW = 224  # pixels: side of what the classifier looks at
-PACKED_CHANNELS = 4 * FINE_CHANNELS + COARSE_CHANNELS
+PACKED_CHANNELS = WIDTHS[PLAIN].packed
 
 
 class TwoScaleAnalysis(Analysis):
@@ -79,62 +84,60 @@ class SmallEncoder(LatentEncoder):
         return pack(self.front(image))
 
 
-class DetectorTap(nn.Module):
-    """Latents at 1/16 to the detector's features at two scales.
-
-    ::
-
-        y (C)@1/16 ─ residual blocks ─┬─ 1x1 ─ shuffle x2 ─▶ fine 116@1/8
-                                      └─ 1x1 ──────────────▶ coarse 232@1/16
-    """
-
-    # Everything nonlinear happens at 1/16, where a weight costs a quarter of what it costs at 1/8.
-
-    def __init__(self, channels: int, *, hidden: int = 256, blocks: int = 3) -> None:
-        super().__init__()
-        self.context = nn.Sequential(*(ResidualBlock(channels, hidden) for _ in range(blocks)))
-        self.fine = nn.Conv2d(channels, 4 * FINE_CHANNELS, 1)
-        self.coarse = nn.Conv2d(channels, COARSE_CHANNELS, 1)
-
-    def forward(self, y: Tensor) -> DetectorFeatures:
-        """Map (N, C, h, w) to (N, 116, 2h, 2w) and (N, 232, h, w)."""
-        y = self.context(y)
-        return DetectorFeatures(expand_and_shuffle(self.fine, y, 2), self.coarse(y))
-
-
 class Small(LatentModel):
     """All parts of the model, as training and the PyTorch engine hold them."""
 
     encoder: SmallEncoder
 
-    def __init__(self) -> None:
+    def __init__(self, detector: str = PLAIN) -> None:
         super().__init__(SmallEncoder())
         self.descriptor = DescriptorEncoder()
+        self.detector, width = detector, WIDTHS[detector]
         self.taps = nn.ModuleDict(
-            {DETECTOR: DetectorTap(LATENT_CHANNELS), CLASSIFIER: DescriptorTap()}
+            {module_key(detector): _detector_tap(detector), CLASSIFIER: DescriptorTap()}
         )
         self.tails = nn.ModuleDict(
-            {DETECTOR: NanoDetTail(), CLASSIFIER: nn.Linear(EMBEDDING, CLASSES)}
+            {module_key(detector): NanoDetTail(width), CLASSIFIER: nn.Linear(EMBEDDING, CLASSES)}
         )
         self.masks: MaskHead | None = None
+        self.wide_front: NanoDetFront | None = None
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Small:
-        """Build the model of a state dict: with a mask branch where there is one in it."""
-        model = cls()
+        """Build the model of a state dict: its detector, and what else it has or has not."""
+        model = cls(detector_of(state))
         if any(name.startswith("masks.") for name in state):
             model.add_masks()
+        if any(name.startswith("wide_front.") for name in state):
+            model.add_wide_front()
         model.load_state_dict(state)
         return model
 
     def add_masks(self) -> None:
         """Add a mask branch, with new weights; it is trained when all else is finished."""
-        self.masks = MaskHead(FINE_CHANNELS, PYRAMID_CHANNELS)
+        self.masks = MaskHead(self.width.fine, self.width.pyramid)
+
+    def add_wide_front(self) -> None:
+        """Add the front of a wider detector: no answer needs it, `bench speed` times us against it.
+
+        Its weights are new.
+        """
+        self.wide_front = NanoDetFront(self.width)
+
+    @property
+    def uncompressed_front(self) -> NanoDetFront | None:
+        """The front of the receiver's detector; None where only the sender's narrower one is."""
+        return self.encoder.front if self.detector == PLAIN else self.wide_front
+
+    @property
+    def width(self) -> DetectorWidth:
+        """Channels of the receiver's detector."""
+        return WIDTHS[self.detector]
 
     @property
     def detector_tail(self) -> NanoDetTail:
         """The tail and head that detect."""
-        return cast(NanoDetTail, self.tails[DETECTOR])
+        return cast(NanoDetTail, self.tails[module_key(self.detector)])
 
     @property
     def classifier_tail(self) -> nn.Linear:
@@ -144,7 +147,7 @@ class Small(LatentModel):
     @property
     def detector_tap(self) -> DetectorTap:
         """The tap of the detector."""
-        return cast(DetectorTap, self.taps[DETECTOR])
+        return cast(DetectorTap, self.taps[module_key(self.detector)])
 
     @property
     def classifier_tap(self) -> DescriptorTap:
@@ -158,12 +161,29 @@ class Small(LatentModel):
         return self.encode_scaled(self.encoder.scale(y, quality), quality)
 
 
+def module_key(detector: str) -> str:
+    """Return what a detector's modules are called: no name of a module may hold a dot."""
+    return detector.replace(".", "_")
+
+
+def detector_of(state: Mapping[str, object]) -> str:
+    """Return which detector a state dict's names belong to, ``PLAIN`` where to none."""
+    found = [d for d in WIDTHS if any(k.startswith(f"tails.{module_key(d)}.") for k in state)]
+    return found[0] if found else PLAIN
+
+
+def _detector_tap(detector: str) -> DetectorTap:
+    width = WIDTHS[detector]
+    kind = DetectorTap if detector == PLAIN else WideDetectorTap
+    return kind(LATENT_CHANNELS, width)
+
+
 def pack(features: DetectorFeatures) -> Tensor:
-    """Lay both scales over each other: (N, 696, H/16, W/16), 2x2 blocks of the finer one first."""
+    """Lay both scales over each other: (N, P, H/16, W/16), 2x2 blocks of the finer one first."""
     return torch.cat([F.pixel_unshuffle(features.fine, 2), features.coarse], dim=1)
 
 
-def unpack(packed: Tensor) -> DetectorFeatures:
+def unpack(packed: Tensor, width: DetectorWidth = WIDTHS[PLAIN]) -> DetectorFeatures:
     """Undo ``pack``."""
-    fine, coarse = torch.split(packed, [4 * FINE_CHANNELS, COARSE_CHANNELS], dim=1)
+    fine, coarse = torch.split(packed, [4 * width.fine, width.coarse], dim=1)
     return DetectorFeatures(F.pixel_shuffle(fine, 2), coarse)

@@ -15,8 +15,8 @@ from cdvision.building.map_tables import build_coder, prior_tables
 from cdvision.building.package_builder import PackageFacts, write_package
 from cdvision.entropy.map_coder import HYPER, SYMBOLS
 from cdvision.models.small.descriptor import ELEMENTS
-from cdvision.models.small.nanodet import COARSE_CHANNELS
-from cdvision.models.small.network import CLASSIFIER, DETECTOR, WINDOW, Small
+from cdvision.models.small.nanodet import PLAIN, WIDE, WIDTHS
+from cdvision.models.small.network import CLASSIFIER, WINDOW, Small, module_key
 from cdvision.models.small.receiver.coder import (
     DESCRIPTOR,
     DESCRIPTOR_LAYER,
@@ -32,6 +32,7 @@ from cdvision.networks.latent_model import (
 )
 from cdvision.networks.mobilenet_v2 import EMBEDDING
 from cdvision.networks.scales import QUALITIES
+from cdvision.networks.stored_weights import store_weights
 from cdvision.package.card import (
     PHOTO_INPUT,
     FeatureSpec,
@@ -46,7 +47,13 @@ from cdvision.package.registry import DEFAULT_MODEL, model_folder
 from cdvision.training.tensor_files import read_tensors
 
 CROP = 0.875  # side of the classifier's window over the photo's short side, as it was trained
-DESCRIPTION = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
+DESCRIPTION = "Photos: COCO-80 detection and ImageNet-1k classification from one stream."
+WIDER = (
+    "The receiver runs NanoDet-Plus-m-1.5x on the streams of `small`; no masks: that branch would "
+    "have to be trained on its pyramid."
+)
+TITLES = {PLAIN: "NanoDet-Plus-m", WIDE: "NanoDet-Plus-m-1.5x"}
+WITH_MASKS = "Photos: COCO-80 boxes and masks, and ImageNet-1k classification, from one stream."
 
 
 def build_package(
@@ -86,21 +93,24 @@ def build_small(weights: Path, folder: Path, facts: PackageFacts) -> ModelCard:
     model = Small.from_state(state).eval().requires_grad_(False)
 
     def save(path: Path) -> None:
-        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
+        save_file(store_weights(model.state_dict()), path)
 
     coder = build_described_coder(model)
-    card = _card(coder) if model.masks is None else with_masks(_card(coder))
+    card = _card(coder, model.detector)
+    if model.masks is not None:
+        card = with_masks(card)
     return write_package(card, coder, folder, facts, save)
 
 
 def with_masks(card: ModelCard) -> ModelCard:
     """Return the card of ``small`` with a mask branch: its detector answers ``segment`` too."""
-    tail = card.tails[DETECTOR]
-    tails = {**card.tails, DETECTOR: replace(tail, tasks=("detect", "segment"))}
+    detector = card.tail_for("detect") or PLAIN
+    tail = replace(card.tails[detector], tasks=("detect", "segment"))
+    tails = {**card.tails, detector: tail}
     # A package that had masks before keeps one entry for them.
     kept = tuple(entry for entry in card.provenance if entry["part"] != "masks")
     provenance = (*kept, _origin("masks", "random numbers"))
-    return replace(card, tails=tails, provenance=provenance, description=DESCRIPTION)
+    return replace(card, tails=tails, provenance=provenance, description=WITH_MASKS)
 
 
 def build_described_coder(model: Small) -> DescribedMapCoder:
@@ -109,10 +119,12 @@ def build_described_coder(model: Small) -> DescribedMapCoder:
     return DescribedMapCoder(DescriptorCoder(tables, QUALITIES), build_coder(model))
 
 
-def _card(coder: DescribedMapCoder) -> ModelCard:
+def _card(coder: DescribedMapCoder, detector: str) -> ModelCard:
+    wide = detector != PLAIN
     return ModelCard(
-        name="small",
-        description="Photos: COCO-80 detection and ImageNet-1k classification from one stream.",
+        # Both read the same streams, of which the plain one is the first to be asked.
+        name="small-next" if wide else "small",
+        description=f"{DESCRIPTION} {WIDER}" if wide else DESCRIPTION,
         network="small",
         codec=DESCRIBED_MAP,
         fingerprint="",
@@ -133,9 +145,9 @@ def _card(coder: DescribedMapCoder) -> ModelCard:
         ),
         input=replace(PHOTO_INPUT, window=WindowSpec(WINDOW, CROP)),
         tails={
-            DETECTOR: TailSpec(
-                ("detect",), FeatureSpec(COARSE_CHANNELS, 16), "coco",
-                "NanoDet-Plus-m after stage 3, and after stage 2 for its neck",
+            detector: TailSpec(
+                ("detect",), FeatureSpec(WIDTHS[detector].coarse, 16), "coco",
+                f"{TITLES[detector]} after stage 3, and after stage 2 for its neck",
                 head="distribution", layers=(MAP_LAYER,),
             ),
             CLASSIFIER: TailSpec(
@@ -145,8 +157,7 @@ def _card(coder: DescribedMapCoder) -> ModelCard:
         },
         licence="Apache-2.0",
         provenance=(
-            _origin("encoder.front, tails.nanodet_plus_m",
-                    "NanoDet-Plus-m 416 (RangiLyu/nanodet), COCO"),
+            *_detector_origins(detector),
             _origin("descriptor.network, tails.mobilenet_v2",
                     "MobileNetV2 1.0 (Google Coral), ImageNet-1k"),
             _origin("everything else",
@@ -155,6 +166,19 @@ def _card(coder: DescribedMapCoder) -> ModelCard:
         training={},
         metrics=(),
     )  # fmt: skip
+
+
+def _detector_origins(detector: str) -> list[dict[str, str]]:
+    """Say where the sender's front, the receiver's tail and parts of its tap come from."""
+    front, tail = "encoder.front", f"tails.{module_key(detector)}"
+    if detector == PLAIN:
+        return [_origin(f"{front}, {tail}", _published(PLAIN))]
+    wide = f"{tail}, taps.{module_key(detector)}.stage3, wide_front"
+    return [_origin(front, _published(PLAIN)), _origin(wide, _published(detector))]
+
+
+def _published(detector: str) -> str:
+    return f"{TITLES[detector]} 416 (RangiLyu/nanodet), COCO"
 
 
 def _origin(part: str, source: str) -> dict[str, str]:

@@ -18,10 +18,12 @@ from cdvision.evaluation.answer_cache import files_digest
 from cdvision.export.onnx_graphs import export_graph
 from cdvision.heads.class_scores import classification_from_logits
 from cdvision.heads.dense_detection import detect_from_dense
+from cdvision.models.small.nanodet import PLAIN, WIDTHS
 from cdvision.models.small.nanodet_weights import load_nanodet
-from cdvision.models.small.network import CLASSIFIER, DETECTOR
+from cdvision.models.small.network import CLASSIFIER
 from cdvision.networks.graphs import Graph
 from cdvision.networks.initial_weights import load_mobilenet
+from cdvision.package.card import ModelCard
 from cdvision.package.loader import ModelPackage, file_sha256
 from cdvision.photo import ImageLike, content_size, fit_photo, read_photo
 
@@ -40,8 +42,8 @@ class PublishedNetworks:
 
     def __init__(self, package: ModelPackage, graphs: Path) -> None:
         self.package = package
-        self._sessions = {}
-        for name in (DETECTOR, CLASSIFIER):
+        self._detector, self._sessions = detector_of_card(package.card), {}
+        for name in (self._detector, CLASSIFIER):
             path = graphs / f"{name}.onnx"
             if not path.is_file():
                 raise ModelError(
@@ -49,7 +51,8 @@ class PublishedNetworks:
                 )
             self._sessions[name] = onnxruntime().InferenceSession(str(path))
         # The graphs' own files change with every exporter, their answers do not.
-        self._weights = {path.name: file_sha256(path) for path in graphs.glob("*.safetensors")}
+        weights = (graphs / f"{name}.safetensors" for name in self._sessions)
+        self._weights = {path.name: file_sha256(path) for path in weights if path.is_file()}
 
     def detect(
         self, image: ImageLike, *, confidence: float = 0.3, size: int | None = None
@@ -58,7 +61,7 @@ class PublishedNetworks:
         spec = self.package.card.input
         fitted = fit_photo(read_photo(image), spec, size)
         height, width = fitted.pixels.shape[:2]
-        scores, distances = self._run(DETECTOR, fitted.pixels)
+        scores, distances = self._run(self._detector, fitted.pixels)
         return detect_from_dense(
             scores[0],
             distances[0],
@@ -96,8 +99,13 @@ def uncompressed_networks(
 
     The package gives preprocessing and class names; the graphs are written into ``folder``.
     """
-    write_graphs(initial_weights, folder)
+    write_graphs(initial_weights, folder, detector_of_card(package.card))
     return PublishedNetworks(package, folder)
+
+
+def detector_of_card(card: ModelCard) -> str:
+    """Return which detector a package's receiver runs."""
+    return next(name for name in WIDTHS if name in card.tails)
 
 
 class WholeNetwork(nn.Module):
@@ -115,11 +123,11 @@ class WholeNetwork(nn.Module):
         return torch.sigmoid(outputs.scores), outputs.distances
 
 
-def write_graphs(initial_weights: Path, folder: Path) -> dict[str, Path]:
-    """Write ``nanodet_plus_m.onnx`` and ``mobilenet_v2.onnx`` with their weights beside them."""
+def write_graphs(initial_weights: Path, folder: Path, detector: str = PLAIN) -> dict[str, Path]:
+    """Write the detector's graph and ``mobilenet_v2.onnx`` with their weights beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     networks = {
-        DETECTOR: (load_nanodet(initial_weights), ("scores", "distances")),
+        detector: (load_nanodet(initial_weights, detector), ("scores", "distances")),
         CLASSIFIER: (load_mobilenet(initial_weights), ("logits",)),
     }
     paths = {}

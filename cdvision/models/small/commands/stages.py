@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,13 +19,14 @@ from cdvision.cli.training_options import (
     photo_banks,
     train_stage,
 )
-from cdvision.models.small.training.options import MapOptions
+from cdvision.models.small.training.options import MapOptions, ReceiverOptions
 
 WEIGHTS = click.option(
     "--initial-weights",
     required=True,
     type=EXISTING,
-    help="Folder with nanodet_plus_m_416.safetensors and mobilenet_v2.safetensors.",
+    help="Folder with mobilenet_v2.safetensors and that of the detector, such as "
+    "nanodet_plus_m_416.safetensors or nanodet_plus_m_1.5x_416.safetensors.",
 )
 
 
@@ -65,22 +67,26 @@ def small(
 @WEIGHTS
 @SPLIT_TABLE
 @OUT
-@dataclass_options(run=RunOptions(minutes=10.0))
+@dataclass_options(options=ReceiverOptions, run=RunOptions(minutes=10.0))
 def receiver(
     finished: str,
     photos: tuple[Path, ...],
     initial_weights: Path,
     split_table: Path | None,
     out: Path,
+    options: ReceiverOptions,
     run: RunOptions,
 ) -> None:
-    """Tune taps and tails of a RUN or package of `small`; no byte of any stream changes."""
+    """Tune the detector's tap and tail of a RUN or package of `small`; no stream changes.
+
+    With --detector nanodet_plus_m_1.5x the receiver runs a wider detector than the sender's.
+    """
     from cdvision.models.small.training.receiver import ReceiverStage
     from cdvision.training.finished import open_finished
 
-    plan, start = run.plan(), open_finished(finished)
+    plan, start = replace(run.plan(), warmup_steps=options.warmup_steps), open_finished(finished)
     banks = photo_banks(photos, split_table, plan.device)
-    train_stage(ReceiverStage(initial_weights, start, banks, plan), out, plan)
+    train_stage(ReceiverStage(initial_weights, start, banks, plan, options), out, plan)
 
 
 @click.command()

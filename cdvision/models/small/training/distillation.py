@@ -65,15 +65,16 @@ class Sensitivity(nn.Module):
     """The metric on the detector's features, both scales packed, as a symmetric square root.
 
     Attributes:
-        root: (696, 696); the error of a cell is ``|root @ (found - target)|^2``, scaled so that
-            the mean of ``|root @ (x - mean)|^2 / 696`` is 1: the loss of a code that sends nothing.
+        root: (P, P), P = 696 for the plain detector; the error of a cell is
+            ``|root @ (found - target)|^2``, scaled so that the mean of
+            ``|root @ (x - mean)|^2 / P`` is 1: the loss of a code that sends nothing.
     """
 
     root: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, packed: int = PACKED_CHANNELS) -> None:
         super().__init__()
-        self.register_buffer("root", torch.eye(PACKED_CHANNELS))
+        self.register_buffer("root", torch.eye(packed))
 
     def measure(self, teacher: Teacher, batches: Sequence[Tensor]) -> None:
         """Measure on images (N, 3, S, S), RGB 0..255; some hundred in all."""
@@ -81,7 +82,7 @@ class Sensitivity(nn.Module):
         self.root.copy_(metric_root(*block_moments(probes), FLOOR))
 
     def error(self, found: Tensor, target: Tensor) -> Tensor:
-        """Mean weighted error of packed features (N, 696, h, w)."""
+        """Mean weighted error of packed features (N, P, h, w)."""
         return weighted_error(self.root, found, target, 1)
 
 

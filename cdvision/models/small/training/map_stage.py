@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.small.nanodet import DenseDetections, DetectorFeatures
+from cdvision.models.small.nanodet import PLAIN, DenseDetections, DetectorFeatures
 from cdvision.models.small.nanodet_weights import load_nanodet
 from cdvision.models.small.network import Small, pack, unpack
 from cdvision.models.small.training.distillation import (
@@ -45,9 +45,7 @@ from cdvision.training.weight_average import MEMORY, WeightAverage
 START_BATCHES, START_SIZE = 3, 16  # of each group of photos, from which a start is computed
 MAP_MEMORY = 0.999  # of the average: a run of thousands of steps may look far back
 MASKS = "masks."  # begins the names of the mask branch's weights
-SOLVED = (
-    "encoder.analysis.linear", "taps.nanodet_plus_m.fine", "taps.nanodet_plus_m.coarse",
-)  # fmt: skip
+SOLVED = ("encoder.analysis.linear", f"taps.{PLAIN}.fine", f"taps.{PLAIN}.coarse")
 # Up to stage 2 the front stays as it came: a step then needs no gradient above 1/16, and the
 # teacher shares it. The descriptor is computed apart, see ``descriptor.py``; the classifier stays.
 FROZEN = (
@@ -59,19 +57,26 @@ FROZEN = (
 class DistilledStage(Stage):
     """What the stages of the map share: the model, the detector that it learns from, the photos.
 
-    ``weights`` is the folder of the initial weights, ``memory`` the average's.
+    ``weights`` is the folder of the initial weights, ``memory`` the average's, ``detector`` the
+    receiver's, which is the teacher too.
     """
 
     def __init__(
-        self, weights: Path, banks: Sequence[PhotoBank], plan: Plan, *, memory: float = MEMORY
+        self,
+        weights: Path,
+        banks: Sequence[PhotoBank],
+        plan: Plan,
+        *,
+        detector: str = PLAIN,
+        memory: float = MEMORY,
     ) -> None:
         torch.manual_seed(plan.seed)
         self.initial_weights, self.banks, self.plan = weights, banks, plan
-        self.teacher = lay_out(Teacher(*load_nanodet(weights)), plan.device).eval()
-        self.model = lay_out(Small(), plan.device)
+        self.teacher = lay_out(Teacher(*load_nanodet(weights, detector)), plan.device).eval()
+        self.model = lay_out(Small(detector), plan.device)
         self.average = WeightAverage(self.model, memory=memory)
         self.rate = RateControl().to(plan.device)
-        self.sensitivity = Sensitivity().to(plan.device)
+        self.sensitivity = Sensitivity(self.model.width.packed).to(plan.device)
 
     def modules(self) -> dict[str, nn.Module]:
         """Return what a checkpoint holds, and what a run that goes on from here needs."""
@@ -100,10 +105,19 @@ class DistilledStage(Stage):
 
     def restore(self, start: Finished, images: Sequence[Tensor]) -> None:
         """Take over metric and prices of a start; measure on (N, 3, S, S) what it does not tell."""
-        if metric := start.checkpointed("sensitivity"):
+        self.restore_metric(start, images)
+        self.restore_prices(start, images)
+
+    def restore_metric(self, start: Finished, images: Sequence[Tensor]) -> None:
+        """Take over the metric of a start with this detector, or measure it."""
+        metric = start.checkpointed("sensitivity")
+        if metric and metric["root"].shape == self.sensitivity.root.shape:
             self.sensitivity.load_state_dict(metric)
         else:
             self.sensitivity.measure(self.teacher, images)
+
+    def restore_prices(self, start: Finished, images: Sequence[Tensor]) -> None:
+        """Take over what a byte is worth, or measure it."""
         if not restore_prices(self.rate, start):
             measure_prices(self.rate, self._error_and_bits, images)
 
@@ -113,17 +127,27 @@ class DistilledStage(Stage):
 
     def compare(self, image: Tensor, quality: Tensor) -> tuple[Transmission, dict[str, Tensor]]:
         """Send images (N, 3, S, S) at qualities (N,); compare what arrives with the detector."""
+        sent, wanted = self.send(image, quality)
+        return sent, self.compare_received(pack(wanted), sent.y)
+
+    def send(self, image: Tensor, quality: Tensor) -> tuple[Transmission, DetectorFeatures]:
+        """Return what arrives of images (N, 3, S, S), and the teacher's features of them."""
         with torch.no_grad():
             wanted = self.teacher.front(image)
-        # The sender's analysis reads its own stage 3, on the stage 2 that both share.
+        return transmit(self.model, self._sender_features(image, wanted), quality), wanted
+
+    def _sender_features(self, image: Tensor, wanted: DetectorFeatures) -> Tensor:
+        """Return what the sender's analysis reads, packed."""
+        if self.model.detector != PLAIN:
+            return self.model.encoder.features(image)
+        # The sender has its own stage 3, on the stage 2 that it shares with the teacher.
         stage3 = self.model.encoder.front.stage3(wanted.fine)
-        sent = transmit(self.model, pack(DetectorFeatures(wanted.fine, stage3)), quality)
-        return sent, self.compare_received(pack(wanted), sent.y)
+        return pack(DetectorFeatures(wanted.fine, stage3))
 
     def compare_received(self, features: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Compare what a receiver computes from ``y`` with the teacher on packed features."""
         with self.plan.autocast():
-            target = self.teacher.detect(unpack(features))
+            target = self.teacher.detect(unpack(features, self.model.width))
             found = self.model.detector_tap(y)
             tail = self.model.detector_tail
             pyramid = tail.pyramid(found)
@@ -211,6 +235,7 @@ def fill_small(model: Small, start: Finished) -> dict[str, Tensor]:
     """Fill a model with what a run or package has reached; return its mask branch's weights."""
     start.require_network("small")
     weights = start.weights()
-    masks = {name: weights.pop(name) for name in list(weights) if name.startswith(MASKS)}
-    fill_module(model, weights, start.folder)
+    masks = {name: value for name, value in weights.items() if name.startswith(MASKS)}
+    needed = {k: v for k, v in weights.items() if not k.startswith((MASKS, "wide_front."))}
+    fill_module(model, needed, start.folder)
     return masks

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from cdvision.engines import Engine
 from cdvision.heads.distribution_boxes import cell_grid, decode_boxes
 from cdvision.models.small.nanodet import DetectorFeatures
-from cdvision.models.small.network import DETECTOR, Small
+from cdvision.models.small.network import Small
 from cdvision.models.small.training.receiver import draw_quality
 from cdvision.training.labelled_boxes import LabelledBank
 
@@ -30,9 +30,9 @@ LEAST_OVERLAP = 0.5  # of a cell's box with the object's
 class MaskExample(NamedTuple):
     """One batch to learn from, with P cells that found an object."""
 
-    features: Tensor  # (N, 116, H/8, W/8)
+    features: Tensor  # (N, 116 or 176, H/8, W/8)
     pyramid: tuple[Tensor, ...]  # maps at 1/8, 1/16 and 1/32
-    cells: list[Tensor]  # embeddings (p, 96) of the cells, a level each; P cells in all
+    cells: list[Tensor]  # embeddings (p, 96 or 128) of the cells, a level each; P cells in all
     image: Tensor  # (P,) int64, which picture of the batch
     boxes: Tensor  # (P, 4) the cells' own boxes in pixels
     masks: Tensor  # (P, 32, 32) the object's mask at points spread over the box, 0 ... 1
@@ -46,14 +46,16 @@ class _Found(NamedTuple):
     number: Tensor  # of the object in the picture
 
 
-def receive(engine: Engine, images: Tensor, quality: NDArray[np.int64]) -> DetectorFeatures:
+def receive(
+    engine: Engine, detector: str, images: Tensor, quality: NDArray[np.int64]
+) -> DetectorFeatures:
     """Send (N, 3, H, W) RGB 0..255 at qualities (N,), 0 to 7; return the features that arrive.
 
     The package's own graphs do it: the latents are those that its streams carry.
     """
     pixels = images.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     latents = engine.run("encoder", {"image": pixels, "quality": quality})
-    found = engine.run(f"tap.{DETECTOR}", {**latents, "quality": quality})
+    found = engine.run(f"tap.{detector}", {**latents, "quality": quality})
     fine, coarse = (torch.from_numpy(found[name]) for name in ("fine", "features"))
     return DetectorFeatures(fine.to(images.device), coarse.to(images.device))
 
@@ -64,7 +66,7 @@ def draw_example(
 ) -> MaskExample:
     """Draw photos and qualities, send them, and look which cells find objects with masks."""
     photos = bank.batch(batch, rng)
-    features = receive(engine, photos.images, draw_quality(batch, rng).numpy())
+    features = receive(engine, model.detector, photos.images, draw_quality(batch, rng).numpy())
     tail = model.detector_tail
     pyramid = tail.pyramid(features)
     embeddings = tail.head.embeddings(pyramid)
