@@ -12,7 +12,8 @@ FAMILY = Family(
         "train": {
             "dicm": f"{HERE}.commands.stages:dicm",
             "convert-zoo": f"{HERE}.commands.package:convert_zoo",
-        }
+        },
+        "bench": {"fidelity": f"{HERE}.commands.fidelity:fidelity"},
     },
     costs={"dicm": f"{HERE}.cost:dicm_parts", "dicm-re": f"{HERE}.cost:dicm_re_parts"},
 )

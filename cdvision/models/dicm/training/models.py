@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 from cdvision.errors import CdvisionError
 from cdvision.models.dicm.backbones import BACKBONES, make_backbone
-from cdvision.models.dicm.codec import Dicm, DicmRe
+from cdvision.models.dicm.codec import Dicm, Redundancy, redundancy_codec
+from cdvision.models.dicm.light_codec import LightCodec
+from cdvision.models.dicm.map_codec import FullCodec, MapCodec
 from cdvision.models.dicm.network import load_package_weights
 from cdvision.training.finished import fill_module, open_finished
 from cdvision.training.protocols import Backbone
 
 CONTRASTIVE, JOINT, CODEC, HEADS = "contrastive", "joint", "codec", "heads"
+FULL, LIGHT = "full", "light"  # stages, and senders
+_ORIGINS = {
+    "resnet50-msra": "MSRA's ResNet-50 (KaimingHe/deep-residual-networks), ImageNet-1k",
+}
+_STAGES = {"dicm": CODEC, "dicm-re": JOINT, "dicm-light": LIGHT}  # that a package is taken for
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Start:
     @property
     def has_redundancy(self) -> bool:
         """Whether it holds trained RE networks."""
-        return self.stage not in ("", CONTRASTIVE)
+        return self.stage not in ("", CONTRASTIVE, LIGHT)
 
     def redundancy_tensors(self) -> dict[str, Tensor]:
         """Return the tensors of RE and backbone, which a codec holds inside."""
@@ -65,7 +72,8 @@ def start_from(source: Path | str | None, backbone: str, weights: str | None) ->
         CdvisionError: ``source`` is neither, or of another family.
     """
     if source is None:
-        return Start(backbone, "", {}, weights or "random", weights)
+        origin = "random" if weights is None else _ORIGINS.get(backbone, weights)
+        return Start(backbone, "", {}, origin, weights)
     found = open_finished(source)
     found.require_network("dicm")
     record = found.record
@@ -73,7 +81,7 @@ def start_from(source: Path | str | None, backbone: str, weights: str | None) ->
         model = load_package_weights(found.weights_path)
         return Start(
             model.settings.backbone,
-            CODEC if model.settings.profile == "dicm" else JOINT,
+            _STAGES[model.settings.profile],
             model.codec.state_dict(),
             record.get("codec", {}).get("origin", found.card.name),
             detector={} if model.detector is None else model.detector.state_dict(),
@@ -86,6 +94,10 @@ def start_from(source: Path | str | None, backbone: str, weights: str | None) ->
 def start_backbone(start: Start) -> Backbone:
     """Return front and tail with the start's weights, in evaluation mode."""
     if not start.stage and start.weights is not None:
+        if start.backbone == "resnet50-msra":
+            from cdvision.networks.resnet50_msra import load_resnet50_msra
+
+            return Backbone(*load_resnet50_msra(start.weights))
         if start.backbone == "resnet50v2":
             from cdvision.networks.resnet50v2 import load_resnet50v2
 
@@ -103,11 +115,29 @@ def start_backbone(start: Start) -> Backbone:
     return network
 
 
-def make_redundancy(start: Start) -> DicmRe:
-    """Return `DicmRe` around the start's backbone, with its RE networks where it has them."""
+def make_redundancy(start: Start) -> Redundancy:
+    """Return a codec with RE on the start's backbone, with its RE networks where it has them."""
     backbone = start_backbone(start)
-    model = DicmRe(backbone.front, backbone.tail, BACKBONES[start.backbone].widths)
+    model = redundancy_codec(backbone.front, backbone.tail, BACKBONES[start.backbone].widths)
     if start.has_redundancy:
+        start.fill(model, start.redundancy_tensors())
+    return model
+
+
+def make_sender(sender: str, start: Start) -> MapCodec:
+    """Return the codec of a sender, ``full`` or ``light``, trained as far as the start is.
+
+    Raises:
+        CdvisionError: the start is a run of another sender, or of a backbone without such codecs.
+    """
+    if BACKBONES[start.backbone].widths.filtered_stride != 16:
+        raise CdvisionError(f"{sender}: expected --backbone resnet50-msra, found {start.backbone}")
+    if start.stage not in ("", CONTRASTIVE) and (start.stage == LIGHT) != (sender == LIGHT):
+        raise CdvisionError(f"{sender}: expected --start with a run of it, found {start.stage!r}")
+    backbone = start_backbone(start)
+    kind = FullCodec if sender == FULL else LightCodec
+    model: MapCodec = kind(backbone.front, backbone.tail, BACKBONES[start.backbone].widths)
+    if start.stage not in ("", CONTRASTIVE):
         start.fill(model, start.redundancy_tensors())
     return model
 
