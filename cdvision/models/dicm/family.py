@@ -15,5 +15,9 @@ FAMILY = Family(
         },
         "bench": {"fidelity": f"{HERE}.commands.fidelity:fidelity"},
     },
-    costs={"dicm": f"{HERE}.cost:dicm_parts", "dicm-re": f"{HERE}.cost:dicm_re_parts"},
+    costs={
+        "dicm": f"{HERE}.cost:dicm_parts",
+        "dicm-re": f"{HERE}.cost:dicm_re_parts",
+        "dicm-light": f"{HERE}.cost:dicm_light_parts",
+    },
 )

@@ -31,6 +31,7 @@ class DicmSettings:
     backbone: str  # a name of ``BACKBONES``
     classes: int = 0  # of the classifier; 0 for none
     detector: Mapping[str, Any] | None = None  # arguments of ``build_two_stage_detector``
+    tail: bool = True  # False: users have the stages behind the features, and no head reads them
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -49,6 +50,8 @@ class DicmPackage(nn.Module):
         self.settings = settings
         shape = BACKBONES[settings.backbone]
         self.codec = make_profile(settings.profile, settings.backbone)
+        if not settings.tail:
+            leave_out_tail(self.codec)
         self.classifier = (
             PooledClassifier(shape.channels[-1], classes=settings.classes)
             if settings.classes
@@ -77,6 +80,11 @@ def make_profile(profile: str, backbone: str) -> DicmCodec:
         return LightCodec(front, tail, widths)
     re = redundancy_codec(front, tail, widths)
     return Dicm(re) if profile == "dicm" else re
+
+
+def leave_out_tail(codec: DicmCodec) -> None:
+    """Take the stages behind the features away: 8.5 M weights that a user of the zoo has."""
+    (codec.re if isinstance(codec, Dicm) else codec).tail = nn.Identity()
 
 
 def save_package_weights(model: DicmPackage, path: Path) -> None:

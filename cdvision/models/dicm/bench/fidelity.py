@@ -18,15 +18,9 @@ from tqdm import tqdm
 from cdvision.bench.bjontegaard import bd_rate
 from cdvision.errors import CdvisionError
 from cdvision.models.dicm.bench.true_network import MULTIPLE, ErrorSums, Size, TrueNetwork, zoo_size
-from cdvision.models.dicm.light_codec import LightCodec
 from cdvision.models.dicm.map_graphs import RES2
-from cdvision.models.dicm.network import load_package_weights
-from cdvision.models.dicm.patch_transforms import MIDDLE
-from cdvision.package.loader import WEIGHTS_FILE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cdvision import Model
     from cdvision.evaluation.rivals import Rival
 
@@ -56,7 +50,7 @@ class FidelityBenchmark:
 
     Args:
         model: the package, on any engine.
-        folder: of the package, whose weights hold the true network.
+        true: the network that its features are meant for.
         photos: as they came.
         shorts: short sides at which networks see them, pixels.
         rivals: picture codecs.
@@ -66,23 +60,19 @@ class FidelityBenchmark:
     def __init__(
         self,
         model: Model,
-        folder: Path,
+        true: TrueNetwork,
         photos: Sequence[Image],
         *,
         shorts: Sequence[int],
         rivals: Sequence[Rival],
         qualities: Sequence[int],
     ) -> None:
-        network = load_package_weights(folder / WEIGHTS_FILE)
         if RES2 not in model.card.tails:
             raise CdvisionError(
                 f"model {model.name!r}: expected a tail {RES2!r}, as dicm-re has it"
             )
-        codec = network.codec
-        self.enlarges = isinstance(codec, LightCodec)
-        self.true = TrueNetwork(codec.front, codec.tail, MIDDLE)
-        for part in (codec.front, codec.tail):
-            part.to(memory_format=torch.channels_last)
+        self.enlarges = "resize_multiple" in model.card.tails[RES2].settings
+        self.true = true
         self.model, self.photos, self.shorts = model, photos, shorts
         self.rivals, self.qualities = rivals, qualities
 

@@ -11,7 +11,8 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from cdvision.models.dicm.training.stage_errors import FLOOR
-from cdvision.training.protocols import stages_of
+from cdvision.networks.resnet50_msra import MEAN
+from cdvision.training.protocols import lay_out, stages_of
 
 MULTIPLE = 32  # pixels: Detectron2 pads photos to it
 LONGEST = 1333  # pixels of the long side at most, as in Detectron2's configs
@@ -32,9 +33,9 @@ def zoo_size(photo: Size, short: int) -> Size:
 class TrueNetwork:
     """Front and tail, frozen: photos to res2, res3 and res4."""
 
-    def __init__(self, front: nn.Module, tail: nn.Module, middle: Sequence[float]) -> None:
-        self.front, self.tail = front.eval(), tail.eval()
-        self.middle = np.array(middle, np.float32)
+    def __init__(self, front: nn.Module, tail: nn.Module) -> None:
+        cpu = torch.device("cpu")
+        self.front, self.tail = (lay_out(part, cpu).eval() for part in (front, tail))
 
     @torch.inference_mode()
     def stages_of_photo(self, photo: Image, size: Size) -> list[Tensor]:
@@ -42,7 +43,7 @@ class TrueNetwork:
         resized = photo.resize(size, Resampling.BILINEAR)
         width, height = (-(-side // MULTIPLE) * MULTIPLE for side in size)
         # Padding is zero behind the subtraction of the mean.
-        pixels = np.broadcast_to(self.middle, (height, width, 3)).copy()
+        pixels = np.broadcast_to(np.float32(MEAN), (height, width, 3)).copy()
         pixels[: size[1], : size[0]] = np.asarray(resized)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
         return self._stages(self.front(image.to(memory_format=torch.channels_last)))

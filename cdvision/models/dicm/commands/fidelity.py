@@ -24,6 +24,12 @@ RIVALS = ("jpeg", "hevc")
 @click.command()
 @click.argument("model", type=FOLDER)
 @click.argument("photos", type=EXISTING)
+@click.option(
+    "--weights",
+    type=EXISTING,
+    required=True,
+    help="resnet50_msra_stages123.safetensors, or its folder: the network on pixels.",
+)
 @count_option("--limit", None, "The first so many photos (default: all).")
 @click.option(
     "--short",
@@ -55,6 +61,7 @@ RIVALS = ("jpeg", "hevc")
 def fidelity(
     model: Path,
     photos: Path,
+    weights: Path,
     limit: int | None,
     shorts: tuple[int, ...],
     rivals: tuple[str, ...],
@@ -69,11 +76,14 @@ def fidelity(
     import cdvision
     from cdvision.bench.rate import chosen_rivals
     from cdvision.models.dicm.bench.fidelity import FidelityBenchmark
+    from cdvision.models.dicm.bench.true_network import TrueNetwork
+    from cdvision.networks.resnet50_msra import load_resnet50_msra
 
+    true = TrueNetwork(*load_resnet50_msra(weights))
     loaded, working = cdvision.load(model), chosen_rivals(rivals)[0]
     benchmark = FidelityBenchmark(
         loaded,
-        model,
+        true,
         _read(photos, limit),
         shorts=shorts,
         rivals=working,

@@ -14,6 +14,7 @@ from cdvision.models.dicm.network import DicmPackage, DicmSettings
 from cdvision.models.dicm.training.models import (
     CODEC,
     CONTRASTIVE,
+    FULL,
     HEADS,
     LIGHT,
     tensors_below,
@@ -59,6 +60,8 @@ def assemble(codec: Path, heads: Sequence[Path]) -> Assembled:
             record["backbone"],
             classes=len(classes.get(LISTS[CLASSIFY], ())),
             detector=tasks[DETECT][1]["detector"]["arguments"] if DETECT in tasks else None,
+            # Users of the zoo have it; only heads of our own read it from a package.
+            tail=bool(heads) or record["stage"] not in (FULL, LIGHT),
         )
     )
     _load(network.codec, codec)
@@ -78,10 +81,11 @@ def _load(module: nn.Module | None, run: Path, prefix: str = "") -> None:
 
 
 def _fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # The backbone's own classifier, which no package uses, is left out; another tensor that the
-    # module lacks is an error.
+    # The backbone's own classifier, which no package uses, is left out, and a tail where a package
+    # has none; another tensor that the module lacks is an error.
+    absent = () if any(name.startswith("tail.") for name in wanted) else ("tail.",)
     return {
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
-        if name in wanted or ".fc." not in f".{name}"
+        if name in wanted or not (".fc." in f".{name}" or name.startswith(absent))
     }

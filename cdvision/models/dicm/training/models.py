@@ -67,6 +67,7 @@ def start_from(source: Path | str | None, backbone: str, weights: str | None) ->
     """Return where to begin: with a run's or package's networks, or without a source otherwise.
 
     Without a source, ``weights`` are published ones of a backbone, see `Start`, or None: random.
+    With a package that leaves the tail to its users, front and tail are those.
 
     Raises:
         CdvisionError: ``source`` is neither, or of another family.
@@ -79,10 +80,13 @@ def start_from(source: Path | str | None, backbone: str, weights: str | None) ->
     record = found.record
     if found.card is not None:
         model = load_package_weights(found.weights_path)
+        tensors = model.codec.state_dict()
+        if not model.settings.tail:
+            tensors |= _published_tensors(model.settings.backbone, weights, source)
         return Start(
             model.settings.backbone,
             _STAGES[model.settings.profile],
-            model.codec.state_dict(),
+            tensors,
             record.get("codec", {}).get("origin", found.card.name),
             detector={} if model.detector is None else model.detector.state_dict(),
         )
@@ -91,20 +95,16 @@ def start_from(source: Path | str | None, backbone: str, weights: str | None) ->
     return Start(record["backbone"], record["stage"], found.weights(), record["origin"])
 
 
+def _published_tensors(backbone: str, weights: str | None, source: Path | str) -> dict[str, Tensor]:
+    if weights is None:
+        raise CdvisionError(f"{source}: its users have the tail, it does not: give --weights too")
+    return _published(backbone, weights).state_dict()
+
+
 def start_backbone(start: Start) -> Backbone:
     """Return front and tail with the start's weights, in evaluation mode."""
     if not start.stage and start.weights is not None:
-        if start.backbone == "resnet50-msra":
-            from cdvision.networks.resnet50_msra import load_resnet50_msra
-
-            return Backbone(*load_resnet50_msra(start.weights))
-        if start.backbone == "resnet50v2":
-            from cdvision.networks.resnet50v2 import load_resnet50v2
-
-            return Backbone(*load_resnet50v2(start.weights))
-        from cdvision.models.dicm.resnet50 import split_resnet50
-
-        return Backbone(*split_resnet50(start.weights))
+        return _published(start.backbone, start.weights)
     tensors = start.redundancy_tensors()
     # The run's tail may have a classifier of its own, of as many classes as its weights say.
     classifier = tensors.get("tail.fc.weight")
@@ -113,6 +113,20 @@ def start_backbone(start: Start) -> Backbone:
     if start.stage:
         start.fill(network, {k: v for k, v in tensors.items() if k.startswith(("front.", "tail."))})
     return network
+
+
+def _published(backbone: str, weights: str) -> Backbone:
+    if backbone == "resnet50-msra":
+        from cdvision.networks.resnet50_msra import load_resnet50_msra
+
+        return Backbone(*load_resnet50_msra(weights))
+    if backbone == "resnet50v2":
+        from cdvision.networks.resnet50v2 import load_resnet50v2
+
+        return Backbone(*load_resnet50v2(weights))
+    from cdvision.models.dicm.resnet50 import split_resnet50
+
+    return Backbone(*split_resnet50(weights))
 
 
 def make_redundancy(start: Start) -> Redundancy:
