@@ -13,6 +13,7 @@ from cdvision.entropy.coder import Latents, arrived_body
 from cdvision.errors import BitstreamError, UnsupportedTask
 from cdvision.heads.content_pooling import pooling_inputs
 from cdvision.heads.registry import Question, answer
+from cdvision.heads.resizing import resizing_inputs
 from cdvision.package.graph_names import ANSWER, LAYER_COUNT, QUALITY, cheapest_graph
 from cdvision.photo import Size, content_size, network_input
 from cdvision.stream import ParsedStream, StreamHeader
@@ -107,11 +108,19 @@ class Stream:
             found |= self._latents[layer]
         return found
 
-    def features(self, tail: str) -> Array:
-        """Return the features (channels, h, w) float32 at the split point of one of the tails."""
+    def features(self, tail: str, *, size: Size | None = None) -> Array:
+        """Return the features (channels, h, w) float32 at the split point of one of the tails.
+
+        ``size`` is (width, height) to which a network enlarges the photo before it looks, for tails
+        whose decoder enlarges (``res2`` of `dicm-light`); None: the size that was coded.
+        """
         if tail not in self.model.card.tails:
             known = ", ".join(self.model.card.tails)
             raise UnsupportedTask(f"model {self.model.name!r} has no tail {tail!r}: it has {known}")
+        if size is not None:
+            inputs = self.graph_inputs(tail, size)
+            enlarged: Array = self.model.engine.run(f"tap.{tail}", inputs)["features"][0]
+            return enlarged
         if tail not in self._features:
             outputs = self.model.engine.run(f"tap.{tail}", self.graph_inputs(tail))
             self._features[tail] = outputs["features"][0]
@@ -223,7 +232,7 @@ class Stream:
         """Return the name of the tail for a task; raises UnsupportedTask."""
         return self.model.tail_for(task)
 
-    def graph_inputs(self, tail: str) -> dict[str, Array]:
+    def graph_inputs(self, tail: str, size: Size | None = None) -> dict[str, Array]:
         """Return what a tail's graphs take, with a batch axis of one.
 
         Latents of layers that have not arrived are zeros; a tail of several layers is told how many
@@ -239,7 +248,8 @@ class Stream:
         if len(spec.layers) > 1:
             inputs[LAYER_COUNT] = np.array([len(arrived)], np.int64)
         inputs[QUALITY] = np.array([self.header.quality - 1], np.int64)
-        return inputs | pooling_inputs(spec, self.content_size, self.input_size)
+        sizes = self.content_size, self.input_size
+        return inputs | pooling_inputs(spec, *sizes) | resizing_inputs(spec, *sizes, size)
 
 
 def _check_input(header: StreamHeader, model: Model) -> None:

@@ -203,6 +203,18 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         dicm.CropOptions,
         dicm.ContrastiveOptions,
     ),
+    "train dicm full": (
+        RunOptions(minutes=90.0, batch=8),
+        dicm.StartOptions,
+        dicm.SenderData,
+        dicm.SenderOptions(bpp=(0.03, 0.4)),
+    ),
+    "train dicm light": (
+        RunOptions(minutes=90.0, batch=8),
+        dicm.StartOptions,
+        dicm.SenderData,
+        dicm.SenderOptions,
+    ),
     "train dicm redundancy": (
         RunOptions(minutes=30.0, batch=64),
         dicm.StartOptions,

@@ -10,9 +10,9 @@
     y2 192@1/16 ─ deconv5/2 ─ HorNet(192, 2) ─ conv3 ─ HorNet(128, 3)
                                              ─ deconv5/2 ─ HorNet(256, 4) ─▶ f3 256@1/4
 
-Blocks of RE are Conv2Former blocks of 128 channels. The HorNet block of order 4 has the paper's
-global-local filter, or, for export, a depth-wise 7x7: what FFTs compute differs a little between
-platforms, and ONNX lacks them.
+With y1 at 1/16 the middle stage of RE is left out. Blocks of RE are Conv2Former blocks of 128
+channels. The HorNet block of order 4 has the paper's global-local filter, or, for export, a
+depth-wise 7x7: what FFTs compute differs a little between platforms, and ONNX lacks them.
 Source: Tang, Yi, Wang, DICM, IEEE Trans. Broadcasting 2025.
 """
 
@@ -24,29 +24,36 @@ from cdvision.models.dicm.backbones import PAPER, DicmWidths
 from cdvision.models.dicm.conv2former import ChannelNorm, Conv2FormerBlock, LayerChain
 from cdvision.models.dicm.hornet import HorNetBlock, Spatial
 
-DEPTHS = (1, 1, 2)  # of RE's Conv2Former blocks
+DEPTHS = {32: (1, 1, 2), 16: (1, 2)}  # of RE's Conv2Former blocks, by the stride of y1
 DROP = (0.0, 0.25, 0.5)  # stochastic depth of the codec's HorNet blocks
 
 
 class RedundancyEncoder(LayerChain):
-    """Features (N, 256, 8h, 8w) to the latent y1 (N, 192, h, w), not yet rounded."""
+    """Features (N, 256, 8h, 8w) to the latent y1 (N, 192, h, w), not yet rounded.
+
+    With y1 at 1/16, features are (N, 256, 4h, 4w).
+    """
 
     def __init__(self, widths: DicmWidths = PAPER) -> None:
         inner, latents = widths.redundancy, widths.filtered
         layers: list[nn.Module] = [nn.Conv2d(widths.features, inner, 1)]
         # The last norm stands right before the rounding: it controls the range of the integers.
-        for depth, out in zip(DEPTHS, (inner, inner, latents), strict=True):
+        depths = DEPTHS[widths.filtered_stride]
+        outputs = [inner] * (len(depths) - 1) + [latents]
+        for depth, out in zip(depths, outputs, strict=True):
             layers += [_blocks(depth, inner), nn.Conv2d(inner, out, 3, 2, 1), ChannelNorm(out)]
         super().__init__(*layers)
 
 
 class RedundancyDecoder(LayerChain):
-    """Latent y1 (N, 192, h, w), rounded, to features f2 (N, 256, 8h, 8w)."""
+    """Latent y1 (N, 192, h, w), rounded, to features f2 (N, 256, 8h, 8w) or (N, 256, 4h, 4w)."""
 
     def __init__(self, widths: DicmWidths = PAPER) -> None:
         inner, latents = widths.redundancy, widths.filtered
         layers: list[nn.Module] = []
-        for depth, channels in zip(DEPTHS, (latents, inner, inner), strict=True):
+        depths = DEPTHS[widths.filtered_stride]
+        inputs = [latents] + [inner] * (len(depths) - 1)
+        for depth, channels in zip(depths, inputs, strict=True):
             upsample = nn.ConvTranspose2d(channels, inner, 5, 2, padding=2, output_padding=1)
             layers += [upsample, ChannelNorm(inner), _blocks(depth, inner)]
         super().__init__(*layers, nn.Conv2d(inner, widths.features, 1))

@@ -16,8 +16,6 @@ probability table is an integer network, so every machine decodes the same.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 
 from cdvision.models.dicm.autoencoders import (
@@ -28,15 +26,9 @@ from cdvision.models.dicm.autoencoders import (
 )
 from cdvision.models.dicm.backbones import PAPER, DicmWidths
 from cdvision.models.dicm.bottleneck import CheckerboardBottleneck, HyperpriorBottleneck
+from cdvision.models.dicm.map_codec import FullCodec, MapCodec
+from cdvision.models.dicm.sent_features import SentFeatures
 from cdvision.networks.hyper import Latents
-
-
-class SentFeatures(NamedTuple):
-    """Decoded features of a batch (N, 256, h, w), and what they cost; bits are (N,)."""
-
-    features: Tensor
-    noisy_bits: Tensor  # differentiable
-    bits: Tensor  # of the symbols that are really sent
 
 
 class DicmRe(nn.Module):
@@ -71,10 +63,19 @@ class DicmRe(nn.Module):
         return features
 
 
+Redundancy = DicmRe | FullCodec
+"""Codecs of `dicm-re`: the paper's, with y1 at 1/32, and the zoo's."""
+
+
+def redundancy_codec(front: nn.Module, tail: nn.Module, widths: DicmWidths) -> Redundancy:
+    """Return the codec of `dicm-re`: with y1 at 1/32 the paper's, at 1/16 ``FullCodec``."""
+    return (FullCodec if widths.filtered_stride == 16 else DicmRe)(front, tail, widths)
+
+
 class Dicm(nn.Module):
     """The profile `dicm`: the features that a `DicmRe` filters, coded by a larger network."""
 
-    def __init__(self, re: DicmRe) -> None:
+    def __init__(self, re: Redundancy) -> None:
         super().__init__()
         self.re, self.widths = re, re.widths
         self.analysis = FeatureAnalysis(widths=re.widths)
@@ -113,4 +114,4 @@ class Dicm(nn.Module):
         return features
 
 
-DicmCodec = DicmRe | Dicm
+DicmCodec = DicmRe | Dicm | MapCodec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from cdvision.networks.cost import RECEIVER, SENDER, NetworkPart, Sizes
 
 ENTROPY = "tables and means"  # integer networks that choose tables, float ones that move symbols
@@ -49,4 +51,27 @@ def dicm_re_parts(height: int, width: int) -> list[NetworkPart]:
         entropy,
         NetworkPart("RE decoder", RECEIVE, codec.decoder, (y,)),
         NetworkPart("ResNet tail", RECEIVE, codec.tail, (features,)),
+    ]
+
+
+def dicm_light_parts(height: int, width: int) -> list[NetworkPart]:
+    """Return the parts of `dicm-light` for a photo that is not enlarged."""
+    from cdvision.models.dicm.backbones import ZOO, make_backbone
+    from cdvision.models.dicm.light_codec import LightCodec
+    from cdvision.networks.latent_model import HYPER_CHANNELS
+    from cdvision.training.protocols import Backbone
+
+    at = Sizes(height, width)
+    codec = LightCodec(*make_backbone("resnet50-msra"), ZOO)
+    y, z, quality = at.map(ZOO.filtered, 16), at.map(HYPER_CHANNELS, 64), at.quality()
+    features, entropy = at.map(ZOO.features, 4), codec.bottleneck
+    return [
+        NetworkPart("patch analysis", SEND, codec.analysis, (at.map(3, 1),)),
+        NetworkPart("hyper-encoder", SEND, entropy.encoder.hyper_analysis, (y,)),
+        NetworkPart("integer hyper-decoder", BOTH, entropy.hyper_decoder, (z, quality)),
+        NetworkPart("means and gains", BOTH, entropy.dequantiser, (y, z, quality)),
+        NetworkPart("patch synthesis", RECEIVE, codec.synthesis, (y, quality)),
+        NetworkPart("stem, res2", RECEIVE, codec.front, (at.map(3, 1),)),
+        NetworkPart("correction", RECEIVE, codec.correction, (features, quality)),
+        NetworkPart("res3, res4", RECEIVE, Backbone(nn.Identity(), codec.tail), (features,)),
     ]

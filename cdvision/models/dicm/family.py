@@ -12,7 +12,12 @@ FAMILY = Family(
         "train": {
             "dicm": f"{HERE}.commands.stages:dicm",
             "convert-zoo": f"{HERE}.commands.package:convert_zoo",
-        }
+        },
+        "bench": {"fidelity": f"{HERE}.commands.fidelity:fidelity"},
     },
-    costs={"dicm": f"{HERE}.cost:dicm_parts", "dicm-re": f"{HERE}.cost:dicm_re_parts"},
+    costs={
+        "dicm": f"{HERE}.cost:dicm_parts",
+        "dicm-re": f"{HERE}.cost:dicm_re_parts",
+        "dicm-light": f"{HERE}.cost:dicm_light_parts",
+    },
 )

@@ -1,4 +1,4 @@
-"""The dense graphs of `dicm-re` and `dicm`: encoder, features alone, and each head's dense part."""
+"""The dense graphs of DICM's models: encoder, features alone, and each head's dense part."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.heads.two_stage.graphs import dense_outputs, two_stage_graphs
 from cdvision.heads.two_stage.network import TwoStageDetector
+from cdvision.models.dicm.map_codec import MapCodec
+from cdvision.models.dicm.map_graphs import headless_parts
 from cdvision.models.dicm.network import DicmPackage, load_package_weights
 from cdvision.networks.graphs import Axes, Graph, map_axes
+from cdvision.networks.latent_model import HYPER_CHANNELS, HYPER_STRIDE, LATENT_STRIDE
 from cdvision.package.card import FeatureSpec
 
 CLASSIFIER, DETECTOR = "classifier", "detector"  # names of the tails
@@ -35,6 +38,9 @@ def graphs(model: DicmPackage) -> dict[str, Graph]:
         inputs = {**latents, **windows}
         found[f"tap.{name}"] = _graph(TapGraph(model), inputs, ("features",))
         found[f"answer.{name}"] = _graph(answer, inputs, ("features", *outputs))
+    if isinstance(model.codec, MapCodec):
+        for name, (module, extra, outputs) in headless_parts(model.codec).items():
+            found[name] = _graph(module, {**latents, **extra}, outputs)
     if model.detector is not None:
         # Parameters of a graph must have the names that the package's weights have: the graphs of
         # the detector's parts, with the whole detector inside.
@@ -66,6 +72,8 @@ def feature_spec(model: DicmPackage) -> FeatureSpec:
 def map_shapes(model: DicmPackage) -> tuple[MapShape, MapShape]:
     """Return channels and stride of the profile's symbols and of its hyper-latent."""
     widths = model.codec.widths
+    if isinstance(model.codec, MapCodec):
+        return (widths.filtered, LATENT_STRIDE), (HYPER_CHANNELS, HYPER_STRIDE)
     if model.settings.profile == "dicm-re":
         return (widths.filtered, 32), (widths.filtered_hyper, 128)
     return (widths.latents, 16), (widths.hyper, 64)

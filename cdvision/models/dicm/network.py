@@ -16,9 +16,10 @@ from cdvision.errors import ModelError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.heads.two_stage.network import TwoStageDetector, build_two_stage_detector
 from cdvision.models.dicm.backbones import BACKBONES, make_backbone
-from cdvision.models.dicm.codec import Dicm, DicmCodec, DicmRe
+from cdvision.models.dicm.codec import Dicm, DicmCodec, redundancy_codec
+from cdvision.models.dicm.light_codec import LightCodec
 
-PROFILES = ("dicm-re", "dicm")
+PROFILES = ("dicm-re", "dicm", "dicm-light")
 SETTINGS_KEY = "cdvision.dicm"  # of the safetensors' metadata, where the settings stand as JSON
 
 
@@ -26,10 +27,11 @@ SETTINGS_KEY = "cdvision.dicm"  # of the safetensors' metadata, where the settin
 class DicmSettings:
     """What a package's network is built from, beside its weights."""
 
-    profile: str  # "dicm-re" or "dicm"
+    profile: str  # one of ``PROFILES``
     backbone: str  # a name of ``BACKBONES``
     classes: int = 0  # of the classifier; 0 for none
     detector: Mapping[str, Any] | None = None  # arguments of ``build_two_stage_detector``
+    tail: bool = True  # False: users have the stages behind the features, and no head reads them
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -46,10 +48,10 @@ class DicmPackage(nn.Module):
     def __init__(self, settings: DicmSettings) -> None:
         super().__init__()
         self.settings = settings
-        front, tail = make_backbone(settings.backbone)
         shape = BACKBONES[settings.backbone]
-        re = DicmRe(front, tail, shape.widths)
-        self.codec: DicmCodec = re if settings.profile == "dicm-re" else Dicm(re)
+        self.codec = make_profile(settings.profile, settings.backbone)
+        if not settings.tail:
+            leave_out_tail(self.codec)
         self.classifier = (
             PooledClassifier(shape.channels[-1], classes=settings.classes)
             if settings.classes
@@ -68,6 +70,21 @@ class DicmPackage(nn.Module):
         """Return features (N, 256, h, w) and the stages behind them, finest first."""
         tail: Any = self.codec.tail
         return [features, *tail.stages(features)]
+
+
+def make_profile(profile: str, backbone: str) -> DicmCodec:
+    """Return a profile's codec on a backbone, with random weights."""
+    front, tail = make_backbone(backbone)
+    widths = BACKBONES[backbone].widths
+    if profile == "dicm-light":
+        return LightCodec(front, tail, widths)
+    re = redundancy_codec(front, tail, widths)
+    return Dicm(re) if profile == "dicm" else re
+
+
+def leave_out_tail(codec: DicmCodec) -> None:
+    """Take the stages behind the features away: 8.5 M weights that a user of the zoo has."""
+    (codec.re if isinstance(codec, Dicm) else codec).tail = nn.Identity()
 
 
 def save_package_weights(model: DicmPackage, path: Path) -> None:

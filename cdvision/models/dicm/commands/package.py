@@ -8,20 +8,25 @@ import click
 
 from cdvision.cli.dataclass_options import EXISTING
 
+OWN = "random numbers, or regressions of those features"
+LICENCES = {"resnet50-msra": "MIT"}
+
 
 @click.command()
 @click.argument("codec_run", metavar="CODEC", type=EXISTING)
 @click.argument("head_runs", metavar="[HEADS]...", nargs=-1, type=EXISTING)
 @click.option("-o", "--out", type=Path, required=True, help="Folder of the package.")
 @click.option("--name", help="Of the model (default: its profile).")
-@click.option("--licence", default="Apache-2.0", show_default=True, help="Of initial weights.")
+@click.option(
+    "--licence", help="Of initial weights (default: MIT of resnet50-msra, else Apache-2.0)."
+)
 @click.option("--metrics", type=EXISTING, help="JSON list of measured figures for the card.")
 def package(
     codec_run: Path,
     head_runs: tuple[Path, ...],
     out: Path,
     name: str | None,
-    licence: str,
+    licence: str | None,
     metrics: Path | None,
 ) -> None:
     """Build a model package from finished runs: tables, proof, graphs, parity, card."""
@@ -32,13 +37,14 @@ def package(
     from cdvision.models.dicm.training.assemble import assemble
 
     found = assemble(codec_run, head_runs)
+    licence = licence or LICENCES.get(found.network.settings.backbone, "Apache-2.0")
     settings, origin = found.network.settings, str(found.training["codec"]["origin"])
     names = DicmFacts(
         name or settings.profile,
         f"Photos: {settings.backbone} features after stage 1 in a stream.",
         (
             {"part": "front, tail", "initialised_from": origin, "licence": licence},
-            {"part": "everything else", "initialised_from": "random numbers", "licence": "-"},
+            {"part": "everything else", "initialised_from": OWN, "licence": "-"},
         ),
     )
     measured = () if metrics is None else tuple(json.loads(metrics.read_text(encoding="utf-8")))

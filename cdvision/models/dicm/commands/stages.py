@@ -13,6 +13,7 @@ import click
 from cdvision.cli.dataclass_options import dataclass_options
 from cdvision.cli.training_options import OUT, PHOTOS, RunOptions, photo_groups, train_stage
 from cdvision.models.dicm.commands.package import package
+from cdvision.models.dicm.commands.senders import full, light
 from cdvision.models.dicm.training.options import (
     CodecCropOptions,
     CodecOptions,
@@ -119,14 +120,16 @@ def dicm_stage(*, minutes: float, batch: int, **parts: Any) -> Callable[[Command
 
 @click.group()
 def dicm() -> None:
-    """Train `dicm-re` and `dicm`, stage by stage; a command started again resumes.
+    """Train `dicm-re`, `dicm-light` and `dicm`, stage by stage; a command started again resumes.
 
+    For Detectron2's zoo: full (`dicm-re`) or light (`dicm-light`), each one stage. The paper's:
     contrastive (0) → redundancy (1) → joint (2) → codec (3) → heads (4). From pretrained weights,
     stage 0 may be left out and stage 2 be replaced by distillation.
     """
 
 
-dicm.add_command(package)
+for command in (package, full, light):
+    dicm.add_command(command)
 
 
 @dicm.command()

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from cdvision.errors import CdvisionError
 from cdvision.heads.pooled_classifier import PooledClassifier
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
-from cdvision.models.dicm.training.models import CODEC, CONTRASTIVE, HEADS, tensors_below
+from cdvision.models.dicm.training.models import (
+    CODEC,
+    CONTRASTIVE,
+    FULL,
+    HEADS,
+    LIGHT,
+    tensors_below,
+)
 from cdvision.training.finished import fill_module
 from cdvision.training.run_folder import WEIGHTS, read_record
 from cdvision.training.tensor_files import read_tensors
@@ -31,8 +38,10 @@ class Assembled(NamedTuple):
 def assemble(codec: Path, heads: Sequence[Path]) -> Assembled:
     """Build the network of a package.
 
-    ``codec`` is a run of ``redundancy`` or ``joint`` (profile `dicm-re`) or of ``codec`` (`dicm`),
-    ``heads`` are runs on its features; the first that trained a task or the tail gives it.
+    ``codec`` is a run of ``full``, ``redundancy`` or ``joint`` (profile `dicm-re`), of ``light``
+    (`dicm-light`) or of ``codec`` (`dicm`). ``heads`` are runs on its features; the first that
+    trained a task or the tail gives it.
+
     Raises CdvisionError where a folder is no such run, or they do not fit together.
     """
     record = read_record(codec)
@@ -47,10 +56,12 @@ def assemble(codec: Path, heads: Sequence[Path]) -> Assembled:
     classes = {LISTS[task]: tuple(r["classes"][task]) for task, (_, r) in tasks.items()}
     network = DicmPackage(
         DicmSettings(
-            "dicm" if record["stage"] == CODEC else "dicm-re",
+            {CODEC: "dicm", LIGHT: "dicm-light"}.get(record["stage"], "dicm-re"),
             record["backbone"],
             classes=len(classes.get(LISTS[CLASSIFY], ())),
             detector=tasks[DETECT][1]["detector"]["arguments"] if DETECT in tasks else None,
+            # Users of the zoo have it; only heads of our own read it from a package.
+            tail=bool(heads) or record["stage"] not in (FULL, LIGHT),
         )
     )
     _load(network.codec, codec)
@@ -70,10 +81,11 @@ def _load(module: nn.Module | None, run: Path, prefix: str = "") -> None:
 
 
 def _fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # The backbone's own classifier, which no package uses, is left out; another tensor that the
-    # module lacks is an error.
+    # The backbone's own classifier, which no package uses, is left out, and a tail where a package
+    # has none; another tensor that the module lacks is an error.
+    absent = () if any(name.startswith("tail.") for name in wanted) else ("tail.",)
     return {
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
-        if name in wanted or ".fc." not in f".{name}"
+        if name in wanted or not (".fc." in f".{name}" or name.startswith(absent))
     }

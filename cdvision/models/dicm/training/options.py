@@ -24,7 +24,7 @@ class StartOptions(CheckedOptions):
     """
 
     start: str | None = None
-    backbone: Literal["resnet50", "resnet50v2"] = "resnet50"
+    backbone: Literal["resnet50-msra", "resnet50", "resnet50v2"] = "resnet50-msra"
     weights: str | None = None
 
 
@@ -77,6 +77,44 @@ class RateOptions(CheckedOptions):
         from cdvision.training.rate_control import targets_between
 
         return None if self.bpp is None else targets_between(*self.bpp)
+
+
+@dataclass(frozen=True)
+class SenderOptions(CheckedOptions):
+    """How a codec of Detectron2's zoo is trained.
+
+    Attributes:
+        bpp: steer quality 1 and 8 to these bits per coded pixel, the others between.
+        zoom: photos are enlarged by a factor between these before a network looks at them.
+        stage_weights: of the errors of res2, res3 and res4.
+        learning_rate: of what starts from nothing.
+        solved_rate: of what starts from a regression.
+    """
+
+    bpp: Ends = (0.1, 1.2)
+    zoom: Annotated[tuple[float, float], Range(1)] = (1.0, 2.5)
+    stage_weights: Annotated[tuple[float, float, float], Range(0)] = (0.5, 0.5, 1.0)
+    learning_rate: Rate = 5e-4
+    solved_rate: Rate = 5e-5
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """Bits per coded pixel of each quality."""
+        from cdvision.training.rate_control import targets_between
+
+        return targets_between(*self.bpp)
+
+
+@dataclass(frozen=True)
+class SenderData(CheckedOptions):
+    """Which photos a codec of the zoo is trained on.
+
+    Attributes:
+        split_table: table (csv) with columns file and split: files named there count where split is
+            train.
+    """
+
+    split_table: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.dicm.codec import SentFeatures
+from cdvision.models.dicm.sent_features import SentFeatures
 from cdvision.models.dicm.training.options import RateOptions
 from cdvision.models.dicm.training.rates import bits_per_pixel, ramp, rate_term, spread
 from cdvision.networks.scales import QUALITIES

@@ -24,7 +24,7 @@ LEAPS = {
     "log_gain": 10.0, "log_rescale": 10.0, "hyper_prior": 10.0,
     "quality_bias": 40.0, "first_bias": 40.0, "second_bias": 40.0, "gather_bias": 40.0,
 }  # fmt: skip
-_BYTES_PER_BPP = REFERENCE_PIXELS / 8
+BYTES_PER_BPP = REFERENCE_PIXELS / 8
 
 
 def spread(paper: float, qualities: int = QUALITIES) -> tuple[float, ...]:
@@ -50,9 +50,9 @@ def rate_term(weights: Sequence[float], targets: Sequence[float] | None = None) 
     # Without targets the expected rate is only where the running mean begins.
     expected = targets or [0.5] * len(weights)
     control = RateControl(
-        tuple(bpp * _BYTES_PER_BPP for bpp in expected), speed=STEERING if targets else 0.0
+        tuple(bpp * BYTES_PER_BPP for bpp in expected), speed=STEERING if targets else 0.0
     )
-    control.log_multiplier.copy_(torch.log(torch.tensor(weights) / _BYTES_PER_BPP))
+    control.log_multiplier.copy_(torch.log(torch.tensor(weights) / BYTES_PER_BPP))
     return control
 
 
@@ -74,4 +74,4 @@ def rate_groups(network: nn.Module, learning_rate: float) -> list[dict[str, Any]
 
 def bits_per_pixel(control: RateControl) -> list[float]:
     """Return the running mean bits per pixel at each quality."""
-    return [rate / _BYTES_PER_BPP for rate in control.rates()]
+    return [rate / BYTES_PER_BPP for rate in control.rates()]

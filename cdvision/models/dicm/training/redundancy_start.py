@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdvision.models.dicm.bottleneck import HyperpriorBottleneck
-from cdvision.models.dicm.codec import DicmRe
+from cdvision.models.dicm.codec import Redundancy
 from cdvision.models.dicm.conv2former import ChannelNorm, LayerChain
+from cdvision.models.dicm.map_codec import FullCodec
+from cdvision.models.dicm.training.bottleneck_start import start_map
 from cdvision.networks.scales import QUALITIES, SCALE_LEVELS, index_of
 from cdvision.training.protocols import stages_of
+from cdvision.training.rate_control import TARGET_BYTES
 
 RIDGE = 1e-3  # of the mean variance, in regressions
 FLOOR = 0.05  # share of a plain identity in the metric
@@ -27,18 +30,29 @@ GAINS = 0.2, 2.0  # steps a unit of y1 at quality 1 and 8
 CHUNK = 16  # crops that run through the front at once
 
 
-def start_redundancy(model: DicmRe, images: Tensor) -> None:
+def start_redundancy(model: Redundancy, images: Tensor) -> None:
     """Set the convolutions of RE, and the steps and scales of its bottleneck, by some photos.
 
     They are (N, 3, S, S) RGB 0..255, S a multiple of 32; front and tail have their final weights.
     """
+    y = start_networks(model, images)
+    if isinstance(model, FullCodec):
+        # Targets of the paper's stages are fixed multipliers: these are a usual range of bytes.
+        start_map(model.bottleneck, [y], TARGET_BYTES)
+        return
+    with torch.no_grad():
+        _start_bottleneck(model.bottleneck, _cells(y).std(0))
+
+
+def start_networks(model: Redundancy, images: Tensor) -> Tensor:
+    """Set the convolutions of RE alone, and return y1 (N, C, h, w) of the photos."""
     metric = _metric(model, images[:CHUNK])
     with torch.no_grad():
         features = torch.cat([model.front(part) for part in torch.split(images, CHUNK)])
         maps = _start_encoder(model.encoder, features, metric)
-        deviations = _cells(maps[-1]).std(0)
+        y = maps[-1]
         _start_decoder(model.decoder, features, maps)
-        _start_bottleneck(model.bottleneck, deviations)
+    return y
 
 
 def _start_bottleneck(bottleneck: HyperpriorBottleneck, deviations: Tensor) -> None:
@@ -51,7 +65,7 @@ def _start_bottleneck(bottleneck: HyperpriorBottleneck, deviations: Tensor) -> N
     bottleneck.hyper_decoder.quality_bias.copy_(index.repeat_interleave(4, dim=1))
 
 
-def _metric(model: DicmRe, images: Tensor) -> Tensor:
+def _metric(model: Redundancy, images: Tensor) -> Tensor:
     """Return (C, C), by which directions of features count as much as the tail depends on them."""
     with torch.no_grad():
         features = model.front(images)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdvision.models.dicm.codec import DicmRe, SentFeatures
+from cdvision.models.dicm.codec import Redundancy
+from cdvision.models.dicm.sent_features import SentFeatures
 from cdvision.models.dicm.training.distortions import L1_WEIGHT, feature_errors, mean_absolute_error
 from cdvision.models.dicm.training.options import RedundancyOptions
 from cdvision.models.dicm.training.rate_stage import CropStage
@@ -29,7 +30,7 @@ class RedundancyStage(CropStage):
     name = "redundancy"
 
     def __init__(
-        self, model: DicmRe, banks: Sequence[PhotoBank], plan: Plan, options: RedundancyOptions
+        self, model: Redundancy, banks: Sequence[PhotoBank], plan: Plan, options: RedundancyOptions
     ) -> None:
         # A head start uses its bits from the first step: the rate may count at once.
         ramped = not options.head_start

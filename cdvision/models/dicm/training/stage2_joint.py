@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdvision.models.dicm.codec import DicmRe, SentFeatures
+from cdvision.models.dicm.codec import Redundancy
+from cdvision.models.dicm.sent_features import SentFeatures
 from cdvision.models.dicm.training.distortions import feature_errors, mean_absolute_error
 from cdvision.models.dicm.training.moco import MomentumContrast
 from cdvision.models.dicm.training.options import JointOptions
@@ -31,7 +32,7 @@ class JointStage(RateStage):
     name = "joint"
 
     def __init__(
-        self, model: DicmRe, bank: ViewBank, plan: Plan, options: JointOptions, *, channels: int
+        self, model: Redundancy, bank: ViewBank, plan: Plan, options: JointOptions, *, channels: int
     ) -> None:
         super().__init__(model, plan, rate_weight=RATE_WEIGHT, options=options)
         self.network.requires_grad_(True)
@@ -79,7 +80,7 @@ class DistillationStage(CropStage):
     name = "joint by distillation"
 
     def __init__(
-        self, model: DicmRe, banks: Sequence[PhotoBank], plan: Plan, options: JointOptions
+        self, model: Redundancy, banks: Sequence[PhotoBank], plan: Plan, options: JointOptions
     ) -> None:
         # The distortion is normalised as in stage 1 with feature losses, and so is the rate.
         super().__init__(model, banks, plan, rate_weight=1.0, options=options, ramped=False)
@@ -107,5 +108,5 @@ class DistillationStage(CropStage):
 
 def _pooled(network: nn.Module, view: Tensor, quality: Tensor) -> Tensor:
     """Pooled features of views as a receiver computes them, by the slow copy of the model."""
-    model = cast(DicmRe, network)
+    model = cast(Redundancy, network)
     return pool(stages_of(model.tail, model.transmit_image(view, quality).features)[-1])

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdvision.models.dicm.codec import Dicm, SentFeatures
+from cdvision.models.dicm.codec import Dicm
+from cdvision.models.dicm.sent_features import SentFeatures
 from cdvision.models.dicm.training.distortions import codec_distortion, feature_errors
 from cdvision.models.dicm.training.options import CodecOptions
 from cdvision.models.dicm.training.rate_stage import CropStage

@@ -1,0 +1,1 @@
+"""Measurements of DICM's models that no task's score tells."""
