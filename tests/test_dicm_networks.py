@@ -368,7 +368,9 @@ class TestCost:
     def test_command_says_what_is_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = CliRunner().invoke(command_line, ["models", "--cost", "dicn"])
         assert answer.exit_code == 2
-        assert "'dicn': expected one of small, dicm, dicm-re" in answer.stderr
+        assert (
+            "'dicn': expected one of small, small-next, dicm, dicm-re, dicm-light" in answer.stderr
+        )
         monkeypatch.setitem(sys.modules, "cdvision.networks.cost", None)
         answer = CliRunner().invoke(command_line, ["models", "--cost", "dicm"])
         assert answer.exit_code == 2

@@ -99,7 +99,7 @@ def fidelity(
 def _read(source: Path, limit: int | None) -> list[Image]:
     from PIL import Image
 
-    from cdvision.photo import PHOTO_SUFFIXES
+    from cdvision.image_files import PHOTO_SUFFIXES
     from cdvision.training.photo_bank import photo_contents
 
     files = sorted(photo_contents(source, lambda name: name.lower().endswith(PHOTO_SUFFIXES)))
