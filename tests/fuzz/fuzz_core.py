@@ -108,7 +108,7 @@ def fuzz(clang: str, objects: list[Path], target: str, seconds: int) -> bool:
     done = subprocess.run(
         [
             str(program), str(learned), str(seeds), f"-max_total_time={seconds}",
-            f"-max_len={TARGETS[target]}", "-timeout=20", "-print_final_stats=1",
+            f"-max_len={TARGETS[target]}", "-timeout=60", "-print_final_stats=1",
             f"-artifact_prefix={artefacts}",
         ],
         env={**os.environ, **OPTIONS, "CDV_FUZZ_CODEC": str(SEEDS / "codec.cdvc")},
