@@ -43,7 +43,7 @@ class TrueNetwork:
         resized = photo.resize(size, Resampling.BILINEAR)
         width, height = (-(-side // MULTIPLE) * MULTIPLE for side in size)
         # Padding is zero behind the subtraction of the mean.
-        pixels = np.broadcast_to(np.float32(MEAN), (height, width, 3)).copy()
+        pixels = np.broadcast_to(np.array(MEAN, np.float32), (height, width, 3)).copy()
         pixels[: size[1], : size[0]] = np.asarray(resized)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
         return self._stages(self.front(image.to(memory_format=torch.channels_last)))
