@@ -138,6 +138,8 @@ def test_any_number_of_layers_shows_a_face(name: str) -> None:
 def test_streams_of_different_layers_share_a_batch(name: str) -> None:
     receiver, bits = model(name), stream(name, 8)
     (task, *_), layers = receiver.card.tasks, receiver.package.coder.layers
+    if task == "reconstruct":
+        pytest.skip("gives features and pictures, which no analysis returns")
     cuts = [truncate_stream(bits, count) for count in range(1, len(layers) + 1)]
     for cut, result in zip(cuts, receiver.analyze(cuts, [task]), strict=True):
         single = receiver.open(cut)

@@ -17,8 +17,12 @@ import torch
 
 from cdvision.building.package_builder import PackageFacts
 from cdvision.heads.attribute_answers import AttributeCalibration
+from cdvision.models.dicm.backbones import TINY_ZOO, make_backbone
+from cdvision.models.dicm.light_codec import LightCodec
 from cdvision.models.dicm.network import DicmPackage, DicmSettings
 from cdvision.models.dicm.package_builder import DicmFacts, build_dicm
+from cdvision.models.dicm.training.map_start import start_codec
+from cdvision.models.dicm.training.stage_errors import StageErrors
 from cdvision.models.faces.hsc import HscCodec
 from cdvision.models.faces.network import FacePackage, FaceSettings
 from cdvision.models.faces.package_builder import FaceFacts, build_faces
@@ -91,7 +95,30 @@ def make(profile: str, folder: Path) -> None:
     build_dicm(model, folder, names, PackageFacts(CLASSES, {"steps": 0}))
 
 
-MAKERS = {"dicm-re": make, "dicm": make, "hsc": make_faces, "sfic-style": make_faces}
+def make_light(profile: str, folder: Path) -> None:
+    """Write the package of `dicm-light`, begun as a linear code of made-up photos."""
+    torch.manual_seed(0)
+    codec = LightCodec(*make_backbone("tiny-zoo"), TINY_ZOO)
+    coarse = 255 * torch.rand(12, 3, 12, 12)
+    photos = torch.nn.functional.interpolate(coarse, (96, 96), mode="bicubic").clamp(0, 255)
+    errors = StageErrors((16, 24, 32))
+    start_codec(
+        codec, errors, [(photos, 128)], [photos], (60, 120, 240, 480, 960, 1920, 3840, 7680)
+    )
+    model = DicmPackage(DicmSettings(profile, "tiny-zoo", tail=False))
+    state = {k: v for k, v in codec.state_dict().items() if not k.startswith("tail.")}
+    model.codec.load_state_dict({name: value.half().float() for name, value in state.items()})
+    names = DicmFacts(f"test-{profile}", "For tests: random weights.", ())
+    build_dicm(model, folder, names, PackageFacts({}, {"steps": 0}))
+
+
+MAKERS = {
+    "dicm-light": make_light,
+    "dicm-re": make,
+    "dicm": make,
+    "hsc": make_faces,
+    "sfic-style": make_faces,
+}
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER

@@ -3,6 +3,7 @@
 ::
 
     tap.res2        latents, quality (, rows, columns) ─▶ features 256@1/4
+    answer.res2     the same: no head answers from it here
     tap.picture     latents, quality ─▶ pixels, RGB 0..255           `dicm-light` alone
     answer.picture  latents, quality ─▶ pixels, and the same as an image of bytes
 
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from cdvision.models.dicm.light_codec import LightCodec
 from cdvision.models.dicm.map_codec import MapCodec
 from cdvision.networks.graphs import Axes
+from cdvision.package.graph_names import ANSWER, TAP
 
 RES2, PICTURE = "res2", "picture"  # tails
+RES2_GRAPHS = f"{TAP}.{RES2}", f"{ANSWER}.{RES2}"
 RESIZING: Axes = {"rows": ("batch", "height", "h1"), "columns": ("batch", "width", "w1")}
 Parts = dict[str, tuple[nn.Module, Axes, tuple[str, ...]]]
 
@@ -27,9 +30,10 @@ Parts = dict[str, tuple[nn.Module, Axes, tuple[str, ...]]]
 def headless_parts(codec: MapCodec) -> Parts:
     """Return, by the graph's name: module, inputs beside the latents, outputs."""
     if not isinstance(codec, LightCodec):
-        return {f"tap.{RES2}": (FeaturesGraph(codec), {}, ("features",))}
+        return dict.fromkeys(RES2_GRAPHS, (FeaturesGraph(codec), {}, ("features",)))
+    resized = ResizedFeaturesGraph(codec), RESIZING, ("features",)
     return {
-        f"tap.{RES2}": (ResizedFeaturesGraph(codec), RESIZING, ("features",)),
+        **dict.fromkeys(RES2_GRAPHS, resized),
         f"tap.{PICTURE}": (PictureGraph(codec), {}, ("features",)),
         f"answer.{PICTURE}": (ShownPictureGraph(codec), {}, ("features", "image")),
     }
