@@ -21,24 +21,25 @@ static int make_candidates(candidates *c, size_t count) {
     return c->cell && c->class_id && c->score;
 }
 
-/* All pairs above a confidence, in the order of memory. Few cells have any: counted first, without a
- * branch. */
+/* All pairs above a confidence, in the order of memory; few cells have any. */
 static cdv_status find_above(const float *scores, size_t cells, size_t classes, float confidence,
                              candidates *found) {
-    const loops *run = chosen_loops();
-    size_t total = run->count_above(scores, product(cells, classes), confidence);
-    if (!make_candidates(found, total)) return CDV_MEMORY;
-    for (size_t cell = 0; cell < cells && found->count < total; cell++) {
-        const float *row = scores + cell * classes;
-        if (!run->count_above(row, classes, confidence)) continue;
+    size_t total, *busy = allocate(cells, sizeof *busy);
+    *found = (candidates){0};
+    if (!busy) return CDV_MEMORY;
+    size_t used = chosen_loops()->find_busy(scores, cells, classes, confidence, busy, &total);
+    int made = make_candidates(found, total);
+    for (size_t place = 0; made && place < used; place++) {
+        const float *row = scores + busy[place] * classes;
         for (size_t k = 0; k < classes; k++) {
             if (!(row[k] > confidence)) continue;
             size_t at = found->count++;
-            found->cell[at] = (int64_t)cell, found->class_id[at] = (int64_t)k;
+            found->cell[at] = (int64_t)busy[place], found->class_id[at] = (int64_t)k;
             found->score[at] = row[k];
         }
     }
-    return CDV_OK;
+    free(busy);
+    return made ? CDV_OK : CDV_MEMORY;
 }
 
 /* Merge two neighbouring parts of `order`, each by descending score; of equals the left one first. */

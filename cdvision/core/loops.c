@@ -30,6 +30,21 @@ static void pair_sums(const int16_t *here, const int16_t *beside, const uint32_t
     }
 }
 
+static size_t find_busy(const float *values, size_t rows, size_t width, float threshold,
+                        size_t *busy, size_t *total) {
+    size_t used = 0, all = 0;
+    for (size_t row = 0; row < rows; row++, values += width) {
+        uint32_t found = 0;
+        for (size_t k = 0; k < width; k++) found += values[k] > threshold;
+        /* Written always, kept only if it has any: the next row overwrites it otherwise. */
+        busy[used] = row;
+        used += found > 0;
+        all += found;
+    }
+    *total = all;
+    return used;
+}
+
 /* aarch64 has NEON always: the compiler uses it here. */
 #if defined(__aarch64__)
 #define NAME "neon"
@@ -37,7 +52,7 @@ static void pair_sums(const int16_t *here, const int16_t *beside, const uint32_t
 #define NAME "baseline"
 #endif
 
-const loops baseline_loops = {NAME, pair_sums, to_bytes, to_shorts, add_corners, count_above};
+const loops baseline_loops = {NAME, pair_sums, to_bytes, to_shorts, add_corners, find_busy};
 
 static _Atomic int only_baseline;
 

@@ -26,8 +26,10 @@ typedef struct loops {
     void (*add_corners)(const float *a, const float *b, const float *c, const float *d,
                         const float *w, size_t count, float *total);
 
-    /* How many of a row are larger than a threshold. */
-    uint32_t (*count_above)(const float *row, size_t count, float threshold);
+    /* The rows (of `width`) with any value above a threshold: writes their numbers to `busy`, which
+     * has room for all, and how many such values there are to `total`; returns how many rows. */
+    size_t (*find_busy)(const float *values, size_t rows, size_t width, float threshold,
+                        size_t *busy, size_t *total);
 } loops;
 
 /* The loops that this processor runs fastest; the choice costs a few instructions. */

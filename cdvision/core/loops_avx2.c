@@ -99,7 +99,32 @@ static void pair_sums(const int16_t *here, const int16_t *beside, const uint32_t
                    beside_sums + out);
 }
 
-const loops avx2_loops = {"avx2", pair_sums, to_bytes, to_shorts, add_corners, count_above};
+/* Whether any of a row is above a threshold, 16 at a time. */
+static inline int any_above(const float *row, size_t width, float threshold) {
+    __m256 limit = _mm256_set1_ps(threshold), a = _mm256_setzero_ps(), b = a;
+    size_t k = 0;
+    int rest = 0;
+    for (; k + 16 <= width; k += 16) {
+        a = _mm256_or_ps(a, _mm256_cmp_ps(_mm256_loadu_ps(row + k), limit, _CMP_GT_OQ));
+        b = _mm256_or_ps(b, _mm256_cmp_ps(_mm256_loadu_ps(row + k + 8), limit, _CMP_GT_OQ));
+    }
+    for (; k < width; k++) rest |= row[k] > threshold;
+    return rest | _mm256_movemask_ps(_mm256_or_ps(a, b));
+}
+
+static size_t find_busy_avx2(const float *values, size_t rows, size_t width, float threshold,
+                             size_t *busy, size_t *total) {
+    size_t used = 0;
+    *total = 0;
+    for (size_t row = 0; row < rows; row++, values += width) {
+        if (!any_above(values, width, threshold)) continue;
+        busy[used++] = row;
+        for (size_t k = 0; k < width; k++) *total += values[k] > threshold;
+    }
+    return used;
+}
+
+const loops avx2_loops = {"avx2", pair_sums, to_bytes, to_shorts, add_corners, find_busy_avx2};
 
 #if defined(__clang__)
 #pragma clang attribute pop

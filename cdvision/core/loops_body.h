@@ -24,9 +24,3 @@ static void add_corners(const float *restrict a, const float *restrict b, const 
     const float w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
     for (size_t k = 0; k < count; k++) total[k] += w0 * a[k] + w1 * b[k] + w2 * c[k] + w3 * d[k];
 }
-
-static uint32_t count_above(const float *row, size_t count, float threshold) {
-    uint32_t found = 0;
-    for (size_t k = 0; k < count; k++) found += row[k] > threshold;
-    return found;
-}
