@@ -228,7 +228,7 @@ def test_the_command_from_photos_to_report(
     """Two runs into one folder; the second measures only the rival that the first left out."""
     monkeypatch.setattr(
         "cdvision.models.small.uncompressed.write_graphs",
-        lambda _, folder: shutil.copytree(graphs, folder, dirs_exist_ok=True),
+        lambda _, folder, detector: shutil.copytree(graphs, folder, dirs_exist_ok=True),
     )
     out = tmp_path / "out"
     command = [
