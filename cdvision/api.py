@@ -63,7 +63,7 @@ def encode(
             no such sender.
     """
     how: dict[str, Any] = {"check": check, "tasks": tasks, "sender": sender, "channels": channels}
-    return _model(model).encode(image, quality, size=size, **how)
+    return loaded_model(model).encode(image, quality, size=size, **how)
 
 
 def open(bits: bytes, *, model: ModelLike = None) -> Stream:
@@ -76,7 +76,7 @@ def open(bits: bytes, *, model: ModelLike = None) -> Stream:
     """
     if model is None:
         model = folder_for_fingerprint(read_stream(bits).header.fingerprint)
-    return _model(model).open(bits)
+    return loaded_model(model).open(bits)
 
 
 def detect(bits: bytes, *, model: ModelLike = None, **options: Any) -> Detections:
@@ -148,7 +148,8 @@ def fit(
     return fit_tap(request, [Path(s) for s in sources], Path(out), model=model, options=chosen)
 
 
-def _model(model: ModelLike) -> Model:
+def loaded_model(model: ModelLike) -> Model:
+    """Return a model, loaded once for each name or folder; the default one where None."""
     return model if isinstance(model, Model) else _loaded(DEFAULT_MODEL if model is None else model)
 
 

@@ -115,7 +115,7 @@ def write_packet(packet: Packet) -> bytes:
     """Return a packet's bytes.
 
     >>> write_packet(Packet(frame=7, quality=4, body=b"", distance=1)).hex()
-    '03070000b4d3'
+    '030700008c9a'
 
     Raises:
         CdvisionError: a value does not fit its field.

@@ -6,7 +6,7 @@
     | CDVS | version | picture | CRC-16 | packet | packet | ... | index |
     +------+---------+---------+--------+--------+--------+-- --+-------+
 
-    index   0xFF | keys (v) | frame and offset of each, as steps (v, v) | CRC-16 | length (u32) | CDVX
+    index   0xFF | keys (v) | frame, offset of each, as steps (v, v) | CRC-16 | length (u32) | CDVX
 
 A packet tells its own length. The index lists the keys, for seeking; a file that was cut has none
 and plays up to the cut. 0xFF begins no packet. Frames count from the first, and do not wrap.
