@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdvision.model import Model, load
+from cdvision.model import ModelLike, loaded_model
 from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint
 from cdvision.stream import read_stream
 from cdvision.stream_answers import Stream
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from cdvision.fitting.report import FitReport
     from cdvision.photo import ImageLike
     from cdvision.results import Attributes, Classification, Detections
-
-ModelLike = Model | str | Path | None
 
 
 def encode(
@@ -146,13 +143,3 @@ def fit(
     sources = [images] if isinstance(images, (str, Path)) else images
     chosen = FitOptions(**options)
     return fit_tap(request, [Path(s) for s in sources], Path(out), model=model, options=chosen)
-
-
-def loaded_model(model: ModelLike) -> Model:
-    """Return a model, loaded once for each name or folder; the default one where None."""
-    return model if isinstance(model, Model) else _loaded(DEFAULT_MODEL if model is None else model)
-
-
-@cache
-def _loaded(name: str | Path) -> Model:
-    return load(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ NOISE = 3.0  # largest sigma of a sensor's noise, grey levels
 Frame = NDArray[np.uint8]
 
 
-def read_arrays(sources: Sequence[Path], most: int) -> list[Frame]:
+def read_arrays(sources: Sequence[Path], most: int, splits: Mapping[str, str]) -> list[Frame]:
     """Return up to ``most`` photos (H, W, 3) of folders and tars, from each source as many.
+
+    Files that ``splits`` names count where their split is ``train``.
 
     Raises:
         CdvisionError: there is none.
@@ -28,21 +30,26 @@ def read_arrays(sources: Sequence[Path], most: int) -> list[Frame]:
     photos = [
         np.asarray(read_photo(data))
         for source in sources
-        for data, _ in zip(_contents(source), range(share), strict=False)
+        for data, _ in zip(_contents(source, splits), range(share), strict=False)
     ]
     if not photos:
         raise CdvisionError("no photo found to make sequences of")
     return photos[:most]
 
 
-def _contents(source: Path) -> Iterator[bytes]:
+def _contents(source: Path, splits: Mapping[str, str]) -> Iterator[bytes]:
+    def counts(name: str) -> bool:
+        path = Path(name)
+        trained = splits.get(path.name, "train") == "train"
+        return trained and path.suffix.lower() in PHOTO_SUFFIXES
+
     if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+        files = sorted(path for path in source.rglob("*") if counts(path.name))
         yield from (path.read_bytes() for path in files)
         return
     with tarfile.open(source) as archive:
         for member in archive:
-            if Path(member.name).suffix.lower() in PHOTO_SUFFIXES:
+            if counts(member.name):
                 file = archive.extractfile(member)
                 if file is not None:
                     yield file.read()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.building.delta_tables import counted_tables, new_counts
-from cdvision.building.moving_photos import moving_frames, read_arrays
+from cdvision.building.moving_photos import moving_frames
 from cdvision.entropy.delta_coder import DeltaCoder, MapState, count_change
 from cdvision.export.partial_package import write_card
 from cdvision.model import Model
@@ -61,11 +61,10 @@ def count_clip(model: Model, clip: Path, fps: float, counts: Counts) -> int:
 
 
 def count_photos(
-    model: Model, sources: Sequence[Path], sequences: int, seed: int, counts: Counts
+    model: Model, photos: Sequence[NDArray[np.uint8]], sequences: int, seed: int, counts: Counts
 ) -> int:
     """Add the packets of sequences made of photos, at several qualities in turn."""
     rng, frames = np.random.default_rng(seed), 0
-    photos = read_arrays(sources, 2 * sequences)
     for number in range(sequences):
         sender = MapSender(model, QUALITIES[number % len(QUALITIES)])
         frames += count_frames(sender, moving_frames(photos, FRAMES, rng), counts)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cdvision.entropy.delta_coder import MapState
 from cdvision.errors import BitstreamError
+from cdvision.model import Model, loaded_model
 from cdvision.package.registry import folder_for_sequence
 from cdvision.stream import LayerEntry, StreamHeader, StreamLimits
 from cdvision.stream.packets import FRAMES, Packet, Picture, read_packet
@@ -16,7 +17,6 @@ from cdvision.video.view import View
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cdvision.model import Model
     from cdvision.stream.checksums import Buffer
 
 HALF = FRAMES // 2
@@ -36,8 +36,6 @@ class VideoDecoder:
     def __init__(
         self, model: Model | str | Path | None = None, *, limits: StreamLimits | None = None
     ) -> None:
-        from cdvision.api import loaded_model
-
         self.model = None if model is None else loaded_model(model)
         self._limits = limits if limits is not None else StreamLimits()
         self._state: MapState | None = None
@@ -104,8 +102,6 @@ class VideoDecoder:
         return View(frame, self._time(frame), stale, stream)
 
     def _model_for(self, packet: Packet) -> Model:
-        from cdvision.api import loaded_model
-
         picture = packet.picture
         wanted = b"" if picture is None else picture.fingerprint
         if self.model is None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from cdvision.errors import CdvisionError
+from cdvision.model import Model, loaded_model
 from cdvision.stream.packets import FRAMES, MAX_DISTANCE, Packet, Picture, write_packet
 from cdvision.video.map_sender import MapSender
 from cdvision.video.motion_gate import MotionGate
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cdvision.entropy.delta_coder import MapState
-    from cdvision.model import Model
     from cdvision.photo import FittedPhoto, ImageLike
 
 
@@ -51,8 +51,6 @@ class VideoEncoder:
         size: int | None = None,
         gate: bool = True,
     ) -> None:
-        from cdvision.api import loaded_model
-
         for name, value, high in (("key_seconds", key_seconds, 86400.0), ("fps", fps, 1000.0)):
             if not (math.isfinite(value) and 0.001 <= value <= high):
                 raise CdvisionError(f"{name}: expected 0.001 to {high:g}, found {value!r}")

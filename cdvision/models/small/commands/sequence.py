@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from cdvision.cli.dataclass_options import EXISTING
-from cdvision.cli.training_options import FOLDER, PHOTOS
+from cdvision.cli.training_options import FOLDER, PHOTOS, SPLIT_TABLE, read_splits
 
 
 @click.command()
 @click.argument("package", type=FOLDER)
 @PHOTOS
+@SPLIT_TABLE
 @click.option("--clip", "clips", multiple=True, type=EXISTING, help="Video to count on, too.")
 @click.option("--fps", type=click.FloatRange(0.1), default=5.0, show_default=True)
 @click.option("--sequences", type=click.IntRange(1), default=60, show_default=True)
@@ -22,6 +23,7 @@ from cdvision.cli.training_options import FOLDER, PHOTOS
 def sequence(
     package: Path,
     photos: tuple[Path, ...],
+    split_table: Path | None,
     clips: tuple[Path, ...],
     fps: float,
     sequences: int,
@@ -32,6 +34,7 @@ def sequence(
 
     Photos' streams stay the same to the byte.
     """
+    from cdvision.building.moving_photos import read_arrays
     from cdvision.building.sequence_tables import (
         add_tables,
         count_clip,
@@ -54,7 +57,8 @@ def sequence(
     files = {**source.card.files, "delta.onnx": ""}
     model = with_spec(Model(_with_files(out, files)), MAP_LAYER)
     counts = new_counts()
-    frames = count_photos(model, photos, sequences, seed, counts)
+    pictures = read_arrays(photos, 2 * sequences, read_splits(split_table))
+    frames = count_photos(model, pictures, sequences, seed, counts)
     told = [f"{frames} frames made of photos ({', '.join(path.name for path in photos)})"]
     for clip in clips:
         count = count_clip(model, clip, fps, counts)
