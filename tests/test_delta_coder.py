@@ -54,7 +54,7 @@ def test_a_new_scene_is_coded_anew_and_comes_back(coder: DeltaCoder) -> None:
     symbols[3, 2, 2] = -2
     body, _ = coder.encode(state, symbols)
     assert np.array_equal(coder.decode(state, body).symbols, symbols)
-    assert len(body) < 20
+    assert len(body) < 60  # as a delta: thousands of values
 
 
 @pytest.mark.parametrize("value", [-400_000, -300, 17, 400_000])
