@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections
     from cdvision.stream import StreamLimits, inspect
     from cdvision.stream_answers import Stream
+    from cdvision.video.decoder import VideoDecoder
+    from cdvision.video.encoder import VideoEncoder
+    from cdvision.video.files import encode_video, open_video
 
 __all__ = [
     "Attributes",
@@ -46,17 +49,21 @@ __all__ = [
     "Stream",
     "StreamLimits",
     "UnsupportedTask",
+    "VideoDecoder",
+    "VideoEncoder",
     "__version__",
     "attributes",
     "classify",
     "crop_face",
     "detect",
     "encode",
+    "encode_video",
     "fit",
     "inspect",
     "list_models",
     "load",
     "open",
+    "open_video",
     "reconstruct",
     "segment",
 ]
@@ -68,6 +75,9 @@ _HOMES = {
     **dict.fromkeys(("StreamLimits", "inspect"), "cdvision.stream"),
     "crop_face": "cdvision.face_crop",
     "list_models": "cdvision.package.registry",
+    "VideoDecoder": "cdvision.video.decoder",
+    "VideoEncoder": "cdvision.video.encoder",
+    **dict.fromkeys(("encode_video", "open_video"), "cdvision.video.files"),
     **dict.fromkeys(("Attributes", "Classification", "Detections"), "cdvision.results"),
 }
 

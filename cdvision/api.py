@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdvision.model import Model, load
+from cdvision.model import ModelLike, loaded_model
 from cdvision.package.registry import DEFAULT_MODEL, folder_for_fingerprint
 from cdvision.stream import read_stream
 from cdvision.stream_answers import Stream
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from cdvision.fitting.report import FitReport
     from cdvision.photo import ImageLike
     from cdvision.results import Attributes, Classification, Detections
-
-ModelLike = Model | str | Path | None
 
 
 def encode(
@@ -63,7 +60,7 @@ def encode(
             no such sender.
     """
     how: dict[str, Any] = {"check": check, "tasks": tasks, "sender": sender, "channels": channels}
-    return _model(model).encode(image, quality, size=size, **how)
+    return loaded_model(model).encode(image, quality, size=size, **how)
 
 
 def open(bits: bytes, *, model: ModelLike = None) -> Stream:
@@ -76,7 +73,7 @@ def open(bits: bytes, *, model: ModelLike = None) -> Stream:
     """
     if model is None:
         model = folder_for_fingerprint(read_stream(bits).header.fingerprint)
-    return _model(model).open(bits)
+    return loaded_model(model).open(bits)
 
 
 def detect(bits: bytes, *, model: ModelLike = None, **options: Any) -> Detections:
@@ -146,12 +143,3 @@ def fit(
     sources = [images] if isinstance(images, (str, Path)) else images
     chosen = FitOptions(**options)
     return fit_tap(request, [Path(s) for s in sources], Path(out), model=model, options=chosen)
-
-
-def _model(model: ModelLike) -> Model:
-    return model if isinstance(model, Model) else _loaded(DEFAULT_MODEL if model is None else model)
-
-
-@cache
-def _loaded(name: str | Path) -> Model:
-    return load(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,6 +274,19 @@ def load(
         checked_count("threads", threads)
     package = load_with_taps(name, several(taps))
     return Model(package, engine=engine, device=device, threads=threads, limits=limits)
+
+
+def loaded_model(model: ModelLike) -> Model:
+    """Return a model, loaded once for each name or folder; the default one where None."""
+    return model if isinstance(model, Model) else _loaded(DEFAULT_MODEL if model is None else model)
+
+
+@cache
+def _loaded(name: str | Path) -> Model:
+    return load(name)
+
+
+ModelLike = Model | str | Path | None
 
 
 def _loaded_again(name: str, fingerprint: str, options: dict[str, Any]) -> Model:

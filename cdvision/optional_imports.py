@@ -8,6 +8,7 @@ from typing import Any
 from cdvision.errors import CdvisionError
 
 EXTRAS = {
+    "av": "video",
     "pandas": "results",
     "pyarrow": "pipelines",
     "pyspark": "spark",

@@ -16,7 +16,7 @@ from cdvision.heads.registry import Question, answer
 from cdvision.heads.resizing import resizing_inputs
 from cdvision.package.graph_names import ANSWER, LAYER_COUNT, QUALITY, cheapest_graph
 from cdvision.photo import Size, content_size, network_input
-from cdvision.stream import ParsedStream, StreamHeader
+from cdvision.stream import Layer, ParsedStream, StreamHeader
 from cdvision.tasks import find_task
 
 if TYPE_CHECKING:
@@ -48,6 +48,19 @@ class Stream:
         self._dense: dict[str, dict[str, Array]] = {}
         self._ran: set[str] = set()  # names of graphs
         _check_input(self.header, model)
+
+    @classmethod
+    def of_latents(cls, header: StreamHeader, latents: Latents, model: Model) -> Stream:
+        """Answer from latents that came another way, in a delta packet say.
+
+        The header's layers are those whose latents are there.
+        """
+        layers = tuple(Layer(entry.id, b"") for entry in header.layers)
+        stream = cls(ParsedStream(header, layers, complete=True, size=0), model)
+        for layer in layers:
+            names = model.card.latents_of([layer.id])
+            stream._latents[layer.id] = {name: latents[name] for name in names}
+        return stream
 
     @property
     def source_size(self) -> Size:

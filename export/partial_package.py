@@ -26,6 +26,7 @@ from cdvision.export.standalone_graph import graph_names
 from cdvision.package.card import CARD_FILE, ModelCard
 from cdvision.package.loader import (
     CLASSES_FILE,
+    SEQUENCE_FILE,
     TABLES_FILE,
     WEIGHTS_FILE,
     ModelPackage,
@@ -62,9 +63,11 @@ def write_card(card: ModelCard, folder: Path, files: Iterable[str]) -> ModelCard
 def copy_tables(package: ModelPackage, folder: Path) -> list[str]:
     """Copy what is no graph and no weight: entropy tables and class names."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (TABLES_FILE, CLASSES_FILE):
+    names = [TABLES_FILE, CLASSES_FILE]
+    names += [SEQUENCE_FILE] if SEQUENCE_FILE in package.card.files else []
+    for name in names:
         shutil.copyfile(package.folder / name, folder / name)
-    return [TABLES_FILE, CLASSES_FILE]
+    return names
 
 
 def _write_part(package: ModelPackage, folder: Path, graphs: Sequence[str]) -> ModelPackage:

@@ -3,6 +3,7 @@
 ::
 
     coding    tables, rANS, range coder      bytes ◀─▶ symbols
+    deltas    delta packets of maps          a change ◀─▶ bytes
     networks  integer networks, attention    symbols ─▶ table indices
     boxes     candidates, boxes, masks       a dense head's outputs ─▶ detections
 

@@ -301,6 +301,34 @@ CDV_API cdv_status cdv_pool_regions(const float *map, size_t height, size_t widt
                                     size_t cells, size_t samples, float *pooled,
                                     size_t pooled_rows);
 
+/* ---- delta packets --------------------------------------------------------------------------- */
+
+/* Tables that a delta packet is coded with, one behind the other: modes of blocks, cells, values. */
+#define CDV_DELTA_TABLES 253
+
+/* What sender and receiver have of a map; a call changes `symbols` and `counts` in place. */
+typedef struct cdv_delta_map {
+    size_t channels, height, width;
+    const uint8_t *scales; /* (C, h, w): the table that the last key coded each symbol with */
+    int32_t *symbols;      /* (C, h, w) */
+    uint8_t *counts;       /* (h, w): how many of a cell's symbols the last packet changed, to 255 */
+} cdv_delta_map;
+
+/* Code the change from map->symbols to `target`, which the map then holds; no bytes where nothing
+ * changes. `out` has room for cdv_delta_capacity(map) bytes. */
+CDV_API size_t cdv_delta_capacity(const cdv_delta_map *map);
+CDV_API cdv_status cdv_delta_encode(cdv_delta_map *map, const int32_t *target,
+                                    const cdv_tables *tables, uint8_t *out, size_t capacity,
+                                    size_t *written);
+
+/* Follow an encoder. After an error the map holds what was read before it. */
+CDV_API cdv_status cdv_delta_decode(cdv_delta_map *map, const cdv_tables *tables,
+                                    const uint8_t *bytes, size_t size);
+
+/* Count what an encoder would write: adds to counted (CDV_DELTA_TABLES, 256), whose columns are
+ * symbol + 128, clipped to [-127, 127]. */
+CDV_API cdv_status cdv_delta_count(cdv_delta_map *map, const int32_t *target, uint32_t *counted);
+
 #ifdef __cplusplus
 }
 #endif

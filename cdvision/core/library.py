@@ -73,6 +73,15 @@ class RangeState(Structure):
     ]
 
 
+class DeltaMap(Structure):
+    """``cdv_delta_map``."""
+
+    _fields_: ClassVar = [
+        *((name, c_size_t) for name in ("channels", "height", "width")),
+        *((name, c_void_p) for name in ("scales", "symbols", "counts")),
+    ]
+
+
 class LayerSettings(Structure):
     """``cdv_layer``."""
 
@@ -126,6 +135,10 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cdv_mask_positions": (_AT, _SIZE, _SIZE, _AT, *[ctypes.c_int64] * 4, _AT, _COUNT),
     "cdv_mask_text": (_AT, _SIZE, ctypes.c_int64, _AT, _COUNT),
     "cdv_pool_regions": (_AT, _SIZE, _SIZE, _SIZE, _AT, _AT, _SIZE, _SIZE, _SIZE, _AT, _SIZE),
+    "cdv_delta_capacity": (POINTER(DeltaMap),),
+    "cdv_delta_encode": (POINTER(DeltaMap), _AT, _AT, _AT, _SIZE, _COUNT),
+    "cdv_delta_decode": (POINTER(DeltaMap), _AT, _AT, _SIZE),
+    "cdv_delta_count": (POINTER(DeltaMap), _AT, _AT),
     "cdv_use_baseline": (c_int,),
 }  # fmt: skip
 
@@ -159,6 +172,7 @@ def load_library(path: Path = FOLDER / NAME) -> ctypes.CDLL:
         getattr(library, name).argtypes = arguments
     for name in _WITHOUT_STATUS:
         getattr(library, name).restype = None
+    library.cdv_delta_capacity.restype = c_size_t
     for name in ("cdv_status_text", "cdv_instructions"):
         getattr(library, name).restype = c_char_p
     return library

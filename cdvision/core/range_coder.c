@@ -4,7 +4,7 @@
  * of it are left. Beside rANS with four states, whose states cost 8 bytes over the information in
  * them, it costs half a byte a body; it decodes about an eighth as fast. A byte beyond the end reads
  * as zero. */
-#include "internal.h"
+#include "range_coder.h"
 
 #define FULL (UINT64_C(1) << 32)
 #define LEAST (UINT64_C(1) << 24)
@@ -16,14 +16,8 @@ static size_t closing_bytes(uint64_t width) { return width < FULL; }
 
 /* ---- encoding --------------------------------------------------------------------------------- */
 
-typedef struct writer {
-    uint8_t *out;
-    size_t position;
-    uint64_t low, width;
-} writer;
-
 /* A carry runs through bytes of 255 and ends in the first byte at the latest: the whole is below 1. */
-static void carry(writer *w) {
+static void carry(range_writer *w) {
     size_t back = w->position - 1;
     while (w->out[back] == 255) w->out[back--] = 0;
     w->out[back]++;
@@ -31,7 +25,7 @@ static void carry(writer *w) {
 }
 
 /* Narrow the interval to `size` of 2^bits parts from `start`. */
-static void narrow(writer *w, uint64_t start, uint64_t size, unsigned bits) {
+static void narrow(range_writer *w, uint64_t start, uint64_t size, unsigned bits) {
     uint64_t part = w->width >> bits;
     w->low += part * start;
     w->width = part * size;
@@ -43,7 +37,7 @@ static void narrow(writer *w, uint64_t start, uint64_t size, unsigned bits) {
 }
 
 /* Write sign and nibble count, so that the decoder knows what follows, then nibbles, highest first. */
-static void write_escaped(writer *w, const cdv_tables *tables, size_t at, int32_t symbol) {
+static void write_escaped(range_writer *w, const cdv_tables *tables, size_t at, int32_t symbol) {
     uint32_t below, distance = escape_distance(tables, at, symbol, &below);
     unsigned count = 0;
     while (distance >> (NIBBLE_BITS * count)) count++;
@@ -51,7 +45,7 @@ static void write_escaped(writer *w, const cdv_tables *tables, size_t at, int32_
     while (count--) narrow(w, distance >> (NIBBLE_BITS * count) & 15, 1, NIBBLE_BITS);
 }
 
-static cdv_status write_symbol(writer *w, const cdv_tables *tables, size_t at, int32_t symbol) {
+cdv_status cdv_range_put(range_writer *w, const cdv_tables *tables, size_t at, int32_t symbol) {
     int escaped;
     if (at >= tables->count) return CDV_BAD_INDEX;
     uint32_t entry = entry_of(tables, at, symbol, &escaped);
@@ -65,7 +59,7 @@ static cdv_status write_symbol(writer *w, const cdv_tables *tables, size_t at, i
 
 /* Write the first point of the interval that `closing_bytes` bytes reach. That number depends on the
  * width only, so a decoder knows how many bytes there must be. */
-static void close_interval(writer *w) {
+static void close_interval(range_writer *w) {
     size_t count = closing_bytes(w->width);
     uint64_t step = FULL >> (8 * count), up = (step - w->low % step) % step;
     /* With the full width, moving the low end up carries where it has to, and writes nothing. */
@@ -74,24 +68,30 @@ static void close_interval(writer *w) {
     if (count) w->out[w->position++] = (uint8_t)(w->low >> 24);
 }
 
+range_writer cdv_range_begin(uint8_t *out) { return (range_writer){out, 0, 0, FULL}; }
+
+size_t cdv_range_close(range_writer *w) {
+    close_interval(w);
+    return w->position;
+}
+
 cdv_status cdv_range_encode(const cdv_segment *segments, size_t segment_count, uint8_t *out,
                             size_t capacity, size_t *written, size_t *segment) {
     size_t symbols = 0;
     for (size_t k = 0; k < segment_count; k++) symbols += segments[k].count;
     /* A symbol takes at most 12 + 4 + 24 bits: five bytes. */
     if (product(symbols, 5) > capacity || capacity - 5 * symbols < 4) return CDV_ARGUMENT;
-    writer w = {out, 0, 0, FULL};
+    range_writer w = cdv_range_begin(out);
     for (size_t k = 0; k < segment_count; k++)
         for (size_t i = 0; i < segments[k].count; i++) {
             const cdv_segment *s = &segments[k];
-            cdv_status status = write_symbol(&w, s->tables, s->index[i], s->symbols[i]);
+            cdv_status status = cdv_range_put(&w, s->tables, s->index[i], s->symbols[i]);
             if (!status) continue;
             *written = i;
             if (segment) *segment = k;
             return status;
         }
-    close_interval(&w);
-    *written = w.position;
+    *written = cdv_range_close(&w);
     return CDV_OK;
 }
 
@@ -136,8 +136,8 @@ static int32_t read_escaped(cdv_range_decoder *d, const cdv_tables *tables, size
     return escaped_value(tables, at, head >> 3, distance);
 }
 
-static cdv_status read_symbol(cdv_range_decoder *d, const cdv_tables *tables, size_t at,
-                              int32_t *symbol) {
+cdv_status cdv_range_get(cdv_range_decoder *d, const cdv_tables *tables, size_t at,
+                         int32_t *symbol) {
     /* The first slot's code: of a certain symbol it is the only one. */
     const table *t = &tables->tables[at];
     uint32_t code = t->slots[0], entry = t->entries[code];
@@ -157,7 +157,7 @@ cdv_status cdv_range_read(cdv_range_decoder *decoder, const uint16_t *index, siz
                           const cdv_tables *tables, int32_t *symbols) {
     cdv_status status = CDV_OK;
     for (size_t i = 0; i < count && !status; i++)
-        status = index[i] < tables->count ? read_symbol(decoder, tables, index[i], &symbols[i])
+        status = index[i] < tables->count ? cdv_range_get(decoder, tables, index[i], &symbols[i])
                                           : CDV_BAD_INDEX;
     return status;
 }

@@ -122,6 +122,17 @@ class Coder(ABC):
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
         """Rebuild a coder from ``tables.npz``, checking everything; raises ModelError."""
 
+    def map_scales(self, latents: Mapping[str, Symbols], quality: int) -> NDArray[np.uint8]:
+        """Return the table that a key codes each symbol of its map with, (C, h, w).
+
+        Raises:
+            ModelError: the coder has no map whose tables the key's hyper-latent alone chooses.
+        """
+        raise ModelError(
+            f"expected a coder of maps behind a hyper-latent, found {type(self).__name__}: it has "
+            "no delta packets"
+        )
+
     def core_layers(self) -> list[CoreLayer]:
         """Return the layers as the native core decodes them by itself.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cdvision.entropy.coder import Symbols
 from cdvision.entropy.core_layers import CoreLayer, CoreMap
 from cdvision.entropy.integer_network import IntegerNetwork
-from cdvision.entropy.map_coder import MapCoder, Pass
+from cdvision.entropy.map_coder import HYPER, SYMBOLS, MapCoder, Pass
 
 
 class HyperpriorCoder(MapCoder[IntegerNetwork]):
@@ -33,6 +33,12 @@ class HyperpriorCoder(MapCoder[IntegerNetwork]):
         """Return the one layer, as the native core decodes it."""
         parts = self.symbol_tables, self.hyper_tables, self.network
         return [CoreMap(self.layers[0].id, self.qualities, *parts)]
+
+    def map_scales(self, latents: Mapping[str, Symbols], quality: int) -> NDArray[np.uint8]:
+        """Return the table of each symbol (C, h, w)."""
+        self.check_quality(quality)
+        _, height, width = latents[SYMBOLS].shape
+        return self.network(latents[HYPER], quality, (height, width))
 
     def _decode(
         self, body: bytes, height: int, width: int, quality: int

@@ -123,6 +123,20 @@ class InputSpec:
     window: WindowSpec | None = None  # the sender's second look at the photo, where it has one
 
 
+@dataclass(frozen=True)
+class SequenceSpec:
+    """How a model sends videos: its delta packets change the map of one layer.
+
+    ``graph`` goes from a picture and what the receiver has to the receiver's next symbols;
+    ``fingerprint`` covers the entropy tables of keys and deltas.
+    """
+
+    graph: str
+    layer: int  # id of the map's
+    fingerprint: str
+    counted_on: str = ""  # what the tables of deltas were counted on
+
+
 # How models of photos take theirs.
 PHOTO_INPUT = InputSpec(size=416, multiple=32, max_size=1536, padding=(124, 116, 104))
 
@@ -152,6 +166,7 @@ class ModelCard:
     metrics: tuple[Mapping[str, Any], ...]
     files: Mapping[str, str] = field(default_factory=dict)
     format: int = CARD_FORMAT
+    sequence: SequenceSpec | None = None  # None: it sends photos alone
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -161,7 +176,8 @@ class ModelCard:
     @property
     def sender_graphs(self) -> set[str]:
         """Names of the graphs that senders run; all others are a receiver's."""
-        return {name for sender in self.senders.values() for name in sender.graphs}
+        graphs = {name for sender in self.senders.values() for name in sender.graphs}
+        return graphs if self.sequence is None else graphs | {self.sequence.graph}
 
     def latent_shapes(self, size: Size) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of the latents for a network input of (width, height)."""

@@ -20,6 +20,7 @@ from cdvision.package.card import (
     ModelCard,
     SenderGraph,
     SenderSpec,
+    SequenceSpec,
     TailSpec,
     WindowSpec,
 )
@@ -60,7 +61,7 @@ def read_json(
 def _card_from(values: dict[str, Any]) -> ModelCard:
     picture = values["input"]
     window = None if picture.get("window") is None else WindowSpec(**picture["window"])
-    parts = {
+    parts: dict[str, Any] = {
         "tails": {name: _tail_from(tail) for name, tail in values["tails"].items()},
         "input": InputSpec(**{**picture, "padding": tuple(picture["padding"]), "window": window}),
         "latents": {
@@ -71,6 +72,8 @@ def _card_from(values: dict[str, Any]) -> ModelCard:
         "provenance": tuple(values["provenance"]),
         "metrics": tuple(values["metrics"]),
     }
+    if values.get("sequence") is not None:
+        parts["sequence"] = SequenceSpec(**values["sequence"])
     card = ModelCard(**{**values, **parts})
     _check_values(card)
     return card

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvision.entropy.coder import Coder
+from cdvision.entropy.delta_coder import DeltaCoder
 from cdvision.errors import ModelError
 from cdvision.package.card import ModelCard
 from cdvision.package.card_reader import read_card
 from cdvision.package.families import coder_class
 
 TABLES_FILE = "tables.npz"
+SEQUENCE_FILE = "sequence.npz"
 CLASSES_FILE = "classes.json"
 WEIGHTS_FILE = "weights.safetensors"
 _PIECE = 2**20  # bytes of a file that are hashed at once
@@ -44,6 +46,20 @@ class ModelPackage:
         coder: Coder = coder_class(self.card.codec).from_arrays(_read_arrays(path))
         _compare(self.card, coder, path)
         return coder
+
+    @cached_property
+    def delta_coder(self) -> DeltaCoder:
+        """The coder of delta packets; raises ModelError where the model has none."""
+        if self.card.sequence is None or SEQUENCE_FILE not in self.card.files:
+            raise ModelError(
+                f"model {self.card.name!r} has no delta packets: it sends photos, not videos"
+            )
+        path = self.folder / SEQUENCE_FILE
+        deltas = DeltaCoder.from_arrays(_read_arrays(path))
+        expected, found = self.card.sequence.fingerprint, deltas.fingerprint(self.coder).hex()
+        if found != expected:
+            raise ModelError(f"{path}: expected fingerprint {expected}, found {found}")
+        return deltas
 
     @cached_property
     def classes(self) -> dict[str, tuple[str, ...]]:

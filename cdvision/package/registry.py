@@ -72,10 +72,21 @@ def portable_name(folder: Path) -> str:
 
 def folder_for_fingerprint(fingerprint: bytes) -> Path:
     """Return the folder of the installed model that wrote a stream; raises BitstreamError."""
+    return _folder_for(fingerprint, {card.name: card.fingerprint for _, card in _cards()})
+
+
+def folder_for_sequence(fingerprint: bytes) -> Path:
+    """Return the folder of the installed model that wrote a sequence; raises BitstreamError."""
+    specs = {card.name: card.sequence for _, card in _cards()}
+    known = {name: spec.fingerprint for name, spec in specs.items() if spec is not None}
+    return _folder_for(fingerprint, known)
+
+
+def _folder_for(fingerprint: bytes, fingerprints: Mapping[str, str]) -> Path:
     for folder, card in _cards():
-        if card.fingerprint.startswith(fingerprint.hex()):
+        if fingerprints.get(card.name, "").startswith(fingerprint.hex()):
             return folder
-    known = ", ".join(f"{card.fingerprint[:8]} ({card.name})" for _, card in _cards())
+    known = ", ".join(f"{one[:8]} ({name})" for name, one in fingerprints.items())
     expected = f"an installed model's: {known or 'none'}"
     found = f"{fingerprint.hex()}; pass the folder of the model that wrote it"
     raise BitstreamError("model fingerprint", offset=5, expected=expected, found=found)

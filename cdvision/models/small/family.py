@@ -14,6 +14,7 @@ FAMILY = Family(
             "receiver": f"{HERE}.commands.stages:receiver",
             "descriptor": f"{HERE}.commands.stages:descriptor",
             "average": f"{HERE}.commands.stages:average",
+            "sequence": f"{HERE}.commands.sequence:sequence",
             "masks": f"{HERE}.commands.masks:masks",
             "add-masks": f"{HERE}.commands.masks:add_masks",
         }

@@ -13,6 +13,7 @@ from cdvision.heads.mask_head import MaskHead
 from cdvision.models.small.descriptor import ELEMENTS
 from cdvision.models.small.nanodet import DetectorFeatures, NanoDetTail
 from cdvision.models.small.network import CLASSIFIER, WINDOW, Small, module_key
+from cdvision.models.small.sequence_graph import DeltaGraph
 from cdvision.networks.graphs import Axes, Graph, map_axes
 from cdvision.networks.latent_model import HYPER_CHANNELS, LATENT_CHANNELS
 from cdvision.networks.stored_weights import restore_weights
@@ -31,6 +32,7 @@ def graphs(model: Small) -> dict[str, Graph]:
     pixels: Axes = {"image": ("batch", "height", "width", 3)}
     window: Axes = {"window": ("batch", WINDOW, WINDOW, 3), "quality": ("batch",)}
     latents = map_axes((LATENT_CHANNELS, 16), (HYPER_CHANNELS, 64))
+    received = {"previous": latents["symbols"], **{k: latents[k] for k in ("hyper", "quality")}}
     descriptor: Axes = {"descriptor": ("batch", ELEMENTS), "quality": ("batch",)}
     scales, dense = ("features", "fine"), ("scores", "distances")
     detector = model.detector
@@ -38,6 +40,7 @@ def graphs(model: Small) -> dict[str, Graph]:
         "encoder": (
             MapEncoderGraph(model), {**pixels, "quality": ("batch",)}, ("symbols", "hyper")
         ),
+        "delta": (DeltaGraph(model), {**pixels, **received}, ("symbols",)),
         "descriptor": (DescriptorGraph(model), window, ("descriptor",)),
         f"tap.{detector}": (DetectorTapGraph(model), latents, scales),
         f"tap.{CLASSIFIER}": (ClassifierTapGraph(model), descriptor, ("features",)),

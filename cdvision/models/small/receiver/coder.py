@@ -161,6 +161,10 @@ class DescribedMapCoder(Coder):
         part = self._part(layer)
         return part.estimate_layer_bits(part.layers[0].id, latents, quality, known)
 
+    def map_scales(self, latents: Mapping[str, Symbols], quality: int) -> NDArray[np.uint8]:
+        """Return the table of each of the map's symbols."""
+        return self.map.map_scales(latents, quality)
+
     def core_layers(self) -> list[CoreLayer]:
         """Return both layers, as the native core decodes them."""
         maps = [one._replace(id=MAP_LAYER) for one in self.map.core_layers()]
