@@ -37,6 +37,7 @@ from cdvision.package.card import (
     FeatureSpec,
     ModelCard,
     SenderGraph,
+    SequenceSpec,
     TailSpec,
     WindowSpec,
 )
@@ -154,6 +155,8 @@ def _card(coder: DescribedMapCoder) -> ModelCard:
         ),
         training={},
         metrics=(),
+        # Its tables are counted afterwards: `cdvision train sequence`.
+        sequence=SequenceSpec("delta", MAP_LAYER, ""),
     )  # fmt: skip
 
 
