@@ -90,7 +90,7 @@ def test_a_sender_costs_what_its_graphs_cost(tmp_path: Path) -> None:
     card = card_with(tmp_path, put(light, "senders", "light"))
     assert list(card.senders) == ["full", "light"]
     assert card.senders["light"] == SenderSpec({"light": SenderGraph((0, 1))}, 3.5, "a Pi")
-    assert card.sender_graphs == {"encoder", "descriptor", "light"}
+    assert card.sender_graphs == {"encoder", "descriptor", "light", "delta"}
 
 
 def test_a_card_comes_back_from_what_it_writes(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ def square_means(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     # Rows first: sums of 16 bytes fit in 16 bits, and the second sum has a sixteenth to do.
     sums = cut.reshape(rows, SQUARE, columns * SQUARE, 3).sum(axis=1, dtype=np.uint16)
     totals = sums.reshape(rows, columns, SQUARE, 3).sum(axis=2, dtype=np.uint32)
-    means: NDArray[np.float32] = (totals / np.float32(SQUARE * SQUARE)).astype(np.float32)
-    return means
+    return np.asarray(totals / np.float32(SQUARE * SQUARE), np.float32)
 
 
 class MotionGate:

@@ -38,6 +38,7 @@ from cdvision.package.card import (
     FeatureSpec,
     ModelCard,
     SenderGraph,
+    SequenceSpec,
     TailSpec,
     WindowSpec,
 )
@@ -165,6 +166,8 @@ def _card(coder: DescribedMapCoder, detector: str) -> ModelCard:
         ),
         training={},
         metrics=(),
+        # Its tables are counted afterwards: `cdvision train sequence`.
+        sequence=SequenceSpec("delta", MAP_LAYER, ""),
     )  # fmt: skip
 
 
