@@ -294,7 +294,7 @@ def test_an_unknown_model_lists_what_there_is(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    expected = r"expected a folder with model\.json or one of: hsc, small"
+    expected = r"expected a folder with model\.json or one of: dicm-light-next, hsc, small"
     with pytest.raises(ModelError, match=expected):
         cdvision.load(name)
 
