@@ -118,6 +118,15 @@ def test_damaged_taps_are_refused(tap: Path) -> None:
         cdvision.load(tap)
 
 
+@pytest.mark.parametrize("graph", ["answer.nanodet_plus_m.onnx", "encoder.onnx"])
+def test_a_tap_brings_no_graph_of_the_models_own(tap: Path, graph: str) -> None:
+    (tap / graph).write_bytes((tap / "tap.mine.onnx").read_bytes())
+    files = json.loads((tap / "tap.json").read_text())["files"]
+    change_card(tap, files={**files, graph: file_sha256(tap / graph)})
+    with pytest.raises(ModelError, match="a tap cannot bring the model's own graph"):
+        cdvision.load("small", taps=[tap])
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -71,6 +71,8 @@ def analyze(
             with told_if_full():
                 click.echo(json_line(result, ascii_only=True))
     else:
+        if any(Path(source).resolve() == Path(target).resolve() for source in sources):
+            raise click.UsageError(f"--to {target}: the results would replace what is read")
         with Sink(Path(target), force=force) as sink:
             for result in with_progress(results, "stream"):
                 sink.write(result)

@@ -92,7 +92,10 @@ def export(model: str, target: str, folder: Path, as_json: bool, **options: Any)
         raise click.UsageError("--to core writes integers alone: leave --weights out")
     if options["precision"] == "int8" and options["calibration"] is None:
         raise click.UsageError("--weights int8 needs --calibration PHOTOS")
-    report = _write(target, cdvision.load(model), folder, options)
+    loaded = cdvision.load(model)
+    if folder.resolve() == loaded.package.folder.resolve():
+        raise click.UsageError(f"{folder} is the model's own folder: name another")
+    report = _write(target, loaded, folder, options)
     click.echo(json.dumps(report.to_dict()) if as_json else str(report))
 
 

@@ -59,7 +59,8 @@ def imported(target: str) -> Any:
 def coder_class(codec: int) -> Any:
     """Return the coder's class of a codec's number; raises ModelError for an unknown one."""
     if codec not in CODECS:
-        CODECS.update({int(name): target for name, target in _entries("cdvision.codecs")})
+        for name, target in _entries("cdvision.codecs"):
+            CODECS.setdefault(int(name), target)  # nobody takes the place of a codec of ours
     if codec not in CODECS:
         known = ", ".join(map(str, CODECS))
         raise ModelError(f"unknown codec {codec}: this version knows {known}; update cdvision")
@@ -69,7 +70,8 @@ def coder_class(codec: int) -> Any:
 @cache
 def families() -> tuple[Family, ...]:
     """Return every family, those of installed third parties among them."""
-    named = {**FAMILIES, **dict(_entries("cdvision.families"))}
+    # Ours come first, and nobody takes their place.
+    named = {**FAMILIES, **dict(_entries("cdvision.families")), **FAMILIES}
     return tuple(imported(target) for target in named.values())
 
 

@@ -122,6 +122,8 @@ def attach(package: ModelPackage, folder: Path) -> ModelPackage:
     if tap.name in card.tails:
         raise ModelError(f"{folder}: model {card.name!r} has a tail {tap.name!r} already")
     graphs = {name: sha for name, sha in tap.files.items() if name.endswith(".onnx")}
+    if taken := sorted(graphs.keys() & card.files.keys()):
+        raise ModelError(f"{folder}: a tap cannot bring the model's own graph {taken[0]!r}")
     tail = tap.tail(card.latents[SYMBOLS].layer)
     extended = replace(card, tails={**card.tails, tap.name: tail}, files={**card.files, **graphs})
     attached = {**package.attached, **dict.fromkeys(graphs, folder)}

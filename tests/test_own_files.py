@@ -1,0 +1,58 @@
+"""Results never take the place of what they are made from; built-ins keep their names."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cdvision.cli.command_line import command_line
+from cdvision.heads import registry as heads
+from cdvision.package import families
+
+TINY = Path(__file__).parent / "packages" / "test-dicm-re"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("target", ["onnx", "core", "sender"])
+def test_an_export_into_the_models_own_folder_is_refused(tmp_path: Path, target: str) -> None:
+    package = tmp_path / "mine"
+    shutil.copytree(TINY, package)
+    before = contents(package)
+    result = CliRunner().invoke(
+        command_line, ["export", str(package), "--to", target, str(tmp_path / "." / "mine")]
+    )
+    assert result.exit_code == 2
+    assert "the model's own folder" in result.stderr
+    assert contents(package) == before
+
+
+def test_results_do_not_replace_what_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    table.write_bytes(b"not opened")
+    arguments = ["analyze", str(table), "--to", str(table), "--force"]
+    result = CliRunner().invoke(command_line, arguments)
+    assert result.exit_code == 2
+    assert "would replace what is read" in result.stderr
+    assert table.read_bytes() == b"not opened"
+
+
+def test_nobody_takes_the_place_of_what_is_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"cdvision.families": [("small", "no:where")], "cdvision.codecs": [("5", "no:where")]}
+    monkeypatch.setattr(families, "_entries", entries.__getitem__)
+    families.families.cache_clear()
+    try:
+        assert len(families.families()) == len(families.FAMILIES)
+        with pytest.raises(families.ModelError, match="unknown codec 99"):
+            families.coder_class(99)
+        assert families.CODECS[5] != "no:where"
+    finally:
+        families.families.cache_clear()
+    monkeypatch.setattr(heads, "_installed", lambda: {"distribution": "no:where"})
+    with pytest.raises(AttributeError):  # the head of ours is asked, and this is no question
+        heads.answer("distribution", object())  # type: ignore[arg-type]
