@@ -28,6 +28,9 @@ from cdvision.texts import several
 if TYPE_CHECKING:
     from cdvision.results import Attributes, Classification, Detections
 
+# ONNX Runtime takes minutes to start a thousand.
+MOST_THREADS = 256
+
 
 class Model:
     """One model package on one engine; made by ``cdvision.load``.
@@ -268,10 +271,10 @@ def load(
     Raises:
         ModelError: no such model, the package is damaged, or a tap belongs to another model.
         EngineError: the engine or device is not available here.
-        CdvisionError: a number of threads below 1.
+        CdvisionError: a number of threads below 1 or above 256.
     """
     if threads is not None:
-        checked_count("threads", threads)
+        checked_count("threads", threads, high=MOST_THREADS)
     package = load_with_taps(name, several(taps))
     return Model(package, engine=engine, device=device, threads=threads, limits=limits)
 

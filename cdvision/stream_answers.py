@@ -21,6 +21,7 @@ from cdvision.tasks import find_task
 
 if TYPE_CHECKING:
     from cdvision.model import Model
+    from cdvision.package.card import TailSpec
     from cdvision.results import Attributes, Classification, Detections
 
 Array = NDArray[Any]
@@ -100,7 +101,7 @@ class Stream:
         Raises:
             BitstreamError: too few of them have arrived for an answer.
         """
-        spec = self.model.card.tails[tail]
+        spec = self._tail(tail)
         # Up to the first gap: a later layer is of no use without the ones before it.
         arrived = list(takewhile(self._layers.__contains__, spec.layers))
         for layer in spec.layers[: spec.least_layers]:
@@ -127,9 +128,7 @@ class Stream:
         ``size`` is (width, height) to which a network enlarges the photo before it looks, for tails
         whose decoder enlarges (``res2`` of `dicm-light`); None: the size that was coded.
         """
-        if tail not in self.model.card.tails:
-            known = ", ".join(self.model.card.tails)
-            raise UnsupportedTask(f"model {self.model.name!r} has no tail {tail!r}: it has {known}")
+        self._tail(tail)
         if size is not None:
             inputs = self.graph_inputs(tail, size)
             enlarged: Array = self.model.engine.run(f"tap.{tail}", inputs)["features"][0]
@@ -138,6 +137,14 @@ class Stream:
             outputs = self.model.engine.run(f"tap.{tail}", self.graph_inputs(tail))
             self._features[tail] = outputs["features"][0]
         return self._features[tail]
+
+    def _tail(self, name: str) -> TailSpec:
+        """Return a tail of the card; raises UnsupportedTask where there is none of the name."""
+        tails = self.model.card.tails
+        if name not in tails:
+            known = ", ".join(tails)
+            raise UnsupportedTask(f"model {self.model.name!r} has no tail {name!r}: it has {known}")
+        return tails[name]
 
     def ask(self, task: str, **options: Any) -> Any:
         """Answer any task of the model, ``"detect"`` say, with its options; see ``cdvision.tasks``.
@@ -219,6 +226,7 @@ class Stream:
 
     def dense(self, tail: str) -> dict[str, Array]:
         """Return the dense outputs of a tail's head, before post-processing."""
+        self._tail(tail)
         if tail not in self._dense:
             self._run(tail, f"{ANSWER}.{tail}")
         return self._dense[tail]

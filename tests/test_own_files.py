@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import cdvision
 from cdvision.cli.command_line import command_line
+from cdvision.errors import CdvisionError, UnsupportedTask
 from cdvision.heads import registry as heads
 from cdvision.package import families
 
@@ -56,3 +59,16 @@ def test_nobody_takes_the_place_of_what_is_built_in(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(heads, "_installed", lambda: {"distribution": "no:where"})
     with pytest.raises(AttributeError):  # the head of ours is asked, and this is no question
         heads.answer("distribution", object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ask", ["dense", "latents_for", "layers_for", "features"])
+def test_a_tail_that_is_not_there_is_named(ask: str) -> None:
+    model = cdvision.load(TINY)
+    stream = model.open(model.encode(np.zeros((64, 64, 3), np.uint8)))
+    with pytest.raises(UnsupportedTask, match="has no tail 'nope': it has "):
+        getattr(stream, ask)("nope")
+
+
+def test_more_threads_than_any_machine_has_are_refused() -> None:
+    with pytest.raises(CdvisionError, match="threads: expected 1 to 256, found 1000"):
+        cdvision.load(TINY, threads=1000)
