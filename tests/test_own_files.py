@@ -72,3 +72,16 @@ def test_a_tail_that_is_not_there_is_named(ask: str) -> None:
 def test_more_threads_than_any_machine_has_are_refused() -> None:
     with pytest.raises(CdvisionError, match="threads: expected 1 to 256, found 1000"):
         cdvision.load(TINY, threads=1000)
+
+
+def test_a_video_that_cannot_be_read_costs_no_file(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    kept, broken = tmp_path / "kept.cdvs", tmp_path / "broken.mp4"
+    kept.write_bytes(b"kept")
+    broken.write_bytes(b"no video")
+    with pytest.raises(CdvisionError):
+        cdvision.encode_video(broken, kept)
+    assert kept.read_bytes() == b"kept"
+    with pytest.raises(CdvisionError, match="would replace the video"):
+        cdvision.encode_video(broken, broken)
+    assert broken.read_bytes() == b"no video"

@@ -53,7 +53,7 @@ class FittedTap(nn.Module):
         self.gain = nn.Parameter(torch.ones(shape.qualities, shape.width))
         self.shift = nn.Parameter(torch.zeros(shape.qualities, shape.width))
         hidden = max(8, shape.width // 3)
-        self.blocks = nn.Sequential(*(_Block(shape.width, hidden) for _ in range(shape.depth)))
+        self.blocks = nn.Sequential(*(WideBlock(shape.width, hidden) for _ in range(shape.depth)))
         self.closing = nn.Conv2d(shape.width, shape.outputs, 1)
 
     def forward(self, y: Tensor, quality: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class FittedTap(nn.Module):
         return F.relu(features) if self.shape.positive else features
 
 
-class _Block(nn.Module):
+class WideBlock(nn.Module):
     """Residual block, shape-preserving: 3x3 -> LeakyReLU -> 1x1."""
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -78,6 +78,7 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` plus its refinement."""
         refined: Tensor = x + self.body(x)
         return refined
 

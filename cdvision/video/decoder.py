@@ -73,7 +73,7 @@ class VideoDecoder:
         latents = coder.decode_layer(spec.layer, packet.body, level, shapes, {})
         self._state = MapState.of_key(latents, coder, level)
         self._picture = picture
-        return self._answering(frame, stale=False)
+        return self._answering(frame)
 
     def _delta(self, packet: Packet, frame: int) -> View:
         state = self._state
@@ -81,25 +81,24 @@ class VideoDecoder:
         lost = self._view.stale or state is None or packet.quality - 1 != state.quality
         if lost or state is None or self._view.frame % FRAMES != reference or self.model is None:
             return self._lose(frame)
-        if not packet.body:
-            self._state = self.model.package.delta_coder.decode(state, b"")
-            return View(frame, self._time(frame), stale=False, stream=self._view.stream)
         self._state = self.model.package.delta_coder.decode(state, packet.body)
-        return self._answering(frame, stale=False)
+        if not packet.body:  # nothing changed: neither do the answers
+            return View(frame, self._time(frame), stale=False, stream=self._view.stream)
+        return self._answering(frame)
 
     def _lose(self, frame: int) -> View:
         self._view = View(frame, self._time(frame), stale=True, stream=self._view.stream)
         self._newest = frame
         return self._view
 
-    def _answering(self, frame: int, *, stale: bool) -> View:
+    def _answering(self, frame: int) -> View:
         model, state, picture = self.model, self._state, self._picture
         if model is None or state is None or picture is None or model.card.sequence is None:
             raise BitstreamError("key", expected="one before this packet", found="none")
         layers = (model.card.sequence.layer,)
         header = self._header(model, picture, state.quality + 1, layers)
         stream = Stream.of_latents(header, state.latents, model)
-        return View(frame, self._time(frame), stale, stream)
+        return View(frame, self._time(frame), stale=False, stream=stream)
 
     def _model_for(self, packet: Packet) -> Model:
         picture = packet.picture

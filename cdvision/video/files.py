@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdvision.errors import CdvisionError
 from cdvision.stream import StreamLimits
 from cdvision.stream.sequence import SequenceReader, SequenceWriter
 from cdvision.video.decoder import VideoDecoder
@@ -38,14 +40,18 @@ def encode_video(
 
     Raises:
         ImageError: the source cannot be read.
-        CdvisionError: PyAV is not installed, or an option is out of range.
+        CdvisionError: PyAV is not installed, an option is out of range, or ``out`` is ``source``.
     """
     sender = VideoEncoder(model, quality, fps=fps, **options)
+    if Path(source).resolve() == Path(out).resolve():
+        raise CdvisionError(f"{out}: the sequence would replace the video that is read")
+    packets = (sender.push(frame, time=time) for time, frame in read_frames(source, fps))
+    first = [*islice(packets, 1)]  # a source that cannot be read costs no file that exists
     count = 0
     with open(out, "wb") as file:
         writer = SequenceWriter(file)
-        for time, frame in read_frames(source, fps):
-            writer.write(sender.push(frame, time=time))
+        for packet in chain(first, packets):
+            writer.write(packet)
             count += 1
         writer.close()
     return count

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdvision.networks.fitted_tap import WideBlock
 from cdvision.networks.layers import ConvAct, ResidualBlock, zero_init
 from cdvision.networks.scales import QUALITIES
 
@@ -129,22 +130,6 @@ class FeatureCorrection(nn.Module):
         """Return corrected features, >= 0."""
         x = self.blocks(self.quality(self.squeeze(features), quality))
         return F.relu(features + cast(Tensor, self.last(F.leaky_relu(x, 0.1))))
-
-
-class WideBlock(nn.Module):
-    """Residual block, shape-preserving: 3x3 -> LeakyReLU -> 1x1."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        # A full 3x3: on large maps, gradients of a depth-wise one take longer.
-        self.body = nn.Sequential(
-            ConvAct(channels, hidden, 3), zero_init(nn.Conv2d(hidden, channels, 1))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` plus its refinement."""
-        refined: Tensor = x + self.body(x)
-        return refined
 
 
 def _wide_blocks(channels: int, count: int) -> nn.Sequential:
